@@ -1,0 +1,237 @@
+"""Operators of an objective: sweeps over batches that keep each batch's graph, and never use a stale one.
+
+A product differentiates a graph that was built once. As many batches' graphs are kept as fit the memory budget;
+the others are rebuilt at every product. All are dropped when a parameter, buffer or flag has changed in any way.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from landscape.data import Batch
+from landscape.memory import available_memory
+from landscape.objective import Objective
+from landscape.operators import LinearOperator
+from landscape.state import Snapshot
+
+# A trial shorter than this is repeated: the first run of a kernel is not a fair sample.
+_SHORT = 0.25
+
+
+class Graph(Protocol):
+    """What is kept of one batch."""
+
+    def products(self, V: Tensor) -> Tensor:
+        """The batch's products with the rows of `(k, n)`: `(k, n)`."""
+        ...
+
+    def roots(self) -> list[Tensor]:
+        """The tensors whose graphs are kept."""
+        ...
+
+
+class ObjectiveOperator(LinearOperator):
+    """A curvature matrix of an objective: (sum over batches of count * batch matrix) / (sum of counts).
+
+    A subclass implements `_graph(batch, outputs, count)`. `release()` drops the kept graphs; a product after any
+    change of the model rebuilds them by itself.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__(
+            objective.size, objective.dtype, objective.device, noise=objective.rounding, memory=objective.memory
+        )
+        self.objective = objective
+        self._kept: dict[int, tuple[Graph, float]] = {}
+        self._empty: set[int] = set()
+        self._snapshot: Snapshot | None = None
+        self._bytes = 0
+        self._bytes_per_input = 0.0
+
+    def _graph(self, batch: Batch, outputs: Any, count: float) -> Graph:
+        raise NotImplementedError
+
+    def _rebuilt_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
+        """Products with a graph that is not kept; a subclass may have a cheaper way than building it."""
+        graph, count = self._build(batch)
+        return (self._products(graph, batch, V) if graph is not None else torch.zeros_like(V)), count
+
+    def _products(self, graph: Graph, batch: Batch, V: Tensor) -> Tensor:
+        """Vectors that go through a graph together need its memory once each: as many at a time as fit."""
+        together = max(1, self._budget() // max(1, self._expected_bytes(batch)))
+        return torch.cat([graph.products(rows) for rows in V.split(together)])
+
+    def _budget(self) -> int:
+        """Bytes for kept graphs, those kept already included."""
+        return available_memory(self.device) + self._bytes if self._memory == "auto" else int(self._memory)
+
+    def restrict(self, names: Iterable[str] | str) -> Self:
+        """The same matrix for some of the parameters: the diagonal block, built from smaller graphs."""
+        return type(self)(self.objective.restrict(names))
+
+    def release(self) -> None:
+        """Drop the kept graphs."""
+        self._kept.clear()
+        self._empty.clear()
+        self._snapshot = None
+        self._bytes = 0
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        rows = V.T.contiguous()
+        total = torch.zeros_like(rows)
+        terms = 0.0
+        try:
+            with self.objective.measuring():
+                for products, count in self._sweep(rows):
+                    total.add_(products, alpha=count)
+                    terms += count
+        except RuntimeError as error:
+            self.release()
+            raise _explained(error) from error
+        except BaseException:
+            self.release()  # a graph that was interrupted half-way is not worth keeping
+            raise
+        result: Tensor = self.objective.normalise(total, terms)
+        return result.T
+
+    def _sweep(self, V: Tensor) -> Iterator[tuple[Tensor, float]]:
+        if self._snapshot is not None and not self.objective.unchanged(self._snapshot):
+            self.release()
+        if self._snapshot is None:
+            self._snapshot = self.objective.snapshot()
+        budget = self._budget()
+        for batch in self.objective.sweep(skip=lambda index: index in self._kept or index in self._empty):
+            if batch.index in self._empty:
+                continue
+            if batch.index in self._kept:
+                graph, count = self._kept[batch.index]
+                yield self._products(graph, batch, V), count
+            elif self._expected_bytes(batch) + self._bytes > budget:
+                products, count = self._rebuilt_products(batch, V)
+                if count:
+                    yield products, count
+            else:
+                kept, count = self._build(batch)
+                if kept is None:
+                    self._empty.add(batch.index)
+                    continue
+                self._keep(batch, kept, count)
+                yield self._products(kept, batch, V), count
+
+    def _build(self, batch: Batch) -> tuple[Graph | None, float]:
+        outputs = self.objective.outputs(batch)
+        count = self.objective.terms(outputs, batch)
+        return (self._graph(batch, outputs, count), count) if count else (None, 0.0)
+
+    def _keep(self, batch: Batch, graph: Graph, count: float) -> None:
+        if self._bytes_per_input == 0.0:
+            self._bytes_per_input = graph_bytes(graph.roots()) / max(1, _input_bytes(batch))
+        self._kept[batch.index] = (graph, count)
+        self._bytes += self._expected_bytes(batch)
+
+    def _expected_bytes(self, batch: Batch) -> int:
+        """Of a kept graph, from the first one's size; 0 before the first, which a product needs in any case."""
+        return int(self._bytes_per_input * _input_bytes(batch))
+
+
+def _input_bytes(batch: Batch) -> int:
+    stack, total = [batch.inputs], 0
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Tensor):
+            total += item.nbytes
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, tuple | list):
+            stack.extend(item)
+    return total
+
+
+def graph_bytes(roots: Iterable[Tensor]) -> int:
+    """Bytes that the autograd graphs of `roots` keep alive (distinct storages, parameters not counted)."""
+    storages: dict[int, int] = {}
+    seen: set[Any] = set()
+    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
+    while stack:
+        node = stack.pop()
+        if node in seen or hasattr(node, "variable"):  # the leaf's own node holds the parameter
+            continue
+        seen.add(node)
+        stack.extend(following for following, _ in node.next_functions if following is not None)
+        for name in dir(node):
+            if name.startswith("_saved_"):
+                try:
+                    saved = getattr(node, name)
+                except RuntimeError:
+                    continue
+                for t in saved if isinstance(saved, tuple | list) else (saved,):
+                    if isinstance(t, Tensor) and not (t.is_leaf and t.requires_grad):
+                        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def _explained(error: RuntimeError) -> RuntimeError:
+    """The cause in words, for the failures that people meet."""
+    text = str(error)
+    if "is not implemented" in text and "derivative for" in text:
+        return RuntimeError(
+            f"{text.splitlines()[0]} -- this operation has no second derivative: use FiniteDifferenceHessian, or "
+            "another implementation of that layer"
+        )
+    if "modified by an inplace operation" in text:
+        return RuntimeError(
+            f"{text.splitlines()[0]} -- the model overwrites a value that its own second derivative needs: make that "
+            "operation out of place (inplace=False)"
+        )
+    return error
+
+
+def fastest(ways: dict[str, Callable[[], Tensor]], device: torch.device) -> tuple[str, Tensor]:
+    """The name of the fastest way and its result. The first is the reference: ways that fail, warn or disagree
+    with it beyond rounding are left out.
+    """
+    names = list(ways)
+    reference = ways[names[0]]()
+    times = {names[0]: float("inf")}
+    results = {names[0]: reference}
+    for name in names[1:]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                result = ways[name]()
+        except (RuntimeError, NotImplementedError, UserWarning, torch.OutOfMemoryError):
+            continue
+        if _agree(result, reference):
+            results[name] = result
+    if len(results) == 1:
+        return names[0], reference
+    for name in results:
+        times[name] = min(_timed(ways[name], device) for _ in range(2))
+        if times[name] < _SHORT:
+            times[name] = min(times[name], *(_timed(ways[name], device) for _ in range(3)))
+    best = min(results, key=lambda name: times[name])
+    return best, results[best]
+
+
+def _timed(way: Callable[[], Tensor], device: torch.device) -> float:
+    _synchronise(device)
+    start = time.perf_counter()
+    way()
+    _synchronise(device)
+    return time.perf_counter() - start
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    # a way that is wrong is wrong by much more than the rounding of two orders of summation
+    return bool((a - b).norm() <= 1e-2 * b.norm().clamp_min(torch.finfo(b.dtype).tiny))

@@ -1,0 +1,144 @@
+"""The Hessian of the loss: H v = d/dtheta <grad f(theta), v>.
+
+The first-order graph (the gradient as a function of the parameters) is built once per batch and differentiated
+again for every vector: reverse over reverse, with the first reverse pass kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.data import Batch
+from landscape.graphs import ObjectiveOperator, fastest
+from landscape.memory import Memory
+from landscape.objective import Objective
+from landscape.operators import LinearOperator
+from landscape.state import Snapshot
+
+
+class Hessian(ObjectiveOperator):
+    """H = d2 f / d theta2 of an `Objective`, `(n, n)`, symmetric, in general indefinite."""
+
+    def _graph(self, batch: Batch, outputs: Any, count: float) -> GradientGraph:
+        loss = self.objective.differentiable_loss(outputs, batch)
+        return GradientGraph(self.objective, loss)
+
+    @staticmethod
+    def from_loss(
+        loss: Tensor, parameters: Iterable[Tensor] | Mapping[str, Tensor], *, memory: Memory = "auto"
+    ) -> LossHessian:
+        """The Hessian of one loss tensor in the parameters its graph was built on, `(n, n)`.
+
+        For a training loop or a solver's closure, which has the loss in hand. The graph is kept and nothing is
+        rebuilt, so a product after a change of the parameters raises `RuntimeError`.
+        """
+        return LossHessian(loss, parameters, memory=memory)
+
+
+class GradientGraph:
+    """The gradient of one batch's loss with its graph, ready to be differentiated for any number of vectors."""
+
+    def __init__(self, objective: Objective, loss: Tensor) -> None:
+        self._objective = objective
+        self._leaves = objective.leaves()
+        self._live = live_gradients(loss, self._leaves)
+
+    def roots(self) -> list[Tensor]:
+        """The gradients that depend on the parameters."""
+        return [g for _, g in self._live]
+
+    def products(self, V: Tensor) -> Tensor:
+        """H_batch V for rows `(k, n)`. A block goes vector by vector or vectorised, whichever was faster at first."""
+        ways = {"loop": lambda: self._loop(V), "batched": lambda: self._batched(V)}
+        if len(V) == 1:
+            return self._loop(V)
+        known = self._objective.ways
+        if "hessian" not in known:
+            known["hessian"], result = fastest(ways, V.device)
+            return result
+        return ways[known["hessian"]]()
+
+    def _loop(self, V: Tensor) -> Tensor:
+        return torch.stack([self._differentiate(self._objective.split(v), batched=False) for v in V])
+
+    def _batched(self, V: Tensor) -> Tensor:
+        return self._differentiate(self._objective.split(V), batched=True)
+
+    def _differentiate(self, pieces: Sequence[Tensor], batched: bool) -> Tensor:
+        if not self._live:
+            lead = pieces[0].shape[:1] if batched else ()
+            return torch.zeros(*lead, self._objective.size, dtype=self._objective.dtype, device=pieces[0].device)
+        products = second_derivative(self._live, self._leaves, pieces, batched)
+        return self._objective.gather(products)
+
+
+def live_gradients(loss: Tensor, leaves: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
+    """(index of the leaf, gradient with its graph) for the gradients that depend on the leaves."""
+    gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+    return [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
+
+
+def second_derivative(
+    live: Sequence[tuple[int, Tensor]], leaves: Sequence[Tensor], pieces: Sequence[Tensor], batched: bool
+) -> list[Tensor]:
+    """d <gradient, v> / d leaves, in the leaves' shapes; with `batched` for k vectors at once, `(k, *shape)`."""
+    products = torch.autograd.grad(
+        [g for _, g in live],
+        leaves,
+        grad_outputs=[pieces[i].to(g.dtype) for i, g in live],
+        retain_graph=True,
+        allow_unused=True,
+        is_grads_batched=batched,
+    )
+    lead = pieces[0].shape[:1] if batched else ()
+    return [p.new_zeros(*lead, *p.shape) if h is None else h for p, h in zip(leaves, products, strict=True)]
+
+
+class LossHessian(LinearOperator):
+    """The Hessian of one loss tensor; see `Hessian.from_loss`."""
+
+    def __init__(
+        self, loss: Tensor, parameters: Iterable[Tensor] | Mapping[str, Tensor], *, memory: Memory = "auto"
+    ) -> None:
+        named = dict(parameters) if isinstance(parameters, Mapping) else dict(enumerate(parameters))
+        leaves = list(named.values())
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise ValueError("from_loss needs a scalar loss tensor")
+        if not loss.requires_grad:
+            raise ValueError("the loss has no graph: compute it with gradients enabled, from parameters that require grad")
+        if not leaves or not all(isinstance(p, Tensor) and p.requires_grad for p in leaves):
+            raise ValueError("from_loss needs the parameters of the loss: tensors that require grad")
+        dtype = torch.float64 if any(p.dtype == torch.float64 for p in leaves) else torch.float32
+        rounding = max((torch.finfo(p.dtype).eps for p in leaves if p.dtype.itemsize < 4), default=0.0)
+        super().__init__(sum(p.numel() for p in leaves), dtype, leaves[0].device, noise=rounding, memory=memory)
+        self._loss: Tensor | None = loss
+        self._leaves = leaves
+        self._live: list[tuple[int, Tensor]] | None = None
+        self._snapshot = Snapshot(leaves)
+        self.names = [str(name) for name in named]
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        if self._loss is None:
+            raise RuntimeError("this operator was released together with the loss's graph: make a new one")
+        if not self._snapshot.still_holds(self._leaves):
+            raise RuntimeError("the parameters changed since this loss was computed: compute the loss again")
+        with torch.inference_mode(False), torch.enable_grad():
+            if self._live is None:
+                self._live = live_gradients(self._loss, self._leaves)
+            columns = [self._product(v) for v in V.T]
+        return torch.stack(columns, dim=-1)
+
+    def _product(self, v: Tensor) -> Tensor:
+        if not self._live:
+            return torch.zeros_like(v)
+        pieces = [part.reshape(p.shape) for part, p in zip(v.split([p.numel() for p in self._leaves]), self._leaves, strict=True)]
+        products = second_derivative(self._live, self._leaves, pieces, batched=False)
+        return torch.cat([h.detach().reshape(-1).to(self.dtype) for h in products])
+
+    def release(self) -> None:
+        """Drop the gradient's graph; the loss's own stays with the caller and the next product rebuilds ours."""
+        self._live = None

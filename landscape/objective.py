@@ -1,0 +1,402 @@
+"""The objective: a model, a loss and data seen as one function f of one flat vector of parameters.
+
+f(theta) = sum over batches of (count * batch mean) / sum of counts, where count is the batch mean's own
+denominator: loss terms, not batches, carry equal weight. With `reduction="sum"` f is the plain sum.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from landscape import state
+from landscape.data import Batch, Batches, move
+from landscape.losses import recognise
+from landscape.memory import Memory
+from landscape.parameters import FlatView, Selection
+
+Mode = Literal["as-is", "eval", "train"]
+
+
+class Objective:
+    """f(theta) of a model on data, with everything that a curvature operator needs to differentiate it.
+
+    Args:
+        model: any `nn.Module`; compiled and DDP wrappers are looked through.
+        loss: `loss(outputs, targets)` -> scalar, the mean over the batch's loss terms.
+        data: `(inputs, targets)`, a dict, or an iterable of such batches (a DataLoader).
+        parameters: names, globs, or a predicate of (name) or (name, parameter); default all that require grad.
+        forward: `forward(model, inputs)` -> outputs, for models that are not called as `model(inputs)`.
+        count: `count(outputs, targets)` -> the denominator of the batch mean, for losses that are not torch's own.
+        mode: "as-is" leaves each module's training flag, "eval" and "train" set them while measuring. Dropout in
+            train mode becomes one fixed function: each batch's forward pass starts from the same seed.
+        reduction: "mean", or "sum" for losses that sum (f is then the sum over all data).
+        device, dtype: measure on a converted private copy that follows the model's parameters.
+        memory: bytes that one operator may use to keep graphs, or "auto" (half of what is free).
+
+    Attributes:
+        model, names, slices (name -> slice of the flat vector), size, device, dtype (float64 if any parameter is,
+        else float32).
+
+    Raises:
+        TypeError, ValueError: one line that says what is wrong with the model, the selection or the data.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Any, Any], Tensor],
+        data: Any,
+        *,
+        parameters: Selection = None,
+        forward: Callable[[Any, Any], Any] | None = None,
+        count: Callable[[Any, Any], float | Tensor] | None = None,
+        mode: Mode = "as-is",
+        reduction: Literal["mean", "sum"] = "mean",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        memory: Memory = "auto",
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        if not callable(loss):
+            raise TypeError(f"loss must be callable as loss(outputs, targets), not {type(loss).__name__}")
+        if mode not in ("as-is", "eval", "train"):
+            raise ValueError(f'mode is "as-is", "eval" or "train", not {mode!r}')
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f'reduction is "mean" or "sum", not {reduction!r}: f needs one number per batch')
+        self.model = model
+        self.loss = loss
+        self.mode = mode
+        self.memory: Memory = memory
+        self.known = recognise(loss)
+        if self.known is not None and self.known.reduction == "none":
+            raise ValueError('the loss has reduction="none": f needs one number per batch, use "mean" or "sum"')
+        # a torch loss says itself that it sums
+        self.reduction = "sum" if self.known is not None and self.known.reduction == "sum" else reduction
+        self._forward = forward
+        self._count = count
+        self._net = _Net(model, device, dtype)
+        self._view = FlatView(self._net.module, _default_selection(model, parameters))
+        self._cast = dtype
+        self._batches = Batches(data, memory=memory)
+        self.ways: dict[str, str] = {}  # which way of a product was fastest here, by operator
+
+    # -- the flat vector -------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the chosen parameters, in the order of the flat vector."""
+        return list(self._view.names)
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each chosen parameter lies in the flat vector."""
+        return dict(self._view.slices)
+
+    @property
+    def size(self) -> int:
+        """n, the length of the flat vector."""
+        return self._view.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where products are computed."""
+        return self._view.resolve(self._net.module)[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of vectors, products and sums: float64 if any chosen parameter is, else float32."""
+        any_double = any(p.dtype == torch.float64 for p in self._view.resolve(self._net.module))
+        return torch.float64 if any_double else torch.float32
+
+    @property
+    def rounding(self) -> float:
+        """Relative rounding of the forward pass beyond `dtype`: eps of the lowest half precision used, else 0."""
+        half = [p.dtype for p in self._net.module.parameters() if p.is_floating_point() and p.dtype.itemsize < 4]
+        return max((torch.finfo(d).eps for d in half), default=0.0)
+
+    def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
+        """`(n,)` from tensors by name."""
+        return self._view.flatten(values, self.dtype, self.device)
+
+    def unflatten(self, v: Tensor) -> dict[str, Tensor]:
+        """Views of a vector `(n,)` by name, in the parameters' shapes."""
+        return self._view.unflatten(v)
+
+    def split(self, v: Tensor) -> list[Tensor]:
+        """Views of `(..., n)` in the parameters' shapes, in order."""
+        return self._view.split(v)
+
+    def theta(self) -> Tensor:
+        """`(n,)`, a copy of the parameters as they stand."""
+        self._net.follow()
+        leaves = self._view.resolve(self._net.module)
+        return torch.cat([p.detach().reshape(-1).to(device=self.device, dtype=self.dtype) for p in leaves])
+
+    @contextmanager
+    def at(self, theta: Tensor) -> Iterator[None]:
+        """Inside the block the parameters are `theta` `(n,)`, cast to their dtypes; afterwards what they were.
+
+        The parameters' storages are exchanged and put back, so no version counter moves and nothing is rounded.
+        """
+        self._net.follow()
+        pieces = self.unflatten(torch.as_tensor(theta).detach())
+        leaves = self._view.resolve(self._net.module)
+        owned = [p.data for p in leaves]
+        self._net.pinned += 1
+        try:
+            with torch.inference_mode(False):
+                for p, piece in zip(leaves, pieces.values(), strict=True):
+                    p.data = piece.to(device=p.device, dtype=p.dtype).clone()
+            yield
+        finally:
+            self._net.pinned -= 1
+            for p, data in zip(leaves, owned, strict=True):
+                p.data = data
+
+    def restrict(self, names: Iterable[str] | str) -> Objective:
+        """The same function with the other parameters held fixed (names or globs among the chosen ones)."""
+        patterns = [names] if isinstance(names, str) else list(names)
+        other = copy.copy(self)
+        other._view = FlatView(self._net.module, patterns)
+        outside = [name for name in other._view.names if name not in self._view.slices]
+        if outside:
+            raise ValueError(f"{outside[0]!r} is not among the parameters of this objective")
+        other.ways = {}
+        return other
+
+    # -- the function ------------------------------------------------------------------------------------------
+
+    def value(self) -> float:
+        """f at the parameters as they stand."""
+        total, terms = 0.0, 0.0
+        with self.measuring(), torch.no_grad():
+            for batch in self.sweep():
+                outputs = self.outputs(batch)
+                count = self.terms(outputs, batch)
+                if count:
+                    total += count * float(self.batch_loss(outputs, batch))
+                    terms += count
+        return self.normalise(total, terms)
+
+    def gradient(self) -> Tensor:
+        """`(n,)`: the gradient of f at the parameters as they stand."""
+        total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        terms = 0.0
+        with self.measuring():
+            leaves = self.leaves()
+            for batch in self.sweep():
+                outputs = self.outputs(batch)
+                count = self.terms(outputs, batch)
+                if count:
+                    pieces = torch.autograd.grad(
+                        self.differentiable_loss(outputs, batch), leaves, allow_unused=True, materialize_grads=True
+                    )
+                    total.add_(self.gather(pieces), alpha=count)
+                    terms += count
+        return self.normalise(total, terms)
+
+    # -- what operators use --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """A scope in which the model may be run and differentiated twice, and which leaves no mark on it."""
+        with ExitStack() as stack:
+            self._net.follow()
+            module = self._net.module
+            stack.enter_context(state.random_states(self.device))
+            stack.enter_context(state.differentiable_twice(module, self.device))
+            stack.enter_context(state.flags(module, self.leaves(), self.mode))
+            yield
+
+    def leaves(self) -> list[nn.Parameter]:
+        """The chosen parameter objects, resolved by name."""
+        return self._view.resolve(self._net.module)
+
+    def snapshot(self) -> state.Snapshot:
+        """The model's state now, to notice later that a kept graph is stale."""
+        return state.Snapshot(*state.everything(self._net.module))
+
+    def unchanged(self, snapshot: state.Snapshot) -> bool:
+        """Whether the model still is as it was at the snapshot."""
+        return snapshot.still_holds(*state.everything(self._net.module))
+
+    def sweep(self, skip: Callable[[int], bool] = lambda index: False) -> Iterator[Batch]:
+        """One pass over the data, on the device; batches that `skip` names are yielded where they lie."""
+        for batch in self._batches:
+            if skip(batch.index):
+                yield batch
+            else:
+                device = self.device
+                yield Batch(
+                    batch.index, move(batch.inputs, device, self._cast), move(batch.targets, device, self._cast)
+                )
+
+    def outputs(self, batch: Batch, call: Callable[..., Any] | None = None) -> Any:
+        """The model's outputs on a batch. `call(module, *args, **kwargs)` replaces the module's own call."""
+        state.seed_everything(batch.index, self.device)
+        module = self._net.module
+        with state.borrowed_buffers(module):
+            if call is not None:
+                return call(_Forward(module, self._forward), batch.inputs)
+            return _Forward(module, self._forward)(batch.inputs)
+
+    def batch_loss(self, outputs: Any, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar tensor. Raises `ValueError`/`TypeError` when it is not one."""
+        try:
+            loss = self.loss(outputs, batch.targets)
+        except (TypeError, AttributeError) as error:
+            if isinstance(outputs, Tensor):
+                raise
+            raise TypeError(
+                f"the loss cannot take the model's outputs of type {type(outputs).__name__} ({error}): give "
+                "forward=lambda model, x: ... that returns the tensor the loss needs"
+            ) from error
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"the loss must be a scalar tensor, not {type(loss).__name__}")
+        if loss.numel() != 1:
+            raise ValueError(f"the loss must be a scalar, but has shape {tuple(loss.shape)}: return its mean (or its sum)")
+        return loss.reshape(())
+
+    def differentiable_loss(self, outputs: Any, batch: Batch) -> Tensor:
+        """The loss of a batch with its graph. Raises `ValueError` when it has none."""
+        loss = self.batch_loss(outputs, batch)
+        if not loss.requires_grad:
+            raise ValueError(
+                "the loss has no graph back to the chosen parameters: it is computed under no_grad, detached, or "
+                "does not use any of them"
+            )
+        return loss
+
+    def terms(self, outputs: Any, batch: Batch) -> float:
+        """The weight of a batch in f: its number of loss terms; 1 where losses sum."""
+        if self.reduction == "sum":
+            return 1.0
+        return self.count(outputs, batch)
+
+    def count(self, outputs: Any, batch: Batch) -> float:
+        """The denominator of the batch mean. Raises `ValueError` when it cannot be known."""
+        if self._count is not None:
+            count = float(self._count(outputs, batch.targets))
+        elif self.known is not None and isinstance(outputs, Tensor) and isinstance(batch.targets, Tensor):
+            count = self.known.count(outputs, batch.targets)
+        else:
+            count = _first_dimension(batch)
+        if not 0.0 <= count < float("inf"):
+            raise ValueError(f"count= must be a finite number of loss terms, got {count} for batch {batch.index}")
+        return count
+
+    def gather(self, pieces: Iterable[Tensor]) -> Tensor:
+        """`(..., n)` in the objective's dtype from pieces in the parameters' shapes (with leading dimensions)."""
+        flat = []
+        for piece, shape in zip(pieces, self._view.shapes.values(), strict=True):
+            lead = piece.shape[: piece.ndim - len(shape)]
+            flat.append(piece.detach().reshape(*lead, -1).to(dtype=self.dtype, device=self.device))
+        return torch.cat(flat, dim=-1)
+
+    def normalise(self, total: Any, terms: float) -> Any:
+        """Divide an accumulated sum by the number of loss terms. Raises `ValueError` when there are none."""
+        if terms == 0.0:
+            raise ValueError("the data has no loss terms: every batch is empty or all its targets are ignored")
+        return total if self.reduction == "sum" else total / terms
+
+    def __repr__(self) -> str:
+        return f"Objective({type(self.model).__name__}, n={self.size}, dtype={self.dtype}, device={self.device})"
+
+
+class _Forward(nn.Module):
+    """The forward pass as a module of its own, so that `functional_call` reaches the model under `model.`"""
+
+    def __init__(self, model: nn.Module, function: Callable[[Any, Any], Any] | None) -> None:
+        super().__init__()
+        self.model = model
+        self.function = function
+
+    def forward(self, inputs: Any) -> Any:
+        if self.function is not None:
+            return self.function(self.model, inputs)
+        if isinstance(inputs, Mapping):
+            return self.model(**inputs)
+        if isinstance(inputs, tuple | list):
+            return self.model(*inputs)
+        return self.model(inputs)
+
+
+class _Net:
+    """The module that is measured: the user's own, or a converted copy that follows it."""
+
+    def __init__(self, model: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        self._source = _unwrapped(model)
+        self.module = self._source
+        self.pinned = 0  # how many `at` blocks hold the parameters
+        self._seen: state.Snapshot | None = None
+        wanted = torch.device(device) if device is not None else None
+        tensors = [*self._source.parameters(), *self._source.buffers()]
+        moves = wanted is not None and any(t.device != _indexed(wanted) for t in tensors)
+        casts = dtype is not None and any(t.is_floating_point() and t.dtype != dtype for t in tensors)
+        if moves or casts:
+            self.module = copy.deepcopy(self._source).to(device=wanted, dtype=dtype)
+
+    def follow(self) -> None:
+        """Bring the copy up to date with the model (not while `at` has set its parameters)."""
+        if self.module is self._source or self.pinned:
+            return
+        if self._seen is not None and self._seen.still_holds(*state.everything(self._source)):
+            return
+        self._seen = state.Snapshot(*state.everything(self._source))
+        with torch.inference_mode(False), torch.no_grad():
+            pairs = [
+                *zip(self._source.parameters(), self.module.parameters(), strict=True),
+                *zip(self._source.buffers(), self.module.buffers(), strict=True),
+            ]
+            for source, target in pairs:
+                target.copy_(source.detach())
+        for a, b in zip(self._source.modules(), self.module.modules(), strict=True):
+            b.training = a.training
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside `torch.compile` and (distributed) data-parallel wrappers: those have no second derivatives."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _indexed(device: torch.device) -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def _default_selection(model: nn.Module, selection: Selection) -> Selection:
+    """Names given with a wrapper's prefix mean the parameters inside."""
+    if isinstance(selection, str):
+        selection = [selection]
+    if selection is None or callable(selection):
+        return selection
+    inner = _unwrapped(model) is not model
+    return [n.removeprefix("_orig_mod.").removeprefix("module.") if inner else n for n in selection]
+
+
+def _first_dimension(batch: Batch) -> float:
+    """Without a known loss each sample of the batch counts as one term."""
+    targets = batch.targets
+    if isinstance(targets, Tensor) and not targets.is_floating_point() and bool((targets == -100).any()):
+        raise ValueError(
+            "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
+            "count=lambda outputs, targets: (targets != -100).sum() so that batches are weighted rightly"
+        )
+    value = batch.inputs
+    while isinstance(value, Mapping | tuple | list):
+        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=")
+    return float(value.shape[0])

@@ -1,0 +1,108 @@
+"""The flat view of chosen parameters: which ones, in which order, and how a vector maps to them and back."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Selection = str | Iterable[str] | Callable[..., bool] | None
+
+
+class FlatView:
+    """Chosen parameters of a model as one vector: `p.reshape(-1)` of each, in the order of `named_parameters()`.
+
+    Tied parameters appear once, under their first name. Names are resolved anew at each use, because a training
+    loop may replace a parameter object (`load_state_dict(assign=True)`).
+    """
+
+    def __init__(self, model: nn.Module, selection: Selection) -> None:
+        self.names = _select(model, selection)
+        parameters = dict(model.named_parameters())
+        self.shapes = {name: parameters[name].shape for name in self.names}
+        self.slices: dict[str, slice] = {}
+        start = 0
+        for name in self.names:
+            stop = start + self.shapes[name].numel()
+            self.slices[name] = slice(start, stop)
+            start = stop
+        self.size = start
+
+    def resolve(self, model: nn.Module) -> list[nn.Parameter]:
+        """The parameter objects as the model has them now. Raises `ValueError` when one is gone or reshaped."""
+        parameters = dict(model.named_parameters())
+        for name in self.names:
+            if name not in parameters or parameters[name].shape != self.shapes[name]:
+                raise ValueError(f"parameter {name!r} of the model is gone or has another shape: make a new Objective")
+        return [parameters[name] for name in self.names]
+
+    def split(self, v: Tensor) -> list[Tensor]:
+        """Views of `(n,)` or, with leading dimensions, `(..., n)` in the parameters' shapes."""
+        lead = v.shape[:-1]
+        return [v[..., self.slices[name]].reshape(*lead, *self.shapes[name]) for name in self.names]
+
+    def flatten(self, values: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """One vector `(n,)` from a dict of tensors by name."""
+        missing = [name for name in self.names if name not in values]
+        unknown = [name for name in values if name not in self.slices]
+        if missing or unknown:
+            raise KeyError(f"flatten needs exactly the names of the objective; missing {missing[:3]}, unknown {unknown[:3]}")
+        pieces = []
+        for name in self.names:
+            value = torch.as_tensor(values[name]).detach()
+            if value.shape != self.shapes[name]:
+                raise ValueError(f"{name}: expected shape {tuple(self.shapes[name])}, got {tuple(value.shape)}")
+            pieces.append(value.to(device=device, dtype=dtype).reshape(-1))
+        return torch.cat(pieces)
+
+    def unflatten(self, v: Tensor) -> dict[str, Tensor]:
+        """A dict of views of the vector `(n,)` by name."""
+        if v.ndim != 1 or v.shape[0] != self.size:
+            raise ValueError(f"unflatten needs a vector of shape ({self.size},), not {tuple(v.shape)}")
+        return dict(zip(self.names, self.split(v), strict=True))
+
+
+def _select(model: nn.Module, selection: Selection) -> list[str]:
+    first = {name: p for name, p in model.named_parameters()}
+    if not first:
+        raise ValueError("the model has no parameters")
+    if selection is None:
+        names = [name for name, p in first.items() if p.requires_grad]
+        if not names:
+            raise ValueError("no parameter of the model requires grad: name the ones to measure with parameters=")
+    elif callable(selection):
+        names = [name for name, p in first.items() if _predicate(selection)(name, p)]
+    else:
+        names = _match(model, [selection] if isinstance(selection, str) else list(selection), first)
+    if not names:
+        raise ValueError(f"parameters= selects none of the model's parameters ({', '.join(list(first)[:5])}, ...)")
+    odd = [name for name in names if not first[name].is_floating_point()]
+    if odd:
+        raise TypeError(f"parameter {odd[0]!r} is {first[odd[0]].dtype}: only real floating point can be differentiated")
+    return names
+
+
+def _match(model: nn.Module, patterns: list[str], first: dict[str, nn.Parameter]) -> list[str]:
+    by_identity = {id(p): name for name, p in first.items()}
+    chosen: set[str] = set()
+    every = [(name, p) for name, p in model.named_parameters(remove_duplicate=False)]
+    for pattern in patterns:
+        hits = {by_identity[id(p)] for name, p in every if name == pattern or fnmatch.fnmatchcase(name, pattern)}
+        if not hits:
+            raise ValueError(f"parameters={pattern!r} matches none of {', '.join(list(first)[:8])}{', ...' * (len(first) > 8)}")
+        chosen |= hits
+    return [name for name in first if name in chosen]
+
+
+def _predicate(function: Callable[..., bool]) -> Callable[[str, Any], bool]:
+    """Predicates may take (name) or (name, parameter)."""
+    try:
+        needed = [p for p in inspect.signature(function).parameters.values()
+                  if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]  # fmt: skip
+    except (TypeError, ValueError):
+        needed = []
+    return (lambda name, p: bool(function(name, p))) if len(needed) >= 2 else (lambda name, p: bool(function(name)))

@@ -1,0 +1,153 @@
+"""Measuring changes nothing: a scope in which a model may be run and differentiated twice, and leaves no mark.
+
+Inside the scope autograd records, autocast is off, attention takes the math kernel (the fused ones have no second
+derivative) and cuDNN's recurrent kernels are off (likewise). Afterwards the flags, buffers, hooks and all random
+states are as they were, also after an exception.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+# The seed of every batch's forward pass: dropout becomes one fixed function of the parameters.
+_FORWARD_SEED = 0x5EED
+
+
+@contextmanager
+def random_states(device: torch.device) -> Iterator[None]:
+    """The random states of python, numpy and torch (CPU and `device`) are as before when the block ends."""
+    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+
+
+def seed_everything(number: int, device: torch.device) -> None:
+    """Seed python, numpy and torch from one number (only inside `random_states`)."""
+    seed = _FORWARD_SEED + number
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.random.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+@contextmanager
+def differentiable_twice(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Grad mode on, inference mode and autocast off, and only kernels that have second derivatives."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in {"cpu", device.type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in model.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
+        yield
+
+
+@contextmanager
+def flags(model: nn.Module, leaves: Sequence[Tensor], mode: str) -> Iterator[None]:
+    """Exactly `leaves` require grad, without hooks, and the model is in `mode` ("as-is", "eval" or "train")."""
+    chosen = {id(p) for p in leaves}
+    parameters = list(model.parameters())
+    required = [p.requires_grad for p in parameters]
+    hooks = [p._backward_hooks for p in leaves]
+    training = [(m, m.training) for m in model.modules()]
+    try:
+        for p in parameters:
+            p.requires_grad_(id(p) in chosen)
+        for p in leaves:  # a clipping hook would be applied to every product
+            if p._backward_hooks:
+                p._backward_hooks = None
+        if mode != "as-is":
+            for m, _ in training:
+                m.training = mode == "train"
+        yield
+    finally:
+        for m, was in training:
+            m.training = was
+        for p, hook in zip(leaves, hooks, strict=True):
+            if hook:
+                p._backward_hooks = hook
+        for p, was in zip(parameters, required, strict=True):
+            p.requires_grad_(was)
+
+
+@contextmanager
+def borrowed_buffers(model: nn.Module) -> Iterator[None]:
+    """The model runs on clones of its buffers: running statistics may be updated, the originals are not touched."""
+    owned: list[tuple[dict[str, Any], str, Tensor]] = []
+    clones: dict[int, Tensor] = {}
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                owned.append((module._buffers, name, buffer))
+                clones.setdefault(id(buffer), buffer.detach().clone())
+    try:
+        for table, name, buffer in owned:
+            table[name] = clones[id(buffer)]
+        yield
+    finally:
+        for table, name, buffer in owned:
+            table[name] = buffer
+
+
+class Snapshot:
+    """Tensors and flags at one moment, to tell later whether anything has changed.
+
+    Versions and storages are compared first; edits through `p.data` raise no version, so the values are compared
+    with a copy as well. That copy costs one more vector and makes the test exact.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], training: Sequence[bool] = ()) -> None:
+        self._tensors = list(tensors)
+        self._training = list(training)
+        self._marks = [_mark(t) for t in tensors]
+        self._copies = [t.detach().clone() for t in tensors]
+
+    def still_holds(self, tensors: Sequence[Tensor], training: Sequence[bool] = ()) -> bool:
+        """Whether these are the same tensor objects with the same values, and the same flags."""
+        return (
+            len(tensors) == len(self._tensors)
+            and all(a is b for a, b in zip(tensors, self._tensors, strict=True))
+            and [_mark(t) for t in tensors] == self._marks
+            and list(training) == self._training
+            and equal(tensors, self._copies)
+        )
+
+
+def everything(model: nn.Module) -> tuple[list[Tensor], list[bool]]:
+    """All that a model's function depends on and a snapshot can see: parameters and buffers, training flags."""
+    return [*model.parameters(), *model.buffers()], [m.training for m in model.modules()]
+
+
+def _mark(t: Tensor) -> tuple[int, int, torch.Size, torch.dtype]:
+    return (t.data_ptr(), -1 if t.is_inference() else t._version, t.shape, t.dtype)
+
+
+def equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    """Whether all pairs are equal, with one synchronisation on a device."""
+    pairs = [(a.detach(), b) for a, b in zip(first, second, strict=True)]
+    if all(a.device.type == "cpu" for a, _ in pairs):
+        return all(torch.equal(a, b) for a, b in pairs)
+    different = [(a != b).any() for a, b in pairs if a.numel()]
+    return not different or not bool(torch.stack([d.to(different[0].device) for d in different]).any())

@@ -1,0 +1,43 @@
+"""The failure that the command turns into one line.
+
+Whatever a person at the command line can mend is raised as a `UserError`: what is wrong and what to do about
+it, in one sentence. The command prints it on stderr and exits with its status; tracebacks are for `--debug`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A failure that the person at the command can mend; its text is one line, `status` the exit status."""
+
+    def __init__(self, message: str, *, status: int = 1) -> None:
+        super().__init__(one_line(message))
+        self.status = status
+
+
+def one_line(error: BaseException | str, limit: int = 600) -> str:
+    """The text of an error as one line of at most `limit` characters; its type where there is no text."""
+    text = " ".join(str(error).split())
+    if isinstance(error, BaseException):
+        # a KeyError's text is the bare key, an AssertionError often has none: alone they say nothing
+        if isinstance(error, KeyError) or not text:
+            text = f"{type(error).__name__} {text}".strip()
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'spectrum'?"`, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+
+
+def some(names: Iterable[str], limit: int = 3) -> str:
+    """The first few names, and how many more there are: what a one-line message has room for."""
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

@@ -1,0 +1,137 @@
+"""From a text on the command line to an `Objective`: `module:function` or `file.py:function`.
+
+The current folder and, for a file, the file's own folder are importable, as they are under `python file.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from probes.errors import UserError, did_you_mean, one_line
+
+if TYPE_CHECKING:
+    from landscape import Objective
+
+_HOW = "name it as module:function or file.py:function"
+
+
+def load_problem(spec: str) -> Callable[[], Any]:
+    """The problem function that `spec` names, not yet called.
+
+    Raises `UserError` when the text has no `:function` (status 2), or the module, the file or the function is
+    not there, or importing it fails.
+    """
+    source, colon, name = spec.rpartition(":")
+    if not colon or not source or not name:
+        raise UserError(f"{spec!r} names no problem function: {_HOW}", status=2)
+    if source.endswith(".py"):
+        module = _import_file(Path(source))
+    elif os.sep in source or "/" in source:
+        raise UserError(f"{source!r} is neither a module nor a .py file: {_HOW}", status=2)
+    else:
+        module = _import_module(source)
+    try:
+        function = getattr(module, name)
+    except AttributeError:
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        own = [key for key in known if getattr(vars(module)[key], "__module__", None) == module.__name__]
+        near = did_you_mean(name, known)
+        listing = f"; it has {', '.join(own[:5])}" if own and not near else ""
+        raise UserError(f"{source} has no function {name!r}{near or listing}") from None
+    if not callable(function) or isinstance(function, ModuleType):
+        raise UserError(f"{spec} is a {type(function).__name__}, not a function that returns an Objective")
+    return function  # type: ignore[no-any-return]
+
+
+def build_objective(spec: str) -> Objective:
+    """Load the problem function and call it; what it prints goes to stderr: stdout is for results.
+
+    Raises `UserError` when the function cannot be found, raises, or returns anything but an `Objective`.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        function = load_problem(spec)
+        try:
+            result = function()
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise UserError(
+                f"the problem function {spec} raised {_named(error)}; see it with --debug"
+            ) from error
+    from landscape import Objective
+
+    if isinstance(result, Objective):
+        return result
+    if inspect.isclass(result):
+        what = f"the class {result.__name__}"
+    elif inspect.iscoroutine(result) or inspect.isgenerator(result):
+        what = f"a {type(result).__name__} (it must be a plain function)"
+        result.close()
+    elif isinstance(result, tuple):
+        what = f"a tuple of {len(result)}"
+    else:
+        what = "None" if result is None else f"a {type(result).__name__}"
+    raise UserError(
+        f"the problem function {spec} returned {what}: it must return landscape.Objective(model, loss, data)"
+    )
+
+
+def _import_file(path: Path) -> ModuleType:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a Python file: {_HOW}")
+    if not path.is_file():
+        near = did_you_mean(
+            path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        )
+        raise UserError(f"there is no file {path}{near}")
+    path = path.resolve()
+    _importable(path.parent)
+    name = f"landscape_problem_{path.stem}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"{path} cannot be imported as Python")
+    module = importlib.util.module_from_spec(module_spec)
+    # registered before it runs: dataclasses and pickled data set workers look their module up by name
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UserError(f"importing {path} raised {_named(error)}; see it with --debug") from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    _importable(Path.cwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            near = did_you_mean(name, [p.stem for p in Path.cwd().glob("*.py")])
+            hint = near or ": start in its folder, or give file.py:function"
+            raise UserError(f"there is no module {name!r} here or installed{hint}") from error
+        raise UserError(
+            f"importing {name} raised {_named(error)}; install it or see it with --debug"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"importing {name} raised {_named(error)}; see it with --debug") from error
+
+
+def _importable(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _named(error: BaseException) -> str:
+    text = one_line(error, limit=300)
+    name = type(error).__name__
+    return text if text.startswith(name) else f"{name}: {text}"

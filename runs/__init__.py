@@ -1,0 +1,1 @@
+"""Experiments, one file per claim that is reproduced, and the benchmarks against peers. Not installed."""

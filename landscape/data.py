@@ -39,7 +39,7 @@ class Batches:
     """Batches that can be passed over again and again, with a check that they stay the same."""
 
     def __init__(self, data: Any, *, memory: Memory = "auto") -> None:
-        self._source = _single_batch(data)
+        self._source: Any = _single_batch(data)
         if self._source is None:
             self._source = _iterable(data)
         self._one_shot = isinstance(self._source, Iterator)
@@ -63,19 +63,17 @@ class Batches:
         held: list[Batch] = []
         used = 0
         owned = isinstance(self._source, list | tuple)  # the user's own list costs no further memory
-        with _repeatable_randomness():
-            for index, raw in enumerate(self._fresh()):
-                batch = Batch(index, *_pair(raw))
-                used += 0 if owned else sum(t.nbytes for t in _tensors(batch))
-                held.append(batch)
-                if used > self._budget:
-                    if self._one_shot:
-                        raise MemoryError(
-                            f"the data is an iterator that can be read once, and its first {index + 1} batches "
-                            f"already fill the {self._budget / 2**30:.1f} GiB budget: pass a DataLoader or a list instead"
-                        )
-                    held = []
-                    break
+        for batch in self._read():
+            used += 0 if owned else sum(t.nbytes for t in _tensors(batch))
+            held.append(batch)
+            if used > self._budget:
+                if self._one_shot:
+                    raise MemoryError(
+                        f"the data is an iterator that can be read once, and its first {len(held)} batches already "
+                        f"fill the {self._budget / 2**30:.1f} GiB budget: pass a DataLoader or a list instead"
+                    )
+                held = []
+                break
         if not held:
             if used == 0:
                 raise ValueError("the data is empty: it yields no batches")
@@ -89,34 +87,48 @@ class Batches:
     def _stream(self) -> Iterator[Batch]:
         first = not self._prints
         prints: list[int] = []
-        with _repeatable_randomness():
-            for index, raw in enumerate(self._fresh()):
-                batch = Batch(index, *_pair(raw))
-                prints.append(fingerprint(batch))
-                if not first and (index >= len(self._prints) or prints[index] != self._prints[index]):
-                    raise DataChanged(
-                        f"batch {index} is not the one that the first pass saw: the data set or its transforms are "
-                        "random, or an iterable reshuffles itself; fix its seed, or give a larger memory= to hold the data"
-                    )
-                yield batch
+        for batch in self._read():
+            index = batch.index
+            prints.append(fingerprint(batch))
+            if not first and (index >= len(self._prints) or prints[index] != self._prints[index]):
+                raise DataChanged(
+                    f"batch {index} is not the one that the first pass saw: the data set or its transforms are random, "
+                    "or an iterable reshuffles itself; fix its seed, or give a larger memory= to hold the data"
+                )
+            yield batch
         if first:
             self._prints = prints
         elif len(prints) != len(self._prints):
-            raise DataChanged(f"this pass had {len(prints)} batches, the first had {len(self._prints)}: the data changed length")
+            raise DataChanged(
+                f"this pass had {len(prints)} batches, the first had {len(self._prints)}: the data changed length"
+            )
+
+    def _read(self) -> Iterator[Batch]:
+        """The batches as they come. Random transforms in this process repeat themselves on every pass, whatever
+        is drawn between two batches, because each batch is fetched under a seed of its own.
+        """
+        with _repeatable_randomness(0):
+            iterator = iter(self._fresh())
+        index = 0
+        while True:
+            with _repeatable_randomness(index):
+                try:
+                    raw = next(iterator)
+                except StopIteration:
+                    return
+            yield Batch(index, *_pair(raw))
+            index += 1
 
     def _fresh(self) -> Iterable[Any]:
         if isinstance(self._source, DataLoader):
             self._source = own_loader(self._source)
         if isinstance(self._source, _OwnLoader):
             return self._source.loader()
-        assert self._source is not None
         return self._source
 
     def _versions(self) -> list[tuple[int, int]]:
         assert self._held is not None
-        return [
-            (t.data_ptr(), -1 if t.is_inference() else t._version) for b in self._held for t in _tensors(b)
-        ]
+        return [(t.data_ptr(), -1 if t.is_inference() else t._version) for b in self._held for t in _tensors(b)]
 
     def _check_held(self) -> None:
         """Held tensors may be the user's own: an edit in place is noticed by version, or by content on the CPU."""
@@ -127,16 +139,17 @@ class Batches:
             return
         for batch, known in zip(self._held, self._prints, strict=True):
             if fingerprint(batch) != known:
-                raise DataChanged(f"the tensors of batch {batch.index} were edited since the first pass: make a new Objective")
+                raise DataChanged(
+                    f"the tensors of batch {batch.index} were edited since the first pass: make a new Objective"
+                )
         self._marks = marks
 
 
 @contextmanager
-def _repeatable_randomness() -> Iterator[None]:
-    """The random states are saved, then seeded, so that random transforms in this process repeat themselves."""
+def _repeatable_randomness(number: int) -> Iterator[None]:
     cpu = torch.device("cpu")
     with random_states(cpu):
-        seed_everything(0, cpu)
+        seed_everything(number, cpu)
         yield
 
 
@@ -167,7 +180,12 @@ def own_loader(loader: DataLoader[Any]) -> _OwnLoader:
         return _OwnLoader(settings | {"batch_size": loader.batch_size, "drop_last": loader.drop_last})
     generators = {
         id(g): g
-        for owner in (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+        for owner in (
+            loader,
+            loader.sampler,
+            loader.batch_sampler,
+            getattr(loader.batch_sampler, "sampler", None),
+        )
         if isinstance(g := getattr(owner, "generator", None), torch.Generator)
     }
     states = {key: g.get_state() for key, g in generators.items()}
@@ -245,5 +263,5 @@ def fingerprint(batch: Batch) -> int:
         stride = max(1, flat.numel() // _SAMPLED)
         sample = flat[::stride].cpu().contiguous()
         code = zlib.crc32(repr((tuple(t.shape), t.dtype)).encode(), code)
-        code = zlib.crc32(memoryview(sample.view(torch.uint8).numpy()), code)
+        code = zlib.crc32(sample.view(torch.uint8).numpy().tobytes(), code)
     return code

@@ -6,6 +6,7 @@ h^2 |v|^2, so the step is scaled to the vector and to the parameters, and chosen
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Self
 
@@ -73,7 +74,7 @@ class FiniteDifferenceHessian(LinearOperator):
         lengths = [factor * eps ** (1 / 3) * scale for factor in _TRIED]
         products = [self._difference(theta, direction, length) for length in lengths]
         norms = [max(float(p.double().norm()), torch.finfo(torch.float64).tiny) for p in products]
-        gaps = [float((a - b).double().norm()) for a, b in zip(products, products[1:], strict=False)]
+        gaps = [float((a - b).double().norm()) for a, b in itertools.pairwise(products)]
         relative = [gap / max(norms[i], norms[i + 1]) for i, gap in enumerate(gaps)]
         best = min(range(len(gaps)), key=lambda i: relative[i])
         self.noise = relative[best]

@@ -88,7 +88,9 @@ class MonteCarloFisher(JacobianOperator):
     def __init__(self, objective: Objective, samples: int = 1, generator: torch.Generator | None = None) -> None:
         kind = objective.known.kind if objective.known is not None else None
         if kind not in _SAMPLED:
-            raise TypeError(f"labels can be drawn for {', '.join(_SAMPLED)} losses only: use EmpiricalFisher or GaussNewton")
+            raise TypeError(
+                f"labels can be drawn for {', '.join(_SAMPLED)} losses only: use EmpiricalFisher or GaussNewton"
+            )
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
         super().__init__(objective)
@@ -118,7 +120,12 @@ class MonteCarloFisher(JacobianOperator):
         return self._bernoulli(known.options, outputs, batch.targets, scale, generator)
 
     def _bernoulli(
-        self, options: dict[str, Any], outputs: Tensor, targets: Tensor, scale: float, generator: torch.Generator
+        self,
+        options: dict[str, Any],
+        outputs: Tensor,
+        targets: Tensor,
+        scale: float,
+        generator: torch.Generator,
     ) -> Curvature:
         p = outputs.sigmoid()
         slopes = [p - (_uniform(p, generator) < p).to(p.dtype) for _ in range(self.samples)]

@@ -6,7 +6,9 @@ forward-mode pass; J^T w is one reverse pass. The two ways are timed on the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from landscape.data import Batch
-from landscape.graphs import ObjectiveOperator, fastest
+from landscape.graphs import ObjectiveOperator, fastest, refuse_dead_ends
 from landscape.losses import Curvature, loss_hessian
 from landscape.objective import Objective
 
@@ -32,14 +34,15 @@ class JacobianOperator(ObjectiveOperator):
     def _graph(self, batch: Batch, outputs: Any, count: float) -> JacobianGraph:
         outputs = output_tensor(outputs)
         self.objective.differentiable_loss(outputs, batch)  # says so when the loss is no scalar or has no graph
-        return JacobianGraph(self.objective, batch, outputs, self._curvature(batch, outputs.detach(), count))
+        curvature = self._curvature(batch, outputs.detach(), count)
+        return JacobianGraph(self.objective, batch, self.objective.attached(outputs), curvature)
 
     def _rebuilt_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
         """One dual forward pass gives the outputs' graph and J v together: 5/3 of a gradient instead of 7/3."""
         if len(V) > 1 or self.objective.ways.get("dual") == "no":
             return super()._rebuilt_products(batch, V)
         try:
-            with forward_ad.dual_level():
+            with _dual_level():
                 dual = _dual_outputs(self.objective, batch, self.objective.split(V[0]), self.objective.leaves())
                 outputs, tangent = forward_ad.unpack_dual(dual)
         except (RuntimeError, NotImplementedError):  # an operation without forward-mode derivative
@@ -65,7 +68,14 @@ class GaussNewton(JacobianOperator):
         super().__init__(objective)
         known = objective.known.kind if objective.known is not None else None
         # a loss of the user's own may be concave somewhere in the outputs
-        self.positive_semidefinite = known in ("cross_entropy", "nll", "mse", "l1", "bce_with_logits", "huber")
+        self.positive_semidefinite = known in (
+            "cross_entropy",
+            "nll",
+            "mse",
+            "l1",
+            "bce_with_logits",
+            "huber",
+        )
 
     def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
         objective = self.objective
@@ -116,7 +126,7 @@ class JacobianGraph:
     def _forward_loop(self, V: Tensor) -> Tensor:
         rows = []
         for v in V:
-            with torch.no_grad(), forward_ad.dual_level():
+            with torch.no_grad(), _dual_level():
                 primals = [p.detach() for p in self._leaves]
                 dual = _dual_outputs(self._objective, self._batch, self._objective.split(v), primals)
                 tangent = forward_ad.unpack_dual(dual).tangent
@@ -136,6 +146,9 @@ class JacobianGraph:
                 self._outputs, self._leaves, self._cotangent, create_graph=True, allow_unused=True
             )
             self._live = [(i, g) for i, g in enumerate(pulled) if g is not None and g.requires_grad]
+            refuse_dead_ends(g for _, g in self._live)
+        if not self._live:
+            return self._outputs.new_zeros(*(pieces[0].shape[:1] if batched else ()), *self._outputs.shape)
         (pushed,) = torch.autograd.grad(
             [g for _, g in self._live],
             self._cotangent,
@@ -161,6 +174,15 @@ def transposed(objective: Objective, outputs: Tensor, W: Tensor, batched: bool) 
 
 def _filled(pieces: Sequence[Tensor | None], leaves: Sequence[Tensor], lead: Sequence[int]) -> list[Tensor]:
     return [p.new_zeros(*lead, *p.shape) if g is None else g for p, g in zip(leaves, pieces, strict=True)]
+
+
+@contextmanager
+def _dual_level() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # the first dual tensor of a process loads torch's forward-mode rules, which use deprecated parts of torch
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with forward_ad.dual_level():
+            yield
 
 
 def _dual_outputs(objective: Objective, batch: Batch, pieces: Sequence[Tensor], primals: Sequence[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.data import Batch
-from landscape.graphs import ObjectiveOperator, fastest
+from landscape.graphs import ObjectiveOperator, fastest, refuse_dead_ends
 from landscape.memory import Memory
 from landscape.objective import Objective
 from landscape.operators import LinearOperator
@@ -79,7 +79,9 @@ class GradientGraph:
 def live_gradients(loss: Tensor, leaves: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
     """(index of the leaf, gradient with its graph) for the gradients that depend on the leaves."""
     gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
-    return [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
+    live = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
+    refuse_dead_ends(g for _, g in live)
+    return live
 
 
 def second_derivative(
@@ -109,7 +111,9 @@ class LossHessian(LinearOperator):
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError("from_loss needs a scalar loss tensor")
         if not loss.requires_grad:
-            raise ValueError("the loss has no graph: compute it with gradients enabled, from parameters that require grad")
+            raise ValueError(
+                "the loss has no graph: compute it with gradients enabled, from parameters that require grad"
+            )
         if not leaves or not all(isinstance(p, Tensor) and p.requires_grad for p in leaves):
             raise ValueError("from_loss needs the parameters of the loss: tensors that require grad")
         dtype = torch.float64 if any(p.dtype == torch.float64 for p in leaves) else torch.float32
@@ -135,7 +139,10 @@ class LossHessian(LinearOperator):
     def _product(self, v: Tensor) -> Tensor:
         if not self._live:
             return torch.zeros_like(v)
-        pieces = [part.reshape(p.shape) for part, p in zip(v.split([p.numel() for p in self._leaves]), self._leaves, strict=True)]
+        pieces = [
+            part.reshape(p.shape)
+            for part, p in zip(v.split([p.numel() for p in self._leaves]), self._leaves, strict=True)
+        ]
         products = second_derivative(self._live, self._leaves, pieces, batched=False)
         return torch.cat([h.detach().reshape(-1).to(self.dtype) for h in products])
 

@@ -18,6 +18,7 @@ from landscape import state
 from landscape.data import Batch, Batches, move
 from landscape.losses import recognise
 from landscape.memory import Memory
+from landscape.network import Forward, Network, inner_selection
 from landscape.parameters import FlatView, Selection
 
 Mode = Literal["as-is", "eval", "train"]
@@ -81,8 +82,12 @@ class Objective:
         self.reduction = "sum" if self.known is not None and self.known.reduction == "sum" else reduction
         self._forward = forward
         self._count = count
-        self._net = _Net(model, device, dtype)
-        self._view = FlatView(self._net.module, _default_selection(model, parameters))
+        self._net = Network(model, device, dtype)
+        self._view = FlatView(self._net.module, inner_selection(model, parameters))
+        leaves = self._view.resolve(self._net.module)
+        self.device = leaves[0].device
+        self.dtype = torch.float64 if any(p.dtype == torch.float64 for p in leaves) else torch.float32
+        self._leaves: list[nn.Parameter] | None = None  # while measuring: walking a large model is not free
         self._cast = dtype
         self._batches = Batches(data, memory=memory)
         self.ways: dict[str, str] = {}  # which way of a product was fastest here, by operator
@@ -103,17 +108,6 @@ class Objective:
     def size(self) -> int:
         """n, the length of the flat vector."""
         return self._view.size
-
-    @property
-    def device(self) -> torch.device:
-        """Where products are computed."""
-        return self._view.resolve(self._net.module)[0].device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of vectors, products and sums: float64 if any chosen parameter is, else float32."""
-        any_double = any(p.dtype == torch.float64 for p in self._view.resolve(self._net.module))
-        return torch.float64 if any_double else torch.float32
 
     @property
     def rounding(self) -> float:
@@ -169,6 +163,8 @@ class Objective:
         if outside:
             raise ValueError(f"{outside[0]!r} is not among the parameters of this objective")
         other.ways = {}
+        other._leaves = None
+        other.dtype = torch.float64 if any(p.dtype == torch.float64 for p in other.leaves()) else torch.float32
         return other
 
     # -- the function ------------------------------------------------------------------------------------------
@@ -187,16 +183,19 @@ class Objective:
 
     def gradient(self) -> Tensor:
         """`(n,)`: the gradient of f at the parameters as they stand."""
-        total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         terms = 0.0
         with self.measuring():
+            total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
             leaves = self.leaves()
             for batch in self.sweep():
                 outputs = self.outputs(batch)
                 count = self.terms(outputs, batch)
                 if count:
                     pieces = torch.autograd.grad(
-                        self.differentiable_loss(outputs, batch), leaves, allow_unused=True, materialize_grads=True
+                        self.differentiable_loss(outputs, batch),
+                        leaves,
+                        allow_unused=True,
+                        materialize_grads=True,
                     )
                     total.add_(self.gather(pieces), alpha=count)
                     terms += count
@@ -212,12 +211,14 @@ class Objective:
             module = self._net.module
             stack.enter_context(state.random_states(self.device))
             stack.enter_context(state.differentiable_twice(module, self.device))
-            stack.enter_context(state.flags(module, self.leaves(), self.mode))
+            outer, self._leaves = self._leaves, self._view.resolve(module)
+            stack.callback(setattr, self, "_leaves", outer)
+            stack.enter_context(state.flags(module, self._leaves, self.mode))
             yield
 
     def leaves(self) -> list[nn.Parameter]:
-        """The chosen parameter objects, resolved by name."""
-        return self._view.resolve(self._net.module)
+        """The chosen parameter objects, resolved by name (once per measurement)."""
+        return self._leaves if self._leaves is not None else self._view.resolve(self._net.module)
 
     def snapshot(self) -> state.Snapshot:
         """The model's state now, to notice later that a kept graph is stale."""
@@ -235,7 +236,9 @@ class Objective:
             else:
                 device = self.device
                 yield Batch(
-                    batch.index, move(batch.inputs, device, self._cast), move(batch.targets, device, self._cast)
+                    batch.index,
+                    move(batch.inputs, device, self._cast),
+                    move(batch.targets, device, self._cast),
                 )
 
     def outputs(self, batch: Batch, call: Callable[..., Any] | None = None) -> Any:
@@ -244,8 +247,8 @@ class Objective:
         module = self._net.module
         with state.borrowed_buffers(module):
             if call is not None:
-                return call(_Forward(module, self._forward), batch.inputs)
-            return _Forward(module, self._forward)(batch.inputs)
+                return call(Forward(module, self._forward), batch.inputs)
+            return Forward(module, self._forward)(batch.inputs)
 
     def batch_loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar tensor. Raises `ValueError`/`TypeError` when it is not one."""
@@ -261,18 +264,35 @@ class Objective:
         if not isinstance(loss, Tensor):
             raise TypeError(f"the loss must be a scalar tensor, not {type(loss).__name__}")
         if loss.numel() != 1:
-            raise ValueError(f"the loss must be a scalar, but has shape {tuple(loss.shape)}: return its mean (or its sum)")
+            raise ValueError(
+                f"the loss must be a scalar, but has shape {tuple(loss.shape)}: return its mean (or its sum)"
+            )
         return loss.reshape(())
 
     def differentiable_loss(self, outputs: Any, batch: Batch) -> Tensor:
-        """The loss of a batch with its graph. Raises `ValueError` when it has none."""
+        """The loss of a batch with its graph; a constant one where no chosen parameter is used in it.
+
+        Raises `ValueError` when the loss has no graph back to any parameter of the model.
+        """
         loss = self.batch_loss(outputs, batch)
-        if not loss.requires_grad:
-            raise ValueError(
-                "the loss has no graph back to the chosen parameters: it is computed under no_grad, detached, or "
-                "does not use any of them"
-            )
-        return loss
+        if loss.requires_grad:
+            return loss
+        if not self._loses_its_graph(batch):
+            return self.attached(loss)
+        raise ValueError(
+            "the loss has no graph back to the model's parameters: it is computed under no_grad, or detached, or does "
+            "not use them"
+        )
+
+    def _loses_its_graph(self, batch: Batch) -> bool:
+        """Whether the loss has no graph even when every parameter requires grad: not the selection's fault."""
+        every = [p for p in self._net.module.parameters() if p.is_floating_point()]
+        with state.flags(self._net.module, every, "as-is"):
+            return not self.batch_loss(self.outputs(batch), batch).requires_grad
+
+    def attached(self, value: Tensor) -> Tensor:
+        """The same value as a (constant) function of the chosen parameters, ready to be differentiated."""
+        return value if value.requires_grad else value + self.leaves()[0].reshape(-1)[:0].sum().to(value.dtype)
 
     def terms(self, outputs: Any, batch: Batch) -> float:
         """The weight of a batch in f: its number of loss terms; 1 where losses sum."""
@@ -308,82 +328,6 @@ class Objective:
 
     def __repr__(self) -> str:
         return f"Objective({type(self.model).__name__}, n={self.size}, dtype={self.dtype}, device={self.device})"
-
-
-class _Forward(nn.Module):
-    """The forward pass as a module of its own, so that `functional_call` reaches the model under `model.`"""
-
-    def __init__(self, model: nn.Module, function: Callable[[Any, Any], Any] | None) -> None:
-        super().__init__()
-        self.model = model
-        self.function = function
-
-    def forward(self, inputs: Any) -> Any:
-        if self.function is not None:
-            return self.function(self.model, inputs)
-        if isinstance(inputs, Mapping):
-            return self.model(**inputs)
-        if isinstance(inputs, tuple | list):
-            return self.model(*inputs)
-        return self.model(inputs)
-
-
-class _Net:
-    """The module that is measured: the user's own, or a converted copy that follows it."""
-
-    def __init__(self, model: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        self._source = _unwrapped(model)
-        self.module = self._source
-        self.pinned = 0  # how many `at` blocks hold the parameters
-        self._seen: state.Snapshot | None = None
-        wanted = torch.device(device) if device is not None else None
-        tensors = [*self._source.parameters(), *self._source.buffers()]
-        moves = wanted is not None and any(t.device != _indexed(wanted) for t in tensors)
-        casts = dtype is not None and any(t.is_floating_point() and t.dtype != dtype for t in tensors)
-        if moves or casts:
-            self.module = copy.deepcopy(self._source).to(device=wanted, dtype=dtype)
-
-    def follow(self) -> None:
-        """Bring the copy up to date with the model (not while `at` has set its parameters)."""
-        if self.module is self._source or self.pinned:
-            return
-        if self._seen is not None and self._seen.still_holds(*state.everything(self._source)):
-            return
-        self._seen = state.Snapshot(*state.everything(self._source))
-        with torch.inference_mode(False), torch.no_grad():
-            pairs = [
-                *zip(self._source.parameters(), self.module.parameters(), strict=True),
-                *zip(self._source.buffers(), self.module.buffers(), strict=True),
-            ]
-            for source, target in pairs:
-                target.copy_(source.detach())
-        for a, b in zip(self._source.modules(), self.module.modules(), strict=True):
-            b.training = a.training
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside `torch.compile` and (distributed) data-parallel wrappers: those have no second derivatives."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
-def _indexed(device: torch.device) -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
-
-
-def _default_selection(model: nn.Module, selection: Selection) -> Selection:
-    """Names given with a wrapper's prefix mean the parameters inside."""
-    if isinstance(selection, str):
-        selection = [selection]
-    if selection is None or callable(selection):
-        return selection
-    inner = _unwrapped(model) is not model
-    return [n.removeprefix("_orig_mod.").removeprefix("module.") if inner else n for n in selection]
 
 
 def _first_dimension(batch: Batch) -> float:

@@ -45,7 +45,13 @@ class LinearOperator:
     __array_priority__: ClassVar[float] = 1e6  # a * A with a numpy scalar must come to __rmul__
 
     def __init__(
-        self, size: int, dtype: torch.dtype, device: torch.device, *, noise: float = 0.0, memory: Memory = "auto"
+        self,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        noise: float = 0.0,
+        memory: Memory = "auto",
     ) -> None:
         self.shape = (size, size)
         self.dtype = dtype
@@ -77,19 +83,20 @@ class LinearOperator:
         """A v for `(n,)`, A V for `(n, k)`; the result has the operator's dtype and device."""
         if isinstance(V, LinearOperator):
             raise TypeError("products of two operators are not symmetric in general: apply them one after the other")
-        V = self._check(torch.as_tensor(V))
-        columns = V.unsqueeze(-1) if V.ndim == 1 else V
-        if columns.shape[-1] == 0:
-            return torch.zeros_like(V)
-        self.matvecs += columns.shape[-1]
-        product = self._matmat(columns)
-        return product.squeeze(-1) if V.ndim == 1 else product
+        with torch.inference_mode(False), torch.no_grad():  # the caller's mode must not mark the result
+            V = self._check(torch.as_tensor(V))
+            V = V.clone() if V.is_inference() else V
+            columns = V.unsqueeze(-1) if V.ndim == 1 else V
+            if columns.shape[-1] == 0:
+                return torch.zeros_like(V)
+            self.matvecs += columns.shape[-1]
+            product = self._matmat(columns)
+            return product.squeeze(-1) if V.ndim == 1 else product
 
     def _check(self, V: Tensor) -> Tensor:
         if V.ndim not in (1, 2) or V.shape[0] != self.shape[0]:
             raise ValueError(
-                f"a vector for this operator has shape ({self.shape[0]},) or ({self.shape[0]}, k), "
-                f"not {tuple(V.shape)}"
+                f"a vector for this operator has shape ({self.shape[0]},) or ({self.shape[0]}, k), not {tuple(V.shape)}"
             )
         if V.is_complex():
             raise TypeError("complex vectors are not supported: the operator is real and symmetric")

@@ -50,7 +50,9 @@ class FlatView:
         missing = [name for name in self.names if name not in values]
         unknown = [name for name in values if name not in self.slices]
         if missing or unknown:
-            raise KeyError(f"flatten needs exactly the names of the objective; missing {missing[:3]}, unknown {unknown[:3]}")
+            raise KeyError(
+                f"flatten needs exactly the names of the objective; missing {missing[:3]}, unknown {unknown[:3]}"
+            )
         pieces = []
         for name in self.names:
             value = torch.as_tensor(values[name]).detach()
@@ -67,7 +69,7 @@ class FlatView:
 
 
 def _select(model: nn.Module, selection: Selection) -> list[str]:
-    first = {name: p for name, p in model.named_parameters()}
+    first = dict(model.named_parameters())
     if not first:
         raise ValueError("the model has no parameters")
     if selection is None:
@@ -82,7 +84,13 @@ def _select(model: nn.Module, selection: Selection) -> list[str]:
         raise ValueError(f"parameters= selects none of the model's parameters ({', '.join(list(first)[:5])}, ...)")
     odd = [name for name in names if not first[name].is_floating_point()]
     if odd:
-        raise TypeError(f"parameter {odd[0]!r} is {first[odd[0]].dtype}: only real floating point can be differentiated")
+        raise TypeError(
+            f"parameter {odd[0]!r} is {first[odd[0]].dtype}: only real floating point can be differentiated"
+        )
+    if any(first[name].is_inference() for name in names):
+        raise TypeError(
+            "the parameters were created under inference_mode and cannot be differentiated: build the model outside"
+        )
     return names
 
 
@@ -93,7 +101,9 @@ def _match(model: nn.Module, patterns: list[str], first: dict[str, nn.Parameter]
     for pattern in patterns:
         hits = {by_identity[id(p)] for name, p in every if name == pattern or fnmatch.fnmatchcase(name, pattern)}
         if not hits:
-            raise ValueError(f"parameters={pattern!r} matches none of {', '.join(list(first)[:8])}{', ...' * (len(first) > 8)}")
+            raise ValueError(
+                f"parameters={pattern!r} matches none of {', '.join(list(first)[:8])}{', ...' * (len(first) > 8)}"
+            )
         chosen |= hits
     return [name for name in first if name in chosen]
 

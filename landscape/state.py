@@ -41,7 +41,7 @@ def seed_everything(number: int, device: torch.device) -> None:
     seed = _FORWARD_SEED + number
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
@@ -65,7 +65,7 @@ def differentiable_twice(model: nn.Module, device: torch.device) -> Iterator[Non
 
 
 @contextmanager
-def flags(model: nn.Module, leaves: Sequence[Tensor], mode: str) -> Iterator[None]:
+def flags(model: nn.Module, leaves: Sequence[nn.Parameter], mode: str) -> Iterator[None]:
     """Exactly `leaves` require grad, without hooks, and the model is in `mode` ("as-is", "eval" or "train")."""
     chosen = {id(p) for p in leaves}
     parameters = list(model.parameters())

@@ -1,7 +1,7 @@
-"""Checkpoints: from a file that somebody saved to the parameters of a model, or one line that says why not.
+"""Checkpoints: from a file somebody saved to the parameters of a model, or one line that says why not.
 
-Read: torch files (never anything but weights: `weights_only=True`), safetensors, Lightning `.ckpt`. Everything
-is checked (keys, shapes, finite numbers) before the first parameter changes: a model is never half loaded.
+Read: torch files (never anything but weights: `weights_only=True`), safetensors, Lightning `.ckpt`. All is
+checked (keys, shapes, finite numbers) before the first parameter changes: a model is never half loaded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.errors import UserError, one_line, some
+from probes.steps import check_file
 
 # What training frameworks wrap a state dict in, outermost first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -64,7 +65,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     more than weights.
     """
     path = Path(path)
-    start = first_bytes(path)
+    start = check_file(path)
     if path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{" and start[:2] != b"PK"):
         return _read_safetensors(path)
     if start[:1] != b"\x80" and start[:2] != b"PK":
@@ -72,28 +73,6 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
             f"{path} is no checkpoint: it starts like neither a torch file nor a safetensors file"
         )
     return _unwrap(_read_torch(path, zipped=start[:2] == b"PK"), path)
-
-
-def first_bytes(path: Path) -> bytes:
-    """The first nine bytes of a checkpoint; `UserError` when it is missing, a folder, empty or unreadable."""
-    if path.is_dir():
-        files = sorted(
-            p.name for p in path.iterdir() if p.suffix in {".pt", ".pth", ".ckpt", ".safetensors", ".bin"}
-        )
-        hint = f"name the files in it, such as {path / files[0]}" if files else "name a checkpoint file"
-        if any(path.glob("*.distcp")):
-            hint = "convert it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
-        raise UserError(f"{path} is a folder: {hint}")
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except FileNotFoundError:
-        raise UserError(f"there is no checkpoint {path}") from None
-    except OSError as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
-    if not start:
-        raise UserError(f"the checkpoint {path} is empty: it was not written to the end")
-    return start
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -118,7 +97,7 @@ def _read_torch(path: Path, zipped: bool) -> Any:
         what = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class):? ([\w.]+)", str(error))
         name = next((group for group in what.groups() if group), "") if what else ""
         raise UserError(
-            f"{path} holds more than weights{f' ({name})' if name else ''}: loading it might run code; {_SAVE}"
+            f"{path} holds more than weights{f' ({name})' if name else ''}: loading it may run code; {_SAVE}"
         ) from error
     except (
         RuntimeError,

@@ -1,4 +1,4 @@
-"""Which step of a training run a checkpoint is: given, read from the names, or the position."""
+"""Checkpoint files before they are read: whether they are there, and which step of a run each one is."""
 
 from __future__ import annotations
 
@@ -75,3 +75,25 @@ def _numbers(text: str) -> list[tuple[int, str]]:
                 (int(number.group()), word.group(1).lower() if word is not None and attached else "")
             )
     return found
+
+
+def check_file(path: Path) -> bytes:
+    """The first nine bytes of a checkpoint; `UserError` when it is missing, a folder, empty or unreadable."""
+    if path.is_dir():
+        files = sorted(
+            p.name for p in path.iterdir() if p.suffix in {".pt", ".pth", ".ckpt", ".safetensors", ".bin"}
+        )
+        hint = f"name the files in it, such as {path / files[0]}" if files else "name a checkpoint file"
+        if any(path.glob("*.distcp")):
+            hint = "convert it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+        raise UserError(f"{path} is a folder: {hint}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except FileNotFoundError:
+        raise UserError(f"there is no checkpoint {path}") from None
+    except OSError as error:
+        raise UserError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+    if not start:
+        raise UserError(f"the checkpoint {path} is empty: it was not written to the end")
+    return start

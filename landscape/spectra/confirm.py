@@ -1,0 +1,160 @@
+"""The proof that no eigenvalue is missed: a-posteriori bounds for a symmetric A of which some Ritz pairs are known.
+
+With U the Ritz vectors that have nearly converged, A = [[Theta, E^T], [E, M]] in the basis (U, complement).
+
+1. A Lanczos chain on M from a random start q. Its orthonormal polynomials pi_j bound the part that q can have in
+   an eigenvector x of M with eigenvalue above t: <x, q>^2 <= 1 / sum_j pi_j(t)^2 (Christoffel function), while
+   a random q has |<x, q>| <= eta with probability at most sqrt(2 n / pi) eta. So a large sum says that nothing is
+   there. This is the gap-free argument of Kuczynski and Wozniakowski (1992), with the polynomials that the chain
+   has built in place of Chebyshev's, which they dominate.
+2. With M <= m I, A <= [[Theta, E^T], [E, m I]]: the eigenvalues of that small matrix are upper bounds of those of
+   A, one by one, multiplicities included.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from landscape.spectra.krylov import Krylov
+
+
+def hidden(alpha: Tensor, beta: Tensor, x: float) -> float:
+    """The largest part |<x, q>| that a chain's start can have in an eigenvector with eigenvalue >= x.
+
+    alpha: (t,), beta: (t,) positive, the last one the norm of the remainder. 1.0 unless x is above the chain's
+    Ritz values.
+    """
+    previous, current, total, last = 0.0, 1.0, 1.0, 0.0
+    for a, b in zip(alpha.tolist(), beta.tolist(), strict=True):
+        previous, current = current, ((x - a) * current - last * previous) / b
+        if not current > 0.0:  # a Ritz value of a leading part lies above x
+            return 1.0
+        total += current * current
+        last = b
+        if total > 1e40:
+            break
+    return 1.0 / math.sqrt(total)
+
+
+class Chain:
+    """Lanczos on M from a random start, in the coordinates of a Krylov basis that grows with it.
+
+    Because A Q = Q H + C B is known, a chain vector Q z needs one new product only: that with the direction C B z.
+
+    Args:
+        space: the process whose basis it shares; its last vector is what the random start added.
+        start: (m,), coordinates of the random start.
+        S: (m, r), coordinates of U; theta and E: (r,) and (p, r), its Ritz values and coupling.
+        signs: +1 to exclude large eigenvalues, -1 small ones, both for both.
+        floor: relative error of a product.
+    """
+
+    def __init__(
+        self,
+        space: Krylov,
+        start: Tensor,
+        S: Tensor,
+        theta: Tensor,
+        E: Tensor,
+        signs: list[float],
+        floor: float,
+    ) -> None:
+        self.space, self.signs, self.floor = space, signs, floor
+        self.theta, self.E = theta, E
+        self.S = S
+        z = start - S @ (S.T @ start)
+        self.Z = (z / z.norm()).reshape(-1, 1)
+        self.alpha: list[float] = []
+        self.beta: list[float] = []
+
+    def measure(self) -> None:
+        """alpha and beta of the last vector, whose product is known. No product is made."""
+        self._pad()
+        z = self.Z[:, -1]
+        image = self._apply(z)
+        y = self.space.B @ z
+        outside = float(y @ (self.space.gram @ y)) if y.numel() else 0.0
+        self.alpha.append(float(z @ image))
+        self.beta.append(math.sqrt(max(0.0, float(self._remainder(image).norm() ** 2) + outside)))
+
+    def direction(self) -> Tensor | None:
+        """The combination of candidates (p, 1) that the next vector needs; None when it needs none."""
+        y = self.space.B @ self.Z[:, -1]
+        norm = float(y.norm()) if y.numel() else 0.0
+        return (y / norm).reshape(-1, 1) if norm > 0.0 else None
+
+    def advance(self) -> bool:
+        """The next chain vector, after its direction entered the basis; False when the chain has ended."""
+        self._pad()
+        z = self._remainder(self._apply(self.Z[:, -1]))
+        norm = float(z.norm())
+        if norm <= self._smallest():
+            return False
+        z = self._remainder(z / norm)
+        self.Z = torch.cat([self.Z, (z / z.norm()).reshape(-1, 1)], dim=1)
+        return True
+
+    def _pad(self) -> None:
+        """The basis has grown: old vectors have no part in the new directions."""
+        grown = self.space.size - self.Z.shape[0]
+        self.Z = torch.cat([self.Z, torch.zeros(grown, self.Z.shape[1], dtype=torch.float64)])
+        self.S = torch.cat([self.S, torch.zeros(grown, self.S.shape[1], dtype=torch.float64)])
+
+    def _smallest(self) -> float:
+        return self.floor * self.space.scale + 1e-300
+
+    def _apply(self, z: Tensor) -> Tensor:
+        H = self.space.H
+        return 0.5 * (H @ z + H.T @ z)
+
+    def _remainder(self, v: Tensor) -> Tensor:
+        for _ in range(2):
+            v = v - self.S @ (self.S.T @ v)
+            v = v - self.Z @ (self.Z.T @ v)
+        return v
+
+    # -- bounds -----------------------------------------------------------------------------------------------
+
+    def level(self, highest: float, n: int, risk: float) -> float | None:
+        """The smallest level <= highest above which no eigenvalue of M is left, or None."""
+        eta = risk / math.sqrt(2.0 * n / math.pi)
+        alpha = torch.tensor(self.alpha, dtype=torch.float64)
+        beta = torch.tensor(self.beta, dtype=torch.float64).clamp(min=self._smallest())
+
+        def safe(x: float) -> bool:
+            return all(hidden(sign * alpha, beta, x) <= eta for sign in self.signs)
+
+        if not safe(highest):
+            return None
+        lo = min(highest, max(float((sign * alpha).max()) for sign in self.signs))
+        for _ in range(12):
+            middle = 0.5 * (lo + highest)
+            lo, highest = (lo, middle) if safe(middle) else (middle, highest)
+        return highest
+
+    def top(self) -> float:
+        """The chain's own largest Ritz value (of sign * M, over all signs): no level can be lower."""
+        beta = torch.tensor(self.beta[:-1], dtype=torch.float64)
+        T = torch.diag(torch.tensor(self.alpha, dtype=torch.float64)) + torch.diag(beta, 1) + torch.diag(beta, -1)
+        values = torch.linalg.eigvalsh(T)
+        return max(float((sign * values).max()) for sign in self.signs)
+
+    def upper_bounds(self, level: float, S: Tensor, theta: Tensor, E: Tensor, k: int) -> Tensor:
+        """Upper bounds of the k largest of sign * lambda, over all signs, descending, given M <= level.
+
+        S, theta, E: Ritz vectors, as refined since the chain began. They have turned by an angle of sine s, which
+        adds at most s^2 (max |theta| - level) + 2 s ||E|| to what their complement can hold.
+        """
+        self._pad()
+        s = float(torch.linalg.matrix_norm(self.S - S @ (S.T @ self.S), 2))
+        coupling = float(torch.linalg.matrix_norm(self.E, 2)) if self.E.numel() else 0.0
+        level += s * s * max(0.0, float(self.theta.abs().max()) - level) + 2.0 * s * coupling
+        corner = level * torch.eye(E.shape[0], dtype=torch.float64)
+        found = []
+        for sign in self.signs:
+            rows = torch.cat([torch.diag(sign * theta), E.T], dim=1)
+            found.append(torch.linalg.eigvalsh(torch.cat([rows, torch.cat([E, corner], dim=1)])))
+        return torch.cat([*found, torch.full((k,), level, dtype=torch.float64)]).sort(descending=True).values[:k]

@@ -1,0 +1,80 @@
+"""A few extreme eigenpairs of a symmetric operator by a Krylov process that proves that it missed none.
+
+One basis serves everything: the main run expands by the residual of the first wanted Ritz pair that has not
+converged; then a random vector orthogonal to the basis starts a chain of its own (a Krylov space from one vector
+holds one copy of each eigenvalue) until the bounds of `confirm` exclude what could have been missed, or it finds it
+and the main run goes on. Full bases restart thickly (Wu and Simon 2000).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from landscape.operators import LinearOperator
+from landscape.spectra.results import Eigenpairs
+from landscape.spectra.search import Search, Task
+from landscape.spectra.vectors import Callback, as_block, seeded
+
+DEFAULT_BLOCK = 1
+
+
+def eigsh(
+    A: LinearOperator,
+    k: int = 6,
+    *,
+    which: str = "LA",
+    tol: float = 1e-3,
+    max_matvecs: int | None = None,
+    v0: Tensor | None = None,
+    block: int | None = None,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Eigenpairs:
+    """The k eigenpairs that are largest ("LA"), smallest ("SA") or largest in absolute value ("LM").
+
+    Each value is within tol * |largest| of the true i-th one, multiplicity included: that is confirmed with a
+    random chain (probability of a miss below 1e-4 where there is something to miss). |largest| is the largest
+    |Ritz value| seen.
+
+    Args:
+        A: the operator.
+        k: how many, 1 <= k <= n; may exceed the rank.
+        which: "LA", "SA" or "LM"; values come best first.
+        tol: on the residuals ||A v - w v||, relative to |largest|.
+        max_matvecs: products allowed; default max(1000, 20 k).
+        v0: start, `(n,)` or `(n, j)`, e.g. the last top vectors; columns may be dependent or zero.
+        block: random start vectors and products per round; default 1 (`v0` given: its columns, then 1 per round).
+        generator: for the random vectors; None takes a fresh seed, kept in the result.
+        callback: called as (products made, products allowed, top Ritz value) after each round; True stops.
+
+    Returns:
+        `Eigenpairs`: values `(k,)` float64 on the host, vectors `(n, k)` in A's dtype on its device, residuals
+        `(k,)`. converged=False when products ran out, the callback stopped it or rounding (or `A.noise`) does
+        not allow `tol`; then it holds what there is: fewer than k pairs if fewer products than k were made.
+
+    Raises:
+        ValueError: k outside 1..n, unknown `which`, a negative tol, a start that is not finite or misshapen.
+        FloatingPointError: a product is not finite.
+        MemoryError: not even k + 3 basis vectors fit `A.memory`.
+    """
+    n = A.shape[0]
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and n = {n}, not {k}")
+    if which not in ("LA", "SA", "LM"):
+        raise ValueError(f"which is 'LA', 'SA' or 'LM', not {which!r}")
+    if not tol >= 0:
+        raise ValueError(f"tol must not be negative, got {tol}")
+    if block is not None and block < 1:
+        raise ValueError(f"block must be at least 1, not {block}")
+    limit = max(1000, 20 * k) if max_matvecs is None else max_matvecs
+    if limit < 1:
+        raise ValueError(f"max_matvecs must be at least 1, not {max_matvecs}")
+    rng, seed = seeded(generator)
+    try:
+        width = block or DEFAULT_BLOCK
+        start = A.random(min(width, n, limit), "normal", rng) if v0 is None else as_block(A, v0)
+        task = Task(k, which, tol, limit, width if v0 is None or block else 1, callback)
+        return Search(A, task, start, rng).run(start, seed)
+    finally:
+        A.release()

@@ -1,0 +1,282 @@
+"""The one Krylov process: an orthonormal basis Q, the projected matrix H = Q^T A Q and pending candidates C with
+
+    A Q = Q H + C B,    Q^T C = 0,
+
+kept to rounding at every moment, whatever is appended. With one start vector, always proposing its remainder,
+this is Lanczos with full reorthogonalisation (Paige 1972; twice is enough: Giraud, Langou, Rozloznik 2005);
+with several it is block Lanczos that may go on with any combination of the remainders; after `restart` it is
+thick-restart Lanczos (Wu and Simon 2000).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landscape.operators import LinearOperator
+from landscape.spectra.results import Tridiagonal
+from landscape.spectra.vectors import as_block, column_bytes, not_finite, orthonormal, products
+
+# A remainder below this many roundings of the product is rounding itself: it carries no direction of A.
+_NOISE = 10.0
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Ritz values (ascending), vectors in the basis, and what remains: ||C B s|| and the asymmetry of H."""
+
+    values: Tensor
+    coefficients: Tensor
+    pending: Tensor
+    asymmetry: Tensor
+
+    @property
+    def residuals(self) -> Tensor:
+        """||A u - theta u|| per Ritz pair, up to rounding."""
+        return (self.pending**2 + self.asymmetry**2).sqrt()
+
+
+class Krylov:
+    """The process. A round is: `X = propose(...)` or `inject(...)`, then `absorb(A @ X)`.
+
+    Attributes:
+        size: basis vectors, including those proposed and not yet absorbed.
+        H: (size, size) float64 on the host.
+        B: (p, size), coefficients of the p pending candidates.
+        scale: the largest ||A q|| seen, what noise is measured against.
+    """
+
+    def __init__(self, A: LinearOperator, capacity: int) -> None:
+        self.A = A
+        self.capacity = max(1, min(capacity, A.shape[0]))
+        self.size = 0
+        self.scale = 0.0
+        self.H = torch.zeros(0, 0, dtype=torch.float64)
+        self.B = torch.zeros(0, 0, dtype=torch.float64)
+        self.gram = torch.zeros(0, 0, dtype=torch.float64)
+        self._buffer: Tensor | None = None
+        self._C: Tensor | None = None
+
+    @property
+    def basis(self) -> Tensor:
+        """Q, a view."""
+        if self._buffer is None:
+            return self.A.unit([0])[..., :0]
+        return self._buffer[..., : self.size]
+
+    @property
+    def pending(self) -> Tensor:
+        """C."""
+        return self._C if self._C is not None else self.A.unit([0])[..., :0]
+
+    @property
+    def exhausted(self) -> bool:
+        """The basis spans the whole space."""
+        return self.size >= self.A.shape[0]
+
+    # -- growing ---------------------------------------------------------------------------------------
+
+    def inject(self, V: Tensor) -> Tensor:
+        """Start new chains: what is new in the columns of V, orthonormalised; (n, b), b may be 0.
+
+        Columns are scaled to 1 first; zero and dependent ones fall away. Raises `ValueError` for columns that
+        are not finite.
+        """
+        norms = self.A.inner(V, V).diagonal().sqrt()
+        if not bool(torch.isfinite(norms).all()):
+            raise ValueError("a start vector has entries that are not finite")
+        good = (norms > 0).nonzero()[:, 0]
+        scaling = torch.zeros(norms.numel(), good.numel(), dtype=torch.float64)
+        scaling[good, torch.arange(good.numel())] = 1.0 / norms[good]
+        floor = 100.0 * torch.finfo(V.dtype).eps
+        X = orthonormal(self.A, self.A.combine(V, scaling), self.basis if self.size else None, floor)
+        X = X[..., : self.A.shape[0] - self.size]
+        return self._append(X)
+
+    def propose(self, directions: Tensor | None = None) -> Tensor:
+        """Take combinations of the pending candidates into the basis: (n, b) orthonormal, b may be 0.
+
+        directions: (p, b) with orthonormal columns; by default the first candidate.
+        """
+        p = self.pending.shape[-1]
+        if p == 0 or self.exhausted:
+            return self.pending[..., :0]
+        if p > 1 and directions is not None:
+            # rotating C and B together changes nothing in C B
+            Z = torch.linalg.qr(directions, mode="complete").Q
+            self._C = self.A.combine(self.pending, Z)
+            self.B = Z.T @ self.B
+        b = 1 if directions is None else min(directions.shape[-1], p, self.A.shape[0] - self.size)
+        if b > 1:
+            return self._append(orthonormal(self.A, self.pending[..., :b], self.basis, self._floor()))
+        # the second orthogonalisation of a candidate happens here, when it is needed
+        X, rest = self.pending[..., :1], self.pending[..., 1:]
+        norm = 0.0
+        for _ in range(4):
+            g = self.A.inner(self.basis, X)
+            X = X - self.A.combine(self.basis, g)
+            self.H += g @ self.B[:1]
+            norm = float(self.A.inner(X, X).sqrt())
+            if norm <= self._floor() or float(g.norm()) <= 0.1 * norm:
+                break
+        row, self.B, self._C = self.B[:1], self.B[1:], rest
+        if norm <= self._floor():
+            self._measure()
+            return X[..., :0]
+        m = self.size
+        X = self._append(X * (1.0 / norm))
+        self.H[m:, :m] += norm * row
+        return X
+
+    def _append(self, V: Tensor) -> Tensor:
+        """Orthonormal columns, orthogonal to the basis, become part of it; the candidates are projected."""
+        m, b = self.size, V.shape[-1]
+        if b == 0:
+            return V
+        H = torch.zeros(m + b, m + b, dtype=torch.float64)
+        H[:m, :m] = self.H
+        if self.pending.shape[-1]:
+            c = self.A.inner(V, self.pending)
+            self._C = self.pending - self.A.combine(V, c)
+            H[m:, :m] = c @ self.B
+        self.H = H
+        self.B = torch.cat([self.B, torch.zeros(self.B.shape[0], b, dtype=torch.float64)], dim=1)
+        self._reserve(m + b, V)[..., m : m + b] = V
+        self.size = m + b
+        return V
+
+    def absorb(self, W: Tensor) -> None:
+        """Take W = A X for the X that was proposed last. Raises `FloatingPointError` when W is not finite."""
+        m, b = self.size, W.shape[-1]
+        if b == 0:
+            return
+        h = self.A.inner(self.basis, W)
+        W = W - self.A.combine(self.basis, h)
+        self.H[:, m - b :] = h
+        fresh = torch.zeros(b, m, dtype=torch.float64)
+        fresh[:, m - b :] = torch.eye(b, dtype=torch.float64)
+        self.B = torch.cat([self.B, fresh]) if self.B.numel() else fresh
+        self._C = torch.cat([self.pending, W], dim=-1) if self.pending.shape[-1] else W
+        self._measure(h)
+
+    def _measure(self, h: Tensor | None = None) -> None:
+        """Norms of the candidates; those that are rounding are dropped (B has rows of norm <= 1)."""
+        if self.pending.shape[-1] == 0:
+            self.gram = torch.zeros(0, 0, dtype=torch.float64)
+            return
+        self.gram = self.A.inner(self.pending, self.pending)
+        squares = self.gram.diagonal()
+        if not bool(torch.isfinite(squares).all()) or (h is not None and not bool(torch.isfinite(h).all())):
+            raise not_finite(self.A)
+        if h is not None:
+            lengths = (h**2).sum(dim=0) + squares[-h.shape[1] :]
+            self.scale = max(self.scale, float(lengths.max().sqrt()))
+        keep = (squares.sqrt() > self._floor()).nonzero()[:, 0]
+        if keep.numel() < squares.numel():
+            pick = torch.eye(squares.numel(), dtype=torch.float64)[:, keep]
+            self._C = self.A.combine(self.pending, pick) if keep.numel() else self.pending[..., :0]
+            self.B, self.gram = self.B[keep], self.gram[keep][:, keep]
+
+    def _floor(self) -> float:
+        return _NOISE * torch.finfo(self.A.dtype).eps * self.scale
+
+    def _reserve(self, size: int, like: Tensor) -> Tensor:
+        """The buffer with room for `size` columns; it doubles up to the capacity."""
+        held = 0 if self._buffer is None else self._buffer.shape[-1]
+        if size > held:
+            room = max(size, min(self.capacity, max(32, 2 * held)))
+            grown = like.new_empty((*like.shape[:-1], room))
+            if self._buffer is not None:
+                grown[..., : self.size] = self._buffer[..., : self.size]
+            self._buffer = grown
+        assert self._buffer is not None
+        return self._buffer
+
+    # -- looking and shrinking --------------------------------------------------------------------------
+
+    def ritz(self) -> Ritz:
+        """Rayleigh-Ritz on the basis, all of it absorbed."""
+        symmetric = 0.5 * (self.H + self.H.T)
+        values, S = torch.linalg.eigh(symmetric)
+        Y = self.B @ S
+        left = (Y * (self.gram @ Y)).sum(dim=0).clamp(min=0.0).sqrt() if Y.shape[0] else torch.zeros_like(values)
+        return Ritz(values, S, left, ((self.H - symmetric) @ S).norm(dim=0))
+
+    def combine(self, S: Tensor) -> Tensor:
+        """Q S."""
+        return self.A.combine(self.basis, S)
+
+    def restart(self, S: Tensor) -> None:
+        """Shrink the basis to Q S, S with orthonormal columns that span Ritz vectors; the candidates stay."""
+        kept = self.combine(S)
+        self.size = S.shape[1]
+        assert self._buffer is not None
+        self._buffer[..., : self.size] = kept
+        self.H = S.T @ self.H @ S
+        self.B = self.B @ S
+
+    # -- state in the open ------------------------------------------------------------------------------
+
+    def tridiagonal(self) -> Tridiagonal:
+        """The state of a single chain."""
+        residual = self.pending[..., 0] if self.pending.shape[-1] else torch.zeros_like(self.basis[..., 0])
+        alpha, beta = self.H.diagonal().clone(), self.H.diagonal(-1).clone()
+        return Tridiagonal(alpha, beta, self.basis.clone(), residual.clone())
+
+    @classmethod
+    def resume(cls, A: LinearOperator, state: Tridiagonal, capacity: int) -> Krylov:
+        """A process that goes on from `state`."""
+        process = cls(A, capacity)
+        Q = as_block(A, state.basis)
+        m = Q.shape[-1]
+        process._reserve(capacity, Q)[..., :m] = Q
+        process.size = m
+        process.H = state.matrix
+        process.scale = float(process.H.abs().sum(dim=0).max())
+        process._C = as_block(A, state.residual)
+        process.B = torch.zeros(1, m, dtype=torch.float64)
+        process.B[0, -1] = 1.0
+        process._measure()
+        return process
+
+
+def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int) -> Tridiagonal:
+    """Lanczos with full reorthogonalisation: `steps` products from v, or `steps` more from a Tridiagonal.
+
+    v: `(n,)`, any non-zero length. Returns a `Tridiagonal`; it has fewer steps when the Krylov space is
+    exhausted before. Resuming gives the same numbers as one long run, to rounding.
+
+    Raises `ValueError` for a zero or not finite v or steps < 1, `FloatingPointError` for a product that is not
+    finite, `MemoryError` when the basis does not fit `A.memory`.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    start = as_block(A, v.basis[..., :1] if isinstance(v, Tridiagonal) else v)
+    if start.shape[-1] != 1:
+        raise ValueError(f"lanczos starts from one vector, not {start.shape[-1]}")
+    capacity = min(A.shape[0], steps + (v.basis.shape[-1] if isinstance(v, Tridiagonal) else 0))
+    memory = A.memory
+    if (capacity + 4) * column_bytes(start) > memory:
+        raise MemoryError(
+            f"{capacity} basis vectors of {column_bytes(start):,} bytes do not fit the budget of {memory:,} bytes: "
+            f"at most {max(0, memory // column_bytes(start) - 4)} steps do"
+        )
+    try:
+        if isinstance(v, Tridiagonal):
+            process = Krylov.resume(A, v, capacity)
+        else:
+            process = Krylov(A, capacity)
+            if process.inject(start).shape[-1] == 0:
+                raise ValueError("the start vector of lanczos is zero")
+            process.absorb(products(A, process.basis))
+            steps -= 1
+        for _ in range(steps):
+            X = process.propose()
+            if X.shape[-1] == 0:
+                break
+            process.absorb(A @ X)
+        return process.tridiagonal()
+    finally:
+        A.release()

@@ -1,0 +1,187 @@
+"""What the algorithms return: frozen records that know their cost and their error.
+
+`matvecs` counts the products that were made, `seed` is the seed of the generator that was used (the same seed
+gives the same numbers). A standard error holds Student's factor for few samples: the truth lies within
++-2 of it in about 95 % of runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from landscape.spectra.vectors import mean_stderr
+
+Value = TypeVar("Value", float, Tensor)
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Eigenvalues, best first for the `which` that was asked.
+
+    Attributes:
+        values: `(k,)` float64 on the host. Fewer than asked only when the products ran out before.
+        vectors: `(n, k)` orthonormal columns in the operator's dtype on its device.
+        residuals: `(k,)` float64 on the host, ||A v - w v|| including what rounding and noise may hide.
+        converged: all residuals are within tol * |largest| and a random start found nothing missed.
+        matvecs: products made.
+        seed: of the generator.
+    """
+
+    values: Tensor
+    vectors: Tensor = field(repr=False)
+    residuals: Tensor
+    converged: bool
+    matvecs: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Estimate(Generic[Value]):
+    """A number (or a tensor of numbers) with its standard error.
+
+    Attributes:
+        value: float for a trace, a mass or a moment; `(n,)` for a diagonal.
+        stderr: as `value`. Within +-2 of it in about 95 % of runs; inf when there is one sample only.
+        matvecs: products made.
+        converged: the `rtol` that was asked is reached; without one, all planned products were made.
+        seed: of the generator.
+    """
+
+    value: Value
+    stderr: Value
+    matvecs: int
+    converged: bool
+    seed: int
+
+    def __str__(self) -> str:
+        if isinstance(self.value, Tensor):
+            return f"{tuple(self.value.shape)} values after {self.matvecs} products"
+        return f"{self.value:.6g} +- {self.stderr:.2g} ({self.matvecs} products)"
+
+
+@dataclass(frozen=True)
+class Tridiagonal:
+    """A Lanczos process after m steps: A Q = Q T + r e_m^T with T = tridiag(beta, alpha, beta).
+
+    Attributes:
+        alpha: `(m,)` float64 on the host, the diagonal of T.
+        beta: `(m - 1,)` float64 on the host, beside the diagonal, positive.
+        basis: Q, `(n, m)` orthonormal columns, the first one v / ||v||.
+        residual: r, `(n,)`, not normalised; zero when the space is exhausted. What a resumed process starts from.
+    """
+
+    alpha: Tensor
+    beta: Tensor
+    basis: Tensor = field(repr=False)
+    residual: Tensor = field(repr=False)
+
+    @property
+    def matrix(self) -> Tensor:
+        """T, `(m, m)` float64 on the host."""
+        return torch.diag(self.alpha) + torch.diag(self.beta, 1) + torch.diag(self.beta, -1)
+
+
+@dataclass(frozen=True)
+class Density:
+    """The spectral density as Gaussian quadratures, one per probe: phi(x) ~ mean over probes of sum_j w_j delta(x - t_j).
+
+    Masses and moments are fractions of the n eigenvalues and means over them: `mass(-inf, inf)` is 1 and
+    `moment(1)` is trace / n. Nothing is smoothed until `curve` is called, so it can be drawn with any width.
+
+    Attributes:
+        nodes: `(probes, steps)` float64 on the host, ascending; after an early breakdown the last node repeats.
+        weights: `(probes, steps)`, sum to 1 per probe; 0 on repeated nodes.
+        n: the size of the operator.
+        matvecs: products made.
+        seed: of the generator.
+        noise: relative error of one product of the operator.
+        complete: False when the callback stopped it or the basis did not fit (then ghosts may split weights).
+    """  # fmt: skip
+
+    nodes: Tensor = field(repr=False)
+    weights: Tensor = field(repr=False)
+    n: int
+    matvecs: int
+    seed: int
+    noise: float = 0.0
+    complete: bool = True
+
+    def curve(self, grid: Tensor | Sequence[float], sigma: float) -> tuple[Tensor, Tensor]:
+        """The density smoothed by a Gaussian of width sigma, and its standard error over probes.
+
+        Both `(len(grid),)` float64; integrates to 1 over the real line. The error is inf for one probe, and
+        holds the randomness of the probes, not the width sigma. Raises `ValueError` for sigma <= 0.
+        """
+        if not sigma > 0:
+            raise ValueError(f"sigma must be positive, not {sigma}")
+        x = torch.as_tensor(grid, dtype=torch.float64).cpu().reshape(-1)
+        curves = torch.zeros(self.nodes.shape[0], x.numel(), dtype=torch.float64)
+        for row, (t, w) in enumerate(zip(self.nodes, self.weights, strict=True)):
+            z = (x[:, None] - t) / sigma
+            curves[row] = torch.exp(-0.5 * z * z) @ w / (sigma * math.sqrt(2 * math.pi))
+        return mean_stderr(curves)
+
+    def mass(self, lo: float, hi: float) -> Estimate[float]:
+        """The share of eigenvalues in [lo, hi], in [0, 1].
+
+        A node stands for the eigenvalues around it, so a bound inside a dense part of the spectrum is sharp
+        to about the distance of the nodes there only.
+        """
+        inside = (self.nodes >= lo) & (self.nodes <= hi)
+        return self._estimate((self.weights * inside).sum(dim=1), 0.0)
+
+    def moment(self, k: int) -> Estimate[float]:
+        """trace(A^k) / n: the mean of lambda^k over the eigenvalues; exact per probe for k < 2 * steps.
+
+        Raises `ValueError` for k < 0.
+        """
+        if k < 0:
+            raise ValueError(f"moments are defined for k >= 0, not {k}")
+        powers = self.weights * self.nodes**k
+        size = float(powers.abs().sum(dim=1).mean())
+        return self._estimate(powers.sum(dim=1), k * (self.noise + 1e-15) * size)
+
+    def _estimate(self, samples: Tensor, error: float) -> Estimate[float]:
+        mean, stderr = mean_stderr(samples)
+        return Estimate(float(mean), float(stderr) + error, self.matvecs, self.complete, self.seed)
+
+
+@dataclass(frozen=True)
+class ConditionNumber:
+    """max / min of |eigenvalue| above a threshold.
+
+    Attributes:
+        kappa: largest / smallest; inf for a matrix without an eigenvalue above the threshold (rank 0).
+        largest, smallest: absolute values that kappa divides (0.0 for the zero matrix).
+        rank: eigenvalues above the threshold (a lower bound when not converged).
+        threshold: absolute; eigenvalues of at most this size count as zero.
+        converged: False when kappa is a lower bound only.
+        matvecs: products made.
+        table: rows (relative threshold, rank, kappa): kappa often is nothing but 1 / threshold.
+        eigenvalues: `(n,)` float64 ascending on the host when the matrix was formed, else None.
+    """
+
+    kappa: float
+    largest: float
+    smallest: float
+    rank: int
+    threshold: float
+    converged: bool
+    matvecs: int
+    table: tuple[tuple[float, int, float], ...] = ()
+    eigenvalues: Tensor | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        bound = "" if self.converged else ">= "
+        head = f"kappa {bound}{self.kappa:.3g} (rank {self.rank}, threshold {self.threshold:.2g})"
+        rows = [
+            f"  at {relative:.0e} of the largest: kappa {kappa:.3g}, rank {rank}"
+            for relative, rank, kappa in self.table
+        ]
+        return "\n".join([head, *rows])  # fmt: skip

@@ -1,0 +1,279 @@
+"""The search behind `eigsh`: its state, how it expands, restarts and confirms that nothing was missed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from landscape.operators import LinearOperator
+from landscape.spectra.confirm import Chain
+from landscape.spectra.krylov import Krylov, Ritz
+from landscape.spectra.results import Eigenpairs
+from landscape.spectra.vectors import Callback, column_bytes, products
+
+Which = Literal["LA", "SA", "LM"]
+
+# Probability, per confirmation, that an eigenvalue that was missed stays hidden from the random chain.
+RISK = 1e-4
+
+# Roundings of A u that a residual carries: the product and the Ritz vector round once or more per entry.
+ROUNDING = 16.0
+
+# Steps of a chain that had to restart before small residuals alone are believed.
+_CHAIN_STEPS = 20
+
+# Ritz vectors with residuals below this share of their distance to the threshold are left out of the chain.
+_COUPLING = 0.1
+
+# When the bounds need smaller residuals, they go on by this factor.
+_TIGHTER = 0.3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for, as in `eigsh`; `width` candidates enter the basis per round."""
+
+    k: int
+    which: Which
+    tol: float
+    limit: int
+    width: int
+    callback: Callback | None
+
+
+class _Stop(Exception):
+    """The products ran out, or the callback said so."""
+
+
+class Search:
+    """One call of `eigsh`."""
+
+    def __init__(self, A: LinearOperator, task: Task, start: Tensor, rng: torch.Generator) -> None:
+        self.A, self.task, self.rng = A, task, rng
+        self.signs = {"LA": [1.0], "SA": [-1.0], "LM": [1.0, -1.0]}[task.which]
+        self.floor = ROUNDING * torch.finfo(A.dtype).eps + A.noise
+        # a residual below the floor is not seen, so products would be burnt for nothing
+        self.target = max(task.tol - self.floor, self.floor)
+        self.tol = max(task.tol, 2.0 * self.floor)
+        self.matvecs = 0
+        self.restarts = 0
+        self.main_steps = 0
+        self.largest = 0.0
+        self.space = Krylov(A, _capacity(A, task.k, max(task.width, start.shape[-1]), start))
+        self.ritz: Ritz = self.space.ritz()
+        self.order = self.wanted = torch.zeros(0, dtype=torch.long)
+
+    def run(self, start: Tensor, seed: int) -> Eigenpairs:
+        """Search until nothing is missed or the products run out."""
+        certified = False
+        try:
+            self._expand(self.space.inject(start[..., : self.task.limit]))
+            while not certified:
+                self._converge()
+                self.main_steps = self.main_steps or self.matvecs
+                certified = self.space.exhausted or self._confirm()
+        except _Stop:
+            pass
+        return self._result(certified, seed)
+
+    def _result(self, certified: bool, seed: int) -> Eigenpairs:
+        residuals = self.ritz.residuals[self.wanted] + self.floor * self.largest
+        small = bool((residuals <= self.task.tol * self.largest).all())
+        return Eigenpairs(
+            values=self.ritz.values[self.wanted].clone(),
+            vectors=self.space.combine(self.ritz.coefficients[:, self.wanted]),
+            residuals=residuals,
+            converged=certified and (small or self.largest == 0.0),
+            matvecs=self.matvecs,
+            seed=seed,
+        )
+
+    # -- rounds ---------------------------------------------------------------------------------------------
+
+    def _expand(self, X: Tensor) -> None:
+        """The products with X, which is part of the basis already."""
+        if X.shape[-1] == 0:
+            return
+        self.space.absorb(products(self.A, X))
+        self.matvecs += X.shape[-1]
+        self._look()
+        top = float(self.ritz.values[self.order[0]])
+        if self.task.callback is not None and self.task.callback(self.matvecs, self.task.limit, top):
+            raise _Stop
+
+    def _look(self) -> None:
+        self.ritz = self.space.ritz()
+        self.order = torch.argsort(self._key(self.ritz.values), descending=True, stable=True)
+        self.wanted = self.order[: self.task.k]
+        self.largest = max(self.largest, float(self.ritz.values.abs().max()))
+
+    def _key(self, values: Tensor) -> Tensor:
+        """Larger is better."""
+        return {"LA": values, "SA": -values, "LM": values.abs()}[self.task.which]
+
+    def _threshold(self) -> float:
+        """What the true k-th value must not exceed."""
+        return float(self._key(self.ritz.values[self.wanted[-1]])) + self.tol * self.largest
+
+    def _room(self, b: int) -> int:
+        """Make room for b columns, fewer when the products run out."""
+        space = self.space
+        b = min(b, self.task.limit - self.matvecs, self.A.shape[0] - space.size)
+        if b < 1:
+            raise _Stop
+        if space.size + b > space.capacity:
+            k = self.task.k
+            keep = min(k + max(1, (space.capacity - k) // 2), space.capacity - b)
+            space.restart(self.ritz.coefficients[:, self.order[:keep]])
+            self.restarts += 1
+            self._look()
+        return b
+
+    def _inject(self) -> None:
+        """A random vector beside the basis."""
+        self._room(1)
+        self._expand(self.space.inject(self.A.random(1, "normal", self.rng)))
+
+    def _propose(self, S: Tensor, b: int) -> None:
+        """Expand by b candidates, first those that make up the residuals of Q S."""
+        Y = self.space.B @ S
+        norms = Y.norm(dim=0)
+        Y = torch.cat([Y[:, norms > 0] / norms[norms > 0], torch.eye(Y.shape[0], dtype=Y.dtype)], dim=1)
+        self._expand(self.space.propose(torch.linalg.qr(Y).Q[:, :b]))
+
+    def _open(self, count: int) -> Tensor:
+        """Those of the best `count` Ritz pairs whose residuals are too large."""
+        best = self.order[:count]
+        return best[self.ritz.pending[best] > self.target * self.largest]
+
+    def _converge(self) -> None:
+        """Expand by the residual of the first wanted pair that is open, until none is."""
+        k = self.task.k
+        while not self.space.exhausted:
+            candidates = self.space.pending.shape[-1]
+            if len(self.wanted) == k and len(self._open(k)) == 0:
+                return
+            if candidates == 0:
+                self._inject()
+                continue
+            b = self._room(min(self.task.width, candidates))
+            chosen = self._open(k)
+            if len(chosen) == 0:  # fewer Ritz values than wanted: any candidate will do
+                chosen = self.ritz.pending.argmax().reshape(1)
+            self._propose(self.ritz.coefficients[:, chosen], b)
+
+    # -- nothing missed -------------------------------------------------------------------------------------
+
+    def _confirm(self) -> bool:
+        """Bound all wanted values from above with a random chain; False when the search has to go on."""
+        space = self.space
+        free = space.capacity - space.size
+        tight = space.capacity < self.A.shape[0] and free < min(_CHAIN_STEPS, space.capacity // 2)
+        self._room(free + 1 if tight else 1)
+        before, threshold = self._key(self.ritz.values[self.wanted]), self._threshold()
+        chain = self._start_chain(threshold)
+        start, restarts = self.matvecs, self.restarts
+        while not space.exhausted:
+            if self._moved(before):
+                return False
+            chain.measure()
+            level = chain.level(threshold, self.A.shape[0], RISK)
+            while level is not None and not space.exhausted:
+                if self._bounded(chain, level):
+                    return True
+                if self._bounded(chain, chain.top()):
+                    break  # a lower level will do: more of the chain
+                self.target *= _TIGHTER  # the wanted pairs couple too strongly to what is left
+                self._converge()
+                if self._moved(before) or self.restarts > restarts:
+                    return False
+            direction = chain.direction()
+            if direction is not None:
+                self._room(1)
+                if self.restarts > restarts:
+                    return self._believe(before, self.matvecs - start)
+                self._expand(space.propose(direction))
+            if not chain.advance():
+                return False  # an invariant space: a new chain looks beside it
+        return True
+
+    def _start_chain(self, threshold: float) -> Chain:
+        """A random vector beside the Ritz vectors that have converged far enough not to couple to it."""
+        space = self.space
+        self.settled = self._settled(threshold)
+        S, theta, E = self._known()
+        g = self.A.random(1, "normal", self.rng)
+        X = space.inject(g)
+        S = torch.cat([S, torch.zeros(X.shape[-1], S.shape[1], dtype=torch.float64)])
+        start = self.A.inner(space.basis, g)[:, 0]
+        self._expand(X)
+        return Chain(space, start, S, theta, E, self.signs, self.floor)
+
+    def _settled(self, threshold: float) -> int:
+        """How many of the best Ritz pairs are so, beside those wanted."""
+        ritz, k = self.ritz, self.task.k
+        distance = torch.stack([threshold - sign * ritz.values for sign in self.signs]).amin(dim=0)
+        loose = (ritz.pending > _COUPLING * distance)[self.order[k:]].nonzero()[:, 0]
+        return k + (int(loose[0]) if len(loose) else len(self.order) - k)
+
+    def _known(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Coordinates, values and coupling of the settled Ritz pairs."""
+        index = self.order[: self.settled]
+        S = self.ritz.coefficients[:, index]
+        squares, U = torch.linalg.eigh(self.space.gram)
+        E = (squares.clamp(min=0.0).sqrt()[:, None] * U.T) @ (self.space.B @ S)
+        return S, self.ritz.values[index], E
+
+    def _bounded(self, chain: Chain, level: float) -> bool:
+        """No wanted value can be larger than what was found by more than tol."""
+        bounds = chain.upper_bounds(level, *self._known(), self.task.k)
+        return bool((bounds <= self._key(self.ritz.values[self.wanted]) + self.tol * self.largest).all())
+
+    def _moved(self, before: Tensor) -> bool:
+        """The wanted values are no longer those found before."""
+        now = self._key(self.ritz.values[self.wanted])
+        return bool(((now - before).abs() > self.tol * self.largest).any())
+
+    def _believe(self, before: Tensor, steps: int) -> bool:
+        """Memory is too short for a whole chain, which its bound needs: find the best unwanted pair as well.
+
+        That, after as many steps as the main run took, is the weaker ground that small budgets allow.
+        """
+        k = self.task.k
+        while not self.space.exhausted:
+            if self._moved(before):
+                return False
+            chosen = self._open(k + 1)
+            if len(chosen) == 0 and steps >= max(self.main_steps, _CHAIN_STEPS):
+                return True
+            if self.space.pending.shape[-1] == 0:
+                self._inject()
+            else:
+                self._room(1)
+                chosen = self._open(k + 1)
+                if len(chosen) == 0:
+                    chosen = self.ritz.pending.argmax().reshape(1)
+                self._propose(self.ritz.coefficients[:, chosen], 1)
+            steps += 1
+        return True
+
+
+def _capacity(A: LinearOperator, k: int, block: int, like: Tensor) -> int:
+    """Basis columns that fit the budget beside what a restart and a round need."""
+    n, memory, column = A.shape[0], A.memory, column_bytes(like)
+    columns = memory // column
+    spare = 2 * block + 3
+    # a restart holds the basis and a half to two thirds of it once more
+    fits = (2 * (columns - spare) - k) // 3
+    least = min(n, k + 3)
+    if fits < least:
+        needed = (3 * least + k + 1) // 2 + spare
+        raise MemoryError(
+            f"eigsh with k = {k} works with at least {needed} vectors of {column:,} bytes (k + 3 in the basis and "
+            f"what a restart and a round need); the budget of {memory:,} bytes holds {columns}: give more memory "
+            "or ask for fewer pairs"
+        )
+    return min(n, max(128, 4 * k), fits)

@@ -1,0 +1,124 @@
+"""What the algorithms share: seeds, chunks of products, orthonormal bases, error factors.
+
+Vectors are touched only through the operator's helpers, sums, scalings and slices of the last dimension, so
+they may be sharded over ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
+from landscape.operators import LinearOperator
+
+Callback = Callable[[int, int, float], bool | None]
+"""`callback(matvecs, planned, estimate)`, called once per block of products; True stops with what there is."""
+
+
+def seeded(generator: torch.Generator | None) -> tuple[torch.Generator, int]:
+    """The generator to draw from and the seed that a result keeps."""
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    return generator, generator.initial_seed()
+
+
+def as_block(A: LinearOperator, v: Tensor) -> Tensor:
+    """A vector or a block of vectors as a block of columns in the operator's dtype and device.
+
+    Raises `ValueError` when the shape is not that of the operator's vectors.
+    """
+    template = A.unit([0])
+    v = torch.as_tensor(v).detach()
+    block = v.unsqueeze(-1) if v.ndim == template.ndim - 1 else v
+    if block.ndim != template.ndim or block.shape[:-1] != template.shape[:-1]:
+        raise ValueError(
+            f"a vector for this operator has shape {tuple(template.shape[:-1])} or "
+            f"{(*template.shape[:-1], 'k')}, not {tuple(v.shape)}"
+        )
+    return block.to(device=template.device, dtype=template.dtype)
+
+
+def column_bytes(X: Tensor) -> int:
+    """Bytes of one column of a block on this rank."""
+    return max(1, X[..., :1].numel() * X.element_size())
+
+
+def products(A: LinearOperator, X: Tensor) -> Tensor:
+    """A X, as many columns at once as the operator wants."""
+    k = X.shape[-1]
+    step = A.products_per_call(k)
+    if step >= k:
+        return A @ X
+    return torch.cat([A @ X[..., i : i + step] for i in range(0, k, step)], dim=-1)
+
+
+def rounding(A: LinearOperator) -> float:
+    """Relative error of one product: machine precision of its dtype, or the noise when that is larger."""
+    return max(torch.finfo(A.dtype).eps, A.noise)
+
+
+def not_finite(A: LinearOperator) -> FloatingPointError:
+    """The one message for a product that is not finite."""
+    return FloatingPointError(
+        f"a product of {type(A).__name__} has entries that are not finite: the parameters, the data or the loss "
+        "hold NaN or inf, or the second derivative overflows"
+    )
+
+
+def student(samples: int) -> float:
+    """t_{0.975, samples - 1} / 1.96: makes mean +- 2 stderr an honest 95 % for few samples; inf for one."""
+    if samples < 2:
+        return float("inf")
+    return float(stdtrit(samples - 1, 0.975)) / 1.959964
+
+
+def mean_stderr(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the first dimension and its standard error with Student's factor; inf for one sample."""
+    count = samples.shape[0]
+    mean = samples.mean(dim=0)
+    if count < 2:
+        return mean, torch.full_like(mean, float("inf"))
+    return mean, samples.std(dim=0) * (student(count) / count**0.5)
+
+
+def orthonormal(A: LinearOperator, X: Tensor, against: Tensor | None = None, floor: float = 0.0) -> Tensor:
+    """An orthonormal basis of the columns of X, orthogonal to the orthonormal block `against`: (n, r), r <= k.
+
+    Directions in which X has no more than `floor` (a norm) are left out. Gram matrices lose half the digits,
+    so directions are taken in tiers: those within eps^0.4 of the largest first, then the rest is projected
+    and measured anew. Every tier is orthogonalised twice (Giraud, Langou, Rozloznik 2005).
+    """
+    eps = torch.finfo(X.dtype).eps
+    bases = [against] if against is not None and against.shape[-1] else []
+    found: list[Tensor] = []
+    X = _project(A, X, [*bases, *found])
+    while X.shape[-1]:
+        X = _project(A, X, [*bases, *found])
+        squares, U = torch.linalg.eigh(A.inner(X, X))
+        top = float(squares[-1])
+        if not top > floor**2:
+            break
+        keep = (squares > eps**0.8 * top) & (squares > floor**2)
+        V = A.combine(X, U[:, keep] / squares[keep].sqrt())
+        found.append(_polish(A, V, [*bases, *found]))
+        if bool(keep.all()):
+            break
+        X = _project(A, A.combine(X, U[:, ~keep]), [found[-1]])
+    return torch.cat(found, dim=-1) if found else X[..., :0]
+
+
+def _project(A: LinearOperator, X: Tensor, bases: list[Tensor]) -> Tensor:
+    for Q in bases:
+        X = X - A.combine(Q, A.inner(Q, X))
+    return X
+
+
+def _polish(A: LinearOperator, V: Tensor, bases: list[Tensor]) -> Tensor:
+    """Second pass for a nearly orthonormal V: project again and multiply by (V^T V)^(-1/2)."""
+    V = _project(A, V, bases)
+    squares, U = torch.linalg.eigh(A.inner(V, V))
+    return A.combine(V, (U / squares.clamp(min=1e-30).sqrt()) @ U.T)

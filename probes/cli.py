@@ -1,0 +1,228 @@
+"""The command `landscape`: what is typed, turned into calls; what fails, turned into one line.
+
+Results go to stdout; progress, notes and errors to stderr. Nothing heavy is imported before a command needs
+it: `landscape --help` knows no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from probes.errors import UserError, one_line
+
+app = typer.Typer(
+    name="landscape",
+    help="What the loss of a neural network looks like where the network is: curvature with error bars.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+# Wide enough that a table in a pipe or a file is not cut to 80 columns.
+_PIPE_WIDTH = 200
+
+
+def out() -> Console:
+    """The console of results."""
+    return Console(
+        width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH, highlight=False
+    )
+
+
+def err() -> Console:
+    """The console of progress and notes."""
+    return Console(stderr=True, highlight=False)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+) -> None:
+    """Read what stands before the command; `main` has taken --debug out, wherever it stood."""
+
+
+@app.command()
+def demo(
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the results.", show_default="landscape-demo")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the data split, the training and the probes.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", hidden=True)] = False,
+) -> None:
+    """Train two small networks with probes inside the loop, probe their checkpoints, show what was seen."""
+    from probes.demo import run_demo
+
+    run_demo(out_dir, seed=seed, quick=quick, console=out(), progress=err())
+
+
+@app.command()
+def probe(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Files with weights: torch, safetensors, Lightning.")
+    ],
+    problem: Annotated[
+        str, typer.Option(help="module:function or file.py:function that returns a landscape.Objective.")
+    ],
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="spectrum, trace, density or condition, with options after a colon: spectrum:k=10,tol=1e-4. "
+            "May be given several times.",
+            show_default="spectrum and trace",
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")] = Path("probe.h5"),
+    operator: Annotated[str, typer.Option(help="hessian, gauss-newton or fisher.")] = "hessian",
+    steps: Annotated[
+        str | None,
+        typer.Option(help="Step of each checkpoint: 0,100,200.", show_default="the numbers in their names"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the probes' random vectors.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Measure what is missing in the output.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+) -> None:
+    """Measure the curvature of the loss at saved checkpoints; each becomes one step of the trace."""
+    if resume and overwrite:
+        raise UserError(
+            "--resume and --overwrite exclude each other: add to the output or replace it", status=2
+        )
+    from probes.arguments import parse_probes, parse_steps
+    from probes.steps import checkpoint_steps
+
+    wanted = parse_probes(probe or ["spectrum", "trace"], operator)
+    files = checkpoint_steps(checkpoints, parse_steps(steps))
+
+    from probes import probing
+
+    request = probing.Request(files, problem, wanted, output, operator, seed, resume, overwrite)
+    made = probing.run(request, err())
+    from probes.tables import steps_table
+    from probes.trace import Trace
+
+    console = out()
+    with Trace.open(output) as trace:
+        console.print(steps_table(trace))
+    if made == 0:
+        err().print(f"nothing to do: {output} has every measurement already")
+    err().print(
+        f"written to {output}; next: landscape show {output}, landscape plot {output}", soft_wrap=True
+    )
+
+
+@app.command()
+def show(
+    trace: Annotated[Path, typer.Argument(help="A trace, also one that is being written.")],
+    last: Annotated[int, typer.Option(min=1, help="Show the last steps only.")] = 20,
+) -> None:
+    """Print what a trace holds: its origin, its probes, and the last measurements with their errors."""
+    from probes.tables import overview, steps_table
+
+    with _open(trace) as opened:
+        console = out()
+        console.print(overview(opened))
+        if len(opened):
+            console.print(steps_table(opened, last))
+
+
+@app.command()
+def plot(
+    trace: Annotated[Path, typer.Argument(help="A trace.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the pictures.", show_default="beside the trace"),
+    ] = None,
+) -> None:
+    """Write the pictures of a trace as PNG files, and print their paths."""
+    from probes.plots import plot_trace
+
+    with _open(trace) as opened:
+        folder = output if output is not None else trace.parent
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: -o names the folder for the pictures")
+        written = plot_trace(opened, folder, prefix=trace.stem)
+    if not written:
+        raise UserError(
+            f"{trace} holds nothing to plot: no spectrum, trace, density or condition was measured"
+        )
+    for path in written:
+        typer.echo(path)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what works on this machine: versions, devices, memory, second derivatives, the folder."""
+    from probes.doctor import examine
+
+    console, failed = out(), 0
+    for finding in examine(Path.cwd()):
+        mark = {True: "[green]ok[/]  ", False: "[red]FAIL[/]", None: "    "}[finding.ok]
+        console.print(f"{mark} {finding.what:<38}", end="")
+        console.print(finding.text, markup=False, soft_wrap=True)
+        failed += finding.ok is False
+    if failed:
+        raise UserError(f"{failed} of the checks failed: see the lines marked FAIL")
+
+
+def _open(path: Path) -> Any:
+    from probes.trace import Trace
+
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a trace in it, such as {path / 'probe.h5'}")
+    if not path.exists():
+        raise UserError(f"there is no trace {path}")
+    return Trace.open(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit: 0, 1 for a failure, 2 for bad arguments, 130 for Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # an ASCII terminal gets "?" for "±", not a traceback
+            stream.reconfigure(errors="replace")
+    try:
+        status = app(words, prog_name="landscape", standalone_mode=False)
+    except KeyboardInterrupt as error:
+        _fail("interrupted", 130, error, debug)
+    except UserError as error:
+        _fail(str(error), error.status, error, debug)
+    except Exception as error:
+        _fail(*_explain(error), error, debug)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The line and the exit status of a failure from below, or from the reading of the arguments."""
+    if hasattr(error, "format_message"):  # typer's own, and click's under older typers
+        where = getattr(getattr(error, "ctx", None), "command_path", None) or "landscape"
+        return f"{one_line(error.format_message())} (see {where} --help)", int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        return "interrupted", 130
+    if isinstance(error, MemoryError):
+        text = one_line(error)
+        return text if text != "MemoryError" else "out of memory: use fewer vectors or less data", 1
+    if isinstance(error, OSError | ValueError | RuntimeError):
+        return one_line(error), 1
+    return f"{type(error).__name__}: {one_line(error)}; this is a defect, see it with --debug", 1
+
+
+def _fail(message: str, status: int, error: BaseException, debug: bool) -> NoReturn:
+    if debug:
+        err().print_exception() if sys.stderr.isatty() else sys.excepthook(
+            type(error), error, error.__traceback__
+        )
+    typer.echo(f"landscape: {message}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

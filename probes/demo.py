@@ -1,0 +1,236 @@
+"""The demo: two small networks trained on real data with probes inside the loop, and their checkpoints probed
+again.
+
+What it does with `mlp` and `cnn` is what a user does with a network of their own: `Monitor` in the training
+loop, `torch.save(model.state_dict())` now and then, and `landscape probe` on the files afterwards.
+"""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from landscape import Objective
+from probes import probing
+from probes.arguments import parse_probes
+from probes.curvature import CurvatureTrace, Spectrum
+from probes.digits import CLASSES, NETWORKS, accuracy, digits, seeded
+from probes.errors import UserError
+from probes.formats import at_thresholds, plus_minus, rounded, short
+from probes.monitor import Monitor
+from probes.outliers import outliers
+from probes.plots import plot_trace
+from probes.probe import Probe
+from probes.steps import checkpoint_steps
+from probes.tables import table
+from probes.trace import Trace
+
+_BATCH, _RATE, _MOMENTUM = 64, 0.05, 0.9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much the demo does; `quick` is for tests."""
+
+    networks: tuple[str, ...] = ("mlp", "cnn")
+    epochs: int = 30
+    every: int = 60
+    checkpoints: int = 4
+    probes: tuple[str, ...] = ("spectrum:k=20", "trace:rtol=0.02", "density:probes=4,steps=64")
+
+
+_QUICK = Plan(("mlp",), 2, 21, 2, ("spectrum:k=5", "trace:matvecs=30", "density:probes=2,steps=16"))
+
+
+def mlp() -> Objective:
+    """The problem of `--problem probes.demo:mlp`: cross-entropy of the MLP on the training images."""
+    return _objective(seeded(NETWORKS["mlp"], 0))
+
+
+def cnn() -> Objective:
+    """The problem of `--problem probes.demo:cnn`: cross-entropy of the CNN on the training images."""
+    return _objective(seeded(NETWORKS["cnn"], 0))
+
+
+def _objective(network: nn.Module) -> Objective:
+    return Objective(network, nn.CrossEntropyLoss(), digits().train)
+
+
+def default_folder() -> Path:
+    """`runs/out/demo` in a checkout of this project, `landscape-demo` in the current folder elsewhere."""
+    here = Path.cwd()
+    project = here / "pyproject.toml"
+    if (here / "runs").is_dir() and project.is_file() and 'name = "landscape-engine"' in project.read_text():
+        return Path("runs/out/demo")
+    return Path("landscape-demo")
+
+
+def run_demo(folder: Path | None, *, seed: int, quick: bool, console: Console, progress: Console) -> None:
+    """Train, probe, print the table and write the pictures; the demo's own files in the folder are replaced."""
+    started = time.perf_counter()
+    plan = _QUICK if quick else Plan()
+    folder = default_folder() if folder is None else folder
+    _make(folder)
+    written: list[Path] = []
+    columns = []
+    for name in plan.networks:
+        _say(progress, f"training {name} with probes in the loop")
+        checkpoints = train(name, folder, seed, plan)
+        output = folder / f"{name}.h5"
+        files = checkpoint_steps(checkpoints)
+        problem = f"probes.demo:{name}"
+        _say(progress, f"probing {len(files)} checkpoints of {name}")
+        first = probing.Request(
+            files, problem, parse_probes(plan.probes, "hessian"), output, seed=seed, overwrite=True
+        )
+        probing.run(first, progress)
+        # as many products as there are parameters: at the last checkpoint alone
+        ranks = parse_probes(["condition"], "gauss-newton")
+        probing.run(
+            probing.Request(files[-1:], problem, ranks, output, "gauss-newton", seed, resume=True), progress
+        )
+        for path in (folder / f"{name}-training.h5", output):
+            with Trace.open(path) as trace:
+                written += plot_trace(trace, folder, prefix=path.stem)
+        columns.append(_column(name, files[-1][1], output))
+    console.print(_table(plan, columns))
+    console.print(_closing(folder, written, time.perf_counter() - started), soft_wrap=True)
+
+
+def train(name: str, folder: Path, seed: int, plan: Plan) -> list[Path]:
+    """Momentum SGD with a monitor in the loop; the checkpoints written, the first at step 0."""
+    network = seeded(NETWORKS[name], seed)
+    objective = _objective(network)
+    (x, y), loss = digits().train, nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=_RATE, momentum=_MOMENTUM)
+    shuffle = torch.Generator().manual_seed(seed)
+    steps = plan.epochs * -(-len(x) // _BATCH)
+    saved_at = {round(i * steps / (plan.checkpoints - 1)) for i in range(plan.checkpoints)}
+    for old in folder.glob(f"{name}-step*.pt"):
+        old.unlink()
+    saved: list[Path] = []
+
+    def save(step: int) -> None:
+        if step in saved_at:
+            saved.append(folder / f"{name}-step{step}.pt")
+            torch.save(network.state_dict(), saved[-1])
+
+    config = {"network": name, "rate": _RATE, "momentum": _MOMENTUM, "batch": _BATCH, "epochs": plan.epochs}
+    probes: list[Probe] = [Spectrum(k=5, every=plan.every), CurvatureTrace(every=plan.every, matvecs=60)]
+    with Trace.create(folder / f"{name}-training.h5", config=config, seed=seed, overwrite=True) as trace:
+        monitor = Monitor(objective, probes, trace)
+        monitor(0)
+        save(0)
+        step = 0
+        for epoch in range(plan.epochs):
+            for batch in torch.randperm(len(x), generator=shuffle).split(_BATCH):  # type: ignore[no-untyped-call]
+                optimizer.zero_grad()
+                value = loss(network(x[batch]), y[batch])
+                value.backward()
+                optimizer.step()
+                step += 1
+                monitor(step, loss=value, epoch=epoch)
+                save(step)
+    return saved
+
+
+# -- the table ----------------------------------------------------------------------------------------------
+
+
+def _column(name: str, checkpoint: Path, output: Path) -> list[str]:
+    """What the table says of one network, from its trace and last checkpoint, both read from disk."""
+    from probes.checkpoints import load_checkpoint
+
+    objective = _objective(NETWORKS[name]())
+    load_checkpoint(checkpoint, objective.model)
+    gradient = _seconds_per_gradient(objective)
+    data = digits()
+    with Trace.open(output) as trace:
+        rows = {group: trace[group].row(-1) for group in trace}
+    spectrum, density = rows["spectrum"], rows["density"]
+    values, residual = spectrum["values"], float(max(spectrum["residuals"]))
+    found = outliers(values)
+    ranks = at_thresholds(rows["condition"])
+    costs = ", ".join(
+        f"{group} {short(float(rows[group]['cost']) / gradient, 2)}"
+        for group in ("spectrum", "trace", "density", "condition")
+    )
+    return [
+        str(int(density["n"])),
+        f"{rows['loss']['value']:.4f}",
+        " / ".join(f"{100 * accuracy(objective.model, part):.1f} %" for part in (data.train, data.test)),
+        ", ".join(rounded(float(v), residual) for v in values[:5]) + f" ± {residual:.1g}",
+        plus_minus(float(rows["trace"]["value"]), float(rows["trace"]["stderr"])),
+        f"{found.count} of {len(values)} (gap × {short(found.ratio, 3)})",
+        str(CLASSES),
+        *(f"{rank}, κ = {short(kappa, 3)}" for _, rank, kappa in ranks),
+        f"{costs} ({1e3 * gradient:.1f} ms each)",
+    ]
+
+
+def _seconds_per_gradient(objective: Objective) -> float:
+    times = []
+    for _ in range(9):
+        start = time.perf_counter()
+        objective.gradient()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _table(plan: Plan, columns: list[list[str]]) -> Table:
+    names = [
+        "parameters", "loss", "accuracy, train / test", "largest eigenvalues (Hessian)", "trace (Hessian)",
+        "outliers among the largest", "classes", "rank above 1e-2 λ₁ (Gauss-Newton)", "rank above 1e-4 λ₁",
+        "rank above 1e-6 λ₁", "cost in gradients",
+    ]  # fmt: skip
+    view = table(
+        title="Digits (8 x 8), momentum SGD, at the last checkpoint",
+        caption=(
+            "Eigenvalues ± the largest residual, a bound; trace ± one standard error. Outliers: the "
+            "eigenvalues above the widest gap in log spacing, among the computed ones that exceed 1 % of the "
+            "largest; the gap is the ratio of its two sides, near 1 there is no separation. κ: condition "
+            "number of the eigenvalues above the threshold. Cost: seconds of measuring over seconds of one "
+            "gradient on the same data."
+        ),
+    )
+    view.add_column("")
+    for name in plan.networks:
+        view.add_column(name, overflow="fold")
+    for i, heading in enumerate(names):
+        view.add_row(heading, *(column[i] for column in columns))
+    return view
+
+
+def _closing(folder: Path, written: list[Path], seconds: float) -> str:
+    where = shlex.quote(str(folder))
+    lines = [f"Done in {seconds:.0f} s. Pictures:"]
+    lines += [f"  {path}" for path in written]
+    lines += [
+        "Next:",
+        f"  landscape show {where}/mlp.h5",
+        f"  landscape plot {where}/mlp-training.h5 -o {where}",
+        f"  landscape probe {where}/mlp-step*.pt --problem probes.demo:mlp --operator fisher -o fisher.h5",
+    ]
+    return "\n".join(lines)
+
+
+def _make(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: --out names the folder for the results")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
+
+
+def _say(progress: Console, text: str) -> None:
+    if progress.is_terminal:
+        progress.print(f"[dim]{text}[/]")

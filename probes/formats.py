@@ -1,0 +1,79 @@
+"""How numbers and records read: a value rounded by its error, the kind of probe that a group is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# A group is recognised by its fields, not by its name: a user may call a probe anything.
+_KINDS = {
+    "spectrum": {"values", "residuals"},
+    "trace": {"value", "stderr"},
+    "density": {"nodes", "weights", "n"},
+    "condition": {"kappa", "rank"},
+    "loss": {"value", "gradient_norm"},
+}
+
+
+def kind_of(fields: Iterable[str]) -> str | None:
+    """`spectrum`, `trace`, `density`, `condition` or `loss` by a group's field names; else `None`."""
+    have = set(fields)
+    return next((kind for kind, needed in _KINDS.items() if needed <= have), None)
+
+
+def plus_minus(value: float, error: float) -> str:
+    """`"12.34 ± 0.05"`: the error with two significant digits (one above 0.2), the value down to its last
+    one.
+
+    An exact value (error 0) is shown with five significant digits, an unknown error (nan) as `±?`.
+    """
+    if not math.isfinite(value):
+        return f"{value:g}"
+    if math.isnan(error):
+        return f"{short(value)} ±?"
+    if error <= 0:
+        return short(value, 5)
+    if not math.isfinite(error) or error >= 1e6 or max(abs(value), error) < 1e-3 or abs(value) >= 1e6:
+        return f"{value:.3g} ± {error:.1g}"
+    return f"{rounded(value, error)} ± {rounded(error, error)}"
+
+
+def rounded(value: float, error: float) -> str:
+    """A value down to the last digit that its error leaves standing: 12.345 with error 0.02 is `"12.35"`."""
+    if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
+        return short(value, 5)
+    digits = -math.floor(math.log10(error))
+    if error * 10**digits < 2:  # 0.012 but 0.03: a leading 1 needs a second digit
+        digits += 1
+    if digits > 6:  # more digits than float32 has are noise
+        return short(value, 6)
+    return f"{value:.{max(digits, 0)}f}"
+
+
+def short(value: float, digits: int = 4) -> str:
+    """A number in at most `digits` significant digits, without the zeros that carry nothing."""
+    return f"{value:.{digits}g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+
+
+def at_thresholds(
+    row: Mapping[str, Any], wanted: Iterable[float] = (1e-2, 1e-4, 1e-6)
+) -> list[tuple[float, int, float]]:
+    """`(threshold, rank, kappa)` at the relative thresholds that are wanted and in the table."""
+    found = []
+    for want in wanted:
+        for threshold, rank, kappa in zip(row["thresholds"], row["ranks"], row["kappas"], strict=True):
+            if math.isclose(float(threshold), want, rel_tol=1e-3) and int(rank) >= 0:
+                found.append((want, int(rank), float(kappa)))
+                break
+    return found
+
+
+def settings_text(settings: Mapping[str, Any] | None) -> str:
+    """A probe's settings in a few words: `operator=hessian k=10`, defaults that are unset left out."""
+    if not settings:
+        return ""
+    hidden = {"probe", "name", "every"}
+    return " ".join(
+        f"{key}={value}" for key, value in settings.items() if key not in hidden and value is not None
+    )

@@ -1,0 +1,183 @@
+"""Tables of a trace for the terminal: what is in it, and the measurements of each step with their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from probes.formats import at_thresholds, kind_of, plus_minus, rounded, settings_text, short
+
+if TYPE_CHECKING:
+    from probes.trace import Trace
+
+_STYLE = box.SIMPLE_HEAD
+# More eigenvalues than this make a row longer than a terminal is wide; the trace has them all.
+_SHOWN = 5
+
+
+def table(title: str = "", caption: str = "") -> Table:
+    """A table in the house style."""
+    return Table(
+        title=title or None, caption=caption or None, box=_STYLE, title_justify="left", caption_justify="left",
+        title_style="bold", caption_style="dim", pad_edge=False,
+    )  # fmt: skip
+
+
+def steps_table(trace: Trace, last: int | None = None) -> Group:
+    """The measurements of each step: one row a step, one column a probe, values with their errors.
+
+    `last` keeps the last rows alone.
+    """
+    columns: dict[str, dict[int, str]] = {}
+    notes: list[str] = []
+    for name in trace:
+        records = trace[name].read()
+        kind = kind_of(records)
+        for row, step in enumerate(records["step"]):
+            values = {field: column[row] for field, column in records.items()}
+            for heading, text in _cells(name, kind, values):
+                columns.setdefault(heading, {})[int(step)] = text
+        note = _note(name, kind, records)
+        if note:
+            notes.append(note)
+    steps = sorted({step for cells in columns.values() for step in cells})
+    dropped = 0
+    if last is not None and len(steps) > last:
+        dropped, steps = len(steps) - last, steps[-last:]
+    if dropped:
+        notes.append(f"the last {len(steps)} of {len(steps) + dropped} steps")
+    view = table(caption="\n".join(notes))
+    view.add_column("step", justify="right")
+    for heading in columns:
+        view.add_column(heading, justify="right")
+    for step in steps:
+        view.add_row(str(step), *(cells.get(step, "") for cells in columns.values()))
+    return Group(view)
+
+
+def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Heading and text of each column that one row of a probe fills."""
+    if kind == "loss":
+        yield "loss", short(float(values["value"]), 5)
+        yield "|gradient|", short(float(values["gradient_norm"]), 4)
+    elif kind == "spectrum":
+        yield f"{name}: largest eigenvalues", eigenvalues_text(values)
+    elif kind == "trace":
+        text = plus_minus(float(values["value"]), float(values["stderr"]))
+        yield name, text + _star(values)
+    elif kind == "density":
+        nodes, weights = values["nodes"], values["weights"]
+        seen = nodes[weights > 0]
+        yield f"{name}: from .. to", f"{short(float(seen.min()))} .. {short(float(seen.max()))}"
+        yield f"{name}: below 0", _negative(nodes, weights)
+    elif kind == "condition":
+        yield f"{name}: rank", f"{short(float(values['rank']), 6)}"
+        yield f"{name}: kappa", f"{short(float(values['kappa']))}{_star(values)}"
+        if "thresholds" in values:
+            for threshold, rank, kappa in at_thresholds(values):
+                yield f"> {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), f"{rank} ({short(kappa, 3)})"
+    else:
+        for field, value in values.items():
+            if field not in ("step", "epoch", "time", "cost") and np.ndim(value) == 0:
+                yield f"{name}: {field}", str(value) if isinstance(value, str) else short(float(value), 5)
+
+
+def eigenvalues_text(values: Mapping[str, Any], shown: int = _SHOWN) -> str:
+    """`"12.34, 8.21, 5.6 ± 0.01"`: the largest residual bounds the error of each."""
+    found = np.isfinite(values["values"])  # pairs that were not found are nan
+    largest = np.asarray(values["values"], dtype=float)[found][:shown]
+    error = float(np.max(np.asarray(values["residuals"], dtype=float)[found][:shown], initial=0.0))
+    more = int(found.sum()) - len(largest)
+    error_text = f" ± {rounded(error, error)}" if error > 0 else ""
+    tail = f" (+{more})" if more > 0 else ""
+    return ", ".join(rounded(float(v), error) for v in largest) + error_text + tail + _star(values)
+
+
+def _negative(nodes: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]) -> str:
+    """The share of the spectrum below zero, by as much that rounding cannot be the reason, with its error."""
+    floor = -1e-6 * float(np.abs(nodes).max())
+    shares = np.where(nodes < floor, weights, 0.0).sum(axis=-1)
+    error = float(shares.std(ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else float("nan")
+    return f"{plus_minus(100 * float(shares.mean()), 100 * error)} %"
+
+
+def _star(values: Mapping[str, Any]) -> str:
+    return "" if bool(values.get("converged", True)) else " *"
+
+
+def _note(name: str, kind: str | None, records: Mapping[str, Any]) -> str:
+    """What a reader must know about a column: what its error means, and what a star says."""
+    parts = []
+    if kind == "spectrum":
+        parts.append("± is the largest residual, a bound on the error of each eigenvalue")
+    if kind == "trace":
+        parts.append("± one standard error")
+    if kind == "condition" and "thresholds" in records:
+        parts.append(
+            "> t λ₁: how many eigenvalues exceed t times the largest (and κ, their condition number)"
+        )
+    if "converged" in records and not bool(np.all(records["converged"])):
+        parts.append("* had not converged when its products were spent")
+    return f"{name}: {'; '.join(parts)}" if parts else ""
+
+
+def overview(trace: Trace) -> Group:
+    """What a trace is: its file, its origin, and the probes in it with their settings and costs."""
+    facts: list[tuple[str, str]] = [
+        ("file", f"{trace.path} (format version {trace.format_version})"),
+        ("created", str(trace.created)),
+        ("seed", str(trace.seed)),
+    ]
+    if isinstance(trace.config, Mapping):
+        facts += [(f"config.{key}", _plain(value)) for key, value in trace.config.items()]
+    elif trace.config is not None:
+        facts.append(("config", _plain(trace.config)))
+    environment = trace.environment if isinstance(trace.environment, Mapping) else {}
+    versions = ", ".join(f"{key} {_plain(value)}" for key, value in environment.items() if value is not None)
+    facts.append(("environment", versions))
+    head = Table.grid(padding=(0, 2))
+    for key, value in facts:
+        head.add_row(Text(key, style="dim"), Text(value))
+    probes = table()
+    probes.add_column("probe")
+    probes.add_column("rows", justify="right")
+    probes.add_column("steps", justify="right")
+    probes.add_column("seconds", justify="right")
+    probes.add_column("settings")
+    for name in trace:
+        records = trace[name]
+        steps, cost = records["step"], records["cost"]
+        span = f"{steps.min()} .. {steps.max()}" if len(steps) > 1 else ", ".join(map(str, steps))
+        probes.add_row(
+            name, str(len(steps)), span, short(float(cost.sum()), 3), settings_text(records.settings)
+        )
+    parts: list[RenderableType] = [head, Text(), probes]
+    events = trace.events.read()
+    if len(events["step"]):
+        parts += [Text(), events_table(events)]
+    return Group(*parts)
+
+
+def events_table(events: Mapping[str, Any], last: int = 5) -> Table:
+    """The last events: what failed or was skipped, and why."""
+    total = len(events["step"])
+    view = table(title=f"events ({min(last, total)} of {total})")
+    for heading in ("step", "probe", "reason"):
+        view.add_column(heading)
+    for row in range(max(0, total - last), total):
+        view.add_row(str(events["step"][row]), str(events["probe"][row]), str(events["reason"][row]))
+    return view
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)

@@ -1,0 +1,194 @@
+"""The layout of a trace file: HDF5, format "landscape-trace", version 1.
+
+    /                   attributes format, version, created, uuid, seed; as JSON: config, environment, periods
+    /events             a table: which probe failed or was skipped, at which step, and why
+    /probes/<name>      a table; attributes fields (JSON list of names, in order) and settings (JSON)
+    a table             step (T,) int64, epoch, time, cost (T,) float64, and one dataset per field, (T, ...)
+    a ragged field      <field>: the rows end to end, (sum of lengths, ...); <field>.offsets (T + 1,) int64
+
+`step` is written last: a row exists when `step` has it, and whatever other datasets hold beyond is ignored.
+Strings are of fixed length: in single-writer mode variable-length data is written without an error and can
+then be read by nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+FORMAT = "landscape-trace"
+VERSION = 1
+LIBVER = ("v110", "v110")  # the oldest file version with single-writer mode, so that older HDF5 reads it too
+
+_STRING_LENGTH = 64
+_CHUNK_BYTES = 16 << 10
+_CHUNK_ROWS = 512
+
+Array = np.ndarray[Any, Any]
+Settings = Mapping[str, Any]
+
+
+class TraceError(OSError):
+    """A trace cannot be opened or written; the message is one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What one field of a row is.
+
+    Attributes:
+        shape: `()` for a scalar, `(k,)` or `(a, b)` for arrays; a first axis of None makes the field ragged:
+            every row has its own length there.
+        dtype: a numpy name ("float64", "int64", "bool", ...), "str" (up to 64 bytes of UTF-8), or "S<n>" or
+            `("S", n)` for strings of up to n bytes.
+        units: of the values, "" for pure numbers.
+        description: one line for the reader of the file.
+
+    Raises `ValueError` for a shape or a dtype that cannot be stored.
+    """
+
+    shape: tuple[int | None, ...] = ()
+    dtype: str = "float64"
+    units: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.shape)
+        if any(n is None for n in shape[1:]) or any(n is not None and int(n) < 1 for n in shape):
+            raise ValueError(f"a field's shape has axes >= 1 and None only as the first one, not {shape}")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "dtype", _dtype_name(self.dtype))
+        if self.row_bytes >= 1 << 30:
+            raise ValueError(
+                f"a field of shape {shape} needs {self.row_bytes >> 20} MiB a row; the limit is 1024"
+            )
+
+    @property
+    def ragged(self) -> bool:
+        """Whether every row has its own length along the first axis."""
+        return bool(self.shape) and self.shape[0] is None
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """The shape of one entry of the dataset: of a row, or of one element of a ragged row."""
+        return tuple(n for n in self.shape if n is not None)
+
+    @property
+    def is_string(self) -> bool:
+        """Whether the values are strings."""
+        return self.dtype.startswith("S")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one entry of the dataset."""
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.inner, dtype=np.int64))
+
+
+def _dtype_name(dtype: Any) -> str:
+    if dtype in ("str", str):
+        return f"S{_STRING_LENGTH}"
+    if isinstance(dtype, tuple):
+        dtype = f"S{int(dtype[1])}"
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"a field's dtype is a numpy name, 'str' or 'S<n>', not {dtype!r}") from None
+    if found.kind not in "biufS" or found.itemsize == 0:
+        raise ValueError(
+            f"a field holds booleans, integers, floats or fixed-length strings ('S<n>'), not {dtype!r}"
+        )
+    return f"S{found.itemsize}" if found.kind == "S" else found.name
+
+
+COLUMNS: dict[str, Field] = {
+    "epoch": Field((), "float64", "epoch", "epoch of the training run, nan when it was not given"),
+    "time": Field((), "float64", "s", "seconds of writing since the start of the trace, pauses left out"),
+    "cost": Field((), "float64", "s", "seconds that the measurement took"),
+    "step": Field((), "int64", "step", "step of the training run"),  # last: it is written last
+}
+EVENT_FIELDS: dict[str, Field] = {
+    "probe": Field((), "S64", "", "name of the probe"),
+    "reason": Field((), "S400", "", "what happened, and why"),
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """The root attributes of a trace."""
+
+    created: str
+    uuid: str
+    seed: int
+    config: Any
+    environment: dict[str, Any]
+    periods: tuple[dict[str, Any], ...]
+    version: int = VERSION
+
+
+def to_json(value: Any, what: str) -> str:
+    """`value` as JSON; objects that JSON does not know as their str(). Raises `ValueError` naming `what`."""
+    try:
+        return json.dumps(value, default=str)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} cannot be written as JSON: {error}") from None
+
+
+def write_header(file: h5py.File, header: Header) -> None:
+    """Write the root attributes."""
+    file.attrs["version"] = np.int64(header.version)
+    file.attrs["seed"] = np.int64(header.seed)
+    for name in ("created", "uuid"):
+        _write_text(file, name, getattr(header, name))
+    for name in ("config", "environment", "periods"):
+        _write_text(file, name, to_json(getattr(header, name), name))
+    _write_text(file, "format", FORMAT)
+
+
+def create_table(
+    parent: h5py.Group, name: str, fields: Mapping[str, Field], settings: Settings | None = None
+) -> h5py.Group:
+    """An empty table with a resizable dataset per column and field."""
+    group = parent.create_group(name)
+    _write_text(group, "fields", json.dumps(list(fields)))
+    _write_text(group, "settings", to_json(settings, f"the settings of {name}"))
+    for column, field in {**fields, **COLUMNS}.items():
+        dtype = h5py.string_dtype("utf-8", int(field.dtype[1:])) if field.is_string else np.dtype(field.dtype)
+        rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // field.row_bytes))
+        dataset = group.create_dataset(
+            column,
+            shape=(0, *field.inner),
+            maxshape=(None, *field.inner),
+            chunks=(rows, *field.inner),
+            dtype=dtype,
+        )
+        _write_text(dataset, "units", field.units)
+        _write_text(dataset, "description", field.description)
+        if field.ragged:
+            offsets = group.create_dataset(
+                offsets_name(column), data=np.zeros(1, np.int64), maxshape=(None,), chunks=(_CHUNK_ROWS,)
+            )
+            _write_text(offsets, "description", f"row i of {column} is {column}[offsets[i]:offsets[i + 1]]")
+    return group
+
+
+def offsets_name(field: str) -> str:
+    """The dataset with the offsets of a ragged field; no field can have this name."""
+    return f"{field}.offsets"
+
+
+def write_at(dataset: h5py.Dataset, start: int, values: Array) -> None:
+    """Put `values` at row `start`, growing or cutting the dataset to end there."""
+    dataset.id.set_extent((start + len(values), *values.shape[1:]))
+    if len(values):
+        # strings: HDF5 converts between character sets only when the dtype names them
+        dataset[start:] = values.astype(dataset.dtype) if values.dtype.kind == "S" else values
+
+
+def _write_text(where: h5py.HLObject, name: str, text: str) -> None:
+    data = text.encode()
+    where.attrs.create(name, np.array(data, dtype=h5py.string_dtype("utf-8", max(1, len(data)))))

@@ -1,0 +1,193 @@
+"""Reading a trace file, also one that is just being written; and copying rows from one file to another."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from probes.trace_file import (
+    COLUMNS,
+    FORMAT,
+    VERSION,
+    Array,
+    Field,
+    Header,
+    TraceError,
+    offsets_name,
+    write_at,
+)
+
+_ATTEMPTS = 5
+_COPY_BYTES = 32 << 20
+
+
+def _read_text(where: h5py.HLObject, name: str, default: str = "") -> str:
+    value = where.attrs.get(name, default)
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def open_for_reading(path: Path) -> Iterator[h5py.File]:
+    """The file as its last flush left it, also while a writer has it open and after a crashed one."""
+    file = _open_trace(path)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def _open_trace(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise TraceError(f"{path} is not a file" if path.exists() else f"there is no trace {path}")
+    for attempt in range(_ATTEMPTS):
+        try:
+            # locking=False: a reader never stands in a writer's way; writers hold a lock of our own
+            file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+            break
+        except PermissionError:
+            raise TraceError(f"{path} cannot be read: permission denied") from None
+        except OSError as error:
+            if not h5py.is_hdf5(path):
+                raise TraceError(f"{path} is not an HDF5 file") from None
+            foreign = _plain_file(path)
+            if foreign is not None:
+                file = foreign
+                break
+            if attempt == _ATTEMPTS - 1:
+                reason = " ".join(str(error).split())
+                raise TraceError(f"{path} is truncated or damaged: {reason}") from None
+            time.sleep(0.02 * (attempt + 1))  # a writer was in the middle of a flush
+    try:
+        if _is_cut(path):
+            raise TraceError(f"{path} is truncated or damaged: it is shorter than its header says")
+        _check_format(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether the end of the file is missing: in single-writer mode HDF5 reads zeros there without a word."""
+    with path.open("rb") as file:
+        head = file.read(36)
+        size = file.seek(0, 2)
+    # superblock version 3: open flags at byte 11 (a crashed writer's file may be short), the end at byte 28
+    return head[8] == 3 and head[11] == 0 and int.from_bytes(head[28:36], "little") > size
+
+
+def _plain_file(path: Path) -> h5py.File | None:
+    """A file of an older HDF5 version, which cannot be opened in single-writer mode: surely not a trace."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError:
+        return None
+
+
+def _check_format(file: h5py.File, path: Path) -> None:
+    if _read_text(file, "format") != FORMAT:
+        raise TraceError(f"{path} is an HDF5 file, but not a landscape trace")
+    version = int(file.attrs.get("version", 0))
+    if version > VERSION:
+        raise TraceError(
+            f"{path} is a trace of version {version}; this installation reads up to version {VERSION}: "
+            "update landscape-engine"
+        )
+
+
+def read_header(file: h5py.File) -> Header:
+    """The root attributes."""
+    return Header(
+        created=_read_text(file, "created"),
+        uuid=_read_text(file, "uuid"),
+        seed=int(file.attrs["seed"]),
+        config=json.loads(_read_text(file, "config", "null")),
+        environment=json.loads(_read_text(file, "environment", "{}")),
+        periods=tuple(json.loads(_read_text(file, "periods", "[]"))),
+        version=int(file.attrs["version"]),
+    )
+
+
+def read_fields(group: h5py.Group) -> dict[str, Field]:
+    """The fields of a table in the order of their declaration, without the columns that every table has."""
+    return {name: _read_field(group, name) for name in json.loads(_read_text(group, "fields", "[]"))}
+
+
+def _read_field(group: h5py.Group, name: str) -> Field:
+    dataset = group[name]
+    lead: tuple[int | None, ...] = (None,) if offsets_name(name) in group else ()
+    shape = (*lead, *dataset.shape[1:])
+    return Field(
+        shape,
+        str(dataset.dtype.str.lstrip("|")),
+        _read_text(dataset, "units"),
+        _read_text(dataset, "description"),
+    )
+
+
+def read_settings(group: h5py.Group) -> dict[str, Any] | None:
+    """The settings that a table was declared with, None when it has none."""
+    settings: dict[str, Any] | None = json.loads(_read_text(group, "settings", "null"))
+    return settings
+
+
+def count_rows(group: h5py.Group) -> int:
+    """The rows that exist: those that `step` has."""
+    return int(group["step"].shape[0])
+
+
+def read_column(group: h5py.Group, name: str, field: Field, rows: slice) -> Array:
+    """Rows `rows` (a slice with both ends) of a field: `(T, ...)`; ragged as an object array `(T,)`."""
+    dataset = group[name]
+    if not field.ragged:
+        return _decoded(dataset[rows], field)
+    ragged = np.empty(max(0, rows.stop - rows.start), dtype=object)
+    if len(ragged):
+        offsets = group[offsets_name(name)][rows.start : rows.stop + 1]
+        flat = _decoded(dataset[offsets[0] : offsets[-1]], field)
+        for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
+            ragged[i] = flat[start - offsets[0] : stop - offsets[0]]
+    return ragged
+
+
+def _decoded(values: Array, field: Field) -> Array:
+    return np.char.decode(values.astype(field.dtype), "utf-8") if field.is_string else values
+
+
+# -- copying -----------------------------------------------------------------------------------------------
+
+
+def copy_rows(source: h5py.Group, target: h5py.Group, fields: Mapping[str, Field], until: int | None) -> None:
+    """Append the rows of `source` with step <= `until` (None: all of them) to the empty table `target`."""
+    everything = {**fields, **COLUMNS}
+    rows = count_rows(source)
+    block = max(1, _COPY_BYTES // sum(field.row_bytes for field in everything.values()))
+    for start in range(0, rows, block):
+        part = slice(start, min(start + block, rows))
+        keep = np.ones(part.stop - part.start, dtype=bool)
+        if until is not None:
+            keep = source["step"][part] <= until
+        for name, field in everything.items():
+            _copy_block(source, target, name, field, part, keep)
+
+
+def _copy_block(
+    source: h5py.Group, target: h5py.Group, name: str, field: Field, part: slice, keep: Array
+) -> None:
+    if not field.ragged:
+        write_at(target[name], target[name].shape[0], source[name][part][keep])
+        return
+    offsets = source[offsets_name(name)][part.start : part.stop + 1]
+    lengths = np.diff(offsets)
+    flat = source[name][offsets[0] : offsets[-1]][np.repeat(keep, lengths)]
+    ends = target[name].shape[0] + np.cumsum(lengths[keep])
+    write_at(target[name], target[name].shape[0], flat)
+    write_at(target[offsets_name(name)], target[offsets_name(name)].shape[0], ends)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _UNITS = "loss/parameter^2"
 _CONVERGED = Field((), "bool", "", "whether the asked accuracy was reached")
 _MATVECS = Field((), "int64", "products", "matrix-vector products made")
-_TABLE_ROWS = 16  # of a condition number's table: more than there are, so that traces of one version agree
+_TABLE_ROWS = 8  # of a condition number's table: more than there are now, so that later ones fit the same traces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +182,7 @@ class SpectralDensity(CurvatureProbe):
         """The fields that the class names."""
         shape = (self.probes, self.steps)
         return {
-            "nodes": Field(
-                shape, "float64", _UNITS, f"quadrature nodes of the density {self._of}, per probe"
-            ),
+            "nodes": Field(shape, "float64", _UNITS, f"quadrature nodes of the density {self._of}, per probe"),
             "weights": Field(shape, "float64", "", "quadrature weights; 1 per probe in all"),
             "n": Field((), "int64", "", "size of the matrix: a weight w stands for w * n eigenvalues"),
             "matvecs": _MATVECS,
@@ -213,7 +211,7 @@ class ConditionNumber(CurvatureProbe):
     """max / min of |eigenvalue| above a threshold, and how much it depends on the threshold.
 
     Fields: kappa, largest, smallest, rank, threshold (absolute), converged (False: kappa is a lower bound),
-    matvecs, and a table: thresholds (relative to the largest), ranks and kappas, all (16,), nan and -1 beyond
+    matvecs, and a table: thresholds (relative to the largest), ranks and kappas, all (8,), nan and -1 beyond
     its end. `threshold` and `rank` are those of `landscape.spectra.condition_number`.
     """
 
@@ -234,9 +232,7 @@ class ConditionNumber(CurvatureProbe):
             "matvecs": _MATVECS,
             "thresholds": Field(table, "float64", "", "relative to the largest |eigenvalue|; nan: no entry"),
             "ranks": Field(table, "int64", "", "rank at each of the thresholds; -1: no entry"),
-            "kappas": Field(
-                table, "float64", "", "condition number at each of the thresholds; nan: no entry"
-            ),
+            "kappas": Field(table, "float64", "", "condition number at each of the thresholds; nan: no entry"),
         }
 
     def measure(self, context: Context) -> dict[str, Any]:

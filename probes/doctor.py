@@ -81,7 +81,7 @@ def _hdf5() -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "check.h5"
         with h5py.File(path, "w", libver="latest") as file:
-            rows = file.create_dataset("rows", (0,), maxshape=(None,), chunks=(8,))
+            rows = file.create_dataset("rows", (0,), dtype="f8", maxshape=(None,), chunks=(8,))
             file.swmr_mode = True
             rows.resize((1,))
             rows.flush()

@@ -75,8 +75,7 @@ def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
     for probe in probes:
         if probe.name in seen:
             raise ValueError(
-                f"two probes are named {probe.name!r}: {seen[probe.name]} and {probe}; "
-                "give one a name= of its own"
+                f"two probes are named {probe.name!r}: {seen[probe.name]} and {probe}; give one a name= of its own"
             )
         seen[probe.name] = probe
         trace.declare(probe.name, probe.fields(context), settings=settings_of(probe))
@@ -149,9 +148,7 @@ class Monitor:
         on_error: OnError = "record", callback: Callback | None = None,
     ) -> None:  # fmt: skip
         if budget is not None and not 0 < budget < 1:
-            raise ValueError(
-                f"budget is a share of the wall-clock time between 0 and 1, or None, not {budget}"
-            )
+            raise ValueError(f"budget is a share of the wall-clock time between 0 and 1, or None, not {budget}")
         _check_on_error(on_error)
         self.objective = objective
         self.probes = tuple(probes)
@@ -227,9 +224,7 @@ class _Budget:
         used = self.total + self.planned + cost
         share = used / (time.perf_counter() - self.began + self.planned + cost)
         if share > self.share:
-            return (
-                f"skipped: {cost:.3g} s would make measuring {share:.1%} of the time, budget {self.share:.1%}"
-            )
+            return f"skipped: {cost:.3g} s would make measuring {share:.1%} of the time, budget {self.share:.1%}"
         self.planned += cost
         return None
 

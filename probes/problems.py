@@ -79,7 +79,9 @@ def build_objective(spec: str) -> Objective:
     elif isinstance(result, tuple):
         what = f"a tuple of {len(result)}"
     else:
-        what = "None" if result is None else f"a {type(result).__name__}"
+        name = type(result).__name__
+        article = "an" if name[0].lower() in "aeiou" else "a"
+        what = "None" if result is None else f"{article} {name}"
     raise UserError(
         f"the problem function {spec} returned {what}: it must return landscape.Objective(model, loss, data)"
     )

@@ -126,9 +126,7 @@ class Trace:
                 period = {"start": _now(), "step": _last(groups, step), "environment": environment()}
                 header = read_header(file)
                 header = replace(header, periods=(*header.periods, period))
-                start = max(
-                    (float(g["time"][count_rows(g) - 1]) for g in groups if count_rows(g)), default=0.0
-                )
+                start = max((float(g["time"][count_rows(g) - 1]) for g in groups if count_rows(g)), default=0.0)
                 return cls(
                     path,
                     Writer(path, header, lock, tables, source=file, until=step, replace=True, start=start),
@@ -143,7 +141,7 @@ class Trace:
         """Say what the records of `name` hold; `settings` tell how they were measured and are kept with them.
 
         The same name with the same fields and settings may be declared again. Before the first record this is
-        cheap; later it rewrites the file, which takes a second or so per GB.
+        cheap; later it rewrites the file, which takes some seconds per GB.
         Raises `ValueError` for other fields or settings under a known name (it shows both) and for bad names.
         """
         writer = self._writing()
@@ -154,9 +152,7 @@ class Trace:
         else:
             writer.declare(Table(name, fields, settings))
 
-    def record(
-        self, name: str, step: int, *, epoch: float | None = None, cost: float = 0.0, **fields: Any
-    ) -> None:
+    def record(self, name: str, step: int, *, epoch: float | None = None, cost: float = 0.0, **fields: Any) -> None:
         """Add a row: one value per declared field (numbers, sequences, arrays, CPU or GPU tensors, strings).
 
         `cost` is in seconds. The row is buffered; it reaches the file at `flush`, at `close` and within a

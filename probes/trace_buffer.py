@@ -41,9 +41,7 @@ class Table:
         """Rows recorded since the last flush."""
         return len(self._columns["step"])
 
-    def append(
-        self, step: int, epoch: float | None, time: float, cost: float, values: Mapping[str, Any]
-    ) -> None:
+    def append(self, step: int, epoch: float | None, time: float, cost: float, values: Mapping[str, Any]) -> None:
         """Check one row and keep it; raise `ValueError` or `TypeError` naming the field and keep nothing."""
         if values.keys() != self.fields.keys():
             missing = [name for name in self.fields if name not in values]
@@ -105,8 +103,7 @@ class Table:
             old = {name: field for name, field in self.fields.items() if fields.get(name) != field}
             new = {name: field for name, field in fields.items() if self.fields.get(name) != field}
             raise ValueError(
-                f"{self.name!r} is in this trace already with other fields: {old or '(none)'}, "
-                f"now {new or '(none)'}"
+                f"{self.name!r} is in this trace already with other fields: {old or '(none)'}, now {new or '(none)'}"
             )
 
 
@@ -147,16 +144,12 @@ def _encoder(where: str, field: Field) -> Callable[[Any], Any]:
 
 def _encode(where: str, field: Field, value: Any) -> Array:
     """`value` as a new array of the field's dtype and shape."""
-    if hasattr(
-        value, "detach"
-    ):  # a tensor, known without importing torch; double() because numpy has no bfloat16
+    if hasattr(value, "detach"):  # a tensor, known without importing torch; double() because numpy has no bfloat16
         value = value.detach().cpu()
         value = (value.double() if value.is_floating_point() else value).numpy()
     array = _strings(where, field, value) if field.is_string else _numbers(where, field, value)
     expected = field.shape
-    if array.ndim != len(expected) or any(
-        n is not None and n != m for n, m in zip(expected, array.shape, strict=True)
-    ):
+    if array.ndim != len(expected) or any(n is not None and n != m for n, m in zip(expected, array.shape, strict=True)):
         shape = str(expected).replace("None", "any length")
         raise ValueError(f"{where} has shape {shape}, not {array.shape}")
     return array
@@ -186,9 +179,7 @@ def _strings(where: str, field: Field, value: Any) -> Array:
     for index, text in np.ndenumerate(texts):
         data = text.encode()
         if len(data) > limit or "\0" in text:
-            raise ValueError(
-                f"{where} holds strings of up to {limit} bytes without NUL; {text!r:.60} does not fit"
-            )
+            raise ValueError(f"{where} holds strings of up to {limit} bytes without NUL; {text!r:.60} does not fit")
         encoded[index] = data
     return encoded
 
@@ -197,6 +188,4 @@ def truncated(text: str, field: Field) -> str:
     """`text` cut to what a string field holds, at the end of a character."""
     limit = np.dtype(field.dtype).itemsize
     data = text.replace("\0", " ").encode()
-    return (
-        text.replace("\0", " ") if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "..."
-    )
+    return text.replace("\0", " ") if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "..."

@@ -25,6 +25,7 @@ class Open(NamedTuple):
 
     file: h5py.File
     descriptor: int
+    identity: os.stat_result
     datasets: dict[str, dict[str, h5py.Dataset]]
 
 
@@ -38,13 +39,13 @@ def build(
     `replace`: a file of that name may be replaced. Raises `TraceError`, and leaves everything as it was.
     """
     partial = path.with_name(f".{path.name}.partial")
-    file = descriptor = None
-    datasets: dict[str, dict[str, h5py.Dataset]] = {}
+    opened: Open | None = None
     try:
         partial.unlink(missing_ok=True)
         check_room(path.parent, ROOM + (old.id.get_filesize() if old is not None else 0))
         file = h5py.File(partial, "w", libver=LIBVER, locking=False)
         descriptor = int(file.id.get_vfd_handle())
+        opened = Open(file, descriptor, os.fstat(descriptor), {})
         write_header(file, header)
         file.create_group("probes")
         for name, table in tables.items():
@@ -53,15 +54,15 @@ def build(
             if old is not None and place in old:
                 copy_rows(old[place], group, table.fields, until)
             table.count(group)
-            datasets[name] = dict(group.items())
+            opened.datasets[name] = dict(group.items())
         file.flush()
         file.swmr_mode = True
         os.fsync(descriptor)
         _publish(partial, path, replace)
-        return Open(file, descriptor, datasets)
+        return opened
     except BaseException as error:
-        if file is not None and descriptor is not None:
-            abandon(Open(file, descriptor, datasets))
+        if opened is not None:
+            abandon(opened)
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         if isinstance(error, TraceError) or not isinstance(error, OSError | RuntimeError):
@@ -93,14 +94,21 @@ def exists(path: Path) -> TraceError:
 
 def abandon(opened: Open) -> None:
     """Close a file without touching the disk again."""
-    with contextlib.suppress(OSError):
-        disconnect(opened.descriptor)
+    detach(opened)
     with contextlib.suppress(Exception):
         opened.file.close()
 
 
 def _parent_of(name: str) -> str:
     return "/" if name == EVENTS else "/probes"
+
+
+def detach(opened: Open) -> None:
+    """Let nothing that HDF5 still does with an open file reach the disk."""
+    with contextlib.suppress(OSError):
+        # once it is closed, the number of its descriptor may belong to another file
+        if os.path.samestat(os.fstat(opened.descriptor), opened.identity):
+            disconnect(opened.descriptor)
 
 
 def place_of(name: str) -> str:
@@ -115,6 +123,4 @@ def reason_of(error: BaseException) -> str:
         return os.strerror(number)
     text = one_line(error)
     # HDF5 buries the system's reason in the middle of a long line
-    return (
-        text.split("error message = '", 1)[1].split("'", 1)[0] if "error message = '" in text else text[:200]
-    )
+    return text.split("error message = '", 1)[1].split("'", 1)[0] if "error message = '" in text else text[:200]

@@ -64,9 +64,7 @@ class Field:
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "dtype", _dtype_name(self.dtype))
         if self.row_bytes >= 1 << 30:
-            raise ValueError(
-                f"a field of shape {shape} needs {self.row_bytes >> 20} MiB a row; the limit is 1024"
-            )
+            raise ValueError(f"a field of shape {shape} needs {self.row_bytes >> 20} MiB a row; the limit is 1024")
 
     @property
     def ragged(self) -> bool:
@@ -99,9 +97,7 @@ def _dtype_name(dtype: Any) -> str:
     except TypeError:
         raise ValueError(f"a field's dtype is a numpy name, 'str' or 'S<n>', not {dtype!r}") from None
     if found.kind not in "biufS" or found.itemsize == 0:
-        raise ValueError(
-            f"a field holds booleans, integers, floats or fixed-length strings ('S<n>'), not {dtype!r}"
-        )
+        raise ValueError(f"a field holds booleans, integers, floats or fixed-length strings ('S<n>'), not {dtype!r}")
     return f"S{found.itemsize}" if found.kind == "S" else found.name
 
 

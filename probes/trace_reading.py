@@ -179,9 +179,7 @@ def copy_rows(source: h5py.Group, target: h5py.Group, fields: Mapping[str, Field
             _copy_block(source, target, name, field, part, keep)
 
 
-def _copy_block(
-    source: h5py.Group, target: h5py.Group, name: str, field: Field, part: slice, keep: Array
-) -> None:
+def _copy_block(source: h5py.Group, target: h5py.Group, name: str, field: Field, part: slice, keep: Array) -> None:
     if not field.ragged:
         write_at(target[name], target[name].shape[0], source[name][part][keep])
         return

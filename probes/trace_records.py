@@ -20,9 +20,7 @@ class Records:
     `(T,)` of arrays. Each access reads the file as it is then; `read` gives all columns with the same T.
     """
 
-    def __init__(
-        self, name: str, place: str, reading: Callable[[], AbstractContextManager[h5py.File]]
-    ) -> None:
+    def __init__(self, name: str, place: str, reading: Callable[[], AbstractContextManager[h5py.File]]) -> None:
         self.name = name
         self._place = place
         self._reading = reading

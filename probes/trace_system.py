@@ -43,23 +43,27 @@ class WriterLock:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                _lock(descriptor)
+                if not _locked(descriptor):
+                    owner = os.pread(descriptor, 20, 0).decode(errors="replace")
+                    who = "this process" if owner == str(os.getpid()) else f"process {owner}"
+                    raise TraceError(f"{trace} is being written by {who}; a trace has one writer at a time")
                 # the last writer may have removed the file between our open and our lock
                 if self.path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                    self._sign(descriptor)
                     return descriptor
-            except BlockingIOError:
-                owner = os.pread(descriptor, 20, 0).decode(errors="replace")
-                os.close(descriptor)
-                who = "this process" if owner == str(os.getpid()) else f"process {owner}"
-                raise TraceError(
-                    f"{trace} is being written by {who}; a trace has one writer at a time"
-                ) from None
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+    def _sign(self, descriptor: int) -> None:
+        """Say who holds the lock."""
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        except OSError:  # a full disk
+            self.path.unlink()
+            raise
 
     def release(self) -> None:
         """Let others write. Called again, it does nothing."""
@@ -76,13 +80,16 @@ class WriterLock:
             self._descriptor = -1
 
 
-def _lock(descriptor: int) -> None:
+def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
         # a file system without locks: one writer at a time is then the user's promise
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
+    return True
 
 
 def make_room(descriptor: int, size: int) -> None:

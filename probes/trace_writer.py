@@ -20,9 +20,9 @@ from typing import Any
 import h5py
 
 from probes.trace_buffer import Table
-from probes.trace_building import EVENTS, ROOM, abandon, build, reason_of
+from probes.trace_building import EVENTS, ROOM, abandon, build, detach, reason_of
 from probes.trace_file import EVENT_FIELDS, Array, Header, TraceError, write_at
-from probes.trace_system import WriterLock, disconnect, make_room, trim
+from probes.trace_system import WriterLock, make_room, trim
 
 FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 16 << 20
@@ -54,6 +54,7 @@ class Writer:
         self._began = time.monotonic() - start
         self._last_flush = time.monotonic()
         self._timer: threading.Timer | None = None
+        self._flushing = self._orphaned = False
         self._undeclared: set[str] = set()  # tables that the file does not have yet
         self._open = build(path, header, self.tables, old=source, until=until, replace=replace)
         WRITERS[path] = self
@@ -71,14 +72,12 @@ class Writer:
 
     def declare(self, table: Table) -> None:
         """Add a table. It is in the file after the next flush."""
+        self._check_usable()
         with self.mutex:
-            self._check_usable()
             self.tables[table.name] = table
             self._undeclared.add(table.name)
 
-    def append(
-        self, name: str, step: int, epoch: float | None, cost: float, values: Mapping[str, Any]
-    ) -> None:
+    def append(self, name: str, step: int, epoch: float | None, cost: float, values: Mapping[str, Any]) -> None:
         """Keep one row, and flush when a second has gone by since the last flush."""
         self._check_usable()
         with self.mutex:
@@ -100,6 +99,8 @@ class Writer:
             if not self.closed and self.broken is None:
                 with contextlib.suppress(TraceError):  # whoever records or closes next is told
                     self.flush()
+                if self._orphaned:
+                    self.close_quietly()
 
     def flush(self) -> None:
         """Hand all waiting rows to the system: they survive the death of the process.
@@ -109,26 +110,33 @@ class Writer:
         self._check_usable()
         with self.mutex:
             self._last_flush = time.monotonic()
-            self._checkplace_of()
-            if self._undeclared:
-                self._rebuild()
-            waiting = {name: table for name, table in self.tables.items() if table.waiting}
-            if not waiting:
-                return
-            batches = {name: table.batch() for name, table in waiting.items()}
-            chunks = sum(len(batch) for batch in batches.values()) << 14
-            self._make_room(sum(table.nbytes for table in waiting.values()) + chunks)
+            self._flushing = True
             try:
-                self._write(batches)
-            except (OSError, RuntimeError, ValueError) as error:
-                self.broken = (
-                    f"cannot write {self.path}: {reason_of(error)}; it is whole up to the last flush: "
-                    "mend the disk, then Trace.resume"
-                )
-                abandon(self._open)
-                raise TraceError(self.broken) from None
-            for name, table in waiting.items():
-                table.written(batches[name])
+                self._flush()
+            finally:
+                self._flushing = False
+
+    def _flush(self) -> None:
+        self._check_place()
+        if self._undeclared:
+            self._rebuild()
+        waiting = {name: table for name, table in self.tables.items() if table.waiting}
+        if not waiting:
+            return
+        batches = {name: table.batch() for name, table in waiting.items()}
+        chunks = sum(len(batch) for batch in batches.values()) << 14
+        self._make_room(sum(table.nbytes for table in waiting.values()) + chunks)
+        try:
+            self._write(batches)
+        except (OSError, RuntimeError, ValueError) as error:
+            self.broken = (
+                f"cannot write {self.path}: {reason_of(error)}; it is whole up to the last flush: "
+                "mend the disk, then Trace.resume"
+            )
+            abandon(self._open)
+            raise TraceError(self.broken) from None
+        for name, table in waiting.items():
+            table.written(batches[name])
 
     def _write(self, batches: Mapping[str, Mapping[str, tuple[int, Array]]]) -> None:
         for name, batch in batches.items():
@@ -149,10 +157,10 @@ class Writer:
                 f"cannot write {self.path}: {reason_of(error)}; {rows} records wait in memory for room"
             ) from None
 
-    def _checkplace_of(self) -> None:
+    def _check_place(self) -> None:
         """The file under our name must be ours: put it back when it was removed, refuse another's."""
         try:
-            ours = os.path.samestat(os.stat(self.path), os.fstat(self._open.descriptor))
+            ours = os.path.samestat(os.stat(self.path), self._open.identity)
         except FileNotFoundError:
             self._rebuild()
             warnings.warn(f"{self.path} was removed while it was written; it is written again", stacklevel=4)
@@ -205,26 +213,35 @@ class Writer:
                     self._lock.release()
 
     def _finish(self) -> None:
-        mine = os.fstat(self._open.descriptor)
         try:
             self._open.file.close()
         except (OSError, RuntimeError) as error:
             abandon(self._open)
             raise TraceError(f"cannot close {self.path}: {reason_of(error)}") from None
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(self.path), mine):
+            if os.path.samestat(os.stat(self.path), self._open.identity):
                 trim(self.path)
 
     def close_quietly(self) -> None:
         """At exit, or when the trace is garbage: nobody is there to be told."""
-        with contextlib.suppress(TraceError):
-            self.close()
+        # The garbage collector may call this in the middle of a flush, or in a thread that holds h5py's lock
+        # while another one flushes: then the flush goes first, and closes.
+        if self._pid != os.getpid() or not self.mutex.acquire(blocking=False):
+            self._orphaned = True
+            return
+        try:
+            self._orphaned = True
+            if not self._flushing:
+                with contextlib.suppress(TraceError):
+                    self.close()
+        finally:
+            self.mutex.release()
 
     def after_fork(self) -> None:
         """In the child: its exit must not touch the parent's file, nor hold the parent's lock longer."""
         if not self.closed:
             self._lock.forget()
-            disconnect(self._open.descriptor)
+            detach(self._open)
 
 
 def _after_fork() -> None:

@@ -78,7 +78,7 @@ def test_results_do_not_depend_on_history(trace, tmp_path):
     values = {*trace["a"]["value"], *trace["b"]["value"]}
     assert len(values) == 12
     # the file keeps the seed, so the derivation is part of the format
-    assert measurement_seed(0, "spectrum", 0) == 4573085446126204811
+    assert measurement_seed(0, "spectrum", 0) == 7891268719467438633
 
 
 def test_the_global_random_state_is_left_alone(trace):
@@ -91,11 +91,12 @@ def test_the_global_random_state_is_left_alone(trace):
 def test_a_failing_probe_is_recorded_and_the_others_go_on(trace):
     bad, good = Draw("bad", fails=(1, 2)), Draw("good")
     monitor = Monitor(Objective(), [bad, good], trace)
-    with pytest.warns(ProbeWarning) as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         for step in range(4):
             outcomes = monitor(step, epoch=0.5)
             assert (outcomes["bad"].error is not None) == (step in (1, 2))
-    assert len(caught) == 1  # the same failure again is a row, not a warning
+    assert [w.category for w in caught] == [ProbeWarning]  # the same failure again is a row, not a warning
     assert "probe 'bad' failed at step 1: RuntimeError: no derivative for this kernel" in str(caught[0].message)
     assert trace["bad"]["step"].tolist() == [0, 3]
     assert trace["good"]["step"].tolist() == [0, 1, 2, 3]
@@ -133,10 +134,11 @@ def test_a_trace_that_cannot_be_written_warns_once(tmp_path):
     trace = Trace.create(tmp_path / "run.h5")
     monitor = Monitor(Objective(), [Draw("a"), Draw("b")], trace)
     trace.close()
-    with pytest.warns(ProbeWarning, match="is closed") as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         for step in range(3):
             outcomes = monitor(step)
-    assert len(caught) == 1
+    assert ["is closed" in str(w.message) for w in caught] == [True]
     assert outcomes["a"].values is not None  # measured, not written
     strict = Monitor(Objective(), [], trace, on_error="raise")
     assert strict(0) == {}

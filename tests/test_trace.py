@@ -115,9 +115,7 @@ def test_tensors_and_numpy_numbers_are_taken(path):
     with Trace.create(path) as trace:
         trace.declare("x", {"v": Field((2,)), "s": Field(), "n": Field((), "int64"), "h": Field()})
         half = torch.tensor(0.5, dtype=torch.bfloat16)
-        trace.record(
-            "x", np.int32(3), v=torch.ones(2, requires_grad=True), s=np.float32(2), n=torch.tensor(4), h=half
-        )
+        trace.record("x", np.int32(3), v=torch.ones(2, requires_grad=True), s=np.float32(2), n=torch.tensor(4), h=half)
         assert trace["x"].row()["v"].tolist() == [1, 1]
         assert trace["x"].row()["n"] == 4
         assert trace["x"].row()["h"] == 0.5

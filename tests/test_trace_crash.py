@@ -140,14 +140,15 @@ def test_full_disk_is_an_error_and_the_process_lives_on(tmp_path, unforeseen):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_creating_on_a_full_disk_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_creating_on_a_full_disk_leaves_nothing(tmp_path, limit):
     code = """
 import resource, sys
 from probes import Trace
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
 Trace.create(sys.argv[1])
 """
-    process = start(tmp_path / "run.h5", 0, code, stderr=subprocess.PIPE)
+    process = start(tmp_path / "run.h5", limit, code, stderr=subprocess.PIPE)
     assert "TraceError: cannot write" in process.communicate()[1]
     assert process.returncode == 1
     assert list(tmp_path.iterdir()) == []

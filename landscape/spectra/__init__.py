@@ -1,3 +1,26 @@
 """Spectra: any `LinearOperator` in, a frozen result out that knows its cost and its error."""
 
+from landscape.spectra.condition import DENSE_LIMIT, condition_number
+from landscape.spectra.density import density
+from landscape.spectra.diagonal import diagonal
 from landscape.spectra.eigsh import eigsh
+from landscape.spectra.krylov import lanczos
+from landscape.spectra.results import ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
+from landscape.spectra.trace import trace
+from landscape.spectra.vectors import Callback
+
+__all__ = [
+    "DENSE_LIMIT",
+    "Callback",
+    "ConditionNumber",
+    "Density",
+    "Eigenpairs",
+    "Estimate",
+    "Tridiagonal",
+    "condition_number",
+    "density",
+    "diagonal",
+    "eigsh",
+    "lanczos",
+    "trace",
+]

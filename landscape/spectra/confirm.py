@@ -47,24 +47,17 @@ class Chain:
     Args:
         space: the process whose basis it shares; its last vector is what the random start added.
         start: (m,), coordinates of the random start.
-        S: (m, r), coordinates of U; theta and E: (r,) and (p, r), its Ritz values and coupling.
+        S: (m, r), coordinates of U, the wanted ones first.
+        reach, coupling: the largest |Ritz value| of U and ||E||.
         signs: +1 to exclude large eigenvalues, -1 small ones, both for both.
         floor: relative error of a product.
     """
 
     def __init__(
-        self,
-        space: Krylov,
-        start: Tensor,
-        S: Tensor,
-        theta: Tensor,
-        E: Tensor,
-        signs: list[float],
-        floor: float,
+        self, space: Krylov, start: Tensor, S: Tensor, reach: float, coupling: float, signs: list[float], floor: float
     ) -> None:
         self.space, self.signs, self.floor = space, signs, floor
-        self.theta, self.E = theta, E
-        self.S = S
+        self.S, self.reach, self.coupling = S, reach, coupling
         z = start - S @ (S.T @ start)
         self.Z = (z / z.norm()).reshape(-1, 1)
         self.alpha: list[float] = []
@@ -142,19 +135,38 @@ class Chain:
         values = torch.linalg.eigvalsh(T)
         return max(float((sign * values).max()) for sign in self.signs)
 
-    def upper_bounds(self, level: float, S: Tensor, theta: Tensor, E: Tensor, k: int) -> Tensor:
-        """Upper bounds of the k largest of sign * lambda, over all signs, descending, given M <= level.
+    def upper_bounds(self, level: float, wanted: Tensor | None = None) -> Tensor:
+        """Upper bounds of the largest of sign * lambda, over all signs, descending, given M <= level.
 
-        S, theta, E: Ritz vectors, as refined since the chain began. They have turned by an angle of sine s, which
-        adds at most s^2 (max |theta| - level) + 2 s ||E|| to what their complement can hold.
+        wanted: (m, k), the wanted Ritz vectors as refined since the chain began, to take in place of the first ones
+        of U. U turns by an angle of sine s by that, which adds at most s^2 (max |theta| - level) + 2 s ||E|| to the
+        level.
         """
         self._pad()
-        s = float(torch.linalg.matrix_norm(self.S - S @ (S.T @ self.S), 2))
-        coupling = float(torch.linalg.matrix_norm(self.E, 2)) if self.E.numel() else 0.0
-        level += s * s * max(0.0, float(self.theta.abs().max()) - level) + 2.0 * s * coupling
+        G = self.S
+        if wanted is not None:
+            G = self._span(wanted)
+            s = float(torch.linalg.matrix_norm(self.S - G @ (G.T @ self.S), 2))
+            level += s * s * max(0.0, self.reach - level) + 2.0 * s * self.coupling
+        space = self.space
+        H = 0.5 * (space.H + space.H.T)
+        image = H @ G
+        T = G.T @ image
+        squares, V = torch.linalg.eigh(space.gram)
+        outside = (squares.clamp(min=0.0).sqrt()[:, None] * V.T) @ (space.B @ G)
+        E = torch.linalg.qr(torch.cat([image - G @ T, outside])).R
         corner = level * torch.eye(E.shape[0], dtype=torch.float64)
-        found = []
+        found = [torch.full((G.shape[1],), level, dtype=torch.float64)]
         for sign in self.signs:
-            rows = torch.cat([torch.diag(sign * theta), E.T], dim=1)
+            rows = torch.cat([sign * T, E.T], dim=1)
             found.append(torch.linalg.eigvalsh(torch.cat([rows, torch.cat([E, corner], dim=1)])))
-        return torch.cat([*found, torch.full((k,), level, dtype=torch.float64)]).sort(descending=True).values[:k]
+        return torch.cat(found).sort(descending=True).values
+
+    def _span(self, wanted: Tensor) -> Tensor:
+        """An orthonormal basis of the refined wanted vectors and the others of the start."""
+        k = wanted.shape[1]
+        others = self.S[:, k:]
+        for _ in range(2):
+            others = others - wanted @ (wanted.T @ others)
+        U, sizes, _ = torch.linalg.svd(others, full_matrices=False)
+        return torch.cat([wanted, U[:, sizes > 0.5]], dim=1)

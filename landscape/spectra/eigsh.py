@@ -8,12 +8,14 @@ and the main run goes on. Full bases restart thickly (Wu and Simon 2000).
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from landscape.operators import LinearOperator
 from landscape.spectra.results import Eigenpairs
-from landscape.spectra.search import Search, Task
+from landscape.spectra.search import Search, Task, Which
 from landscape.spectra.vectors import Callback, as_block, seeded
 
 DEFAULT_BLOCK = 1
@@ -74,7 +76,7 @@ def eigsh(
     try:
         width = block or DEFAULT_BLOCK
         start = A.random(min(width, n, limit), "normal", rng) if v0 is None else as_block(A, v0)
-        task = Task(k, which, tol, limit, width if v0 is None or block else 1, callback)
+        task = Task(k, cast(Which, which), tol, limit, width if v0 is None or block else 1, callback)
         return Search(A, task, start, rng).run(start, seed)
     finally:
         A.release()

@@ -89,7 +89,7 @@ class Tridiagonal:
 
 @dataclass(frozen=True)
 class Density:
-    """The spectral density as Gaussian quadratures, one per probe: phi(x) ~ mean over probes of sum_j w_j delta(x - t_j).
+    """The spectral density as Gaussian quadratures, one per probe: the mean over probes of sum_j w_j delta(x - t_j).
 
     Masses and moments are fractions of the n eigenvalues and means over them: `mass(-inf, inf)` is 1 and
     `moment(1)` is trace / n. Nothing is smoothed until `curve` is called, so it can be drawn with any width.
@@ -102,7 +102,7 @@ class Density:
         seed: of the generator.
         noise: relative error of one product of the operator.
         complete: False when the callback stopped it or the basis did not fit (then ghosts may split weights).
-    """  # fmt: skip
+    """
 
     nodes: Tensor = field(repr=False)
     weights: Tensor = field(repr=False)

@@ -25,7 +25,7 @@ ROUNDING = 16.0
 # Steps of a chain that had to restart before small residuals alone are believed.
 _CHAIN_STEPS = 20
 
-# Ritz vectors with residuals below this share of their distance to the threshold are left out of the chain.
+# Ritz pairs beside the wanted ones are left out of the chain while they add at most this share of tol to its bound.
 _COUPLING = 0.1
 
 # When the bounds need smaller residuals, they go on by this factor.
@@ -181,15 +181,16 @@ class Search:
                 return False
             chain.measure()
             level = chain.level(threshold, self.A.shape[0], RISK)
-            while level is not None and not space.exhausted:
+            if level is not None:
                 if self._bounded(chain, level):
                     return True
-                if self._bounded(chain, chain.top()):
-                    break  # a lower level will do: more of the chain
-                self.target *= _TIGHTER  # the wanted pairs couple too strongly to what is left
-                self._converge()
-                if self._moved(before) or self.restarts > restarts:
-                    return False
+                if not self._bounded(chain, chain.top()):
+                    # no level will do: the wanted pairs couple too strongly to what is left
+                    self.target *= _TIGHTER
+                    self._converge()
+                    return space.exhausted or (
+                        not self._moved(before) and self.restarts == restarts and self._bounded(chain, level)
+                    )
             direction = chain.direction()
             if direction is not None:
                 self._room(1)
@@ -202,35 +203,29 @@ class Search:
 
     def _start_chain(self, threshold: float) -> Chain:
         """A random vector beside the Ritz vectors that have converged far enough not to couple to it."""
-        space = self.space
-        self.settled = self._settled(threshold)
-        S, theta, E = self._known()
+        space, ritz, k = self.space, self.ritz, self.task.k
+        distance = torch.stack([threshold - sign * ritz.values for sign in self.signs]).amin(dim=0)
+        shift = ritz.pending**2 / distance.clamp(min=1e-300)  # what coupling to a pair adds to the bound, at most
+        shift, order = shift[self.order[k:]].sort()
+        others = self.order[k:][order[shift.cumsum(0) <= _COUPLING * self.tol * self.largest]]
+        settled = torch.cat([self.wanted, others])
+        S, reach = ritz.coefficients[:, settled], float(ritz.values[settled].abs().max())
+        coupling = float(ritz.pending[settled].norm())
         g = self.A.random(1, "normal", self.rng)
         X = space.inject(g)
         S = torch.cat([S, torch.zeros(X.shape[-1], S.shape[1], dtype=torch.float64)])
         start = self.A.inner(space.basis, g)[:, 0]
         self._expand(X)
-        return Chain(space, start, S, theta, E, self.signs, self.floor)
-
-    def _settled(self, threshold: float) -> int:
-        """How many of the best Ritz pairs are so, beside those wanted."""
-        ritz, k = self.ritz, self.task.k
-        distance = torch.stack([threshold - sign * ritz.values for sign in self.signs]).amin(dim=0)
-        loose = (ritz.pending > _COUPLING * distance)[self.order[k:]].nonzero()[:, 0]
-        return k + (int(loose[0]) if len(loose) else len(self.order) - k)
-
-    def _known(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Coordinates, values and coupling of the settled Ritz pairs."""
-        index = self.order[: self.settled]
-        S = self.ritz.coefficients[:, index]
-        squares, U = torch.linalg.eigh(self.space.gram)
-        E = (squares.clamp(min=0.0).sqrt()[:, None] * U.T) @ (self.space.B @ S)
-        return S, self.ritz.values[index], E
+        return Chain(space, start, S, reach, coupling, self.signs, self.floor)
 
     def _bounded(self, chain: Chain, level: float) -> bool:
         """No wanted value can be larger than what was found by more than tol."""
-        bounds = chain.upper_bounds(level, *self._known(), self.task.k)
-        return bool((bounds <= self._key(self.ritz.values[self.wanted]) + self.tol * self.largest).all())
+        allowed = self._key(self.ritz.values[self.wanted]) + self.tol * self.largest
+        k = self.task.k
+        if bool((chain.upper_bounds(level)[:k] <= allowed).all()):
+            return True
+        refined = self.ritz.coefficients[:, self.wanted]
+        return bool((chain.upper_bounds(level, refined)[:k] <= allowed).all())
 
     def _moved(self, before: Tensor) -> bool:
         """The wanted values are no longer those found before."""

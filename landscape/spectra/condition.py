@@ -1,0 +1,143 @@
+"""The condition number of a symmetric operator: the largest over the smallest |eigenvalue| above a threshold."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from landscape.operators import LinearOperator
+from landscape.spectra.eigsh import eigsh
+from landscape.spectra.krylov import Krylov
+from landscape.spectra.results import ConditionNumber
+from landscape.spectra.vectors import column_bytes, rounding
+
+DENSE_LIMIT = 2048
+LANCZOS_STEPS = 200
+
+RELATIVE_THRESHOLDS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
+
+
+def condition_number(A: LinearOperator, *, threshold: float | None = None, rank: int | None = None) -> ConditionNumber:
+    """kappa = max / min of |eigenvalue| over the eigenvalues with |eigenvalue| > threshold.
+
+    Up to n = 2048 (`DENSE_LIMIT`) the matrix is formed (n products) and its eigenvalues are computed in float64.
+    Beyond, for operators whose `positive_semidefinite` is True, at most 200 Lanczos steps give a lower bound: the
+    largest Ritz value over the smallest upper end theta + residual of a Ritz value that lies above the
+    threshold with its error; converged is then False.
+
+    Args:
+        A: the operator.
+        threshold: absolute, >= 0; default n * eps * largest with eps the larger of the dtype's and `A.noise`.
+        rank: instead of a threshold: kappa = largest / rank-th largest |eigenvalue|. Beyond n = 2048 it comes from
+            `eigsh`, for any operator.
+
+    Returns:
+        `ConditionNumber`. Without an eigenvalue above the threshold (the zero matrix) kappa is inf, rank 0 and
+        smallest 0.0.
+
+    Raises:
+        ValueError: both threshold and rank, a negative or not finite threshold, rank outside 1..n; an operator
+            beyond 2048 that may be indefinite (Lanczos says nothing about eigenvalues around 0 inside a spectrum).
+        MemoryError: the dense matrix or the Lanczos basis does not fit `A.memory`.
+        FloatingPointError: a product is not finite.
+    """
+    n = A.shape[0]
+    if threshold is not None and rank is not None:
+        raise ValueError("give a threshold or a rank, not both")
+    if threshold is not None and not (threshold >= 0 and math.isfinite(threshold)):
+        raise ValueError(f"the threshold must be finite and not negative, got {threshold}")
+    if rank is not None and not 1 <= rank <= n:
+        raise ValueError(f"rank must be between 1 and n = {n}, not {rank}")
+    try:
+        if n <= DENSE_LIMIT:
+            return _dense(A, threshold, rank)
+        if rank is not None:
+            return _by_rank(A, rank)
+        if not A.positive_semidefinite:
+            raise ValueError(
+                f"{type(A).__name__} has n = {n} > {DENSE_LIMIT} and is not known to be positive semi-definite: its "
+                "smallest |eigenvalue| lies inside the spectrum, where Lanczos gives no bound. Pass rank=, restrict "
+                "it to fewer parameters, use the Gauss-Newton operator, or set A.positive_semidefinite = True if "
+                "you know that it is"
+            )
+        return _lower_bound(A, threshold)
+    finally:
+        A.release()
+
+
+def _dense(A: LinearOperator, threshold: float | None, rank: int | None) -> ConditionNumber:
+    n = A.shape[0]
+    dense = A.to_dense().double().cpu()
+    if not bool(torch.isfinite(dense).all()):
+        raise FloatingPointError(f"{type(A).__name__} has entries that are not finite")
+    eigenvalues = torch.linalg.eigvalsh(0.5 * (dense + dense.T))
+    sizes = eigenvalues.abs().sort(descending=True).values
+    largest = float(sizes[0])
+    if rank is not None:
+        smallest = float(sizes[rank - 1])
+        cut = float(sizes[rank]) if rank < n else 0.0
+        kappa = largest / smallest if smallest > 0 else math.inf
+        return ConditionNumber(kappa, largest, smallest, rank, cut, True, n, _table(sizes), eigenvalues)
+    cut = n * rounding(A) * largest if threshold is None else threshold
+    count, kappa = _above(sizes, cut)
+    smallest = float(sizes[count - 1]) if count else 0.0
+    return ConditionNumber(kappa, largest, smallest, count, cut, True, n, _table(sizes), eigenvalues)
+
+
+def _above(sizes: Tensor, cut: float) -> tuple[int, float]:
+    """How many sizes (descending) lie above the cut, and the condition number of those."""
+    count = int((sizes > cut).sum())
+    return count, float(sizes[0] / sizes[count - 1]) if count else math.inf
+
+
+def _table(sizes: Tensor) -> tuple[tuple[float, int, float], ...]:
+    return tuple((relative, *_above(sizes, relative * float(sizes[0]))) for relative in RELATIVE_THRESHOLDS)
+
+
+def _by_rank(A: LinearOperator, rank: int) -> ConditionNumber:
+    pairs = eigsh(A, rank, which="LM", tol=max(1e-6, 64.0 * rounding(A)))
+    sizes = pairs.values.abs()
+    if len(sizes) < rank:
+        raise ValueError(f"the first {rank} eigenvalues were not found within {pairs.matvecs} products")
+    smallest, residual = float(sizes[-1]), float(pairs.residuals[-1])
+    converged = pairs.converged and residual <= 1e-2 * smallest
+    bound = smallest if converged else smallest + residual  # kappa stays a lower bound
+    kappa = float(sizes[0]) / bound if bound > 0 else math.inf
+    return ConditionNumber(kappa, float(sizes[0]), bound, rank, 0.0, converged, pairs.matvecs)
+
+
+def _lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
+    n = A.shape[0]
+    v = A.random(1, "normal", torch.Generator().manual_seed(0))  # a fixed start: a bound has no error bar to sample
+    steps = min(LANCZOS_STEPS, n, A.memory // column_bytes(v) * 2 // 3 - 4)
+    if steps < 2:
+        raise MemoryError(f"the Lanczos basis of condition_number does not fit the budget of {A.memory:,} bytes")
+    space = Krylov(A, steps)
+    X = space.inject(v)
+    for _ in range(steps):
+        if X.shape[-1] == 0:
+            break
+        space.absorb(A @ X)
+        if space.size < steps:
+            X = space.propose()
+    return _bound(A, space, threshold)
+
+
+def _bound(A: LinearOperator, space: Krylov, threshold: float | None) -> ConditionNumber:
+    ritz, n = space.ritz(), A.shape[0]
+    error = ritz.residuals + 16.0 * rounding(A) * space.scale
+    largest = max(0.0, float(ritz.values[-1]))
+    cut = n * rounding(A) * largest if threshold is None else threshold
+
+    def row(level: float) -> tuple[int, float, float]:
+        certain = ritz.values - error > level  # an eigenvalue lies within the error: above the level
+        if largest == 0.0 or not bool(certain.any()):
+            return 0, math.inf, 0.0
+        smallest = min(largest, float((ritz.values + error)[certain].min()))
+        return int(certain.sum()), largest / smallest, smallest
+
+    rank, kappa, smallest = row(cut)
+    table = tuple((r, *row(r * largest)[:2]) for r in RELATIVE_THRESHOLDS)
+    return ConditionNumber(kappa, largest, smallest, rank, cut, False, space.size, table)

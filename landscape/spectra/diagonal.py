@@ -1,0 +1,70 @@
+"""The diagonal of an operator: the mean of z * (A z) over Rademacher z (Bekas, Kokiopoulou, Saad 2007)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from landscape.operators import LinearOperator
+from landscape.spectra.results import Estimate
+from landscape.spectra.vectors import Callback, not_finite, rounding, seeded, student
+
+DEFAULT_MATVECS = 64
+
+
+def diagonal(
+    A: LinearOperator,
+    *,
+    matvecs: int = DEFAULT_MATVECS,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Estimate[Tensor]:
+    """diag(A), `(n,)` in A's dtype on its device, with an elementwise standard error of the same shape.
+
+    Exact from n unit vectors when `matvecs` >= n (the error is then rounding and `A.noise` alone). The error of
+    entry i is sqrt(sum_{j != i} A_ij^2 / m); it holds Student's factor and is inf for one product. The callback is
+    called as (products made, products planned, sum of the diagonal so far); True stops, converged is then False.
+
+    Raises `ValueError` for matvecs < 1, `FloatingPointError` when a product is not finite.
+    """
+    if matvecs < 1:
+        raise ValueError(f"matvecs must be at least 1, not {matvecs}")
+    rng, seed = seeded(generator)
+    n = A.shape[0]
+    try:
+        exact = matvecs >= n
+        planned, done = min(matvecs, n), 0
+        mean = torch.zeros_like(A.unit([0])[..., 0], dtype=torch.float64)
+        spread = torch.zeros_like(mean)
+        while done < planned:
+            b = min(planned - done, A.products_per_call(planned))
+            Z = A.unit(range(done, done + b)) if exact else A.random(b, "rademacher", rng)
+            products = (Z * (A @ Z)).double()
+            if exact:
+                mean = mean + products.sum(dim=-1)
+            else:  # Welford: no cancellation between large sums
+                for i in range(b):
+                    step = products[..., i] - mean
+                    mean = mean + step / (done + i + 1)
+                    spread = spread + step * (products[..., i] - mean)
+            done += b
+            total = _sum(A, mean)
+            if total != total or abs(total) == float("inf"):
+                raise not_finite(A)
+            if callback is not None and callback(done, planned, total):
+                break
+        error = rounding(A) * mean.abs()
+        if not exact:
+            # one sample: inf, whatever its spread of 0
+            error = error + (spread.sqrt() / (done * (done - 1)) ** 0.5 * student(done) if done > 1 else float("inf"))
+        elif done < planned:
+            error = torch.full_like(mean, float("inf"))  # the entries that were not reached are unknown
+        return Estimate(mean.to(A.dtype), error.to(A.dtype), done, done == planned, seed)
+    finally:
+        A.release()
+
+
+def _sum(A: LinearOperator, v: Tensor) -> float:
+    """Sum of the entries over all ranks."""
+    ones = torch.ones_like(v).unsqueeze(-1).to(A.dtype)
+    return float(A.inner(ones, v.unsqueeze(-1).to(A.dtype)))

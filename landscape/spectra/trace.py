@@ -1,0 +1,150 @@
+"""The trace of an operator with an honest standard error, by one of three estimators or exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from landscape.operators import LinearOperator
+from landscape.spectra.hutchinson import Hutchinson
+from landscape.spectra.hutchpp import HutchPlusPlus
+from landscape.spectra.results import Estimate
+from landscape.spectra.vectors import Callback, column_bytes, not_finite, rounding, seeded
+from landscape.spectra.xtrace import XTrace
+
+DEFAULT_MATVECS = 120
+MAX_MATVECS = 1000  # with rtol
+_FIRST = 24  # products of the first stage when rtol is asked
+# Below this many products XTrace has too few samples to know its error, and Hutchinson has twice as many.
+_SMALL = 12
+
+
+class _Method(Protocol):
+    products_per_sample: int
+
+    def extend(self, k: int) -> int: ...
+    def estimate(self) -> tuple[float, float, float]: ...
+
+
+_METHODS: dict[str, Callable[[LinearOperator, torch.Generator], _Method]] = {
+    "hutchinson": Hutchinson, "hutch++": HutchPlusPlus, "xtrace": XTrace,
+}  # fmt: skip
+
+
+def trace(
+    A: LinearOperator,
+    *,
+    method: str = "auto",
+    rtol: float | None = None,
+    matvecs: int | None = None,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Estimate[float]:
+    """tr(A) with its standard error.
+
+    Args:
+        A: the operator.
+        method: "hutchinson", "hutch++", "xtrace" or "auto". Auto takes XTrace when at least 12 products are allowed
+            and its vectors (one per product, and a block in flight) fit `A.memory`, else Hutchinson.
+        rtol: asks stderr <= rtol * |value|; products grow in stages, all of them are used, up to `matvecs`.
+        matvecs: products allowed; default 120 without rtol (n if that is less), min(2 n, 1000) with.
+        generator: for the random vectors; None takes a fresh seed, kept in the result.
+        callback: called as (products made, products allowed, value so far) after each block; True stops.
+
+    Whatever the method, the trace is exact (from n unit vectors, stderr is rounding and `A.noise` alone) when
+    `matvecs` >= n and no rtol is asked, or when the next stage of an rtol would reach n.
+
+    Returns:
+        `Estimate` of two floats. The error holds Student's factor, rounding and noise. converged: the rtol is
+        reached, or without one all planned products were made.
+
+    Raises:
+        ValueError: unknown method, rtol <= 0, fewer than 1 product (3 for hutch++, 2 for xtrace).
+        MemoryError: the sketch of the method that was asked for by name does not fit `A.memory`.
+        FloatingPointError: a product is not finite.
+    """
+    if method != "auto" and method not in _METHODS:
+        raise ValueError(f"method is one of auto, {', '.join(_METHODS)}, not {method!r}")
+    if rtol is not None and not rtol > 0:
+        raise ValueError(f"rtol must be positive, not {rtol}")
+    n = A.shape[0]
+    default = min(n, DEFAULT_MATVECS) if rtol is None else min(2 * n, MAX_MATVECS)
+    limit = default if matvecs is None else matvecs
+    rng, seed = seeded(generator)
+    try:
+        name = _choose(A, method, limit)
+        return _run(A, name, rtol, limit, rng, seed, callback)
+    finally:
+        A.release()
+
+
+def _choose(A: LinearOperator, method: str, limit: int) -> str:
+    """The method that is meant, after a look at products and memory."""
+    memory, column = A.memory, column_bytes(A.unit([0]))
+    # a vector kept per product; a block of the last stage, its products and an orthonormalisation of it beside
+    needed = (limit + 3 * min(64, max(1, limit // 2))) * column
+    fits = needed <= memory or limit >= A.shape[0]
+    if method == "auto":
+        return "xtrace" if limit >= _SMALL and fits else "hutchinson"
+    if method != "hutchinson" and not fits:
+        raise MemoryError(
+            f"{method} with {limit} products keeps vectors of {needed:,} bytes, the budget is {memory:,}: "
+            "ask for fewer products, or for method='hutchinson', which keeps none"
+        )
+    least = {"hutchinson": 1, "hutch++": 3, "xtrace": 2}[method]
+    if limit < least:
+        raise ValueError(f"{method} needs matvecs >= {least}, not {limit}")
+    return method
+
+
+def _run(
+    A: LinearOperator, name: str, rtol: float | None, limit: int, rng: torch.Generator, seed: int,
+    callback: Callback | None,
+) -> Estimate[float]:  # fmt: skip
+    n, used, error = A.shape[0], 0, rounding(A)
+    if limit < 1:
+        raise ValueError(f"matvecs must be at least 1, not {limit}")
+    estimator = _METHODS[name](A, rng)
+    per = estimator.products_per_sample
+    target = limit if rtol is None else min(limit, _FIRST)
+    value, stderr, floor, stopped = math.nan, math.inf, 0.0, False
+    while True:
+        # within the products that are left, n unit vectors beat as many random ones
+        if limit - used >= n and (target >= n or target + n > limit):
+            return _exact(A, limit, used, seed, callback)
+        while used + per <= target and not stopped:
+            block = min(64, A.products_per_call(max(1, (target - used) // per)))
+            # a sketch must not meet its probes in pieces: XTrace and Hutch++ take the stage whole when it fits
+            used += estimator.extend(min(block, (target - used) // per))
+            value, stderr, size = estimator.estimate()
+            if not math.isfinite(value):
+                raise not_finite(A)
+            floor = error * (abs(value) + 4.0 * size if A.noise == 0.0 else size + abs(value))
+            stopped = callback is not None and bool(callback(used, limit, value))
+        reached = rtol is not None and stderr + floor <= rtol * abs(value)
+        # more products do not help against noise
+        hopeless = rtol is not None and floor > rtol * abs(value) and stderr <= floor
+        if stopped or reached or hopeless or target >= limit:
+            converged = reached if rtol is not None else not stopped
+            return Estimate(value, stderr + floor, used, converged, seed)
+        target = min(limit, 2 * target)
+
+
+def _exact(A: LinearOperator, limit: int, used: int, seed: int, callback: Callback | None) -> Estimate[float]:
+    """The sum of e_i^T A e_i over all unit vectors."""
+    n, total, size = A.shape[0], 0.0, 0.0
+    step = A.products_per_call(n)
+    for start in range(0, n, step):
+        E = A.unit(range(start, min(start + step, n)))
+        diagonal = A.inner(E, A @ E).diagonal()
+        total += float(diagonal.sum())
+        size += float(diagonal.abs().sum())
+        if not math.isfinite(total):
+            raise not_finite(A)
+        done = min(start + step, n)
+        if callback is not None and callback(used + done, limit, total * n / done) and done < n:
+            return Estimate(total * n / done, math.inf, used + done, False, seed)
+    return Estimate(total, rounding(A) * size, used + n, True, seed)

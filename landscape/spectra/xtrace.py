@@ -1,0 +1,79 @@
+"""XTrace (Epperly, Tropp, Webber 2024): every test vector serves for the sketch and, left out of it, as a probe.
+
+With Y = A Omega = Q R and Q_i the basis of the range of Y without column i, the estimate is the mean over i of
+
+    tr(Q_i^T A Q_i) + (n - rank Q_i) u_i^T A u_i / ||u_i||^2,    u_i = (I - Q_i Q_i^T) omega_i,
+
+the variant normalised to the sphere (their section 2.3). Two products per test vector; Omega and Q are kept, and
+all leave-one-out algebra is done on small float64 matrices.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from landscape.operators import LinearOperator
+from landscape.spectra.hutchpp import extend_projection
+from landscape.spectra.vectors import mean_stderr, orthonormal
+
+
+class XTrace:
+    """The test vectors and the sketch so far; grown by `extend`."""
+
+    products_per_sample = 2
+
+    def __init__(self, A: LinearOperator, generator: torch.Generator) -> None:
+        self.A, self.generator = A, generator
+        empty = A.unit([0])[..., :0]
+        self.Q, self.Omega = empty, empty
+        self.H = torch.zeros(0, 0, dtype=torch.float64)
+        self.R = torch.zeros(0, 0, dtype=torch.float64)
+        self.scale = 0.0
+
+    def extend(self, k: int) -> int:
+        """k more test vectors; the products made."""
+        A = self.A
+        Omega = A.random(k, "normal", self.generator)
+        Y = A @ Omega
+        self.scale = max(self.scale, float(A.inner(Y, Y).diagonal().max().sqrt()))
+        floor = 10.0 * torch.finfo(A.dtype).eps * self.scale
+        V = orthonormal(A, Y, self.Q, floor)[..., : A.shape[0] - self.Q.shape[-1]]
+        old = self.R.shape[1]
+        self.H, self.Q = extend_projection(A, self.H, self.Q, V)
+        R = torch.zeros(self.Q.shape[-1], old + k, dtype=torch.float64)
+        R[: self.R.shape[0], :old] = self.R
+        R[:, old:] = A.inner(self.Q, Y)
+        self.R = R
+        self.Omega = torch.cat([self.Omega, Omega], dim=-1)
+        return k + V.shape[-1]
+
+    def estimate(self) -> tuple[float, float, float]:
+        """Value, standard error, and the size that rounding and noise are relative to."""
+        W = self.A.inner(self.Q, self.Omega)
+        squares = self.A.inner(self.Omega, self.Omega).diagonal()
+        samples = leave_one_out(self.H, self.R, W, squares, self.A.shape[0])
+        mean, stderr = mean_stderr(samples)
+        size = float(torch.linalg.eigvalsh(self.H).abs().sum())
+        return float(mean), float(stderr), size
+
+
+def leave_one_out(H: Tensor, R: Tensor, W: Tensor, squares: Tensor, n: int) -> Tensor:
+    """The samples, (k,), from H = Q^T A Q, R = Q^T A Omega, W = Q^T Omega and the squared norms of Omega.
+
+    S holds the unit vectors s_i in range(R) orthogonal to all columns of R but the i-th. When R has fewer rows
+    than columns the sketch spans the range of A, leaving one out changes nothing and s_i = 0.
+    """
+    rank, k = R.shape
+    S = torch.zeros_like(R)
+    if rank == k and k > 0:
+        # columns of wildly different lengths do not matter to the directions, so they are scaled first
+        S = torch.linalg.solve(R.T / R.norm(dim=0)[:, None], torch.eye(k, dtype=R.dtype))
+        S = S / S.norm(dim=0)
+    X = W - S * (S * W).sum(dim=0)
+    inside = H.trace() - (S * (H @ S)).sum(dim=0)
+    left = (W * R).sum(dim=0) - 2.0 * (X * R).sum(dim=0) + (X * (H @ X)).sum(dim=0)
+    length = (squares - (X * X).sum(dim=0)).clamp(min=0.0)
+    dimension = n - rank + (1 if rank == k else 0)
+    scale = torch.where(length > 1e-12 * squares, dimension / length.clamp(min=1e-300), torch.zeros_like(length))
+    return inside + scale * left

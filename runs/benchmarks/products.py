@@ -1,0 +1,190 @@
+"""What one Hessian and one Gauss-Newton product cost, in gradients, beside PyHessian and curvlinops.
+
+    python -m runs.benchmarks.products [--device cuda] [--quick] [--out FILE.json]
+
+By counting matrix products a Hessian product costs 2.0 gradients with its graph kept and 3.0 rebuilt, a Gauss-Newton
+product 4/3 and 5/3. All contenders run in alternation in one process; a cost is the median over rounds of the ratio
+to a gradient measured in the same round, with its quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from landscape import GaussNewton, Hessian, Objective
+from runs.benchmarks.environment import alternate, environment, in_units_of, peak_bytes
+from runs.benchmarks.models import Problem, gpt, mlp, resnet
+
+RESULTS = Path("runs/out/benchmarks")
+Product = Callable[[Tensor], Tensor]
+Batches = list[tuple[Tensor, Tensor]]
+
+
+def problems(device: torch.device, quick: bool) -> list[Problem]:
+    """The same shapes everywhere, larger on a device that would only wait for its launches otherwise."""
+    if device.type == "cuda" and not quick:
+        return [mlp(512), resnet(256, 64), gpt(8, 256, 512, 8, 8, 4096)]
+    return [mlp(64), resnet(4, 8), gpt(2, 16, 32, 2)] if quick else [mlp(), resnet(), gpt()]
+
+
+def ours(problem: Problem, batches: Batches, vectors: int) -> dict[str, Product]:
+    """Kept graphs, and with several batches also all but one rebuilt at every product."""
+    objective = Objective(problem.model, problem.loss, batches)
+    ways: dict[str, Product] = {
+        "Hessian": Hessian(objective).__matmul__,
+        "Gauss-Newton": GaussNewton(objective).__matmul__,
+    }
+    if len(batches) > 1 and vectors == 1:
+        tight = Objective(problem.model, problem.loss, batches, memory=0)
+        ways["Hessian, rebuilt"] = Hessian(tight).__matmul__
+        ways["Gauss-Newton, rebuilt"] = GaussNewton(tight).__matmul__
+    return ways
+
+
+def curvlinops(problem: Problem, batches: Batches) -> dict[str, Product]:
+    """The products of curvlinops 3, without its check of determinism (which costs several passes)."""
+    try:
+        from curvlinops import GGNLinearOperator, HessianLinearOperator
+    except ImportError:
+        return {}
+    parameters = [p for p in problem.model.parameters() if p.requires_grad]
+    arguments = (problem.model, problem.loss, parameters, batches)
+    sizes: dict[str, Any] = {"check_deterministic": False, "num_data": sum(len(y) for _, y in batches)}
+    return {
+        "Hessian, curvlinops": HessianLinearOperator(*arguments, **sizes).__matmul__,
+        "Gauss-Newton, curvlinops": GGNLinearOperator(*arguments, **sizes).__matmul__,
+    }
+
+
+def pyhessian(problem: Problem, batches: Batches, device: torch.device) -> dict[str, Product]:
+    """PyHessian's product: on one batch it keeps the graph, on a loader it rebuilds everything."""
+    try:
+        from pyhessian import hessian
+        from pyhessian.utils import hessian_vector_product
+    except ImportError:
+        return {}
+    cuda = device.type == "cuda"
+    for p in problem.model.parameters():  # its constructor runs backward: what .grad holds would be added to H
+        p.grad = None
+    single = {"data": batches[0]} if len(batches) == 1 else {"dataloader": batches}
+    peer = hessian(problem.model, problem.loss, cuda=cuda, **single)
+    shapes = [p.shape for p in peer.params]
+
+    def product(V: Tensor) -> Tensor:
+        columns = []
+        for v in V.reshape(len(V), -1).T:
+            pieces = [x.reshape(s) for x, s in zip(v.split([s.numel() for s in shapes]), shapes, strict=True)]
+            if len(batches) > 1:
+                result = peer.dataloader_hv_product(pieces)[1]
+            else:
+                result = hessian_vector_product(peer.gradsH, peer.params, pieces)
+            columns.append(torch.cat([r.detach().reshape(-1) for r in result]))
+        return torch.stack(columns, dim=-1).reshape(V.shape)
+
+    return {"Hessian, PyHessian": product}
+
+
+def gradient(problem: Problem, batches: Batches) -> Callable[[], object]:
+    """The unit: forward and backward on every batch."""
+    parameters = list(problem.model.parameters())
+
+    def run() -> None:
+        for X, y in batches:
+            torch.autograd.grad(problem.loss(problem.model(X), y), parameters)
+
+    return run
+
+
+def measure(
+    problem: Problem, batches: Batches, vectors: int, device: torch.device, rounds: int
+) -> list[dict[str, Any]]:
+    """One row per contender: cost in gradients per vector, error against float64, peak memory."""
+    g = torch.Generator().manual_seed(1)
+    n = sum(p.numel() for p in problem.model.parameters())
+    V = torch.randn(n, vectors, generator=g).to(device).squeeze(-1)
+    products = ours(problem, batches, vectors)
+    if vectors == 1 or len(batches) == 1:  # what the peers do per vector does not depend on how many follow
+        products |= curvlinops(problem, batches) | pyhessian(problem, batches, device)
+    exact = Objective(problem.model, problem.loss, batches[:1], dtype=torch.float64)
+    reference = {"Hessian": Hessian(exact) @ V, "Gauss-Newton": GaussNewton(exact) @ V}
+    errors = {}
+    for name, product in products.items():
+        if len(batches) == 1:
+            truth = reference[name.split(",")[0]]
+            errors[name] = float((product(V).double() - truth).norm() / truth.norm())
+    ways: dict[str, Callable[[], object]] = {"gradient": gradient(problem, batches)}
+    ways |= {name: (lambda product=product: product(V)) for name, product in products.items()}
+    times = alternate(ways, rounds, device)
+    rows = []
+    for name in products:
+        middle, low, high = (x / vectors for x in in_units_of(times["gradient"], times[name]))
+        rows.append(
+            {
+                "model": problem.name, "parameters": n, "batches": len(batches), "vectors": vectors, "product": name,
+                "gradients": middle, "quartiles": [low, high], "error": errors.get(name),
+                "peak_mib": _mib(peak_bytes(ways[name], device)), "gradient_peak_mib": _mib(peak_bytes(ways["gradient"], device)),
+                "gradient_ms": 1e3 * sorted(times["gradient"])[len(times["gradient"]) // 2],
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _mib(size: int | None) -> float | None:
+    return None if size is None else round(size / 2**20, 1)
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The rows as a table."""
+    out = Table(title="cost of one product per vector, in gradients")
+    for column in ("model", "batches", "vectors", "product", "gradients", "quartiles", "error", "peak MiB"):
+        out.add_column(column, justify="left" if column in ("model", "product") else "right")
+    for row in rows:
+        low, high = row["quartiles"]
+        error = "" if row["error"] is None else f"{row['error']:.1e}"
+        out.add_row(
+            row["model"], str(row["batches"]), str(row["vectors"]), row["product"], f"{row['gradients']:.2f}",
+            f"{low:.2f}-{high:.2f}", error, "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
+        )  # fmt: skip
+    return out
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--quick", action="store_true", help="tiny models: does it run at all")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")  # of the peers' imports
+    device = torch.device(arguments.device)
+    rounds = 2 if arguments.quick else arguments.rounds
+    rows: list[dict[str, Any]] = []
+    console = Console(width=120)
+    for problem in problems(device, arguments.quick):
+        problem.model.to(device)
+        g = torch.Generator().manual_seed(0)
+        drawn = [problem.draw(g) for _ in range(16)]
+        batches = [(X.to(device), y.to(device)) for X, y in drawn]
+        for count, vectors in ((1, 1), (1, 8), (16, 1), (16, 8)):
+            cheaper = rounds if count * vectors == 1 else max(2, rounds // 3)
+            rows += measure(problem, batches[:count], vectors, device, cheaper)
+        console.print(table([row for row in rows if row["model"] == problem.name]))
+    out = arguments.out or RESULTS / f"products-{device.type}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"environment": environment(device), "rows": rows}, indent=1) + "\n")
+    console.print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,46 +17,46 @@ from landscape.objective import Objective
 from landscape.operators import LinearOperator
 from landscape.state import Snapshot
 
-# Steps tried on the first vector, as multiples of the textbook step eps^(1/3) |theta|.
+# Steps tried on a random direction, as multiples of the textbook step eps^(1/3) |theta|.
 _TRIED = (0.1, 1.0, 10.0, 100.0)
 
 
 class FiniteDifferenceHessian(LinearOperator):
     """The Hessian of an `Objective` by two gradients a product, `(n, n)`.
 
-    `noise` is measured at the first product: the relative disagreement of neighbouring step lengths (0.0 before).
+    The step and `noise` are found together, with eight gradients, when either is first needed.
     """
 
     def __init__(self, objective: Objective) -> None:
-        super().__init__(objective.size, objective.dtype, objective.device, memory=objective.memory)
-        self.objective = objective
         self._length: float | None = None
         self._snapshot: Snapshot | None = None
+        super().__init__(objective.size, objective.dtype, objective.device, memory=objective.memory)
+        self.objective = objective
+
+    @property
+    def noise(self) -> float:
+        """Relative error of one product, as far as neighbouring step lengths disagree."""
+        self._choose()
+        return self._noise
+
+    @noise.setter
+    def noise(self, value: float) -> None:
+        self._noise = value
 
     def restrict(self, names: Iterable[str] | str) -> Self:
         """The same matrix for some of the parameters."""
         return type(self)(self.objective.restrict(names))
 
     def release(self) -> None:
-        """Forget the step that was chosen; the next product chooses again."""
-        self._length = None
-        self._snapshot = None
+        """Nothing is kept between products but the step."""
 
     def _matmat(self, V: Tensor) -> Tensor:
-        if self._snapshot is not None and not self.objective.unchanged(self._snapshot):
-            self.release()
+        length = self._choose()
         theta = self.objective.theta()
         columns = []
         for v in V.T:
             norm = float(v.double().norm())
-            if norm == 0.0:
-                columns.append(torch.zeros_like(v))
-                continue
-            if self._length is None:
-                self._snapshot = self.objective.snapshot()
-                columns.append(norm * self._choose_length(theta, v / norm))
-            else:
-                columns.append(norm * self._difference(theta, v / norm, self._length))
+            columns.append(norm * self._difference(theta, v / norm, length) if norm else torch.zeros_like(v))
         return torch.stack(columns, dim=-1)
 
     def _difference(self, theta: Tensor, direction: Tensor, length: float) -> Tensor:
@@ -67,20 +67,25 @@ class FiniteDifferenceHessian(LinearOperator):
             behind = self.objective.gradient()
         return (ahead - behind) / (2 * length)
 
-    def _choose_length(self, theta: Tensor, direction: Tensor) -> Tensor:
-        """Take the step whose product agrees best with its neighbours'; the disagreement is the noise."""
+    def _choose(self) -> float:
+        """The step whose product with a random direction agrees best with its neighbours'."""
+        if self._length is not None and self._snapshot is not None and self.objective.unchanged(self._snapshot):
+            return self._length
+        self._snapshot = self.objective.snapshot()
+        theta = self.objective.theta()
         eps = max(torch.finfo(self.dtype).eps, self.objective.rounding)
         scale = float(theta.double().norm()) or 1.0
+        direction = self.random(1, "rademacher", torch.Generator().manual_seed(0))[:, 0] / self.shape[0] ** 0.5
         lengths = [factor * eps ** (1 / 3) * scale for factor in _TRIED]
-        products = [self._difference(theta, direction, length) for length in lengths]
-        norms = [max(float(p.double().norm()), torch.finfo(torch.float64).tiny) for p in products]
-        gaps = [float((a - b).double().norm()) for a, b in itertools.pairwise(products)]
-        relative = [gap / max(norms[i], norms[i + 1]) for i, gap in enumerate(gaps)]
-        best = min(range(len(gaps)), key=lambda i: relative[i])
-        self.noise = relative[best]
-        # of the two that agree, the shorter errs by rounding and the longer by truncation: take their middle's better
-        left = relative[best - 1] if best > 0 else float("inf")
-        right = relative[best + 1] if best + 1 < len(gaps) else float("inf")
-        chosen = best if left < right else best + 1
-        self._length = lengths[chosen]
-        return products[chosen]
+        products = [self._difference(theta, direction, length).double() for length in lengths]
+        tiny = torch.finfo(torch.float64).tiny
+        gaps = [
+            float((a - b).norm()) / max(float(a.norm()), float(b.norm()), tiny) for a, b in itertools.pairwise(products)
+        ]
+        best = min(range(len(gaps)), key=gaps.__getitem__)
+        self._noise = gaps[best]
+        # of the two that agree, take the one whose other neighbour is nearer as well
+        left = gaps[best - 1] if best > 0 else float("inf")
+        right = gaps[best + 1] if best + 1 < len(gaps) else float("inf")
+        self._length = lengths[best if left < right else best + 1]
+        return self._length

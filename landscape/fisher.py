@@ -50,7 +50,8 @@ class EmpiricalFisher(JacobianOperator):
         """Mean loss and weight of every unit, and the dimensions of the outputs that belong to one unit."""
         known = self.objective.known
         targets = batch.targets
-        if known is not None and known.denominator != "batch" and isinstance(targets, Tensor):
+        apart = known is not None and known.denominator != "batch" and known.reduction in ("mean", "sum")
+        if known is not None and apart and isinstance(targets, Tensor):
             losses, weights = known.terms(outputs, targets)
             if self.per == "term":
                 return losses, weights, _class_dims(known.denominator, outputs)

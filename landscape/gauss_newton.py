@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from landscape.data import Batch
 from landscape.graphs import ObjectiveOperator, fastest, refuse_dead_ends
-from landscape.losses import Curvature, loss_hessian
+from landscape.losses import CONVEX, Curvature, loss_hessian
 from landscape.objective import Objective
 
 
@@ -68,14 +68,7 @@ class GaussNewton(JacobianOperator):
         super().__init__(objective)
         known = objective.known.kind if objective.known is not None else None
         # a loss of the user's own may be concave somewhere in the outputs
-        self.positive_semidefinite = known in (
-            "cross_entropy",
-            "nll",
-            "mse",
-            "l1",
-            "bce_with_logits",
-            "huber",
-        )
+        self.positive_semidefinite = known in CONVEX
 
     def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
         objective = self.objective

@@ -20,7 +20,7 @@ from landscape.objective import Objective
 from landscape.operators import LinearOperator
 from landscape.state import Snapshot
 
-# A trial shorter than this is repeated: the first run of a kernel is not a fair sample.
+# Seconds: a trial shorter than this is repeated more often.
 _SHORT = 0.25
 
 
@@ -97,7 +97,10 @@ class ObjectiveOperator(LinearOperator):
                     terms += count
         except RuntimeError as error:
             self.release()
-            raise _explained(error) from error
+            explained = _explained(error)
+            if explained is error:
+                raise
+            raise explained from error
         except BaseException:
             self.release()  # a graph that was interrupted half-way is not worth keeping
             raise
@@ -217,38 +220,41 @@ def _explained(error: RuntimeError) -> RuntimeError:
 
 
 def fastest(ways: dict[str, Callable[[], Tensor]], device: torch.device) -> tuple[str, Tensor]:
-    """The name of the fastest way and its result. The first is the reference: ways that fail, warn or disagree
-    with it beyond rounding are left out.
+    """The name of the fastest way and its result.
+
+    The first way that works is the reference; ways that fail, fall back to a loop inside torch, or disagree with the
+    reference beyond rounding are left out. Raises what the first way raised when none works.
     """
-    names = list(ways)
-    reference = ways[names[0]]()
-    times = {names[0]: float("inf")}
-    results = {names[0]: reference}
-    for name in names[1:]:
+    results: dict[str, Tensor] = {}
+    times: dict[str, float] = {}
+    failure: Exception | None = None
+    for name, way in ways.items():
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="There is a performance drop")  # vmap falls back to a loop
-                result = ways[name]()
-        except (RuntimeError, NotImplementedError, UserWarning):
+                warnings.filterwarnings("error", message="There is a performance drop")
+                seconds, result = _timed(way, device)
+        except (RuntimeError, NotImplementedError, UserWarning) as error:
+            failure = failure or error
             continue
-        if _agree(result, reference):
-            results[name] = result
-    if len(results) == 1:
-        return names[0], reference
-    for name in results:
-        times[name] = min(_timed(ways[name], device) for _ in range(2))
-        if times[name] < _SHORT:
-            times[name] = min(times[name], *(_timed(ways[name], device) for _ in range(3)))
+        if not results or _agree(result, next(iter(results.values()))):
+            results[name], times[name] = result, seconds
+    if not results:
+        assert failure is not None
+        raise failure
+    if len(results) > 1:
+        for name in results:  # the first run of a kernel is not a fair sample
+            again = 1 if times[name] > _SHORT else 4
+            times[name] = min(_timed(ways[name], device)[0] for _ in range(again))
     best = min(results, key=lambda name: times[name])
     return best, results[best]
 
 
-def _timed(way: Callable[[], Tensor], device: torch.device) -> float:
+def _timed(way: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
     _synchronise(device)
     start = time.perf_counter()
-    way()
+    result = way()
     _synchronise(device)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, result
 
 
 def _synchronise(device: torch.device) -> None:

@@ -34,6 +34,7 @@ _KNOWN: dict[str, tuple[type[nn.Module], Callable[..., Tensor], str]] = {
     "multilabel_margin": (nn.MultiLabelMarginLoss, F.multilabel_margin_loss, "batch"),
     "multilabel_soft_margin": (nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, "batch"),
 }
+CONVEX = ("cross_entropy", "nll", "mse", "l1", "smooth_l1", "huber", "bce", "bce_with_logits", "kl_div", "soft_margin")
 _OPTIONS = (
     "weight", "pos_weight", "ignore_index", "label_smoothing", "reduction", "beta", "delta", "log_input", "full",
     "eps", "log_target", "p", "margin",

@@ -150,9 +150,7 @@ def condition_figure(columns: Columns, subject: str) -> Figure:
     steps = columns["step"]
     entries = [at_thresholds({key: columns[key][i] for key in _TABLE}) for i in range(len(steps))]
     thresholds = [threshold for threshold, _, _ in entries[-1]]
-    ranks = np.array(
-        [[dict((t, r) for t, r, _ in row).get(t, np.nan) for t in thresholds] for row in entries]
-    )
+    ranks = np.array([[{t: r for t, r, _ in row}.get(t, np.nan) for t in thresholds] for row in entries])
     kappas = [kappa for _, _, kappa in entries[-1]]
     colours = [BLUE, GREEN, ORANGE, GREY]
     names = [f"> {t:.0e} λ₁".replace("e-0", "e-") for t in thresholds]

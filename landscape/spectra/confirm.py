@@ -111,21 +111,22 @@ class Chain:
 
     # -- bounds -----------------------------------------------------------------------------------------------
 
-    def level(self, highest: float, n: int, risk: float) -> float | None:
-        """The smallest level <= highest above which no eigenvalue of M is left, or None."""
-        eta = risk / math.sqrt(2.0 * n / math.pi)
+    def doubt(self, x: float, n: int) -> float:
+        """Probability that an eigenvalue of M above x has stayed hidden from this chain."""
         alpha = torch.tensor(self.alpha, dtype=torch.float64)
         beta = torch.tensor(self.beta, dtype=torch.float64).clamp(min=self._smallest())
+        part = max(hidden(sign * alpha, beta, x) for sign in self.signs)
+        return min(1.0, math.sqrt(2.0 * n / math.pi) * part)
 
-        def safe(x: float) -> bool:
-            return all(hidden(sign * alpha, beta, x) <= eta for sign in self.signs)
-
-        if not safe(highest):
+    def level(self, highest: float, n: int, risk: float) -> float | None:
+        """The smallest level <= highest above which no eigenvalue of M is left, or None."""
+        if self.doubt(highest, n) > risk:
             return None
+        alpha = torch.tensor(self.alpha, dtype=torch.float64)
         lo = min(highest, max(float((sign * alpha).max()) for sign in self.signs))
         for _ in range(12):
             middle = 0.5 * (lo + highest)
-            lo, highest = (lo, middle) if safe(middle) else (middle, highest)
+            lo, highest = (lo, middle) if self.doubt(middle, n) <= risk else (middle, highest)
         return highest
 
     def top(self) -> float:

@@ -62,6 +62,7 @@ class Search:
         self.restarts = 0
         self.main_steps = 0
         self.largest = 0.0
+        self.doubt = 1.0
         self.space = Krylov(A, _capacity(A, task.k, max(task.width, start.shape[-1]), start))
         self.ritz: Ritz = self.space.ritz()
         self.order = self.wanted = torch.zeros(0, dtype=torch.long)
@@ -178,9 +179,10 @@ class Search:
         start, restarts = self.matvecs, self.restarts
         while not space.exhausted:
             if self._moved(before):
+                self.doubt = 1.0
                 return False
             chain.measure()
-            level = chain.level(threshold, self.A.shape[0], RISK)
+            level = chain.level(threshold, self.A.shape[0], RISK / self.doubt)
             if level is not None:
                 if self._bounded(chain, level):
                     return True
@@ -198,7 +200,9 @@ class Search:
                     return self._believe(before, self.matvecs - start)
                 self._expand(space.propose(direction))
             if not chain.advance():
-                return False  # an invariant space: a new chain looks beside it
+                # an invariant space to rounding: a new chain looks beside it, what both miss is their doubts' product
+                self.doubt *= chain.doubt(threshold, self.A.shape[0])
+                return False
         return True
 
     def _start_chain(self, threshold: float) -> Chain:

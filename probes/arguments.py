@@ -38,13 +38,9 @@ def parse_probes(texts: Sequence[str], operator: str) -> list[Any]:
     names = [probe.name for probe in probes]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(
-                f"two probes are named {name!r}: tell them apart, --probe {name}:name=...", status=2
-            )
+            raise UserError(f"two probes are named {name!r}: tell them apart, --probe {name}:name=...", status=2)
         if name == "loss":
-            raise UserError(
-                "the name 'loss' is taken by the loss itself: give the probe another name=", status=2
-            )
+            raise UserError("the name 'loss' is taken by the loss itself: give the probe another name=", status=2)
     return probes
 
 
@@ -83,9 +79,7 @@ def _parse_probe(text: str, operator: str) -> Any:
 def _check_operator(operator: Any) -> None:
     if operator not in OPERATORS:
         near = did_you_mean(str(operator), OPERATORS)
-        raise UserError(
-            f"there is no operator {operator!r}{near or ':'} known are {_listing(OPERATORS)}", status=2
-        )
+        raise UserError(f"there is no operator {operator!r}{near or ':'} known are {_listing(OPERATORS)}", status=2)
 
 
 def _listing(names: Iterable[str]) -> str:

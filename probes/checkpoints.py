@@ -69,9 +69,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     if path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{" and start[:2] != b"PK"):
         return _read_safetensors(path)
     if start[:1] != b"\x80" and start[:2] != b"PK":
-        raise UserError(
-            f"{path} is no checkpoint: it starts like neither a torch file nor a safetensors file"
-        )
+        raise UserError(f"{path} is no checkpoint: it starts like neither a torch file nor a safetensors file")
     return _unwrap(_read_torch(path, zipped=start[:2] == b"PK"), path)
 
 
@@ -94,8 +92,8 @@ def _read_torch(path: Path, zipped: bool) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        what = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class):? ([\w.]+)", str(error))
-        name = next((group for group in what.groups() if group), "") if what else ""
+        what = re.search(r"(?:GLOBAL|class) ([\w.]+\.\w+)", str(error))
+        name = what.group(1) if what else ""
         raise UserError(
             f"{path} holds more than weights{f' ({name})' if name else ''}: loading it may run code; {_SAVE}"
         ) from error
@@ -117,9 +115,7 @@ def _read_torch(path: Path, zipped: bool) -> Any:
 
 
 def _truncated(path: Path, error: BaseException | str) -> UserError:
-    return UserError(
-        f"the checkpoint {path} is truncated or corrupt ({one_line(error, limit=120)}): copy it again"
-    )
+    return UserError(f"the checkpoint {path} is truncated or corrupt ({one_line(error, limit=120)}): copy it again")
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Any]:
@@ -135,9 +131,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
     if {"state", "param_groups"} <= state.keys():
         raise UserError(f"{path} holds an optimizer's state and no weights: give the model's checkpoint")
     # modules may keep an extra state of any type beside their tensors
-    if state and all(
-        isinstance(value, Tensor) or key.endswith("_extra_state") for key, value in state.items()
-    ):
+    if state and all(isinstance(value, Tensor) or key.endswith("_extra_state") for key, value in state.items()):
         return state
     raise UserError(
         f"{path} holds no weights that can be found: its keys are {some(state, 5) or 'none'}; expected "
@@ -185,9 +179,7 @@ def _renamings(state: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[
             break
         current = {key.removeprefix(prefix): value for key, value in current.items()}
         yield dict(current)
-    for (
-        prefix
-    ) in _PREFIXES:  # where only some keys have it, stripping must make them match, or it is not used
+    for prefix in _PREFIXES:  # where only some keys have it, stripping must make them match, or it is not used
         yield {key.removeprefix(prefix): value for key, value in current.items()}
     # a model that is compiled here but was not there, or the other way round, or in one of its parts
     own = {_plain(name): name for name in target}
@@ -219,23 +211,17 @@ def _memory(value: Any) -> tuple[Any, ...] | None:
     return (value.device, value.data_ptr(), tuple(value.shape), tuple(value.stride()))
 
 
-def _check_values(
-    state: Mapping[str, Any], target: Mapping[str, Any], model: nn.Module, path: str | Path
-) -> None:
+def _check_values(state: Mapping[str, Any], target: Mapping[str, Any], model: nn.Module, path: str | Path) -> None:
     wrong = []
     first: dict[tuple[Any, ...], str] = {}
     for name, own in target.items():
         value = state[name]
         if not isinstance(own, Tensor) or not isinstance(value, Tensor):
             if isinstance(own, Tensor) != isinstance(value, Tensor):
-                raise UserError(
-                    f"{name} in {path} is a {type(value).__name__}, in the model a {type(own).__name__}"
-                )
+                raise UserError(f"{name} in {path} is a {type(value).__name__}, in the model a {type(own).__name__}")
             continue
         if value.shape != own.shape:
-            wrong.append(
-                f"{name} has shape {tuple(value.shape)} in the file and {tuple(own.shape)} in the model"
-            )
+            wrong.append(f"{name} has shape {tuple(value.shape)} in the file and {tuple(own.shape)} in the model")
         elif value.is_complex() and not own.is_complex():
             raise UserError(f"{name} in {path} is complex, in the model it is {own.dtype}")
         memory = _memory(own)

@@ -32,9 +32,7 @@ _PIPE_WIDTH = 200
 
 def out() -> Console:
     """The console of results."""
-    return Console(
-        width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH, highlight=False
-    )
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH, highlight=False)
 
 
 def err() -> Console:
@@ -65,9 +63,7 @@ def demo(
 
 @app.command()
 def probe(
-    checkpoints: Annotated[
-        list[Path], typer.Argument(help="Files with weights: torch, safetensors, Lightning.")
-    ],
+    checkpoints: Annotated[list[Path], typer.Argument(help="Files with weights: torch, safetensors, Lightning.")],
     problem: Annotated[
         str, typer.Option(help="module:function or file.py:function that returns a landscape.Objective.")
     ],
@@ -91,9 +87,7 @@ def probe(
 ) -> None:
     """Measure the curvature of the loss at saved checkpoints; each becomes one step of the trace."""
     if resume and overwrite:
-        raise UserError(
-            "--resume and --overwrite exclude each other: add to the output or replace it", status=2
-        )
+        raise UserError("--resume and --overwrite exclude each other: add to the output or replace it", status=2)
     from probes.arguments import parse_probes, parse_steps
     from probes.steps import checkpoint_steps
 
@@ -110,11 +104,10 @@ def probe(
     console = out()
     with Trace.open(output) as trace:
         console.print(steps_table(trace))
-    if made == 0:
-        err().print(f"nothing to do: {output} has every measurement already")
-    err().print(
-        f"written to {output}; next: landscape show {output}, landscape plot {output}", soft_wrap=True
-    )
+    notes = err()
+    if notes.is_terminal:  # quiet in a pipe
+        what = f"written to {output}" if made else f"nothing to do, {output} has every measurement already"
+        notes.print(f"{what}; next: landscape show {output}, landscape plot {output}", soft_wrap=True)
 
 
 @app.command()
@@ -149,9 +142,7 @@ def plot(
             raise UserError(f"{folder} is a file: -o names the folder for the pictures")
         written = plot_trace(opened, folder, prefix=trace.stem)
     if not written:
-        raise UserError(
-            f"{trace} holds nothing to plot: no spectrum, trace, density or condition was measured"
-        )
+        raise UserError(f"{trace} holds nothing to plot: no spectrum, trace, density or condition was measured")
     for path in written:
         typer.echo(path)
 
@@ -217,9 +208,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 def _fail(message: str, status: int, error: BaseException, debug: bool) -> NoReturn:
     if debug:
-        err().print_exception() if sys.stderr.isatty() else sys.excepthook(
-            type(error), error, error.__traceback__
-        )
+        err().print_exception() if sys.stderr.isatty() else sys.excepthook(type(error), error, error.__traceback__)
     typer.echo(f"landscape: {message}", err=True)
     sys.exit(status)
 

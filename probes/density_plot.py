@@ -32,79 +32,69 @@ def density_curve(nodes: Any, weights: Any, grid: Any, sigma: float) -> tuple[An
 
 
 def density_figure(columns: Columns, subject: str, spectrum: Columns | None = None) -> Figure:
-    """The density of the last step (and, thin, the first) on a log axis, outliers marked below it."""
-    made, (axes,) = figure(height=4.8)
-    last, first = len(columns["step"]) - 1, 0
-    rows = [last] if last == first else [first, last]
-    seen = np.concatenate([columns["nodes"][r][columns["weights"][r] > 0] for r in rows])
-    span = float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0)
-    sigma = _WIDTH * span
-    grid = np.linspace(seen.min() - 5 * sigma, seen.max() + 5 * sigma, 2000)
-    n = int(columns["n"][last])
-    single = 1.0 / (n * sigma * np.sqrt(2 * np.pi))  # the height of the bump of one eigenvalue
-    top = single
-    for row in rows:
-        mean, stderr = density_curve(columns["nodes"][row], columns["weights"][row], grid, sigma)
-        top = max(top, float(mean.max()))
-        step = int(columns["step"][row])
-        if row == last:
-            axes.plot(grid, mean, color=BLUE, label=f"step {step}", zorder=3)
-            axes.fill_between(grid, mean * 1e-9, mean, color=BLUE, alpha=0.10, lw=0)
-            axes.fill_between(
-                grid,
-                np.maximum(mean - stderr, mean * 1e-9),
-                mean + stderr,
-                color=BLUE,
-                alpha=0.3,
-                lw=0,
-                label="± one standard error",
-            )
-        else:
-            axes.plot(grid, mean, color=GREY, lw=1.1, label=f"step {step}", zorder=2)
-    floor = single / 30
-    axes.set_yscale("log")
-    axes.set_ylim(floor, top * 3)
-    axes.set_xlim(grid[0], grid[-1])
-    axes.axhline(single, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=1)
-    axes.text(grid[-1], single * 1.12, "one eigenvalue", color=GREY, fontsize=8.5, ha="right")
-    _mark_outliers(axes, columns, last, spectrum, floor)
-    axes.set_xlabel("eigenvalue")
-    axes.set_ylabel("density")
-    axes.set_title(f"Spectral density of the {subject}, step {int(columns['step'][last])}", pad=22)
-    probes, steps = columns["nodes"][last].shape
-    note(
-        axes,
-        f"{probes} probes of {steps} Lanczos steps, n = {n}; drawn with Gaussians of width σ = {short(sigma, 2)}"
-        f" ({100 * _WIDTH:.0f} % of the range)",
-    )
-    axes.legend(loc="upper right")
+    """The density of the first and the last step on a log axis, outliers marked below the curves."""
+    last = len(columns["step"]) - 1
+    made, panels = figure(2 if last else 1, height=4.8)
+    for axes, row in zip(panels, [0, last] if last else [0], strict=True):
+        _draw(axes, columns, row)
+        _mark_outliers(axes, columns, row, spectrum)
+        axes.legend(loc="upper right")
+        here = f"step {int(columns['step'][row])}"
+        title = f"Spectral density of the {subject}, {here}" if axes is panels[0] else here.capitalize()
+        axes.set_title(title, pad=22)
+    panels[0].set_ylabel("density")
     return made
 
 
-def _mark_outliers(axes: Axes, columns: Columns, row: int, spectrum: Columns | None, floor: float) -> None:
+def _draw(axes: Axes, columns: Columns, row: int) -> None:
+    """The curve of one step with its band, from the bump of a thirtieth of an eigenvalue upwards."""
+    nodes, weights, n = columns["nodes"][row], columns["weights"][row], int(columns["n"][row])
+    seen = nodes[weights > 0]
+    sigma = _WIDTH * (float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0))
+    grid = np.linspace(seen.min() - 5 * sigma, seen.max() + 5 * sigma, 2000)
+    mean, stderr = density_curve(nodes, weights, grid, sigma)
+    single = 1.0 / (n * sigma * np.sqrt(2 * np.pi))  # the height of the bump of one eigenvalue
+    floor = single / 30
+    axes.plot(grid, mean, color=BLUE, zorder=3)
+    axes.fill_between(grid, floor, np.maximum(mean, floor), color=BLUE, alpha=0.10, lw=0)
+    low = np.maximum(mean - stderr, floor / 10)
+    axes.fill_between(
+        grid, low, np.maximum(mean + stderr, low), color=BLUE, alpha=0.3, lw=0, label="± one standard error"
+    )
+    axes.set_yscale("log")
+    # room for the legend above the peak at zero, which most spectra have
+    axes.set_ylim(floor, float(np.max(mean)) * 60)
+    axes.set_xlim(grid[0], grid[-1])
+    axes.axhline(single, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=1, label="height of one eigenvalue")
+    probes, steps = nodes.shape
+    axes.set_xlabel(f"eigenvalue ({probes} probes of {steps} Lanczos steps, n = {n})")
+    note(axes, f"drawn with Gaussians of width σ = {short(sigma, 2)}, {100 * _WIDTH:.0f} % of the range")
+
+
+def _mark_outliers(axes: Axes, columns: Columns, row: int, spectrum: Columns | None) -> None:
     """Triangles at the eigenvalues above the widest gap: from the spectrum if it is there, else Ritz values."""
     step = columns["step"][row]
     if spectrum is not None and step in spectrum["step"]:
-        values = spectrum["values"][list(spectrum["step"]).index(step)]
-        found, what = outliers(values), "eigenvalues"
-        marked = values[values > found.edge]
+        values, what = spectrum["values"][list(spectrum["step"]).index(step)], "eigenvalue"
+        found = outliers(values)
     else:
-        # one probe's converged Ritz values: where its probes agree, which one is taken makes no difference
-        values = columns["nodes"][row][0][columns["weights"][row][0] > 0]
-        found, what = outliers(values), "Ritz values"
-        marked = values[values > found.edge]
+        values, what = _single_ritz_values(columns, row), "Ritz value"
+        found = outliers(values, least=2)
     if not found.count:
         return
-    label = f"{found.count} {what if found.count > 1 else what[:-1]} above the widest gap (× {short(found.ratio, 3)})"
-    axes.plot(
-        marked,
-        np.full(len(marked), floor * 1.6),
-        "^",
-        ms=7,
-        color=ORANGE,
-        mec="white",
-        mew=0.6,
-        label=label,
-        zorder=4,
-        clip_on=False,
-    )
+    marked = values[values > found.edge]
+    gap = f"{found.count} {what}{'s' * (found.count > 1)} above the widest gap (× {short(found.ratio, 3)})"
+    height = np.full(len(marked), 1.7 * axes.get_ylim()[0])
+    axes.plot(marked, height, "^", ms=7, color=ORANGE, mec="white", mew=0.6, label=gap, zorder=4)
+
+
+def _single_ritz_values(columns: Columns, row: int) -> Any:
+    """One probe's Ritz values from the top down to the first that stands for several eigenvalues.
+
+    The weight of one eigenvalue is chi-squared / n, above 4 / n in one case of twenty: more is the bulk.
+    """
+    order = np.argsort(columns["nodes"][row][0])[::-1]
+    nodes, weights = columns["nodes"][row][0][order], columns["weights"][row][0][order]
+    nodes, weights = nodes[weights > 0], weights[weights > 0]
+    bulk = np.flatnonzero(weights * int(columns["n"][row]) > 4)
+    return nodes[: bulk[0] + 1] if len(bulk) else nodes

@@ -48,11 +48,11 @@ def mlp_network() -> nn.Module:
 
 
 def cnn_network() -> nn.Module:
-    """Two 3 x 3 convolutions of stride 2 and a linear layer, 2350 parameters."""
+    """Two 3 x 3 convolutions of stride 2 and a linear layer: 1210 parameters as well, so ranks are exact."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Conv2d(8, 20, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(80, CLASSES),
+        nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(6, 12, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(48, CLASSES),
     )  # fmt: skip
 
 

@@ -26,9 +26,7 @@ class Finding:
 def examine(folder: Path) -> Iterator[Finding]:
     """Every finding, one after the other; nothing raises."""
     yield Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    yield Finding(
-        "landscape-engine", _version("landscape-engine") or "not installed, running from a checkout"
-    )
+    yield Finding("landscape-engine", _version("landscape-engine") or "not installed, running from a checkout")
     for package in (
         "torch",
         "numpy",
@@ -41,9 +39,7 @@ def examine(folder: Path) -> Iterator[Finding]:
         "scikit-learn",
     ):
         version = _version(package)
-        yield Finding(
-            package, version or "missing: pip install landscape-engine installs it", version is not None
-        )
+        yield Finding(package, version or "missing: pip install landscape-engine installs it", version is not None)
     yield _checked("HDF5", _hdf5)
     yield _checked("folder", lambda: _writable(folder))
     try:

@@ -62,7 +62,8 @@ def sequence(count: int) -> list[Any]:
 
 def note(axes: Axes, text: str) -> None:
     """A quiet line right above the plot, below the title: what was done to the numbers."""
-    axes.text(0.0, 1.015, text, transform=axes.transAxes, fontsize=8.5, color=GREY, va="bottom")
+    written = axes.text(0.0, 1.015, text, transform=axes.transAxes, fontsize=8.5, color=GREY, va="bottom")
+    written.set_in_layout(False)  # a long line must not squeeze the panels
 
 
 def save(made: Figure, path: Path) -> Path:

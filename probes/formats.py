@@ -7,24 +7,24 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # A group is recognised by its fields, not by its name: a user may call a probe anything.
-_KINDS = {
+_FIELDS = {
+    "loss": {"value", "gradient_norm"},
     "spectrum": {"values", "residuals"},
     "trace": {"value", "stderr"},
     "density": {"nodes", "weights", "n"},
     "condition": {"kappa", "rank"},
-    "loss": {"value", "gradient_norm"},
 }
+KINDS = tuple(_FIELDS)
 
 
 def kind_of(fields: Iterable[str]) -> str | None:
     """`spectrum`, `trace`, `density`, `condition` or `loss` by a group's field names; else `None`."""
     have = set(fields)
-    return next((kind for kind, needed in _KINDS.items() if needed <= have), None)
+    return next((kind for kind, needed in _FIELDS.items() if needed <= have), None)
 
 
 def plus_minus(value: float, error: float) -> str:
-    """`"12.34 ± 0.05"`: the error with two significant digits (one above 0.2), the value down to its last
-    one.
+    """`"12.34 ± 0.05"`: the error with one significant digit (two if it starts with 1), the value to match.
 
     An exact value (error 0) is shown with five significant digits, an unknown error (nan) as `±?`.
     """
@@ -39,15 +39,15 @@ def plus_minus(value: float, error: float) -> str:
     return f"{rounded(value, error)} ± {rounded(error, error)}"
 
 
-def rounded(value: float, error: float) -> str:
-    """A value down to the last digit that its error leaves standing: 12.345 with error 0.02 is `"12.35"`."""
+def rounded(value: float, error: float, significant: int = 7) -> str:
+    """A value down to the last digit that its error leaves standing: 12.345 with error 0.03 is `"12.35"`."""
     if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
         return short(value, 5)
     digits = -math.floor(math.log10(error))
     if error * 10**digits < 2:  # 0.012 but 0.03: a leading 1 needs a second digit
         digits += 1
-    if digits > 6:  # more digits than float32 has are noise
-        return short(value, 6)
+    if value:
+        digits = min(digits, significant - 1 - math.floor(math.log10(abs(value))))
     return f"{value:.{max(digits, 0)}f}"
 
 
@@ -74,6 +74,4 @@ def settings_text(settings: Mapping[str, Any] | None) -> str:
     if not settings:
         return ""
     hidden = {"probe", "name", "every"}
-    return " ".join(
-        f"{key}={value}" for key, value in settings.items() if key not in hidden and value is not None
-    )
+    return " ".join(f"{key}={value}" for key, value in settings.items() if key not in hidden and value is not None)

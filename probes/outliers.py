@@ -1,6 +1,6 @@
 """How many eigenvalues stand apart from the bulk, by a rule that a reader can check with the eye.
 
-The rule: among the positive eigenvalues above 1 % of the largest, the widest gap in log spacing, that is the
+The rule: below the eigenvalues that exceed 1 % of the largest, the widest gap in log spacing, that is the
 largest ratio of neighbours `values[i] / values[i + 1]`; what lies above it are the outliers. Every list has a
 widest gap, so the ratio belongs to the count: near 1 there is no separation to speak of. The number of
 classes plays no part in it, on purpose: it is what the count is held against (about as many outliers as
@@ -22,7 +22,7 @@ class Outliers:
     """`count` eigenvalues lie above `edge`, the geometric middle of the widest gap; `ratio` is that gap's
     width.
 
-    `count` is 0 and the rest nan when fewer than two eigenvalues could be compared.
+    `count` is 0 and the rest nan when there were too few eigenvalues to compare.
     """
 
     count: int
@@ -30,14 +30,18 @@ class Outliers:
     ratio: float
 
 
-def outliers(values: Any) -> Outliers:
-    """The outliers among eigenvalues `(k,)` in any order, by the rule above."""
+def outliers(values: Any, *, least: int = 10) -> Outliers:
+    """The outliers among eigenvalues `(k,)` in any order, by the rule above.
+
+    None are counted among fewer than `least` positive values: a gap says nothing about a bulk that is not there.
+    """
     ordered = np.sort(np.asarray(values, dtype=float).reshape(-1))[::-1]
     ordered = ordered[np.isfinite(ordered) & (ordered > 0)]
-    ordered = ordered[ordered >= _FLOOR * ordered[0]] if len(ordered) else ordered
-    if len(ordered) < 2:
+    if len(ordered) < max(least, 2):
         return Outliers(0, float("nan"), float("nan"))
-    ratios = ordered[:-1] / ordered[1:]
+    # a gap counts by its upper side: what lies below 1 % is the bulk that the last outlier is compared with
+    upper = ordered[:-1]
+    ratios = np.where(upper >= _FLOOR * ordered[0], upper / ordered[1:], 0.0)
     widest = int(np.argmax(ratios))
     edge = float(np.sqrt(ordered[widest] * ordered[widest + 1]))
     return Outliers(widest + 1, edge, float(ratios[widest]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -76,7 +77,8 @@ def spectrum_figure(columns: Columns, subject: str) -> Figure:
                 lw=1.6 if i == 0 else 1.1,
                 elinewidth=0.9,
             )
-        axes.set_yscale("log" if _spreads(values) else "linear")
+        _scale(axes, values)
+        axes.margins(x=0.09)
         for i in {0, k - 1}:
             axes.annotate(
                 f"λ{_subscript(i + 1)}",
@@ -112,17 +114,14 @@ def spectrum_figure(columns: Columns, subject: str) -> Figure:
     if found.count:
         axes.axhline(found.edge, color=GREY, lw=0.9, ls=(0, (4, 3)))
         axes.legend(loc="upper right")
-    axes.set_yscale("log" if _spreads(last) else "linear")
+    _scale(axes, last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("index")
     axes.set_ylabel("eigenvalue")
-    here = (
-        f"Step {int(steps[-1])}"
-        if several
-        else f"Largest eigenvalues of the {subject}, step {int(steps[-1])}"
-    )
+    here = f"Step {int(steps[-1])}" if several else f"Largest eigenvalues of the {subject}, step {int(steps[-1])}"
     axes.set_title(here, pad=22)
-    note(axes, "dashed: the middle of the widest gap in log spacing")
+    if found.count:
+        note(axes, "dashed: the middle of the widest gap in log spacing")
     return made
 
 
@@ -152,25 +151,30 @@ def condition_figure(columns: Columns, subject: str) -> Figure:
     thresholds = [threshold for threshold, _, _ in entries[-1]]
     ranks = np.array([[{t: r for t, r, _ in row}.get(t, np.nan) for t in thresholds] for row in entries])
     kappas = [kappa for _, _, kappa in entries[-1]]
+    # an iteration that stopped early saw a part of the spectrum: what it counted are lower bounds
+    bound = "" if bool(np.all(columns["converged"])) else "≥ "
     colours = [BLUE, GREEN, ORANGE, GREY]
     names = [f"> {t:.0e} λ₁".replace("e-0", "e-") for t in thresholds]
     if len(steps) == 1:
         bars = axes.barh(names, ranks[0], color=BLUE, height=0.55)
         axes.bar_label(
             bars,
-            [f"{int(r)}   κ = {short(float(c), 3)}" for r, c in zip(ranks[0], kappas, strict=True)],
+            [
+                f"{bound}{int(r)}   κ {bound.strip() or '='} {short(float(c), 3)}"
+                for r, c in zip(ranks[0], kappas, strict=True)
+            ],
             padding=5,
             fontsize=9.5,
         )
         axes.set_xlim(0, 1.3 * float(np.max(ranks[0], initial=1)))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("number of eigenvalues")
+        axes.set_xlabel(f"number of eigenvalues{', lower bounds' if bound else ''}")
     else:
         for i, name in enumerate(names):
             axes.plot(steps, ranks[:, i], color=colours[i % 4], marker="o", ms=4)
             axes.annotate(
-                f"{name}\nκ = {short(float(kappas[i]), 3)}",
+                f"{name}\nκ {bound.strip() or '='} {short(float(kappas[i]), 3)}",
                 (steps[-1], ranks[-1, i]),
                 xytext=(8, 0),
                 va="center",
@@ -181,10 +185,8 @@ def condition_figure(columns: Columns, subject: str) -> Figure:
             )
         axes.set_ylim(0, None)
         axes.set_xlabel("step")
-        axes.set_ylabel("number of eigenvalues")
-    axes.set_title(
-        f"Rank of the {subject} at three thresholds" if len(names) == 3 else f"Rank of the {subject}", pad=22
-    )
+        axes.set_ylabel(f"number of eigenvalues{', lower bounds' if bound else ''}")
+    axes.set_title(f"Rank of the {subject}", pad=22)
     note(axes, "κ: condition number of what exceeds the threshold, at the last step")
     return made
 
@@ -194,15 +196,25 @@ def loss_figure(columns: Columns, subject: str) -> Figure:
     made, panels = figure(2, height=3.8)
     for axes, field, title in zip(panels, ("value", "gradient_norm"), ("Loss", "Gradient norm"), strict=True):
         axes.plot(columns["step"], columns[field], color=BLUE, marker="o", ms=4)
-        axes.set_yscale("log" if _spreads(columns[field]) else "linear")
+        _scale(axes, columns[field])
         axes.set_xlabel("step")
         axes.set_title(title)
     return made
 
 
+def _scale(axes: Axes, values: Any) -> None:
+    """A log axis with plain numbers where the values spread, else a linear one."""
+    if not _spreads(values):
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
+    axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+
+
 def _spreads(values: Any) -> bool:
     """Whether positive numbers range over so much that a linear axis would hide the small ones."""
     values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
     return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
 
 

@@ -51,17 +51,13 @@ def check_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
     if not folder.is_dir():
         raise UserError(f"the output's folder {folder} does not exist: create it or choose another with -o")
     if path.exists() and not (resume or overwrite):
-        raise UserError(
-            f"{path} exists: replace it with --overwrite, add to it with --resume, or choose another -o"
-        )
+        raise UserError(f"{path} exists: replace it with --overwrite, add to it with --resume, or choose another -o")
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * 4096)
             file.flush()
     except OSError as error:
-        raise UserError(
-            f"{folder.resolve()} cannot be written ({error.strerror}): choose another -o"
-        ) from error
+        raise UserError(f"{folder.resolve()} cannot be written ({error.strerror}): choose another -o") from error
     if shutil.disk_usage(folder).free < _ROOM:
         raise UserError(f"the disk of {folder.resolve()} is full: free some space or choose another -o")
 
@@ -143,9 +139,7 @@ def _rows_there(request: Request) -> dict[str, set[int]]:
     with Trace.open(request.output) as trace:
         problem = trace.config.get("problem") if isinstance(trace.config, dict) else None
         if problem is not None and problem != request.problem:
-            raise UserError(
-                f"{request.output} was measured on {problem}, not on {request.problem}: choose another -o"
-            )
+            raise UserError(f"{request.output} was measured on {problem}, not on {request.problem}: choose another -o")
         if trace.seed != request.seed:
             raise UserError(f"{request.output} has seed {trace.seed}: resume it with --seed {trace.seed}")
         return {name: set(trace[name]["step"].tolist()) for name in trace}
@@ -171,9 +165,7 @@ def _loss(objective: Objective, path: Path) -> dict[str, float]:
     value = objective.value()
     norm = float(objective.gradient().double().norm())
     if value != value or norm != norm or abs(value) == float("inf") or norm == float("inf"):
-        raise UserError(
-            f"the loss at {path} is {value:g} with a gradient of norm {norm:g}: nothing to measure there"
-        )
+        raise UserError(f"the loss at {path} is {value:g} with a gradient of norm {norm:g}: nothing to measure there")
     return {"value": value, "gradient_norm": norm, "cost": time.perf_counter() - start}
 
 

@@ -49,7 +49,7 @@ def load_problem(spec: str) -> Callable[[], Any]:
         raise UserError(f"{source} has no function {name!r}{near or listing}") from None
     if not callable(function) or isinstance(function, ModuleType):
         raise UserError(f"{spec} is a {type(function).__name__}, not a function that returns an Objective")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def build_objective(spec: str) -> Objective:
@@ -64,9 +64,7 @@ def build_objective(spec: str) -> Objective:
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            raise UserError(
-                f"the problem function {spec} raised {_named(error)}; see it with --debug"
-            ) from error
+            raise UserError(f"the problem function {spec} raised {_named(error)}; see it with --debug") from error
     from landscape import Objective
 
     if isinstance(result, Objective):
@@ -91,9 +89,7 @@ def _import_file(path: Path) -> ModuleType:
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a Python file: {_HOW}")
     if not path.is_file():
-        near = did_you_mean(
-            path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        )
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else [])
         raise UserError(f"there is no file {path}{near}")
     path = path.resolve()
     _importable(path.parent)
@@ -121,9 +117,7 @@ def _import_module(name: str) -> ModuleType:
             near = did_you_mean(name, [p.stem for p in Path.cwd().glob("*.py")])
             hint = near or ": start in its folder, or give file.py:function"
             raise UserError(f"there is no module {name!r} here or installed{hint}") from error
-        raise UserError(
-            f"importing {name} raised {_named(error)}; install it or see it with --debug"
-        ) from error
+        raise UserError(f"importing {name} raised {_named(error)}; install it or see it with --debug") from error
     except (Exception, SystemExit) as error:
         raise UserError(f"importing {name} raised {_named(error)}; see it with --debug") from error
 

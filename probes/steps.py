@@ -14,9 +14,7 @@ _NUMBER = re.compile(r"\d+\.\d+|\d+")
 _LABELS = ("step", "iter", "epoch")
 
 
-def checkpoint_steps(
-    paths: Sequence[str | Path], steps: Sequence[int] | None = None
-) -> list[tuple[int, Path]]:
+def checkpoint_steps(paths: Sequence[str | Path], steps: Sequence[int] | None = None) -> list[tuple[int, Path]]:
     """`(step, path)` for each checkpoint, sorted by step.
 
     A step is the one given, else the number that differs among the names (`model_v2_step100.pt` and
@@ -25,9 +23,7 @@ def checkpoint_steps(
     """
     files = [Path(path) for path in paths]
     if steps is not None and len(steps) != len(files):
-        raise UserError(
-            f"--steps has {len(steps)} numbers for {len(files)} checkpoints: give one for each", status=2
-        )
+        raise UserError(f"--steps has {len(steps)} numbers for {len(files)} checkpoints: give one for each", status=2)
     if steps is not None and min(steps, default=0) < 0:
         raise UserError(f"--steps must not be negative, got {min(steps)}", status=2)
     found = list(steps) if steps is not None else _steps_in_names(files)
@@ -71,18 +67,14 @@ def _numbers(text: str) -> list[tuple[int, str]]:
         if number.group().isdigit() and len(number.group()) <= 18:  # a step is stored as int64
             word = re.search(r"([A-Za-z]+)[=_-]?$", text[: number.start()])
             attached = word is not None and (word.group()[-1] not in "_-" or word.group(1).lower() in _LABELS)
-            found.append(
-                (int(number.group()), word.group(1).lower() if word is not None and attached else "")
-            )
+            found.append((int(number.group()), word.group(1).lower() if word is not None and attached else ""))
     return found
 
 
 def check_file(path: Path) -> bytes:
     """The first nine bytes of a checkpoint; `UserError` when it is missing, a folder, empty or unreadable."""
     if path.is_dir():
-        files = sorted(
-            p.name for p in path.iterdir() if p.suffix in {".pt", ".pth", ".ckpt", ".safetensors", ".bin"}
-        )
+        files = sorted(p.name for p in path.iterdir() if p.suffix in {".pt", ".pth", ".ckpt", ".safetensors", ".bin"})
         hint = f"name the files in it, such as {path / files[0]}" if files else "name a checkpoint file"
         if any(path.glob("*.distcp")):
             hint = "convert it with python -m torch.distributed.checkpoint.format_utils dcp_to_torch"

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from probes.formats import at_thresholds, kind_of, plus_minus, rounded, settings_text, short
+from probes.formats import KINDS, at_thresholds, kind_of, plus_minus, rounded, settings_text, short
 
 if TYPE_CHECKING:
     from probes.trace import Trace
@@ -36,9 +36,7 @@ def steps_table(trace: Trace, last: int | None = None) -> Group:
     """
     columns: dict[str, dict[int, str]] = {}
     notes: list[str] = []
-    for name in trace:
-        records = trace[name].read()
-        kind = kind_of(records)
+    for name, kind, records in _ordered(trace):
         for row, step in enumerate(records["step"]):
             values = {field: column[row] for field, column in records.items()}
             for heading, text in _cells(name, kind, values):
@@ -61,6 +59,13 @@ def steps_table(trace: Trace, last: int | None = None) -> Group:
     return Group(view)
 
 
+def _ordered(trace: Trace) -> list[tuple[str, str | None, Mapping[str, Any]]]:
+    """Name, kind and columns of each group: the loss first, what is not known last."""
+    groups = [(name, trace[name].read()) for name in trace]
+    known = [(name, kind_of(columns), columns) for name, columns in groups]
+    return sorted(known, key=lambda group: KINDS.index(group[1]) if group[1] in KINDS else len(KINDS))
+
+
 def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Heading and text of each column that one row of a probe fills."""
     if kind == "loss":
@@ -75,13 +80,14 @@ def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[t
         nodes, weights = values["nodes"], values["weights"]
         seen = nodes[weights > 0]
         yield f"{name}: from .. to", f"{short(float(seen.min()))} .. {short(float(seen.max()))}"
-        yield f"{name}: below 0", _negative(nodes, weights)
     elif kind == "condition":
         yield f"{name}: rank", f"{short(float(values['rank']), 6)}"
         yield f"{name}: kappa", f"{short(float(values['kappa']))}{_star(values)}"
         if "thresholds" in values:
             for threshold, rank, kappa in at_thresholds(values):
-                yield f"> {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), f"{rank} ({short(kappa, 3)})"
+                bound = "" if bool(values["converged"]) else "≥ "
+                text = f"{bound}{rank} ({bound}{short(kappa, 3)})"
+                yield f"> {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), text
     else:
         for field, value in values.items():
             if field not in ("step", "epoch", "time", "cost") and np.ndim(value) == 0:
@@ -94,17 +100,9 @@ def eigenvalues_text(values: Mapping[str, Any], shown: int = _SHOWN) -> str:
     largest = np.asarray(values["values"], dtype=float)[found][:shown]
     error = float(np.max(np.asarray(values["residuals"], dtype=float)[found][:shown], initial=0.0))
     more = int(found.sum()) - len(largest)
-    error_text = f" ± {rounded(error, error)}" if error > 0 else ""
+    error_text = f" ± {error:.1g}".replace("e-0", "e-") if error > 0 else ""
     tail = f" (+{more})" if more > 0 else ""
-    return ", ".join(rounded(float(v), error) for v in largest) + error_text + tail + _star(values)
-
-
-def _negative(nodes: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]) -> str:
-    """The share of the spectrum below zero, by as much that rounding cannot be the reason, with its error."""
-    floor = -1e-6 * float(np.abs(nodes).max())
-    shares = np.where(nodes < floor, weights, 0.0).sum(axis=-1)
-    error = float(shares.std(ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else float("nan")
-    return f"{plus_minus(100 * float(shares.mean()), 100 * error)} %"
+    return ", ".join(rounded(float(v), error, 5) for v in largest) + error_text + tail + _star(values)
 
 
 def _star(values: Mapping[str, Any]) -> str:
@@ -119,9 +117,7 @@ def _note(name: str, kind: str | None, records: Mapping[str, Any]) -> str:
     if kind == "trace":
         parts.append("± one standard error")
     if kind == "condition" and "thresholds" in records:
-        parts.append(
-            "> t λ₁: how many eigenvalues exceed t times the largest (and κ, their condition number)"
-        )
+        parts.append("> t λ₁: how many eigenvalues exceed t times the largest (and κ, their condition number)")
     if "converged" in records and not bool(np.all(records["converged"])):
         parts.append("* had not converged when its products were spent")
     return f"{name}: {'; '.join(parts)}" if parts else ""
@@ -154,9 +150,7 @@ def overview(trace: Trace) -> Group:
         records = trace[name]
         steps, cost = records["step"], records["cost"]
         span = f"{steps.min()} .. {steps.max()}" if len(steps) > 1 else ", ".join(map(str, steps))
-        probes.add_row(
-            name, str(len(steps)), span, short(float(cost.sum()), 3), settings_text(records.settings)
-        )
+        probes.add_row(name, str(len(steps)), span, short(float(cost.sum()), 3), settings_text(records.settings))
     parts: list[RenderableType] = [head, Text(), probes]
     events = trace.events.read()
     if len(events["step"]):

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-
 # The tensors of the tests are tiny: a second thread would only wait, and on a busy machine it waits by spinning.
 torch.set_num_threads(1)
 

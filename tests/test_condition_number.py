@@ -70,7 +70,7 @@ def test_the_lower_bound_is_one(seed: int) -> None:
 def test_refusals() -> None:
     A = MatrixOperator(torch.eye(4))
     for wrong in ({"threshold": -1.0}, {"rank": 5}, {"rank": 0}, {"threshold": 1.0, "rank": 2}):
-        with pytest.raises(ValueError, match="threshold|rank"):
+        with pytest.raises(ValueError, match=r"threshold|rank"):
             condition_number(A, **wrong)  # type: ignore[arg-type]
     with pytest.raises(FloatingPointError, match="finite"):
         condition_number(BrokenOperator(torch.eye(4)))

@@ -204,7 +204,7 @@ def test_sharded_vectors_give_the_same() -> None:
 def test_refusals() -> None:
     A = MatrixOperator(torch.eye(5))
     for wrong in ({"k": 6}, {"k": 0}, {"which": "BE"}, {"tol": -1.0}, {"block": 0}, {"max_matvecs": 0}):
-        with pytest.raises(ValueError, match="must|which"):
+        with pytest.raises(ValueError, match=r"must|which"):
             eigsh(A, **{"k": 1, **wrong})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shape"):
         eigsh(A, 1, v0=torch.ones(4))

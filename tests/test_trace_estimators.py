@@ -133,7 +133,7 @@ def test_callbacks_seeds_and_refusals() -> None:
     assert trace(A, matvecs=30, generator=seeded(first.seed)).value == first.value
     assert trace(A, method="hutchinson", matvecs=1).stderr == float("inf")
     for wrong in ({"method": "lucky"}, {"rtol": 0.0}, {"matvecs": 0}, {"method": "hutch++", "matvecs": 2}):
-        with pytest.raises(ValueError, match="method|rtol|matvecs"):
+        with pytest.raises(ValueError, match=r"method|rtol|matvecs"):
             trace(A, **wrong)  # type: ignore[arg-type]
     with pytest.raises(FloatingPointError, match="finite"):
         trace(BrokenOperator(torch.eye(30)), matvecs=15)

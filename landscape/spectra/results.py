@@ -179,9 +179,9 @@ class ConditionNumber:
 
     def __str__(self) -> str:
         bound = "" if self.converged else ">= "
-        head = f"kappa {bound}{self.kappa:.3g} (rank {self.rank}, threshold {self.threshold:.2g})"
+        head = f"kappa {bound}{self.kappa:.3g} (rank {bound}{self.rank}, threshold {self.threshold:.2g})"
         rows = [
-            f"  at {relative:.0e} of the largest: kappa {kappa:.3g}, rank {rank}"
+            f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}"
             for relative, rank, kappa in self.table
         ]
         return "\n".join([head, *rows])  # fmt: skip

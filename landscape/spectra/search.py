@@ -26,7 +26,7 @@ ROUNDING = 16.0
 _CHAIN_STEPS = 20
 
 # Ritz pairs beside the wanted ones are left out of the chain while they add at most this share of tol to its bound.
-_COUPLING = 0.1
+_COUPLING = 0.3
 
 # When the bounds need smaller residuals, they go on by this factor.
 _TIGHTER = 0.3

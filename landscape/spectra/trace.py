@@ -17,7 +17,7 @@ from landscape.spectra.xtrace import XTrace
 
 DEFAULT_MATVECS = 120
 MAX_MATVECS = 1000  # with rtol
-_FIRST = 24  # products of the first stage when rtol is asked
+_FIRST = 36  # products of the first stage when rtol is asked
 # Below this many products XTrace has too few samples to know its error, and Hutchinson has twice as many.
 _SMALL = 12
 
@@ -104,7 +104,7 @@ def _run(
     A: LinearOperator, name: str, rtol: float | None, limit: int, rng: torch.Generator, seed: int,
     callback: Callback | None,
 ) -> Estimate[float]:  # fmt: skip
-    n, used, error = A.shape[0], 0, rounding(A)
+    n, used = A.shape[0], 0
     if limit < 1:
         raise ValueError(f"matvecs must be at least 1, not {limit}")
     estimator = _METHODS[name](A, rng)
@@ -117,12 +117,11 @@ def _run(
             return _exact(A, limit, used, seed, callback)
         while used + per <= target and not stopped:
             block = min(64, A.products_per_call(max(1, (target - used) // per)))
-            # a sketch must not meet its probes in pieces: XTrace and Hutch++ take the stage whole when it fits
             used += estimator.extend(min(block, (target - used) // per))
             value, stderr, size = estimator.estimate()
             if not math.isfinite(value):
                 raise not_finite(A)
-            floor = error * (abs(value) + 4.0 * size if A.noise == 0.0 else size + abs(value))
+            floor = 4.0 * torch.finfo(A.dtype).eps * size + A.noise * max(size, abs(value))
             stopped = callback is not None and bool(callback(used, limit, value))
         reached = rtol is not None and stderr + floor <= rtol * abs(value)
         # more products do not help against noise

@@ -98,7 +98,10 @@ def orthonormal(A: LinearOperator, X: Tensor, against: Tensor | None = None, flo
     X = _project(A, X, [*bases, *found])
     while X.shape[-1]:
         X = _project(A, X, [*bases, *found])
-        squares, U = torch.linalg.eigh(A.inner(X, X))
+        gram = A.inner(X, X)
+        if not bool(torch.isfinite(gram).all()):
+            raise not_finite(A)
+        squares, U = torch.linalg.eigh(gram)
         top = float(squares[-1])
         if not top > floor**2:
             break

@@ -1,0 +1,63 @@
+"""The README's code runs as it is printed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}[ ]*(?:title=(\S+))?\n(.*?)^```", README, re.M | re.S)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_and_training_loop(folder, capsys):
+    by_title = dict(blocks("python"))
+    names: dict = {}
+    exec(by_title[""], names)
+    lines = [line for line in by_title[""].splitlines() if line.strip()]
+    assert len(lines) <= 20
+    assert names["top"].converged
+    assert names["estimate"].stderr <= 0.02 * abs(names["estimate"].value)
+    exec(by_title["loop"], names)
+    assert (folder / "run.h5").exists()
+    printed = capsys.readouterr().out
+    assert "largest eigenvalues" in printed
+
+
+def test_commands(folder):
+    by_title = dict(blocks("python"))
+    (folder / "problem.py").write_text(by_title["problem.py"])
+    for step in (0, 10):
+        torch.manual_seed(step)
+        model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+        torch.save(model.state_dict(), folder / f"step{step}.pt")
+    ((_, commands),) = blocks("console")
+    landscape = Path(sys.executable).with_name("landscape")
+    launch = str(landscape) if landscape.exists() else f"{sys.executable} -m probes.cli"
+    path = str(Path(__file__).resolve().parent.parent)
+    assert len(commands.splitlines()) <= 5
+    for command in commands.splitlines():
+        script = command.replace("landscape", launch, 1)
+        done = subprocess.run(script, shell=True, capture_output=True, text=True, cwd=folder, timeout=300,
+                              env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"})  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert done.stdout.strip(), command
+    assert list((folder / "pictures").glob("*.png"))
+
+
+def test_pictures_are_there():
+    root = Path(__file__).resolve().parent.parent
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (root / picture).stat().st_size > 10_000

@@ -162,7 +162,7 @@ def transposed(objective: Objective, outputs: Tensor, W: Tensor, batched: bool) 
     for w in W:
         pulled = torch.autograd.grad(outputs, leaves, w, retain_graph=True, allow_unused=True)
         rows.append(objective.gather(_filled(pulled, leaves, ())))
-    return torch.stack(rows)
+    return torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
 
 
 def _filled(pieces: Sequence[Tensor | None], leaves: Sequence[Tensor], lead: Sequence[int]) -> list[Tensor]:

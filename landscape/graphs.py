@@ -69,6 +69,8 @@ class ObjectiveOperator(LinearOperator):
     def _products(self, graph: Graph, batch: Batch, V: Tensor) -> Tensor:
         """Vectors that go through a graph together need its memory once each: as many at a time as fit."""
         together = max(1, self._budget() // max(1, self._expected_bytes(batch)))
+        if len(V) <= together:
+            return graph.products(V)
         return torch.cat([graph.products(rows) for rows in V.split(together)])
 
     def _budget(self) -> int:
@@ -87,14 +89,9 @@ class ObjectiveOperator(LinearOperator):
         self._bytes = 0
 
     def _matmat(self, V: Tensor) -> Tensor:
-        rows = V.T.contiguous()
-        total = torch.zeros_like(rows)
-        terms = 0.0
         try:
             with self.objective.measuring():
-                for products, count in self._sweep(rows):
-                    total.add_(products, alpha=count)
-                    terms += count
+                return self._accumulate(self._sweep(V.T.contiguous())).T
         except RuntimeError as error:
             self.release()
             explained = _explained(error)
@@ -104,8 +101,23 @@ class ObjectiveOperator(LinearOperator):
         except BaseException:
             self.release()  # a graph that was interrupted half-way is not worth keeping
             raise
-        result: Tensor = self.objective.normalise(total, terms)
-        return result.T
+
+    def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
+        """The weighted mean (or the sum) of the batches' products, with as few passes over memory as can be."""
+        total: Tensor | None = None
+        alone, terms = True, 0.0
+        for products, count in parts:
+            if total is None:
+                total, terms = products, count
+                continue
+            if alone:
+                total, alone = total * terms, False
+            total.add_(products, alpha=count)
+            terms += count
+        if total is None:
+            self.objective.normalise(0.0, 0.0)  # raises: there are no loss terms
+            raise AssertionError
+        return total if alone else self.objective.normalise(total, terms)
 
     def _sweep(self, V: Tensor) -> Iterator[tuple[Tensor, float]]:
         if self._snapshot is not None and not self.objective.unchanged(self._snapshot):

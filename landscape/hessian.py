@@ -63,7 +63,8 @@ class GradientGraph:
         return ways[known["hessian"]]()
 
     def _loop(self, V: Tensor) -> Tensor:
-        return torch.stack([self._differentiate(self._objective.split(v), batched=False) for v in V])
+        rows = [self._differentiate(self._objective.split(v), batched=False) for v in V]
+        return torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
 
     def _batched(self, V: Tensor) -> Tensor:
         return self._differentiate(self._objective.split(V), batched=True)

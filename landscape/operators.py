@@ -150,12 +150,14 @@ class LinearOperator:
 
         Columns are drawn one after the other: k at once and one by one give the same numbers.
         """
-        source = generator.device if generator is not None else torch.device("cpu")
-        columns = [self._draw(kind, generator, source) for _ in range(k)]
+        if generator is None:  # the global random state is not ours to move
+            generator = torch.Generator()
+            generator.seed()
+        columns = [self._draw(kind, generator) for _ in range(k)]
         return torch.stack(columns, dim=-1).to(device=self.device, dtype=self.dtype)
 
-    def _draw(self, kind: Kind, generator: torch.Generator | None, source: torch.device) -> Tensor:
-        n = self.shape[0]
+    def _draw(self, kind: Kind, generator: torch.Generator) -> Tensor:
+        n, source = self.shape[0], generator.device
         if kind == "rademacher":
             bits = torch.randint(0, 2, (n,), generator=generator, device=source, dtype=torch.int8)
             return (2 * bits - 1).to(self.dtype)

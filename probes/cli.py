@@ -103,7 +103,7 @@ def probe(
 
     console = out()
     with Trace.open(output) as trace:
-        console.print(steps_table(trace))
+        console.print(steps_table(trace, width=console.width))
     notes = err()
     if notes.is_terminal:  # quiet in a pipe
         what = f"written to {output}" if made else f"nothing to do, {output} has every measurement already"
@@ -122,7 +122,7 @@ def show(
         console = out()
         console.print(overview(opened))
         if len(opened):
-            console.print(steps_table(opened, last))
+            console.print(steps_table(opened, last, width=console.width))
 
 
 @app.command()

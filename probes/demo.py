@@ -167,6 +167,7 @@ def _column(name: str, checkpoint: Path, output: Path) -> list[str]:
     data = digits()
     with Trace.open(output) as trace:
         rows = {group: trace[group].row(-1) for group in trace}
+        earlier = [outliers(values) for values in trace["spectrum"]["values"][:-1]]
     spectrum, density = rows["spectrum"], rows["density"]
     values, residual = spectrum["values"], float(max(spectrum["residuals"]))
     found = outliers(values)
@@ -181,6 +182,7 @@ def _column(name: str, checkpoint: Path, output: Path) -> list[str]:
         ", ".join(rounded(float(v), residual, 5) for v in values[:5]) + f" ± {residual:.0e}",
         plus_minus(float(rows["trace"]["value"]), float(rows["trace"]["stderr"])),
         f"{found.count} of {len(values)} (gap × {short(found.ratio, 3)})",
+        ", ".join(f"{past.count} (× {short(past.ratio, 3)})" for past in earlier),
         str(CLASSES),
         *(f"{bound}{rank}, κ {'≥' if bound else '='} {short(kappa, 3)}" for _, rank, kappa in ranks),
         f"{costs} ({1e3 * gradient:.1f} ms each)",
@@ -199,8 +201,8 @@ def _seconds_per_gradient(objective: Objective) -> float:
 def _table(plan: Plan, columns: list[list[str]]) -> Table:
     names = [
         "parameters", "loss", "accuracy, train / test", "largest eigenvalues (Hessian)", "trace (Hessian)",
-        "outliers among the largest", "classes", "rank above 1e-2 λ₁ (Gauss-Newton)", "rank above 1e-4 λ₁",
-        "rank above 1e-6 λ₁", "cost in gradients",
+        "outliers among the largest", "  at the earlier checkpoints", "classes", "rank above 1e-2 λ₁ (Gauss-Newton)",
+        "rank above 1e-4 λ₁", "rank above 1e-6 λ₁", "cost in gradients",
     ]  # fmt: skip
     view = table(
         title="Digits (8 x 8), momentum SGD, at the last checkpoint",

@@ -29,10 +29,11 @@ def table(title: str = "", caption: str = "") -> Table:
     )  # fmt: skip
 
 
-def steps_table(trace: Trace, last: int | None = None) -> Group:
-    """The measurements of each step: one row a step, one column a probe, values with their errors.
+def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> Group:
+    """The measurements of each step: one row a step, values with their errors.
 
-    `last` keeps the last rows alone.
+    `last` keeps the last rows alone. What does not fit `width` columns beside each other goes into a table below,
+    for a number that is cut or folded cannot be read.
     """
     columns: dict[str, dict[int, str]] = {}
     notes: list[str] = []
@@ -50,13 +51,34 @@ def steps_table(trace: Trace, last: int | None = None) -> Group:
         dropped, steps = len(steps) - last, steps[-last:]
     if dropped:
         notes.append(f"the last {len(steps)} of {len(steps) + dropped} steps")
-    view = table(caption="\n".join(notes))
-    view.add_column("step", justify="right")
-    for heading in columns:
-        view.add_column(heading, justify="right")
-    for step in steps:
-        view.add_row(str(step), *(cells.get(step, "") for cells in columns.values()))
-    return Group(view)
+    views: list[RenderableType] = []
+    for headings in _fitting(columns, steps, width):
+        view = table()
+        view.add_column("step", justify="right", no_wrap=True)
+        for heading in headings:
+            view.add_column(heading, justify="right", no_wrap=True)
+        for step in steps:
+            texts = [columns[heading].get(step, "") for heading in headings]
+            if any(texts):
+                view.add_row(str(step), *texts)
+        views.append(view)
+    return Group(*views, *(Text(note, style="dim") for note in notes))
+
+
+def _fitting(columns: Mapping[str, Mapping[int, str]], steps: list[int], width: int) -> list[list[str]]:
+    """The headings, split so that each part is at most `width` wide together with the steps."""
+    padding = 3
+    start = max([len("step"), *(len(str(step)) for step in steps)]) + padding
+    parts: list[list[str]] = []
+    used = width
+    for heading, cells in columns.items():
+        own = max(len(heading), *(len(cells.get(step, "")) for step in steps)) + padding
+        if used + own > width:
+            parts.append([])
+            used = start
+        parts[-1].append(heading)
+        used += own
+    return parts
 
 
 def _ordered(trace: Trace) -> list[tuple[str, str | None, Mapping[str, Any]]]:
@@ -87,7 +109,7 @@ def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[t
             for threshold, rank, kappa in at_thresholds(values):
                 bound = "" if bool(values["converged"]) else "≥ "
                 text = f"{bound}{rank} ({bound}{short(kappa, 3)})"
-                yield f"> {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), text
+                yield f"{name} > {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), text
     else:
         for field, value in values.items():
             if field not in ("step", "epoch", "time", "cost") and np.ndim(value) == 0:

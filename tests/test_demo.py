@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,7 +40,7 @@ def test_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     with Trace.open(folder / "mlp.h5") as trace:
         # what the monitor saw in the loop is what the command sees in the checkpoint
         assert trace["spectrum"]["step"].tolist() == [0, 44]
-        torch.testing.assert_close(trace["spectrum"]["values"][0], inside[0], rtol=1e-3, atol=0)
+        np.testing.assert_allclose(trace["spectrum"]["values"][0][:5], inside[0], rtol=1e-3)
 
 
 def test_problems() -> None:

@@ -610,6 +610,9 @@ def test_matrix_operator():
         op.block([5])
     with refuses("up to n = 1"):
         MatrixOperator(torch.eye(3), memory=8).to_dense()
+    state = torch.get_rng_state()
+    assert not torch.equal(op.random(5, "normal"), op.random(5, "normal"))
+    assert torch.equal(torch.get_rng_state(), state)
     once, together = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
     one_by_one = torch.cat([op.random(1, "normal", once) for _ in range(3)], dim=1)
     assert torch.equal(one_by_one, op.random(3, "normal", together))

@@ -115,3 +115,21 @@ def test_an_empty_trace_gives_no_picture(tmp_path: Path) -> None:
         trace.declare("trace", {"value": Field(), "stderr": Field()})
     with Trace.open(tmp_path / "t.h5") as trace:
         assert plot_trace(trace, tmp_path) == []
+
+
+def test_tables_fit_the_terminal(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from probes.tables import overview, steps_table
+
+    make_trace(tmp_path / "t.h5", 3, converged=False)
+    with Trace.open(tmp_path / "t.h5") as trace:
+        for width in (80, 200):
+            console = Console(width=width, record=True, file=(tmp_path / "out.txt").open("w"))
+            console.print(overview(trace))
+            console.print(steps_table(trace, 2, width=width))
+            console.file.close()
+            text = console.export_text()
+            assert "…" not in text
+            for part in ("30.0 ± 1.5", "≥ 20 (≥ 9e3)", "mine: x", "the last 2 of 3 steps"):
+                assert (part in text) == (part != "30.0 ± 1.5"), part  # step 0 is not among the last two

@@ -36,6 +36,8 @@ def plus_minus(value: float, error: float) -> str:
         return short(value, 5)
     if not math.isfinite(error) or error >= 1e6 or max(abs(value), error) < 1e-3 or abs(value) >= 1e6:
         return f"{value:.3g} ± {error:.1g}"
+    if error < 1e-5 * abs(value):  # as many zeros as that are not counted by a reader
+        return f"{short(value, 6)} ± {short(error, 1)}"
     return f"{rounded(value, error)} ± {rounded(error, error)}"
 
 

@@ -199,7 +199,7 @@ class LinearOperator:
             )
         step = self.products_per_call(n)
         columns = [self @ self.unit(range(i, min(i + step, n))) for i in range(0, n, step)]
-        return torch.cat(columns, dim=1) if columns else torch.zeros(n, n, dtype=self.dtype, device=self.device)
+        return torch.cat(columns, dim=-1) if columns else torch.zeros(n, n, dtype=self.dtype, device=self.device)
 
     def products_per_call(self, k: int) -> int:
         """How many columns algorithms should hand over at once when they want k of them."""

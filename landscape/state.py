@@ -8,6 +8,7 @@ states are as they were, also after an exception.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -61,7 +62,27 @@ def differentiable_twice(model: nn.Module, device: torch.device) -> Iterator[Non
         fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
-        yield
+        if any(hasattr(m, "_orig_mod") for m in model.modules()):  # compiled parts have no second derivatives
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        with _no_lost_gradients():
+            yield
+
+
+@contextmanager
+def _no_lost_gradients() -> Iterator[None]:
+    """Reentrant checkpointing drops the gradient of what it wraps with no more than a warning."""
+    lost = "None of the inputs have requires_grad=True"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=lost, category=UserWarning)
+        try:
+            yield
+        except UserWarning as warning:
+            if lost not in str(warning):
+                raise
+            raise RuntimeError(
+                "torch.utils.checkpoint with use_reentrant=True loses the gradients of the layers that it wraps here: "
+                "use use_reentrant=False"
+            ) from warning
 
 
 @contextmanager

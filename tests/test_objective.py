@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from landscape import (
@@ -594,6 +595,33 @@ def test_an_operation_without_second_derivative_is_named():
     with pytest.raises(RuntimeError, match="once_differentiable"):
         Hessian(o) @ torch.ones(o.size)
     assert torch.allclose(FiniteDifferenceHessian(o) @ torch.ones(o.size), reference(torch.ones(o.size)), atol=1e-2)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.net, self.reentrant = network(), reentrant
+
+    def forward(self, x):
+        return self.net[4](checkpoint(self.net[:4], x, use_reentrant=self.reentrant))
+
+
+def test_activation_checkpointing_is_right_or_refused():
+    v = torch.ones(51)
+    o = objective(Checkpointed(False))
+    for A, expected in ((Hessian(o), Hessian(objective())), (GaussNewton(o), GaussNewton(objective()))):
+        assert torch.allclose(A @ v, expected @ v, atol=1e-6)
+        assert torch.allclose(A @ v, expected @ v, atol=1e-6)
+    with refuses("use_reentrant=False"):
+        Hessian(objective(Checkpointed(True))) @ v
+
+
+def test_compiled_models_and_parts():
+    v = torch.ones(51)
+    assert torch.allclose(Hessian(objective(torch.compile(network()))) @ v, reference(v), atol=1e-6)
+    model = network()
+    part = nn.Sequential(torch.compile(model[:4]), model[4])
+    assert torch.allclose(Hessian(objective(part)) @ v, reference(v), atol=1e-6)
 
 
 def test_matrix_operator():

@@ -22,6 +22,9 @@ RISK = 1e-4
 # Roundings of A u that a residual carries: the product and the Ritz vector round once or more per entry.
 ROUNDING = 16.0
 
+# Rounds in a row without a new direction after which the search gives up, so that it ends whatever rounding does.
+_IDLE = 100
+
 # Steps of a chain that had to restart before small residuals alone are believed.
 _CHAIN_STEPS = 20
 
@@ -60,6 +63,7 @@ class Search:
         self.tol = max(task.tol, 2.0 * self.floor)
         self.matvecs = 0
         self.restarts = 0
+        self.idle = 0
         self.main_steps = 0
         self.largest = 0.0
         self.doubt = 1.0
@@ -96,8 +100,12 @@ class Search:
 
     def _expand(self, X: Tensor) -> None:
         """The products with X, which is part of the basis already."""
-        if X.shape[-1] == 0:
+        if X.shape[-1] == 0:  # what was proposed turned out to be rounding
+            self.idle += 1
+            if self.idle > _IDLE:
+                raise _Stop
             return
+        self.idle = 0
         self.space.absorb(products(self.A, X))
         self.matvecs += X.shape[-1]
         self._look()

@@ -46,7 +46,7 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.short(x))
 
 
-def resnet(batch: int = 32, width: int = 32) -> Problem:
+def resnet(batch: int = 16, width: int = 32) -> Problem:
     """ResNet-18's shape on 32x32 images; width 32 has 2.8 million parameters, width 64 is ResNet-18 itself."""
     layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     inner = width

@@ -51,9 +51,10 @@ class Network:
         """Bring the copy up to date with the model (not while `at` has set its parameters)."""
         if self.module is self._source or self.pinned:
             return
-        if self._seen is not None and self._seen.still_holds(*state.everything(self._source)):
+        parts = state.Parts(self._source)
+        if self._seen is not None and parts.unchanged(self._seen):
             return
-        self._seen = state.Snapshot(*state.everything(self._source))
+        self._seen = parts.snapshot()
         with torch.inference_mode(False), torch.no_grad():
             pairs = [
                 *zip(self._source.parameters(), self.module.parameters(), strict=True),

@@ -84,10 +84,10 @@ class Objective:
         self._count = count
         self._net = Network(model, device, dtype)
         self._view = FlatView(self._net.module, inner_selection(model, parameters))
-        leaves = self._view.resolve(self._net.module)
+        self._parts: state.Parts | None = None  # while measuring: walking over a large model is not free
+        leaves = self.leaves()
         self.device = leaves[0].device
         self.dtype = torch.float64 if any(p.dtype == torch.float64 for p in leaves) else torch.float32
-        self._leaves: list[nn.Parameter] | None = None  # while measuring: walking a large model is not free
         self._cast = dtype
         self._batches = Batches(data, memory=memory)
         self.ways: dict[str, str] = {}  # which way of a product was fastest here, by operator
@@ -130,7 +130,7 @@ class Objective:
     def theta(self) -> Tensor:
         """`(n,)`, a copy of the parameters as they stand."""
         self._net.follow()
-        leaves = self._view.resolve(self._net.module)
+        leaves = self.leaves()
         return torch.cat([p.detach().reshape(-1).to(device=self.device, dtype=self.dtype) for p in leaves])
 
     @contextmanager
@@ -141,7 +141,7 @@ class Objective:
         """
         self._net.follow()
         pieces = self.unflatten(torch.as_tensor(theta).detach())
-        leaves = self._view.resolve(self._net.module)
+        leaves = self.leaves()
         owned = [p.data for p in leaves]
         self._net.pinned += 1
         try:
@@ -163,7 +163,7 @@ class Objective:
         if outside:
             raise ValueError(f"{outside[0]!r} is not among the parameters of this objective")
         other.ways = {}
-        other._leaves = None
+        other._parts = None
         other.dtype = torch.float64 if any(p.dtype == torch.float64 for p in other.leaves()) else torch.float32
         return other
 
@@ -208,25 +208,28 @@ class Objective:
         """A scope in which the model may be run and differentiated twice, and which leaves no mark on it."""
         with ExitStack() as stack:
             self._net.follow()
-            module = self._net.module
+            outer, self._parts = self._parts, state.Parts(self._net.module)
+            stack.callback(setattr, self, "_parts", outer)
             stack.enter_context(state.random_states(self.device))
-            stack.enter_context(state.differentiable_twice(module, self.device))
-            outer, self._leaves = self._leaves, self._view.resolve(module)
-            stack.callback(setattr, self, "_leaves", outer)
-            stack.enter_context(state.flags(module, self._leaves, self.mode))
+            stack.enter_context(state.differentiable_twice(self._parts.modules, self.device))
+            stack.enter_context(state.flags(self._parts, self.leaves(), self.mode))
             yield
 
     def leaves(self) -> list[nn.Parameter]:
-        """The chosen parameter objects, resolved by name (once per measurement)."""
-        return self._leaves if self._leaves is not None else self._view.resolve(self._net.module)
+        """The chosen parameter objects, resolved by name."""
+        return self._view.resolve(self._walk().parameters)
 
     def snapshot(self) -> state.Snapshot:
         """The model's state now, to notice later that a kept graph is stale."""
-        return state.Snapshot(*state.everything(self._net.module))
+        return self._walk().snapshot()
 
     def unchanged(self, snapshot: state.Snapshot) -> bool:
         """Whether the model still is as it was at the snapshot."""
-        return snapshot.still_holds(*state.everything(self._net.module))
+        return self._walk().unchanged(snapshot)
+
+    def _walk(self) -> state.Parts:
+        """The model's parts: found once per measurement, anew outside of one."""
+        return self._parts if self._parts is not None else state.Parts(self._net.module)
 
     def sweep(self, skip: Callable[[int], bool] = lambda index: False) -> Iterator[Batch]:
         """One pass over the data, on the device; batches that `skip` names are yielded where they lie."""
@@ -286,8 +289,8 @@ class Objective:
 
     def _loses_its_graph(self, batch: Batch) -> bool:
         """Whether the loss has no graph even when every parameter requires grad: not the selection's fault."""
-        every = [p for p in self._net.module.parameters() if p.is_floating_point()]
-        with state.flags(self._net.module, every, "as-is"):
+        every = [p for p in self._walk().parameters.values() if p.is_floating_point()]
+        with state.flags(self._walk(), every, "as-is"):
             return not self.batch_loss(self.outputs(batch), batch).requires_grad
 
     def attached(self, value: Tensor) -> Tensor:

@@ -32,9 +32,8 @@ class FlatView:
             start = stop
         self.size = start
 
-    def resolve(self, model: nn.Module) -> list[nn.Parameter]:
-        """The parameter objects as the model has them now. Raises `ValueError` when one is gone or reshaped."""
-        parameters = dict(model.named_parameters())
+    def resolve(self, parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
+        """The chosen ones of the parameters by name. Raises `ValueError` when one is gone or reshaped."""
         for name in self.names:
             if name not in parameters or parameters[name].shape != self.shapes[name]:
                 raise ValueError(f"parameter {name!r} of the model is gone or has another shape: make a new Objective")

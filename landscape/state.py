@@ -22,6 +22,40 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 _FORWARD_SEED = 0x5EED
 
 
+class Parts:
+    """The modules, parameters (by their first names) and buffers of a model, from one walk over it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules: list[nn.Module] = []
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.buffers: list[Tensor] = []
+        seen: set[int] = set()
+        for prefix, module in model.named_modules():
+            self.modules.append(module)
+            for name, p in module._parameters.items():
+                if p is not None and id(p) not in seen:
+                    seen.add(id(p))
+                    self.parameters[f"{prefix}.{name}" if prefix else name] = p
+            for b in module._buffers.values():
+                if b is not None and id(b) not in seen:
+                    seen.add(id(b))
+                    self.buffers.append(b)
+
+    def snapshot(self) -> Snapshot:
+        """All that the model's function depends on and that can be seen."""
+        return Snapshot(self._tensors(), self._training())
+
+    def unchanged(self, snapshot: Snapshot) -> bool:
+        """Whether all of it is as it was."""
+        return snapshot.still_holds(self._tensors(), self._training())
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.parameters.values(), *self.buffers]
+
+    def _training(self) -> list[bool]:
+        return [m.training for m in self.modules]
+
+
 @contextmanager
 def random_states(device: torch.device) -> Iterator[None]:
     """The random states of python, numpy and torch (CPU and `device`) are as before when the block ends."""
@@ -49,7 +83,7 @@ def seed_everything(number: int, device: torch.device) -> None:
 
 
 @contextmanager
-def differentiable_twice(model: nn.Module, device: torch.device) -> Iterator[None]:
+def differentiable_twice(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
     """Grad mode on, inference mode and autocast off, and only kernels that have second derivatives."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -57,12 +91,12 @@ def differentiable_twice(model: nn.Module, device: torch.device) -> Iterator[Non
         for kind in {"cpu", device.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in model.modules()):
+        if device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in modules):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
-        if any(hasattr(m, "_orig_mod") for m in model.modules()):  # compiled parts have no second derivatives
+        if any("_orig_mod" in m._modules for m in modules):  # compiled parts have no second derivatives
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         with _no_lost_gradients():
             yield
@@ -86,13 +120,13 @@ def _no_lost_gradients() -> Iterator[None]:
 
 
 @contextmanager
-def flags(model: nn.Module, leaves: Sequence[nn.Parameter], mode: str) -> Iterator[None]:
+def flags(parts: Parts, leaves: Sequence[nn.Parameter], mode: str) -> Iterator[None]:
     """Exactly `leaves` require grad, without hooks, and the model is in `mode` ("as-is", "eval" or "train")."""
     chosen = {id(p) for p in leaves}
-    parameters = list(model.parameters())
+    parameters = parts.parameters.values()
     required = [p.requires_grad for p in parameters]
     hooks = [p._backward_hooks for p in leaves]
-    training = [(m, m.training) for m in model.modules()]
+    training = [(m, m.training) for m in parts.modules]
     try:
         for p in parameters:
             p.requires_grad_(id(p) in chosen)
@@ -154,11 +188,6 @@ class Snapshot:
             and list(training) == self._training
             and equal(tensors, self._copies)
         )
-
-
-def everything(model: nn.Module) -> tuple[list[Tensor], list[bool]]:
-    """All that a model's function depends on and a snapshot can see: parameters and buffers, training flags."""
-    return [*model.parameters(), *model.buffers()], [m.training for m in model.modules()]
 
 
 def _mark(t: Tensor) -> tuple[int, int, torch.Size, torch.dtype]:

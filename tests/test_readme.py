@@ -61,3 +61,18 @@ def test_pictures_are_there():
     root = Path(__file__).resolve().parent.parent
     for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (root / picture).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_table_is_the_demo(tmp_path):
+    from probes import Trace
+
+    root = str(Path(__file__).resolve().parent.parent)
+    subprocess.run([sys.executable, "-m", "probes.cli", "demo", "--out", str(tmp_path)], check=True, cwd=root)
+    row = next(line for line in README.splitlines() if line.startswith("| largest eigenvalues"))
+    for name, cell in zip(("mlp", "cnn"), row.split("|")[2:4], strict=True):
+        printed = [float(x) for x in cell.split("±")[0].split(",")]
+        measured = Trace.open(tmp_path / f"{name}.h5")["spectrum"]["values"][-1][:5]
+        assert measured == pytest.approx(
+            printed, rel=0.05
+        )  # rounding differs between machines, and training adds to it

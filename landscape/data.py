@@ -252,6 +252,8 @@ def move(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
         return type(value)(*(move(item, device, dtype) for item in value))
     if isinstance(value, tuple | list):
         return type(value)(move(item, device, dtype) for item in value)
+    if hasattr(value, "to"):  # a batch of a class of its own, such as a graph
+        return value.to(device)
     return value
 
 

@@ -150,7 +150,7 @@ class ObjectiveOperator(LinearOperator):
 
     def _keep(self, batch: Batch, graph: Graph, count: float) -> None:
         if self._bytes_per_input == 0.0:
-            self._bytes_per_input = graph_bytes(graph.roots()) / max(1, _input_bytes(batch))
+            self._bytes_per_input = graph_bytes(graph.roots()) / _input_bytes(batch)
         self._kept[batch.index] = (graph, count)
         self._bytes += self._expected_bytes(batch)
 
@@ -169,7 +169,7 @@ def _input_bytes(batch: Batch) -> int:
             stack.extend(item.values())
         elif isinstance(item, tuple | list):
             stack.extend(item)
-    return total
+    return max(1, total)
 
 
 def graph_bytes(roots: Iterable[Tensor]) -> int:

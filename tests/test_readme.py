@@ -1,5 +1,6 @@
 """The README's code runs as it is printed."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,10 @@ import torch
 from torch import nn
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+
+COST_COLUMNS = (
+    "Hessian", "Hessian, PyHessian", "Hessian, curvlinops", "Gauss-Newton", "Gauss-Newton, curvlinops",
+)  # fmt: skip
 
 
 def blocks(language):
@@ -76,3 +81,14 @@ def test_the_table_is_the_demo(tmp_path):
         assert measured == pytest.approx(
             printed, rel=0.05
         )  # rounding differs between machines, and training adds to it
+
+
+def test_the_costs_are_those_of_the_committed_benchmark():
+    path = Path(__file__).resolve().parent.parent / "runs/benchmarks/results/products-cpu.json"
+    rows = {(r["model"], r["batches"], r["vectors"], r["product"]): r for r in json.loads(path.read_text())["rows"]}
+    table = re.findall(r"^\| (mlp|resnet|gpt), (1|16) batch(?:es)? \|(.*)\|$", README, re.M)
+    assert len(table) == 6
+    for model, batches, cells in table:
+        for product, cell in zip(COST_COLUMNS, cells.split("|"), strict=True):
+            assert cell.strip() == f"{rows[model, int(batches), 1, product]['gradients']:.2f}"
+'''

@@ -78,9 +78,8 @@ def test_the_table_is_the_demo(tmp_path):
     for name, cell in zip(("mlp", "cnn"), row.split("|")[2:4], strict=True):
         printed = [float(x) for x in cell.split("±")[0].split(",")]
         measured = Trace.open(tmp_path / f"{name}.h5")["spectrum"]["values"][-1][:5]
-        assert measured == pytest.approx(
-            printed, rel=0.05
-        )  # rounding differs between machines, and training adds to it
+        # rounding differs between machines, and training adds to it
+        assert measured == pytest.approx(printed, rel=0.05)
 
 
 def test_the_costs_are_those_of_the_committed_benchmark():
@@ -91,4 +90,3 @@ def test_the_costs_are_those_of_the_committed_benchmark():
     for model, batches, cells in table:
         for product, cell in zip(COST_COLUMNS, cells.split("|"), strict=True):
             assert cell.strip() == f"{rows[model, int(batches), 1, product]['gradients']:.2f}"
-'''

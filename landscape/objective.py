@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape import state
-from landscape.data import Batch, Batches, move
+from landscape.data import Batch, Batches, first_dimension, move
 from landscape.losses import recognise
 from landscape.memory import Memory
 from landscape.network import Forward, Network, inner_selection
@@ -310,7 +310,7 @@ class Objective:
         elif self.known is not None and isinstance(outputs, Tensor) and isinstance(batch.targets, Tensor):
             count = self.known.count(outputs, batch.targets)
         else:
-            count = _first_dimension(batch)
+            count = first_dimension(batch)
         if not 0.0 <= count < float("inf"):
             raise ValueError(f"count= must be a finite number of loss terms, got {count} for batch {batch.index}")
         return count
@@ -331,19 +331,3 @@ class Objective:
 
     def __repr__(self) -> str:
         return f"Objective({type(self.model).__name__}, n={self.size}, dtype={self.dtype}, device={self.device})"
-
-
-def _first_dimension(batch: Batch) -> float:
-    """Without a known loss each sample of the batch counts as one term."""
-    targets = batch.targets
-    if isinstance(targets, Tensor) and not targets.is_floating_point() and bool((targets == -100).any()):
-        raise ValueError(
-            "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
-            "count=lambda outputs, targets: (targets != -100).sum() so that batches are weighted rightly"
-        )
-    value = batch.inputs
-    while isinstance(value, Mapping | tuple | list):
-        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=")
-    return float(value.shape[0])

@@ -22,7 +22,7 @@ def both(name, **options):
 
 
 # losses and functions that hold CPU tensors of their own cannot follow to the device
-MOVABLE = [n for n in CASES if n not in ("smoothed_and_weighted", "class_probabilities", "binary")]
+MOVABLE = [n for n in CASES if n not in ("smoothed_and_weighted", "weighted_partial", "class_probabilities", "binary")]
 
 
 @pytest.mark.parametrize("name", MOVABLE)

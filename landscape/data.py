@@ -64,7 +64,7 @@ class Batches:
         used = 0
         owned = isinstance(self._source, list | tuple)  # the user's own list costs no further memory
         for batch in self._read():
-            used += 0 if owned else sum(t.nbytes for t in _tensors(batch))
+            used += 0 if owned else sum(t.nbytes for t in tensors_in(batch))
             held.append(batch)
             if used > self._budget:
                 if self._one_shot:
@@ -128,13 +128,13 @@ class Batches:
 
     def _versions(self) -> list[tuple[int, int]]:
         assert self._held is not None
-        return [(t.data_ptr(), -1 if t.is_inference() else t._version) for b in self._held for t in _tensors(b)]
+        return [(t.data_ptr(), -1 if t.is_inference() else t._version) for b in self._held for t in tensors_in(b)]
 
     def _check_held(self) -> None:
         """Held tensors may be the user's own: an edit in place is noticed by version, or by content on the CPU."""
         assert self._held is not None
         marks = self._versions()
-        on_host = all(t.device.type == "cpu" for b in self._held for t in _tensors(b))
+        on_host = all(t.device.type == "cpu" for b in self._held for t in tensors_in(b))
         if marks == self._marks and not (on_host and isinstance(self._source, list | tuple)):
             return
         for batch, known in zip(self._held, self._prints, strict=True):
@@ -227,17 +227,18 @@ def _pair(raw: Any) -> tuple[Any, Any]:
     raise TypeError(f"a batch must be a pair (inputs, targets) or a dict, not a {kind}: map the loader to such pairs")
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of a batch, or of a nest of mappings, tuples and lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Batch):
-        yield from _tensors((value.inputs, value.targets))
+        yield from tensors_in((value.inputs, value.targets))
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def move(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
@@ -260,7 +261,7 @@ def move(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
 def fingerprint(batch: Batch) -> int:
     """A checksum of shapes, dtypes and content (evenly spaced elements of a large tensor)."""
     code = 0
-    for t in _tensors(batch):
+    for t in tensors_in(batch):
         flat = t.detach().reshape(-1)
         stride = max(1, flat.numel() // _SAMPLED)
         sample = flat[::stride].cpu().contiguous()

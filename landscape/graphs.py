@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from landscape.data import Batch
+from landscape.data import Batch, tensors_in
 from landscape.memory import available_memory
 from landscape.objective import Objective
 from landscape.operators import LinearOperator
@@ -68,6 +68,8 @@ class ObjectiveOperator(LinearOperator):
 
     def _products(self, graph: Graph, batch: Batch, V: Tensor) -> Tensor:
         """Vectors that go through a graph together need its memory once each: as many at a time as fit."""
+        if len(V) == 1:  # asking the system what is free is not for every product
+            return graph.products(V)
         together = max(1, self._budget() // max(1, self._expected_bytes(batch)))
         if len(V) <= together:
             return graph.products(V)
@@ -160,16 +162,7 @@ class ObjectiveOperator(LinearOperator):
 
 
 def _input_bytes(batch: Batch) -> int:
-    stack, total = [batch.inputs], 0
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Tensor):
-            total += item.nbytes
-        elif isinstance(item, dict):
-            stack.extend(item.values())
-        elif isinstance(item, tuple | list):
-            stack.extend(item)
-    return max(1, total)
+    return max(1, sum(t.nbytes for t in tensors_in(batch.inputs)))
 
 
 def graph_bytes(roots: Iterable[Tensor]) -> int:

@@ -17,6 +17,7 @@ from landscape.graphs import ObjectiveOperator, fastest, refuse_dead_ends
 from landscape.memory import Memory
 from landscape.objective import Objective
 from landscape.operators import LinearOperator
+from landscape.parameters import half_rounding, vector_dtype
 from landscape.state import Snapshot
 
 
@@ -117,9 +118,8 @@ class LossHessian(LinearOperator):
             )
         if not leaves or not all(isinstance(p, Tensor) and p.requires_grad for p in leaves):
             raise ValueError("from_loss needs the parameters of the loss: tensors that require grad")
-        dtype = torch.float64 if any(p.dtype == torch.float64 for p in leaves) else torch.float32
-        rounding = max((torch.finfo(p.dtype).eps for p in leaves if p.dtype.itemsize < 4), default=0.0)
-        super().__init__(sum(p.numel() for p in leaves), dtype, leaves[0].device, noise=rounding, memory=memory)
+        size = sum(p.numel() for p in leaves)
+        super().__init__(size, vector_dtype(leaves), leaves[0].device, noise=half_rounding(leaves), memory=memory)
         self._loss: Tensor | None = loss
         self._leaves = leaves
         self._live: list[tuple[int, Tensor]] | None = None

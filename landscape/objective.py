@@ -19,7 +19,7 @@ from landscape.data import Batch, Batches, first_dimension, move
 from landscape.losses import recognise
 from landscape.memory import Memory
 from landscape.network import Forward, Network, inner_selection
-from landscape.parameters import FlatView, Selection
+from landscape.parameters import FlatView, Selection, half_rounding, vector_dtype
 
 Mode = Literal["as-is", "eval", "train"]
 
@@ -87,7 +87,7 @@ class Objective:
         self._parts: state.Parts | None = None  # while measuring: walking over a large model is not free
         leaves = self.leaves()
         self.device = leaves[0].device
-        self.dtype = torch.float64 if any(p.dtype == torch.float64 for p in leaves) else torch.float32
+        self.dtype = vector_dtype(leaves)
         self._cast = dtype
         self._batches = Batches(data, memory=memory)
         self.ways: dict[str, str] = {}  # which way of a product was fastest here, by operator
@@ -112,8 +112,7 @@ class Objective:
     @property
     def rounding(self) -> float:
         """Relative rounding of the forward pass beyond `dtype`: eps of the lowest half precision used, else 0."""
-        half = [p.dtype for p in self._net.module.parameters() if p.is_floating_point() and p.dtype.itemsize < 4]
-        return max((torch.finfo(d).eps for d in half), default=0.0)
+        return half_rounding(self._net.module.parameters())
 
     def flatten(self, values: Mapping[str, Tensor]) -> Tensor:
         """`(n,)` from tensors by name."""
@@ -164,7 +163,7 @@ class Objective:
             raise ValueError(f"{outside[0]!r} is not among the parameters of this objective")
         other.ways = {}
         other._parts = None
-        other.dtype = torch.float64 if any(p.dtype == torch.float64 for p in other.leaves()) else torch.float32
+        other.dtype = vector_dtype(other.leaves())
         return other
 
     # -- the function ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
     /events             a table: which probe failed or was skipped, at which step, and why
     /probes/<name>      a table; attributes fields (JSON list of names, in order) and settings (JSON)
     a table             step (T,) int64, epoch, time, cost (T,) float64, and one dataset per field, (T, ...)
+    a field's dataset   attributes units, description, and labels (JSON list of names of its first axis) if it has any
     a ragged field      <field>: the rows end to end, (sum of lengths, ...); <field>.offsets (T + 1,) int64
 
 `step` is written last: a row exists when `step` has it, and whatever other datasets hold beyond is ignored.
@@ -48,14 +49,16 @@ class Field:
             `("S", n)` for strings of up to n bytes.
         units: of the values, "" for pure numbers.
         description: one line for the reader of the file.
+        labels: names of the entries of the first axis (of layers, of classes), one each; () for none.
 
-    Raises `ValueError` for a shape or a dtype that cannot be stored.
+    Raises `ValueError` for a shape, a dtype or labels that cannot be stored.
     """
 
     shape: tuple[int | None, ...] = ()
     dtype: str = "float64"
     units: str = ""
     description: str = ""
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.shape)
@@ -63,6 +66,7 @@ class Field:
             raise ValueError(f"a field's shape has axes >= 1 and None only as the first one, not {shape}")
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "dtype", _dtype_name(self.dtype))
+        object.__setattr__(self, "labels", _checked_labels(self.labels, shape))
         if self.row_bytes >= 1 << 30:
             raise ValueError(f"a field of shape {shape} needs {self.row_bytes >> 20} MiB a row; the limit is 1024")
 
@@ -85,6 +89,22 @@ class Field:
     def row_bytes(self) -> int:
         """Bytes of one entry of the dataset."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.inner, dtype=np.int64))
+
+
+def _checked_labels(labels: Any, shape: tuple[int | None, ...]) -> tuple[str, ...]:
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"a field's labels are a sequence of strings, not {labels!r:.80}")
+    labels = tuple(str(label) for label in labels)
+    if not labels:
+        return ()
+    if not shape or shape[0] is None:
+        raise ValueError(f"labels name the entries of a first axis of fixed length; a field of shape {shape} has none")
+    if len(labels) != shape[0]:
+        raise ValueError(f"a field of shape {shape} has {shape[0]} labels, not {len(labels)}")
+    if len(set(labels)) != len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ValueError(f"a field's labels differ from each other; {twice!r:.80} is there twice")
+    return labels
 
 
 def _dtype_name(dtype: Any) -> str:
@@ -164,6 +184,8 @@ def create_table(
         )
         _write_text(dataset, "units", field.units)
         _write_text(dataset, "description", field.description)
+        if field.labels:
+            _write_text(dataset, "labels", json.dumps(field.labels))
         if field.ragged:
             offsets = group.create_dataset(
                 offsets_name(column), data=np.zeros(1, np.int64), maxshape=(None,), chunks=(_CHUNK_ROWS,)

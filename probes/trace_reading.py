@@ -130,6 +130,7 @@ def _read_field(group: h5py.Group, name: str) -> Field:
         str(dataset.dtype.str.lstrip("|")),
         _read_text(dataset, "units"),
         _read_text(dataset, "description"),
+        tuple(json.loads(_read_text(dataset, "labels", "[]"))),
     )
 
 

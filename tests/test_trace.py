@@ -110,6 +110,43 @@ def test_layout_is_what_the_format_says(path):
     assert path.stat().st_size < 300_000
 
 
+def test_labels_come_back_and_are_part_of_the_declaration(path):
+    layers = ("0.weight", "0.bias", "größe")
+    many = tuple(f"layer {i}" for i in range(10_000))  # more than fits into an HDF5 object header
+    fields = {"ratio": Field((3,), "float64", "", "update to weight", layers), "wide": Field((10_000, 2), labels=many)}
+    with Trace.create(path) as trace:
+        trace.declare("layers", fields)
+        trace.declare("plain", {"ratio": Field((3,))})
+        trace.record("layers", 0, ratio=[1, 2, 3], wide=np.ones((10_000, 2)))
+        assert trace["layers"].fields == fields  # while it is written
+    with Trace.resume(path) as trace:
+        trace.declare("layers", {**fields, "ratio": Field([3], "float64", "", "update to weight", list(layers))})
+        with pytest.raises(ValueError, match="other fields"):
+            trace.declare("layers", {**fields, "ratio": Field((3,), "float64", "", "update to weight")})
+    trace = Trace.open(path)
+    assert trace["layers"].fields == fields
+    assert trace["plain"].fields["ratio"].labels == ()
+    with h5py.File(path, "r") as file:
+        assert json.loads(file["probes/layers/ratio"].attrs["labels"]) == list(layers)
+        assert "labels" not in file["probes/plain/ratio"].attrs  # as in files from before labels
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "message"),
+    [
+        ((2,), ("a",), "2 labels, not 1"),
+        ((2,), ("a", "a"), "'a' is there twice"),
+        ((2,), "ab", "sequence of strings"),
+        ((2,), (1, 2), "sequence of strings"),
+        ((), ("a",), "has none"),
+        ((None,), ("a",), "has none"),
+    ],
+)
+def test_bad_labels(shape, labels, message):
+    with pytest.raises(ValueError, match=message):
+        Field(shape, labels=labels)
+
+
 def test_tensors_and_numpy_numbers_are_taken(path):
     torch = pytest.importorskip("torch")
     with Trace.create(path) as trace:

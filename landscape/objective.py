@@ -166,6 +166,14 @@ class Objective:
         other.dtype = vector_dtype(other.leaves())
         return other
 
+    def on(self, data: Any) -> Objective:
+        """The same model, loss and parameters on other data, e.g. a mini-batch of the training loop."""
+        other = copy.copy(self)
+        other._batches = Batches(data, memory=self.memory)
+        other.ways = {}
+        other._parts = None
+        return other
+
     # -- the function ------------------------------------------------------------------------------------------
 
     def value(self) -> float:

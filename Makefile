@@ -32,7 +32,7 @@ benchmark: .venv/installed-test
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(INSTALL) -e ".[test,peers]"
+	$(INSTALL) -e ".[test,peers,analysis]"
 	touch $@
 
 clean:

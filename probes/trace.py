@@ -15,7 +15,7 @@ import os
 import secrets
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,12 +37,12 @@ from probes.trace_file import (
     to_json,
 )
 from probes.trace_reading import count_rows, open_for_reading, read_header
-from probes.trace_records import Records
 from probes.trace_system import WriterLock
+from probes.trace_view import TraceView
 from probes.trace_writer import WRITERS, Writer
 
 
-class Trace:
+class Trace(TraceView):
     """A trace file, open for reading or for writing: made by `Trace.create`, `Trace.open` or `Trace.resume`.
 
     Attributes:
@@ -55,6 +55,7 @@ class Trace:
         self.mode: Literal["write", "read"] = "read" if writer is None else "write"
         self._writer = writer
         self._closed = False
+        self._before_close: list[Callable[[], None]] = []
         if writer is not None:
             weakref.finalize(self, writer.close_quietly)  # also at exit
 
@@ -179,14 +180,23 @@ class Trace:
         if self._writer is not None:
             self._writer.flush()
 
+    def before_close(self, write: Callable[[], None]) -> None:
+        """Have `write()` called when the trace is closed, for what is still to be recorded then."""
+        self._before_close.append(write)
+
     def close(self) -> None:
         """Flush and close; the file can then be opened by any HDF5 viewer. Called again, it does nothing.
 
         Raises `TraceError` when records could not be written; the file is closed nevertheless.
         """
-        self._closed = True
         if self._writer is not None:
-            self._writer.close()
+            try:
+                while self._before_close:
+                    self._before_close.pop(0)()
+            finally:
+                self._closed = True
+                self._writer.close()
+        self._closed = True
 
     def __enter__(self) -> Trace:
         return self
@@ -209,67 +219,11 @@ class Trace:
         """Whether writing failed for good, so that no record is taken any more (a full disk may clear)."""
         return self._writer is not None and self._writer.broken is not None
 
-    @property
-    def format_version(self) -> int:
-        """The version of the file's format."""
-        return self._header().version
-
-    @property
-    def created(self) -> str:
-        """When the trace was created: ISO 8601, UTC."""
-        return self._header().created
-
-    @property
-    def uuid(self) -> str:
-        """The identity of the trace; it stays when the trace is resumed."""
-        return self._header().uuid
-
-    @property
-    def seed(self) -> int:
-        """What the generators of the measurements derive from."""
-        return self._header().seed
-
-    @property
-    def config(self) -> Any:
-        """The configuration given to `create`, as JSON keeps it."""
-        return self._header().config
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """Python, system and package versions at creation."""
-        return self._header().environment
-
-    @property
-    def periods(self) -> list[dict[str, Any]]:
-        """One entry per period of writing: start (ISO 8601), step (the last one before it), environment."""
-        return list(self._header().periods)
-
-    @property
-    def events(self) -> Records:
-        """The rows of `/events`: fields probe and reason."""
-        return Records("events", EVENTS, self._reading)
-
     def keys(self) -> list[str]:
         """The names of the groups of records, sorted."""
         if self._writer is not None and not self._writer.closed:
             return sorted(name for name in self._writer.tables if name != EVENTS)
-        with self._reading() as file:
-            return sorted(file["probes"])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def __len__(self) -> int:
-        return len(self.keys())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.keys()
-
-    def __getitem__(self, name: str) -> Records:
-        names = self.keys()
-        if name not in names:
-            raise KeyError(f"{self.path.name} has no records {name!r}; it has {', '.join(names) or 'none'}")
-        return Records(name, f"/probes/{name}", self._reading)
+        return super().keys()
 
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}, mode={self.mode!r}{', closed' if self.closed else ''})"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 
 from probes.trace_file import COLUMNS, Array, Field
 from probes.trace_reading import count_rows, read_column, read_fields, read_settings
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
 
 
 class Records:
@@ -45,10 +49,13 @@ class Records:
                 raise KeyError(f"{self.name} has no field {field!r}; it has {', '.join(known)}")
             return read_column(group, field, known[field], slice(0, count_rows(group)))
 
-    def read(self) -> dict[str, Array]:
-        """All columns, of one moment: step, epoch, time, cost, and the fields in order."""
+    def read(self, start: int = 0, stop: int | None = None) -> dict[str, Array]:
+        """All columns, of one moment: step, epoch, time, cost, and the fields in order.
+
+        `start` and `stop` select rows as a slice does: `read(-20)` gives the last twenty.
+        """
         with self._reading() as file:
-            return self._columns(file, 0, None)
+            return self._columns(file, start, stop)
 
     def row(self, index: int = -1) -> dict[str, Any]:
         """One row (the last one by default) as a dict. Raises `IndexError` when there is no such row."""
@@ -59,9 +66,34 @@ class Records:
                 raise IndexError(f"{self.name} has {rows} rows; there is no row {index}")
             return {name: column[0] for name, column in self._columns(file, start, start + 1).items()}
 
+    def to_xarray(self) -> xarray.Dataset:
+        """All columns as a Dataset, along `step`, or along `row` when a step occurs more than once.
+
+        step, epoch, time and cost are coordinates; each field is a variable with its units and description as
+        attributes. The further axes of field `values` are `values_0`, `values_1`; the field's labels are the
+        coordinate of the first. A ragged field is padded to its longest row (floats with nan, integers with 0,
+        strings with ""), and the coordinate `values.count` says how many entries of each row are real.
+        Raises `MissingExtra` when xarray is not installed.
+        """
+        from probes.analysis import dataset_of
+
+        return dataset_of(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """All columns as a DataFrame with a row per record: step, epoch, time, cost, and the fields.
+
+        An array field has a column per entry: `values.0`, `values.1`, or by its labels; a ragged field is one
+        column of arrays. `frame.attrs` has "units" and "descriptions" per column, and the settings.
+        Raises `MissingExtra` when pandas is not installed.
+        """
+        from probes.analysis import frame_of
+
+        return frame_of(self)
+
     def _columns(self, file: h5py.File, start: int, stop: int | None) -> dict[str, Array]:
         group = file[self._place]
-        rows = slice(start, count_rows(group) if stop is None else stop)  # first: rows that exist are whole
+        first, last, _ = slice(start, stop).indices(count_rows(group))  # before the rest: rows that exist are whole
+        rows = slice(first, max(first, last))
         fields = {"step": COLUMNS["step"], **COLUMNS, **read_fields(group)}
         return {name: read_column(group, name, field, rows) for name, field in fields.items()}
 

@@ -1,0 +1,97 @@
+"""Records as xarray and pandas objects, with units and descriptions as attributes (extra `analysis`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probes.extras import needed
+from probes.flat import flat_columns, flat_fields
+from probes.trace_file import COLUMNS, Array, Field
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+    from probes.trace_records import Records
+    from probes.trace_view import TraceView
+
+
+def dataset_of(records: Records) -> xarray.Dataset:
+    """See `Records.to_xarray`."""
+    xr = needed("xarray", "to_xarray()")
+    fields, columns = records.fields, records.read()
+    taken = {"step", *COLUMNS, *fields}
+    steps = columns["step"]
+    row = "step" if len(np.unique(steps)) == len(steps) else _free("row", taken)
+    coordinates: dict[str, Any] = {name: ((row,), columns[name], _attributes(field)) for name, field in COLUMNS.items()}
+    variables: dict[str, Any] = {}
+    for name, field in fields.items():
+        values = columns[name]
+        axes = [_free(f"{name}_{axis}", taken) for axis in range(len(field.shape))]
+        if field.ragged:
+            coordinates[f"{name}.count"] = ((row,), np.array([len(part) for part in values], dtype=np.int64))
+            values = padded(values, field)
+        if field.labels:
+            coordinates[axes[0]] = ((axes[0],), np.array(field.labels))
+        variables[name] = ((row, *axes), values, _attributes(field))
+    attributes = {"name": records.name}
+    if records.settings is not None:
+        attributes["settings"] = json.dumps(records.settings)
+    return xr.Dataset(variables, coordinates, attributes)
+
+
+def tree_of(trace: TraceView) -> xarray.DataTree:
+    """See `TraceView.to_xarray`."""
+    xr = needed("xarray", "to_xarray()")
+    root = xr.Dataset(attrs=identity(trace))
+    return xr.DataTree.from_dict({"/": root, **{name: dataset_of(trace[name]) for name in trace}})
+
+
+def identity(trace: TraceView) -> dict[str, Any]:
+    """What tells one trace from another, as attributes that any file format can hold."""
+    return {
+        "file": str(trace.path), "uuid": trace.uuid, "created": trace.created, "seed": trace.seed,
+        "config": json.dumps(trace.config),
+    }  # fmt: skip
+
+
+def frame_of(records: Records) -> pandas.DataFrame:
+    """See `Records.to_pandas`."""
+    pd = needed("pandas", "to_pandas()")
+    fields = records.fields
+    frame = pd.DataFrame(flat_columns(records.read(), fields))
+    known = flat_fields(fields)
+    frame.attrs = {
+        "name": records.name,
+        "settings": records.settings,
+        "units": {column: known[column].units for column in frame},
+        "descriptions": {column: known[column].description for column in frame},
+    }
+    return frame
+
+
+def padded(rows: Array, field: Field) -> Array:
+    """Ragged rows as one array `(T, longest, ...)`: floats padded with nan, integers with 0, strings with ""."""
+    longest = max((len(row) for row in rows), default=0)
+    dtype = rows[0].dtype if len(rows) else np.dtype(field.dtype.replace("S", "U"))
+    fill = np.nan if dtype.kind == "f" else np.zeros((), dtype)
+    out = np.full((len(rows), longest, *field.inner), fill, dtype=dtype)
+    for target, row in zip(out, rows, strict=True):
+        target[: len(row)] = row
+    return out
+
+
+def _attributes(field: Field) -> dict[str, str]:
+    found = {"units": field.units, "description": field.description}
+    return {key: text for key, text in found.items() if text}
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name for a dimension that no variable has."""
+    while name in taken:
+        name += "_"
+    return name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import torch
@@ -57,6 +58,7 @@ class ObjectiveOperator(LinearOperator):
         self._snapshot: Snapshot | None = None
         self._bytes = 0
         self._bytes_per_input = 0.0
+        self._keepers = 0
 
     def _graph(self, batch: Batch, outputs: Any, count: float) -> Graph:
         raise NotImplementedError
@@ -83,8 +85,22 @@ class ObjectiveOperator(LinearOperator):
         """The same matrix for some of the parameters: the diagonal block, built from smaller graphs."""
         return type(self)(self.objective.restrict(names))
 
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Inside, `release()` waits for the end: several algorithms in a row use the graphs of one pass."""
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+            self.release()
+
     def release(self) -> None:
-        """Drop the kept graphs."""
+        """Drop the kept graphs; within `keeping()`, at its end."""
+        if not self._keepers:
+            self._drop()
+
+    def _drop(self) -> None:
         self._kept.clear()
         self._empty.clear()
         self._snapshot = None
@@ -95,13 +111,13 @@ class ObjectiveOperator(LinearOperator):
             with self.objective.measuring():
                 return self._accumulate(self._sweep(V.T.contiguous())).T
         except RuntimeError as error:
-            self.release()
+            self._drop()
             explained = _explained(error)
             if explained is error:
                 raise
             raise explained from error
         except BaseException:
-            self.release()  # a graph that was interrupted half-way is not worth keeping
+            self._drop()  # a graph that was interrupted half-way is not worth keeping
             raise
 
     def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
@@ -123,7 +139,7 @@ class ObjectiveOperator(LinearOperator):
 
     def _sweep(self, V: Tensor) -> Iterator[tuple[Tensor, float]]:
         if self._snapshot is not None and not self.objective.unchanged(self._snapshot):
-            self.release()
+            self._drop()
         if self._snapshot is None:
             self._snapshot = self.objective.snapshot()
         budget = self._budget()

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probes.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
-    from probes.monitor import Monitor, Outcome, ProbeWarning, measure_once
-    from probes.probe import Context, Every, Moment, Probe, Schedule
+    from probes.measuring import Outcome, ProbeWarning, measure_once
+    from probes.monitor import Monitor
+    from probes.probe import Context, Pairs, Previous, Probe
+    from probes.schedules import At, Epochs, Every, LogSpaced, Moment, Schedule, When
     from probes.trace import Trace
     from probes.trace_file import Field, TraceError
     from probes.trace_records import Records
 
 _MODULES = {
     "probes.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
-    "probes.monitor": ("Monitor", "Outcome", "ProbeWarning", "measure_once"),
-    "probes.probe": ("Context", "Every", "Moment", "Probe", "Schedule"),
+    "probes.measuring": ("Outcome", "ProbeWarning", "measure_once"),
+    "probes.monitor": ("Monitor",),
+    "probes.probe": ("Context", "Pairs", "Previous", "Probe"),
+    "probes.schedules": ("At", "Epochs", "Every", "LogSpaced", "Moment", "Schedule", "When"),
     "probes.trace": ("Trace",),
     "probes.trace_file": ("Field", "TraceError"),
     "probes.trace_records": ("Records",),
@@ -27,14 +31,19 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "At",
     "ConditionNumber",
     "Context",
     "CurvatureTrace",
+    "Epochs",
     "Every",
     "Field",
+    "LogSpaced",
     "Moment",
     "Monitor",
     "Outcome",
+    "Pairs",
+    "Previous",
     "Probe",
     "ProbeWarning",
     "Records",
@@ -43,6 +52,7 @@ __all__ = [
     "Spectrum",
     "Trace",
     "TraceError",
+    "When",
     "measure_once",
 ]
 

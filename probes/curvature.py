@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from probes.probe import OPERATORS, Context, Every, Schedule, check_operator
+from probes.probe import OPERATORS, Context, Pairs, check_operator
+from probes.schedules import Schedule, as_schedule
 from probes.trace_file import Array, Field
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class CurvatureProbe:
 
     def __post_init__(self) -> None:
         check_operator(self.operator)
-        if not hasattr(self.every, "due"):
-            Every(self.every)
+        as_schedule(self.every)
         if isinstance(self.parameters, str):
             object.__setattr__(self, "parameters", (self.parameters,))
         if not self.name:
@@ -74,13 +74,16 @@ class Spectrum(CurvatureProbe):
     """The k largest ("LA"), smallest ("SA") or largest in absolute value ("LM") eigenvalues.
 
     Fields: values (k,) best first and residuals (k,), both in loss/parameter^2 (nan for pairs that were not
-    found), converged, matvecs. `tol` bounds residual / |largest|. k beyond the number of parameters raises
-    `ValueError` when the fields are declared.
+    found), converged, matvecs. `tol` bounds residual / |largest|. In a monitor each search starts from the vectors
+    that the last one found, so that values depend on history, within `tol`; `warm=False` starts anew each time.
+    Probes of one step that ask for pairs of the same matrix share one search, and its matvecs. k beyond the number
+    of parameters raises `ValueError` when the fields are declared.
     """
 
     k: int = 5
     which: Literal["LA", "SA", "LM"] = dataclasses.field(default="LA", kw_only=True)
     tol: float = dataclasses.field(default=1e-3, kw_only=True)
+    warm: bool = dataclasses.field(default=True, kw_only=True)
     default_name: ClassVar[str] = "spectrum"
 
     def __post_init__(self) -> None:
@@ -91,6 +94,16 @@ class Spectrum(CurvatureProbe):
             raise ValueError(f"which is 'LA', 'SA' or 'LM', not {self.which!r}")
         if not self.tol > 0:
             raise ValueError(f"tol must be positive, not {self.tol}")
+
+    @property
+    def pairs(self) -> Pairs:
+        """The search that it shares with other probes."""
+        names = None if self.parameters is None else tuple(self.parameters)
+        return Pairs(self.operator, names, self.which, self.k, self.tol, self.warm)
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """Products of a first measurement."""
+        return {self.operator: self.pairs.products}
 
     def fields(self, context: Context) -> dict[str, Field]:
         """The fields that the class names."""
@@ -107,12 +120,7 @@ class Spectrum(CurvatureProbe):
 
     def measure(self, context: Context) -> dict[str, Any]:
         """One value per field."""
-        from landscape import spectra
-
-        pairs = spectra.eigsh(
-            self._operator(context), self.k, which=self.which, tol=self.tol,
-            generator=context.generator, callback=context.callback,
-        )  # fmt: skip
+        pairs = context.eigenpairs(self.pairs)
         return {
             "values": _padded(pairs.values, (self.k,), np.nan),
             "residuals": _padded(pairs.residuals, (self.k,), np.nan),
@@ -133,6 +141,10 @@ class CurvatureTrace(CurvatureProbe):
     rtol: float | None = None
     matvecs: int | None = None
     default_name: ClassVar[str] = "trace"
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """Products of a first measurement."""
+        return {self.operator: min(self.matvecs or 120, self._size(context))}
 
     def fields(self, context: Context) -> dict[str, Field]:
         """The fields that the class names."""
@@ -178,6 +190,10 @@ class SpectralDensity(CurvatureProbe):
         if self.probes < 1 or self.steps < 1:
             raise ValueError(f"probes and steps must be at least 1, not {self.probes} and {self.steps}")
 
+    def expected(self, context: Context) -> dict[str, float]:
+        """Products of a first measurement."""
+        return {self.operator: self.probes * min(self.steps, self._size(context))}
+
     def fields(self, context: Context) -> dict[str, Field]:
         """The fields that the class names."""
         shape = (self.probes, self.steps)
@@ -218,6 +234,13 @@ class ConditionNumber(CurvatureProbe):
     threshold: float | None = None
     rank: int | None = None
     default_name: ClassVar[str] = "condition"
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """Products of a first measurement: the matrix is formed up to a size, beyond it there is an iteration."""
+        from landscape.spectra.condition import DENSE_LIMIT, LANCZOS_STEPS
+
+        n = self._size(context)
+        return {self.operator: n if n <= DENSE_LIMIT else LANCZOS_STEPS}
 
     def fields(self, context: Context) -> dict[str, Field]:
         """The fields that the class names."""

@@ -189,7 +189,7 @@ def _measure(
     problem: str,
     callback: Callable[..., Any],
 ) -> None:
-    from probes.monitor import measure_once
+    from probes.measuring import measure_once
 
     try:
         measure_once(objective, [probe], trace, step, on_error="raise", callback=callback)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -39,6 +39,10 @@ class Eigenpairs:
     converged: bool
     matvecs: int
     seed: int
+
+    def first(self, k: int) -> Eigenpairs:
+        """The best k of them (all when there are fewer)."""
+        return replace(self, values=self.values[:k], vectors=self.vectors[:, :k], residuals=self.residuals[:k])
 
 
 @dataclass(frozen=True)

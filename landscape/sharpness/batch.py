@@ -1,0 +1,162 @@
+"""Batch sharpness: the curvature that SGD's own steps meet, E_B[g_B^T H_B g_B / |g_B|^2].
+
+For plain SGD it settles at 2 / eta at the edge of stochastic stability (Andreyev and Beneventano, arXiv 2412.20553),
+while the largest eigenvalue of the full Hessian stays below; with momentum beta at 2 (1 - beta) / eta for small batches
+and at 2 (1 + beta) / eta for large ones (arXiv 2604.14108).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from landscape.data import Batch
+from landscape.graphs import refuse_dead_ends
+from landscape.hessian import second_derivative
+from landscape.objective import Objective
+from landscape.sharpness.splitting import samples, split
+from landscape.spectra.vectors import mean_stderr, student
+
+# Fewer quotients than this say too little about their own spread to stop on it.
+MIN_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class BatchSharpness:
+    """Curvature along the mini-batch gradients.
+
+    Attributes:
+        value: mean over batches of g_B^T H_B g_B / |g_B|^2, in loss/parameter^2; nan when no batch has a gradient.
+        stderr: of value: the truth lies within two of it in about 95 % of draws of the batches; inf for one batch.
+        ratio_of_means: E[g_B^T H_B g_B] / E[|g_B|^2], in which batches with a large gradient weigh more.
+        ratio_stderr: of ratio_of_means, by the jackknife.
+        batches: batches in the mean.
+        products: Hessian products of a batch that were made, those of batches without a gradient included.
+        converged: the `rtol` that was asked is reached; without one, all batches were used.
+    """
+
+    value: float
+    stderr: float
+    ratio_of_means: float
+    ratio_stderr: float
+    batches: int
+    products: int
+    converged: bool
+
+
+def batch_sharpness(
+    objective: Objective,
+    *,
+    batch_size: int | None = None,
+    rtol: float | None = None,
+    min_batches: int = MIN_BATCHES,
+    generator: torch.Generator | None = None,
+) -> BatchSharpness:
+    """The mean curvature of the mini-batches along their own gradients, one Hessian product per batch.
+
+    Each batch counts the same, as it does in training; H_B and g_B are of the batch's own loss.
+
+    Args:
+        objective: its batches are the training's, unless `batch_size` is given.
+        batch_size: split every batch into batches of so many samples; what remains is left out, since smaller batches
+            are sharper.
+        rtol: stop once stderr <= rtol * |value|; default: use all batches.
+        min_batches: quotients to have before stopping.
+        generator: draws the order in which a batch's samples fall into batches; None keeps the order of the data.
+
+    Raises:
+        ValueError: a batch_size, rtol or min_batches that makes no sense, or a batch_size that no batch reaches.
+        RuntimeError: the model has no second derivative.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if rtol is not None and not rtol > 0:
+        raise ValueError(f"rtol must be positive, not {rtol}")
+    if min_batches < 2:
+        raise ValueError(f"min_batches must be at least 2, not {min_batches}")
+    curvatures: list[float] = []
+    squares: list[float] = []
+    products, stopped = 0, False
+    with objective.measuring():
+        for batch in _batches(objective, batch_size, generator):
+            found = _quotient(objective, batch)
+            if found is None:
+                continue
+            products += 1
+            if found[1] > 0.0:  # a batch that is fitted exactly makes no step
+                curvatures.append(found[0])
+                squares.append(found[1])
+            if rtol is not None and len(squares) >= min_batches:
+                mean, stderr = _mean(curvatures, squares)
+                stopped = stderr <= rtol * abs(mean)
+                if stopped:
+                    break
+    if not products and batch_size is not None:
+        raise ValueError(f"no batch of the data has {batch_size} samples with loss terms: use a smaller batch_size")
+    value, stderr = _mean(curvatures, squares)
+    ratio, ratio_stderr = _ratio(curvatures, squares)
+    return BatchSharpness(value, stderr, ratio, ratio_stderr, len(squares), products, stopped or rtol is None)
+
+
+def _batches(objective: Objective, size: int | None, generator: torch.Generator | None) -> Iterator[Batch]:
+    """The batches, or parts of `size` samples, numbered on so that dropout differs from one to the next."""
+    if size is None:
+        yield from objective.sweep()
+        return
+    number = 0
+    for batch in objective.sweep():
+        m = samples(batch)
+        order = None if generator is None else torch.randperm(m, generator=generator, device=generator.device).cpu()
+        for part in split(batch, size, order):
+            if samples(part) == size:
+                yield replace(part, index=number)
+                number += 1
+
+
+def _quotient(objective: Objective, batch: Batch) -> tuple[float, float] | None:
+    """(g^T H g, |g|^2) of one batch in float64; None for a batch without loss terms."""
+    outputs = objective.outputs(batch)
+    if not objective.terms(outputs, batch):
+        return None
+    leaves = objective.leaves()
+    loss = objective.differentiable_loss(outputs, batch)
+    gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+    live = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
+    refuse_dead_ends(g for _, g in live)
+    pieces = [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(leaves, gradients, strict=True)]
+    square = _inner(pieces, pieces)
+    if not live or square == 0.0:
+        return 0.0, square
+    return _inner(pieces, second_derivative(live, leaves, pieces, batched=False)), square
+
+
+def _inner(first: list[Tensor], second: list[Tensor]) -> float:
+    """The inner product of two vectors in pieces, accumulated in float64, with one synchronisation."""
+    sums = [torch.sum(a.detach().double() * b.detach().double()) for a, b in zip(first, second, strict=True)]
+    return float(torch.stack([s.to(sums[0].device) for s in sums]).sum())
+
+
+def _mean(curvatures: list[float], squares: list[float]) -> tuple[float, float]:
+    if not squares:
+        return math.nan, math.nan
+    h, g = torch.tensor(curvatures, dtype=torch.float64), torch.tensor(squares, dtype=torch.float64)
+    mean, stderr = mean_stderr(h / g)
+    return float(mean), float(stderr)
+
+
+def _ratio(curvatures: list[float], squares: list[float]) -> tuple[float, float]:
+    """The ratio of means and its standard error: each batch left out once."""
+    count = len(squares)
+    if not count:
+        return math.nan, math.nan
+    h, g = torch.tensor(curvatures, dtype=torch.float64), torch.tensor(squares, dtype=torch.float64)
+    ratio = float(h.sum() / g.sum())
+    if count < 2:
+        return ratio, math.inf
+    without = (h.sum() - h) / (g.sum() - g)
+    spread = float((without - without.mean()).square().sum() * (count - 1) / count)
+    return ratio, spread**0.5 * student(count)

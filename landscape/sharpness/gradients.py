@@ -1,0 +1,208 @@
+"""The gradient and its noise from one pass over the data: which batch size would average the noise away.
+
+For loss terms that fall into batches at random, E|g_b - G|^2 = tr(Sigma) (1/c_b - 1/N), where g_b is the mean gradient
+of the c_b terms of batch b, G that of all N and Sigma the covariance of one term's gradient. The B - 1 numbers
+u_b = |g_b - G_(b-1)|^2 / (1/c_b + 1/C_(b-1)), with G_(b-1) the mean over the C_(b-1) terms of the batches before, are
+uncorrelated and each has the mean tr(Sigma): their mean is the estimate, their spread its error, and only one vector
+is kept. tr(Sigma) / |G|^2 is the simple noise scale of McCandlish et al. (arXiv 1812.06162, equation 2.9).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.data import Batch
+from landscape.objective import Objective
+from landscape.sharpness.splitting import samples, split
+from landscape.spectra.vectors import mean_stderr
+
+# Parts that a single batch is split into: the error of the estimate is then about sqrt(2 / 15) at the most.
+_PARTS = 16
+
+
+@dataclass(frozen=True)
+class GradientStatistics:
+    """What one pass over the data tells about the gradient.
+
+    Attributes:
+        loss: f, as `Objective.value`.
+        gradient: `(n,)` of f, as `Objective.gradient`.
+        norm: |gradient|.
+        terms: N, loss terms in the data (a total weight where classes are weighted).
+        batches: batches (or parts of them) that the noise was estimated from.
+        noise_trace: tr(Sigma), the total variance of one loss term's gradient: a batch of c terms has tr(Sigma) / c.
+            For terms that depend on each other (the tokens of a text) it is what the batches of this size show.
+        noise_trace_stderr: the truth lies within two of it in about 95 % of random partitions of the data into batches.
+        noise_scale: tr(Sigma) / |G|^2 in loss terms, G the mean gradient of all terms; inf where G is 0. The data is
+            taken as the whole: for a sample of a larger set |G|^2 holds tr(Sigma) / N of its own noise.
+        noise_scale_stderr: as noise_trace_stderr.
+        passes: gradients of the whole data that this took, splitting and its check included.
+        reason: why the noise is nan; "" when it is not.
+    """
+
+    loss: float
+    gradient: Tensor = field(repr=False)
+    norm: float
+    terms: float
+    batches: int
+    noise_trace: float
+    noise_trace_stderr: float
+    noise_scale: float
+    noise_scale_stderr: float
+    passes: float
+    reason: str = ""
+
+
+def gradient_statistics(objective: Objective, *, parts: int | None = None) -> GradientStatistics:
+    """Loss, gradient and gradient noise of the objective from one pass over its batches.
+
+    Batches count by their loss terms; those without any are left out. The noise takes the batches to be a random
+    partition of the data: data sorted by class shows more noise than there is.
+
+    Args:
+        objective: f; its `reduction="sum"` changes the loss and the gradient, not the noise, which is of the mean.
+        parts: split each batch into so many along its first dimension. Default: batches stay as they are, but a
+            single one is split into 16 (one sample each when it has fewer). Where the parts do not add up to the
+            batch (batch statistics, dropout) the gradient is that of the whole batches, the noise nan with the reason.
+
+    Raises:
+        ValueError: parts < 1, or data without loss terms.
+    """
+    if parts is not None and parts < 1:
+        raise ValueError(f"parts must be at least 1, not {parts}")
+    try:
+        return _one_pass(objective, parts)
+    except _Inseparable as reason:
+        return replace(_one_pass(objective, 1), **_unknown(), reason=str(reason), passes=2.0)
+
+
+class _Inseparable(ValueError):
+    """The parts of a batch do not make up the batch."""
+
+
+class _Moments:
+    """Running sums: of the loss, of the gradients, and what is known of their noise."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.sums = objective.reduction == "sum"
+        self.total = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device)
+        self.loss = 0.0
+        self.terms = 0.0
+        self.batches = 0
+        self.deviations: list[float] = []
+        self.reason = ""
+
+    def add(self, batch: Batch) -> tuple[float, float]:
+        """Take in one batch: its loss and its number of terms (loss 0 when it has none)."""
+        objective = self.objective
+        outputs = objective.outputs(batch)
+        count = self._count(outputs, batch)
+        if count == 0 and not self.sums:
+            return 0.0, 0.0
+        loss = objective.differentiable_loss(outputs, batch)
+        pieces = torch.autograd.grad(loss, objective.leaves(), allow_unused=True, materialize_grads=True)
+        gradient = objective.gather(pieces)
+        if count:
+            mean = gradient / count if self.sums else gradient
+            if self.batches:
+                spread = float(torch.linalg.vector_norm(mean - self.total / self.terms, dtype=torch.float64))
+                self.deviations.append(spread**2 / (1.0 / count + 1.0 / self.terms))
+            self.batches += 1
+        weight = 1.0 if self.sums else count
+        self.total.add_(gradient, alpha=weight)
+        self.loss += weight * float(loss.detach())
+        self.terms += count
+        return float(loss.detach()), count
+
+    def _count(self, outputs: object, batch: Batch) -> float:
+        try:
+            return self.objective.count(outputs, batch)
+        except ValueError as error:
+            if not self.sums:
+                raise
+            self.reason = str(error)  # a sum needs no count, its noise does
+            return 0.0
+
+    def result(self) -> GradientStatistics:
+        sums = self.sums
+        loss = self.objective.normalise(self.loss, self.terms or float(sums))
+        gradient = self.objective.normalise(self.total, self.terms or float(sums))
+        norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+        known = GradientStatistics(
+            loss, gradient, norm, self.terms, self.batches, **_unknown(), passes=1.0, reason=self.reason
+        )
+        if self.reason or not self.deviations:
+            return replace(known, reason=self.reason or "the noise needs at least two batches with loss terms")
+        noise, stderr = (float(x) for x in mean_stderr(torch.tensor(self.deviations, dtype=torch.float64)))
+        square = (norm / self.terms if sums else norm) ** 2
+        return replace(
+            known,
+            noise_trace=noise,
+            noise_trace_stderr=stderr,
+            noise_scale=noise / square if square else math.inf,
+            noise_scale_stderr=stderr / square if square else math.inf,
+        )
+
+
+def _one_pass(objective: Objective, parts: int | None) -> GradientStatistics:
+    checks = 0
+    with objective.measuring():
+        moments = _Moments(objective)
+        for batch, pieces in _with_parts(objective, parts):
+            if pieces == 1:
+                moments.add(batch)
+            else:
+                _add_parts(moments, batch, pieces)
+                checks = 1
+    # a forward pass takes about a third of a gradient
+    return replace(moments.result(), passes=1.0 + checks / 3.0)
+
+
+def _with_parts(objective: Objective, parts: int | None) -> Iterator[tuple[Batch, int]]:
+    """Each batch with the number of its parts; the only one gets `_PARTS` unless another number was asked."""
+    batches = objective.sweep()
+    first = next(batches)
+    second = next(batches, None)
+    yield first, parts or (1 if second is not None else _PARTS)
+    if second is not None:
+        yield second, parts or 1
+    for batch in batches:
+        yield batch, parts or 1
+
+
+def _add_parts(moments: _Moments, batch: Batch, parts: int) -> None:
+    """Take in a batch part by part. Raises `_Inseparable` when they do not add up to it."""
+    objective = moments.objective
+    try:
+        pieces = split(batch, max(1, math.ceil(samples(batch) / parts)))
+    except ValueError as error:
+        raise _Inseparable(str(error)) from None
+    if len(pieces) == 1:
+        moments.add(batch)
+        return
+    with torch.no_grad():
+        outputs = objective.outputs(batch)
+        terms = objective.terms(outputs, batch)
+        whole = terms * float(objective.batch_loss(outputs, batch)) if terms else 0.0
+    del outputs
+    added = [moments.add(piece) for piece in pieces]
+    total = sum(loss * (1.0 if moments.sums else count) for loss, count in added)
+    eps = max(torch.finfo(objective.dtype).eps, objective.rounding)
+    counted = moments.sums or math.isclose(sum(count for _, count in added), terms, rel_tol=1e-6)
+    if not (counted and abs(total - whole) <= eps**0.5 * max(abs(total), abs(whole))):
+        raise _Inseparable(
+            f"the losses of the parts of batch {batch.index} do not add up to its loss ({total:.6g} against "
+            f"{whole:.6g}): batch statistics, dropout or the loss couple its samples; give data of several batches"
+        )
+
+
+def _unknown() -> dict[str, Any]:
+    names = ("noise_trace", "noise_trace_stderr", "noise_scale", "noise_scale_stderr")
+    return dict.fromkeys(names, math.nan)

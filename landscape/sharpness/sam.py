@@ -1,0 +1,101 @@
+"""SAM sharpness: how much the loss rises at the worst point nearby, as one ascent step finds it.
+
+f(theta + rho g / |g|) - f(theta) (Foret et al., arXiv 2010.01412, equation 2). The adaptive form measures the
+neighbourhood in units of the parameters' own sizes, |T^-1 delta| <= rho with T = |theta| elementwise, which a rescaling
+of the layers leaves as it is; its ascent step is rho T^2 g / |T g| (Kwon et al., arXiv 2102.11600).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landscape.objective import Objective
+
+
+@dataclass(frozen=True)
+class SAMSharpness:
+    """The rise of the loss within a ball.
+
+    Attributes:
+        value: f at the highest point found minus f; a lower bound on the rise over the ball. nan for a zero gradient.
+        error: rounding of that difference, about one standard error.
+        rho: radius of the ball.
+        loss: f at the parameters.
+        norm: |gradient|.
+        first_order: rho |g| (adaptive: rho |T g|), what the slope alone would give.
+        evaluations, gradients: passes made, those given not counted.
+    """
+
+    value: float
+    error: float
+    rho: float
+    loss: float
+    norm: float
+    first_order: float
+    evaluations: int
+    gradients: int
+
+
+def sam_sharpness(
+    objective: Objective,
+    rho: float = 0.05,
+    *,
+    steps: int = 1,
+    adaptive: bool = False,
+    gradient: Tensor | None = None,
+    loss: float | None = None,
+) -> SAMSharpness:
+    """The rise of the loss after normalised ascent within a ball of radius rho.
+
+    Args:
+        rho: radius, in parameters (adaptive: relative to them).
+        steps: 1 is SAM's own step. More repeat it from where it led, each of length rho and brought back to the ball,
+            and keep the highest loss: `steps` gradients and forward passes.
+        adaptive: the scale-invariant ball.
+        gradient, loss: `(n,)` and f at the parameters where they are known.
+
+    Raises:
+        ValueError: rho or steps that is not positive, a gradient that is misshapen.
+    """
+    if not (rho > 0 and math.isfinite(rho)) or steps < 1:
+        raise ValueError(f"rho and steps must be positive, not {rho} and {steps}")
+    evaluations, gradients = 0, 0
+    if loss is None:
+        loss, evaluations = objective.value(), 1
+    if gradient is None:
+        gradient, gradients = objective.gradient(), 1
+    g = torch.as_tensor(gradient).detach().to(device=objective.device, dtype=objective.dtype)
+    if g.shape != (objective.size,):
+        raise ValueError(f"gradient must have shape ({objective.size},), not {tuple(g.shape)}")
+    theta = objective.theta()
+    T = theta.abs() if adaptive else None
+    norm = _norm(g)
+    slope = _norm(g if T is None else T * g)
+    if slope == 0.0:
+        return SAMSharpness(math.nan, math.nan, rho, loss, norm, 0.0, evaluations, gradients)
+    u = torch.zeros_like(theta)  # the displacement in the ball's own units, T u in parameters
+    highest = -math.inf
+    for step in range(steps):
+        scaled = g if T is None else T * g
+        length = _norm(scaled)
+        if length == 0.0:
+            break
+        u = u + (rho / length) * scaled
+        u = u * min(1.0, rho / _norm(u))
+        with objective.at(theta + (u if T is None else T * u)):
+            highest = max(highest, value) if not math.isnan(value := objective.value()) else math.inf
+            if step + 1 < steps:
+                g = objective.gradient()
+                gradients += 1
+        evaluations += 1
+    eps = max(torch.finfo(objective.dtype).eps, objective.rounding)
+    error = eps * (abs(highest) + abs(loss))
+    return SAMSharpness(highest - loss, error, rho, loss, norm, rho * slope, evaluations, gradients)
+
+
+def _norm(v: Tensor) -> float:
+    return float(torch.linalg.vector_norm(v, dtype=torch.float64))

@@ -18,6 +18,8 @@ from landscape.objective import Objective
 RTOL = 1 / 16
 # Steps are tried within this factor of the start, both ways.
 _REACH = 2.0**60
+_ASCENT = "the loss rises from the first step on: a direction of ascent"
+_ROUNDING = "no step that was tried lowers the loss by more than its rounding"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,11 @@ def critical_sharpness(
         start = abs(search.base) / square
     search.bracket(start if start > 0 else 1.0, 1.0 + rtol if warm else 2.0)
     search.bisect(rtol)
-    return search.result(rtol, gradients)
+    if search.descends or not math.isfinite(search.above):
+        return search.result(rtol, gradients)
+    # only the slope tells ascent from a decrease that drowns in rounding
+    slope = float(torch.sum(objective.gradient().double() * direction.double()))
+    return search.result(rtol, gradients + 1, _ASCENT if slope <= 0.0 else _ROUNDING)
 
 
 class _Search:
@@ -149,14 +155,12 @@ class _Search:
         """The bracket as curvatures, and what went wrong."""
         below, above = self.below, self.above
         lower, upper = 2.0 / above, 2.0 / below if below else math.inf
-        if reason:
+        if reason == _ASCENT:
+            value, step = math.inf, 0.0
+        elif reason:
             value, step = math.nan, math.nan
         elif not math.isfinite(above):
             value, step, reason = 0.0, math.inf, f"no step up to {below:.3g} raises the loss"
-        elif not below:
-            value, step, reason = math.inf, 0.0, "every step that was tried raises the loss: a direction of ascent"
-        elif not self.descends:
-            value, step, reason = math.nan, math.nan, "no step lowers the loss by more than its rounding"
         else:
             step = (below * above) ** 0.5
             value = 2.0 / step

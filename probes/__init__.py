@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probes.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
+    from probes.dynamics import BatchSharpness, CriticalSharpness, Sharpness
+    from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
     from probes.measuring import Outcome, ProbeWarning, measure_once
     from probes.monitor import Monitor
     from probes.probe import Context, Pairs, Previous, Probe
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "probes.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
+    "probes.dynamics": ("BatchSharpness", "CriticalSharpness", "Sharpness"),
+    "probes.gradients": ("Alignment", "Gradient", "SAMSharpness", "Updates"),
     "probes.measuring": ("Outcome", "ProbeWarning", "measure_once"),
     "probes.monitor": ("Monitor",),
     "probes.probe": ("Context", "Pairs", "Previous", "Probe"),
@@ -31,13 +35,17 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Alignment",
     "At",
+    "BatchSharpness",
     "ConditionNumber",
     "Context",
+    "CriticalSharpness",
     "CurvatureTrace",
     "Epochs",
     "Every",
     "Field",
+    "Gradient",
     "LogSpaced",
     "Moment",
     "Monitor",
@@ -47,11 +55,14 @@ __all__ = [
     "Probe",
     "ProbeWarning",
     "Records",
+    "SAMSharpness",
     "Schedule",
+    "Sharpness",
     "SpectralDensity",
     "Spectrum",
     "Trace",
     "TraceError",
+    "Updates",
     "When",
     "measure_once",
 ]

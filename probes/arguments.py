@@ -10,9 +10,9 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from probes.curvature import PROBES
 from probes.errors import UserError, did_you_mean, one_line
 from probes.probe import OPERATORS
+from probes.registry import PROBES
 
 # What the command decides itself: checkpoints are its schedule.
 _NOT_OPTIONS = {"self", "every"}

@@ -1,0 +1,15 @@
+"""All probes by the names that the command and the traces use. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from probes import curvature
+from probes.dynamics import BatchSharpness, CriticalSharpness, DynamicsProbe, Sharpness
+from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
+
+_DYNAMICS: tuple[type[DynamicsProbe], ...] = (
+    Sharpness, Gradient, BatchSharpness, CriticalSharpness, SAMSharpness, Alignment, Updates,
+)  # fmt: skip
+
+PROBES: dict[str, type[Any]] = {**curvature.PROBES, **{probe.default_name: probe for probe in _DYNAMICS}}

@@ -37,6 +37,7 @@ from probes.trace_file import (
     to_json,
 )
 from probes.trace_reading import count_rows, open_for_reading, read_header
+from probes.trace_state import check_whole, state_of
 from probes.trace_system import WriterLock
 from probes.trace_view import TraceView
 from probes.trace_writer import WRITERS, Writer
@@ -105,7 +106,9 @@ class Trace(TraceView):
         Raises `TraceError` when there is no such file, when it is not a trace, damaged, or too new.
         """
         trace = cls(_resolved(path), None)
-        with trace._reading():
+        with trace._reading() as file:
+            if state_of(trace.path).kind == "crashed":
+                check_whole(file, trace.path)
             return trace
 
     @classmethod
@@ -117,8 +120,7 @@ class Trace(TraceView):
         the disk needs room for both. Raises `TraceError` as `open` does, and when a live writer has it.
         """
         path = _resolved(path)
-        with open_for_reading(path):
-            pass  # what is not a trace is refused before anything is made
+        cls.open(path)  # what is not a trace, or not a whole one, is refused before anything is made
         lock = WriterLock(path)
         try:
             with open_for_reading(path) as file:

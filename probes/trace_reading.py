@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -26,6 +28,8 @@ from probes.trace_file import (
 )
 
 _ATTEMPTS = 5
+_READ_ATTEMPTS = 26
+_LIBRARY = ctypes.PyDLL(h5py.h5p.__file__)  # through the module, HDF5's own functions are found
 _COPY_BYTES = 32 << 20
 
 
@@ -49,8 +53,7 @@ def _open_trace(path: Path) -> h5py.File:
         raise TraceError(f"{path} is not a file" if path.exists() else f"there is no trace {path}")
     for attempt in range(_ATTEMPTS):
         try:
-            # locking=False: a reader never stands in a writer's way; writers hold a lock of our own
-            file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+            file = _open_file(path)
             break
         except PermissionError:
             raise TraceError(f"{path} cannot be read: permission denied") from None
@@ -69,19 +72,51 @@ def _open_trace(path: Path) -> h5py.File:
         if _is_cut(path):
             raise TraceError(f"{path} is truncated or damaged: it is shorter than its header says")
         _check_format(file, path)
-    except BaseException:
+    except BaseException as error:
         file.close()
+        if isinstance(error, RuntimeError):
+            raise TraceError(f"{path} is truncated or damaged: {' '.join(str(error).split())[:200]}") from None
         raise
     return file
 
 
-def _is_cut(path: Path) -> bool:
-    """Whether the end of the file is missing: in single-writer mode HDF5 reads zeros there without a word."""
+def _open_file(path: Path) -> h5py.File:
+    """Open as a reader beside a writer: without a lock, which would stand in its way (it has one of our own)."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    access.set_file_locking(False, False)
+    # HDF5 reads what a writer may just be writing again, up to 100 times, and waits twice as long each time: on
+    # a damaged file for ever. 26 times are a tenth of a second. h5py does not know the call, its library does.
+    limit = getattr(_LIBRARY, "H5Pset_metadata_read_attempts", None)
+    if limit is not None:
+        with h5py._objects.phil:
+            limit(ctypes.c_int64(access.id), ctypes.c_uint(_READ_ATTEMPTS))
+    flags = h5py.h5f.ACC_RDONLY | h5py.h5f.ACC_SWMR_READ
+    return h5py.File(h5py.h5f.open(os.fsencode(path), flags, fapl=access))
+
+
+class Superblock(NamedTuple):
+    """What the first bytes of an HDF5 file tell: whether a writer has left it open, and where it should end."""
+
+    open_for_writing: bool
+    end: int
+
+
+def superblock(path: Path) -> Superblock:
+    """Read the first bytes of a trace (superblock version 3: open flags at byte 11, the end at byte 28)."""
     with path.open("rb") as file:
         head = file.read(36)
-        size = file.seek(0, 2)
-    # superblock version 3: open flags at byte 11 (a crashed writer's file may be short), the end at byte 28
-    return head[8] == 3 and head[11] == 0 and int.from_bytes(head[28:36], "little") > size
+    if len(head) < 36 or head[8] != 3:
+        return Superblock(False, 0)
+    return Superblock(head[11] != 0, int.from_bytes(head[28:36], "little"))
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether the end of the file is missing: in single-writer mode HDF5 reads zeros there without a word."""
+    head = superblock(path)
+    # the end in the header of a file that is open for writing, or was when its writer died, is an old one
+    return not head.open_for_writing and head.end > path.stat().st_size
 
 
 def _plain_file(path: Path) -> h5py.File | None:

@@ -12,11 +12,13 @@ import errno
 import fcntl
 import os
 import resource
+import time
 from pathlib import Path
 
 from probes.trace_file import TraceError
 
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class WriterLock:
@@ -31,7 +33,7 @@ class WriterLock:
             raise TraceError(f"cannot write {path}: it is a folder")
         if not path.parent.is_dir():
             raise TraceError(f"cannot write {path}: there is no folder {path.parent}")
-        self.path = path.with_name(f".{path.name}.lock")
+        self.path = _lock_of(path)
         try:
             self._descriptor = self._acquire(path)
         except TraceError:
@@ -43,7 +45,7 @@ class WriterLock:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                if not _locked(descriptor):
+                if not _locked_soon(descriptor):
                     owner = os.pread(descriptor, 20, 0).decode(errors="replace")
                     who = "this process" if owner == str(os.getpid()) else f"process {owner}"
                     raise TraceError(f"{trace} is being written by {who}; a trace has one writer at a time")
@@ -80,6 +82,38 @@ class WriterLock:
             self._descriptor = -1
 
 
+def holder_of(path: Path) -> tuple[bool | None, int | None]:
+    """Whether a live writer holds the lock of a trace, and its process; None where no locks can be had."""
+    try:
+        descriptor = os.open(_lock_of(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False, None
+    try:
+        owner = os.pread(descriptor, 20, 0).decode(errors="replace")
+        # a shared lock, and for an instant: other onlookers may have theirs at the same time
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True, int(owner) if owner.isdigit() else None
+    except OSError as error:
+        return (None, None) if error.errno in _NO_LOCKS else (False, None)
+    finally:
+        os.close(descriptor)
+    return False, None
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _locked_soon(descriptor: int) -> bool:
+    """Take the lock, also when somebody is just looking whether it is held."""
+    for _ in range(5):
+        if _locked(descriptor):
+            return True
+        time.sleep(0.005)
+    return False
+
+
 def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +121,7 @@ def _locked(descriptor: int) -> bool:
         return False
     except OSError as error:
         # a file system without locks: one writer at a time is then the user's promise
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+        if error.errno not in _NO_LOCKS:
             raise
     return True
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from probes import Field, Trace, TraceError
+from probes.trace_state import state_of
 
 WRITER = """
 import sys
@@ -96,6 +97,7 @@ def test_reading_while_another_process_writes(tmp_path):
 LIMITED = """
 import resource, sys
 from probes import Field, Trace, TraceError
+from probes.trace_state import state_of
 import probes.trace_writer as writer
 if sys.argv[2] == "1":  # without the check beforehand: HDF5's own write fails
     writer.make_room = lambda descriptor, size: None
@@ -179,6 +181,7 @@ def test_a_fork_can_neither_write_nor_harm(tmp_path):
     code = """
 import os, sys
 from probes import Field, Trace, TraceError
+from probes.trace_state import state_of
 trace = Trace.create(sys.argv[1])
 trace.declare("x", {"v": Field()})
 trace.record("x", 0, v=1)
@@ -242,3 +245,81 @@ def test_a_trace_that_nobody_closes_is_closed_when_it_is_garbage(tmp_path):
     del trace
     with Trace.resume(tmp_path / "run.h5") as trace:
         assert len(trace["x"]) == 1
+
+
+def killed(path, rows=3000):
+    """A trace whose writer was killed after a flush."""
+    code = f"""
+import os, sys
+from probes import Field, Trace
+trace = Trace.create(sys.argv[1])
+trace.declare("x", {{"v": Field(), "r": Field((None,))}})
+trace.declare("y", {{"v": Field((40,))}})
+for i in range({rows}):
+    trace.record("x", i, v=i, r=[i] * (i % 3))
+    trace.record("y", i, v=[i] * 40)
+trace.flush()
+os.kill(os.getpid(), 9)
+"""
+    process = start(path, 0, code)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_crashed_file_that_was_cut_short_is_refused(tmp_path):
+    killed(tmp_path / "run.h5")
+    data = (tmp_path / "run.h5").read_bytes()
+    whole = Trace.open(tmp_path / "run.h5")
+    assert whole["y"]["v"].sum() == 40 * sum(range(3000))
+    refused = []
+    began = time.monotonic()
+    for cut in (1, 3000, 30_000, len(data) // 2, len(data) - 5000):
+        path = tmp_path / f"cut{cut}.h5"
+        path.write_bytes(data[:-cut])
+        for attempt in (Trace.open, Trace.resume):
+            with pytest.raises(TraceError, match="truncated or damaged") as caught:
+                attempt(path)
+            assert "\n" not in str(caught.value)
+        refused.append(str(caught.value))
+        assert path.read_bytes() == data[:-cut]
+    assert "records of y lie beyond its end" in refused[1]
+    assert time.monotonic() - began < 20  # HDF5 alone would read again and again, for ever
+    with Trace.resume(tmp_path / "run.h5") as trace:
+        assert len(trace["x"]) == 3000
+
+
+def test_live_closed_and_crashed_writers_are_told_apart(tmp_path):
+    path = tmp_path / "run.h5"
+    process = start(path, 3)
+    try:
+        assert process.stdout.readline()
+        assert state_of(path) == ("live", process.pid)
+    finally:
+        process.kill()
+        process.communicate()
+    assert state_of(path) == ("crashed", None)
+    with Trace.resume(path):
+        assert state_of(path) == ("live", os.getpid())
+    assert state_of(path) == ("closed", None)
+    with pytest.raises(TraceError, match="cannot be read"):
+        state_of(tmp_path / "none.h5")
+
+
+def test_onlookers_do_not_stand_in_a_writers_way(tmp_path):
+    path = tmp_path / "run.h5"
+    Trace.create(path).close()
+    code = f"""
+from pathlib import Path
+from probes.trace_state import state_of
+print("ready", flush=True)
+while True:
+    state_of(Path({str(path)!r}))
+"""
+    process = start(path, 0, code)
+    try:
+        assert process.stdout.readline()
+        for _ in range(100):
+            Trace.resume(path).close()
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,8 +1,7 @@
 """Probes of the training dynamics: how sharp the loss is where training stands, against what its optimizer bears.
 
-Each calls one function of `landscape.sharpness` and keeps what comes back, error bar and cost included. Thresholds come
-from the optimizer that the monitor was given, or from `lr=` where there is none. Importing this module does not import
-torch.
+Each keeps what one function of `landscape.sharpness` says, error bar included. Thresholds come from the monitor's
+optimizer, or from `lr=` where there is none. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -83,12 +82,11 @@ class ThresholdProbe(DynamicsProbe):
 
     def _threshold(self, context: Context) -> float:
         """On the largest eigenvalue of the Hessian; nan when it is not known."""
-        if self.lr is not None:
-            from landscape.sharpness import plain_threshold
+        from landscape.sharpness import plain_threshold
 
-            return plain_threshold(self.lr, self.momentum)
         found = self._stability(context)
-        return math.nan if found is None else found.threshold
+        own = math.nan if found is None else found.threshold
+        return own if self.lr is None else plain_threshold(self.lr, self.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +96,8 @@ class Sharpness(ThresholdProbe):
     Fields: value, residual and threshold (2 / lr for gradient descent; nan when the optimizer is not given, adaptive or
     not known); preconditioned, preconditioned_residual and preconditioned_threshold, of P^(-1/2) H P^(-1/2) with an
     adaptive optimizer's preconditioner P (arXiv 2207.14484) or learning rates that differ, else nan; matvecs of both
-    searches; converged. All in loss/parameter^2. `tol` bounds residual / |largest|. In a monitor the searches start from
-    the vectors that the last ones found; `warm=False` starts anew each time.
+    searches; converged. All in loss/parameter^2. `tol` bounds residual / |largest|. In a monitor the searches start
+    from the vectors that the last ones found; `warm=False` starts anew each time.
     """
 
     tol: float = 1e-3

@@ -120,7 +120,7 @@ class Alignment(DynamicsProbe):
     """How much of the gradient lies in the top eigenvectors of a curvature matrix (arXiv 1812.04754).
 
     Fields: cosines (k,), squared, with bounds (k,) on their error; total, their sum, with total_bound; eigenvalues (k,)
-    and residuals (k,) in loss/parameter^2. Bounds follow from residual / gap and are 1 where the gap is not known.
+    and residuals (k,) in loss/parameter^2. Bounds follow from residual / gap and are 1 where eigenvalues are equal.
     `of="gradient"` is the whole objective's, "batch" that of the monitor's batch (`monitor(step, batch=...)`), "update"
     the step that training made since the call before (nan at the first one). nan for pairs that were not found.
     """
@@ -144,8 +144,8 @@ class Alignment(DynamicsProbe):
 
     @property
     def pairs(self) -> Pairs:
-        """The search that it shares with other probes."""
-        return Pairs(self.operator, k=self.k, tol=self.tol, warm=self.warm)
+        """The search that it shares with other probes: the next pair tells the gap that the bounds need."""
+        return Pairs(self.operator, k=self.k + 1, tol=self.tol, warm=self.warm)
 
     def expected(self, context: Context) -> dict[str, float]:
         """Products and gradients of a first measurement."""
@@ -154,17 +154,17 @@ class Alignment(DynamicsProbe):
     def fields(self, context: Context) -> dict[str, Field]:
         """The fields that the class names."""
         n = context.objective.size
-        if self.k > n:
-            raise ValueError(f"{self.name}: k={self.k} eigenvectors of a matrix of size {n}; use k <= {n}")
+        if self.k >= n:
+            raise ValueError(f"{self.name}: k={self.k} eigenvectors of a matrix of size {n}; use k < {n}")
         shape = (self.k,)
         matrix = OPERATORS[self.operator]
         return {
             "cosines": Field(shape, "float64", "", f"squared cosine of the {self.of} with each top eigenvector"),
-            "bounds": Field(shape, "float64", "", "bounds the error of cosines; 1 where it is not known"),
+            "bounds": Field(shape, "float64", "", "bounds the error of cosines; 1 when nothing is known"),
             "total": Field(
                 (), "float64", "", f"share of the {self.of}'s square in the span of the {self.k} eigenvectors"
             ),
-            "total_bound": Field((), "float64", "", "bounds the error of total; 1 where it is not known"),
+            "total_bound": Field((), "float64", "", "bounds the error of total; 1 when nothing is known"),
             "eigenvalues": Field(shape, "float64", CURVATURE, f"largest eigenvalues of {matrix}, best first"),
             "residuals": Field(shape, "float64", CURVATURE, "||A v - w v||: bounds the eigenvalue's error"),
         }
@@ -181,7 +181,7 @@ class Alignment(DynamicsProbe):
             "cosines": np.full(self.k, math.nan), "bounds": np.ones(self.k), "total": math.nan, "total_bound": 1.0,
         }  # fmt: skip
         if vector is not None and len(pairs.values):
-            found = alignment(vector, pairs)
+            found = alignment(vector, pairs, min(self.k, len(pairs.values)))
             row |= {
                 "cosines": _filled(found.cosines, self.k), "bounds": _filled(found.bounds, self.k, 1.0),
                 "total": found.total, "total_bound": found.total_bound,
@@ -203,7 +203,7 @@ class Alignment(DynamicsProbe):
 def _filled(values: torch.Tensor, k: int, fill: float = math.nan) -> Array:
     """Host values as an array of length k."""
     array = np.full(k, fill)
-    array[: len(values)] = values.cpu().numpy()
+    array[: len(values)] = values[:k].cpu().numpy()
     return array
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from probes.trace import Trace
     from probes.trace_file import Field, TraceError
     from probes.trace_records import Records
+    from probes.trace_set import TraceSet
 
 _MODULES = {
     "probes.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
@@ -31,6 +32,7 @@ _MODULES = {
     "probes.trace": ("Trace",),
     "probes.trace_file": ("Field", "TraceError"),
     "probes.trace_records": ("Records",),
+    "probes.trace_set": ("TraceSet",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -62,6 +64,7 @@ __all__ = [
     "Spectrum",
     "Trace",
     "TraceError",
+    "TraceSet",
     "Updates",
     "When",
     "measure_once",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import xarray
 
     from probes.trace_records import Records
+    from probes.trace_set import TraceSet
+    from probes.trace_set_records import SetRecords
     from probes.trace_view import TraceView
 
 
@@ -72,6 +74,75 @@ def frame_of(records: Records) -> pandas.DataFrame:
         "descriptions": {column: known[column].description for column in frame},
     }
     return frame
+
+
+def long_frame(records: SetRecords) -> pandas.DataFrame:
+    """See `SetRecords.to_pandas`."""
+    pd = needed("pandas", "to_pandas()")
+    frames = []
+    for run, part in records.items():
+        frame = frame_of(part)
+        own = {"run": run.name}
+        own |= {f"config.{key}" if key in frame or key == "run" else key: _cell(run.config[key]) for key in run.config}
+        # a value that is a list is one cell in each row, not a column of its items
+        columns = {key: [value] * len(frame) for key, value in own.items()}
+        frames.append(pd.concat([pd.DataFrame(columns, index=frame.index), frame], axis=1))
+        frames[-1].attrs = frame.attrs
+    attributes = frames[0].attrs
+    for frame in frames:
+        for key in ("units", "descriptions"):
+            attributes = {**attributes, key: {**frame.attrs[key], **attributes[key]}}
+        frame.attrs = {}
+    together = pd.concat(frames, ignore_index=True)
+    together.attrs = attributes
+    return together
+
+
+def frame_of_runs(runs: TraceSet) -> pandas.DataFrame:
+    """See `TraceSet.to_pandas`."""
+    pd = needed("pandas", "to_pandas()")
+    rows = []
+    for run in runs:
+        own = {"run": run.name, "created": run.created, "uuid": run.uuid}
+        rows.append(own | {f"config.{key}" if key in own else key: _cell(run.config[key]) for key in run.config})
+    return pd.DataFrame(rows)
+
+
+def dataset_of_runs(records: SetRecords) -> xarray.Dataset:
+    """See `SetRecords.to_xarray`."""
+    xr = needed("xarray", "to_xarray()")
+    parts = []
+    for run, part in records.items():
+        data = dataset_of(part)
+        if "step" not in data.dims:
+            raise ValueError(f"a step of {records.name} occurs more than once in {run.name}: use to_pandas()")
+        parts.append(data.drop_attrs(deep=False).expand_dims(run=[run.name]))
+    names = {name for part in parts for name in (*part.variables, *part.dims)}
+    together = xr.concat(parts, "run", join="outer", data_vars="all", coords="different", compat="equals")
+    for key in dict.fromkeys(key for run in records.runs for key in run.config):
+        values = np.empty(len(parts), dtype=object)
+        values[:] = [_cell(run.config.get(key)) for run in records.runs]
+        plain = values.tolist()
+        same = {type(value) for value in plain}
+        name = f"config.{key}" if key in names else key
+        together = together.assign_coords({name: ("run", np.array(plain) if len(same) == 1 else values)})
+    return together.assign_attrs(name=records.name)
+
+
+def tree_of_runs(runs: TraceSet) -> xarray.DataTree:
+    """See `TraceSet.to_xarray`."""
+    xr = needed("xarray", "to_xarray()")
+    nodes: dict[str, Any] = {}
+    for run in runs:
+        with run.open() as trace:
+            nodes[run.name] = xr.Dataset(attrs=identity(trace))
+            nodes |= {f"{run.name}/{name}": dataset_of(trace[name]) for name in trace}
+    return xr.DataTree.from_dict(nodes)
+
+
+def _cell(value: Any) -> Any:
+    """A config's value as one cell: lists and dicts as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def padded(rows: Array, field: Field) -> Array:

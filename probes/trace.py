@@ -106,7 +106,7 @@ class Trace(TraceView):
         Raises `TraceError` when there is no such file, when it is not a trace, damaged, or too new.
         """
         trace = cls(_resolved(path), None)
-        with trace._reading() as file:
+        with trace.reading() as file:
             if state_of(trace.path).kind == "crashed":
                 check_whole(file, trace.path)
             return trace
@@ -233,12 +233,15 @@ class Trace(TraceView):
     def _header(self) -> Header:
         if self._writer is not None:
             return self._writer.header
-        with self._reading() as file:
+        with self.reading() as file:
             return read_header(file)
 
     @contextmanager
-    def _reading(self) -> Iterator[h5py.File]:
-        """The open file; the writer's own in its process, where HDF5 cannot open it a second time."""
+    def reading(self) -> Iterator[h5py.File]:
+        """The file, open as long as the block lasts: the writer's own in its process.
+
+        HDF5 cannot open a file a second time in the process that writes it.
+        """
         writer = self._writer if self._writer is not None else WRITERS.get(self.path)
         if writer is None or not writer.readable:
             with open_for_reading(self.path) as file:

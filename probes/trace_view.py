@@ -63,11 +63,11 @@ class TraceView(ABC):
     @property
     def events(self) -> Records:
         """The rows of `/events`: fields probe and reason."""
-        return Records("events", EVENTS, self._reading)
+        return Records("events", EVENTS, self.reading)
 
     def keys(self) -> list[str]:
         """The names of the groups of records, sorted."""
-        with self._reading() as file:
+        with self.reading() as file:
             return sorted(file["probes"])
 
     def __iter__(self) -> Iterator[str]:
@@ -83,7 +83,7 @@ class TraceView(ABC):
         names = self.keys()
         if name not in names:
             raise KeyError(f"{self.path.name} has no records {name!r}; it has {', '.join(names) or 'none'}")
-        return Records(name, f"/probes/{name}", self._reading)
+        return Records(name, f"/probes/{name}", self.reading)
 
     def to_xarray(self) -> xarray.DataTree:
         """All records as a tree: a Dataset per group under its name (see `Records.to_xarray`), identity as attributes.
@@ -102,9 +102,9 @@ class TraceView(ABC):
         return {name: self[name].to_pandas() for name in self}
 
     def _header(self) -> Header:
-        with self._reading() as file:
+        with self.reading() as file:
             return read_header(file)
 
     @abstractmethod
-    def _reading(self) -> AbstractContextManager[h5py.File]:
-        """The open file."""
+    def reading(self) -> AbstractContextManager[h5py.File]:
+        """The file, open as long as the block lasts: one moment of it, for several reads."""

@@ -148,6 +148,37 @@ def plot(
 
 
 @app.command()
+def export(
+    trace: Annotated[Path, typer.Argument(help="A trace.")],
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="csv, json, or parquet (extra analysis).", show_default="by the suffix of -o, else csv"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder or file to write.", show_default="beside the trace"),
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(help="A probe to write. May be given several times.", show_default="all"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a trace for other programs, and print the paths: a CSV file per probe, or one JSON document.
+
+    nan is null in JSON, and infinities are the strings Infinity and -Infinity; the JSON has the events too.
+    """
+    from probes.export import export as write
+
+    with _open(trace) as opened:
+        written = write(opened, kind, output, probes=probe or (), overwrite=overwrite)
+    for path in written:
+        typer.echo(path)
+
+
+@app.command()
 def doctor() -> None:
     """Say what works on this machine: versions, devices, memory, second derivatives, the folder."""
     from probes.doctor import examine

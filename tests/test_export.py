@@ -86,7 +86,7 @@ def test_pandas_reads_the_csv_as_it_was(path, tmp_path):
     for column in ("step", "value", "count", "ok", "layer.fc2", "table.1.0"):
         # not every version's reader of floats is exact to the last digit
         np.testing.assert_allclose(read[column], frame[column], rtol=1e-14)
-        assert read[column].dtype == frame[column].dtype
+        assert read[column].dtype.kind == frame[column].dtype.kind
 
 
 def refuse(name):

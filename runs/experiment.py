@@ -194,7 +194,7 @@ class Experiment:
 
 def claims_table(title: str, claims: Sequence[Claim]) -> Table:
     """The claims for the terminal, the criterion below what it decides on."""
-    view = table(title=title, caption="Each criterion was written down before measuring.")
+    view = table(title=title, caption="Each criterion was written down before the run that it judges.")
     view.show_lines = True
     for heading, ratio in (("claim", 3), ("literature", 4), ("measured", 5), ("holds", 1)):
         view.add_column(heading, ratio=ratio, overflow="fold")

@@ -150,7 +150,7 @@ class Workshop:
         start = time.perf_counter()
         seed = job.seed(self.seed)
         with _quiet_torch(seed, self.threads):
-            data = job.run(Desk(job.name, seed, self._trace(job), progress), **job.settings)
+            data = job.run(Desk(job.name, seed, self._trace(job), _paced(progress)), **job.settings)
         seconds = time.perf_counter() - start
         kept = {
             "job": job.name, "key": job.key(self.seed), "settings": dict(job.settings), "seed": seed,
@@ -272,6 +272,20 @@ def _quiet_torch(seed: int, threads: int) -> Any:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def _paced(progress: Progress) -> Progress:
+    """Progress that is passed on ten times a second, so that a job may tell each of its steps."""
+    next_time = 0.0
+
+    def tell(done: int, planned: int) -> None:
+        nonlocal next_time
+        now = time.monotonic()
+        if now >= next_time:
+            next_time = now + 0.1
+            progress(done, planned)
+
+    return tell
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from probes.density_plot import density_figure
@@ -53,9 +54,8 @@ def descent_figure(results: Results) -> Figure:
         right.plot(*thinned(loss["step"], loss["value"]), color=colour, lw=1.0, label=f"η = {data['rate']:g}")
     for axes in (left, right):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
+        plain_numbers(axes.yaxis)
         axes.set_xlabel("step of gradient descent")
-    left.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
     left.set_title("The sharpness λmax rises to 2/η and stays", pad=22)
     note(left, "dashed: 2/η of the step size in the same colour")
     right.set_title("The loss falls, though not at each step", pad=22)
@@ -111,13 +111,12 @@ def minima_figure(results: Results) -> Figure:
             text = f"from {run['ratio']:g} × 2/η: diverged in epoch {run['epochs']}"
             axes.annotate(text, where, xytext=(10, 0), textcoords="offset points", color=colour, va="center")
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
-    axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+    plain_numbers(axes.yaxis)
     threshold_line(axes)
     axes.set_xlabel("epoch of SGD with batches of one image, from a minimum of gradient descent")
     axes.set_ylabel("tr(H) in units of 2/η")
-    axes.set_title("SGD leaves a minimum with tr(H) above 2/η", pad=22)
-    note(axes, "by the step size that SGD goes on with; bars: two standard errors")
+    axes.set_title("The trace of the Hessian under SGD from a given minimum", pad=22)
+    note(axes, "one line for each step size η of SGD; bars: two standard errors")
     return made
 
 
@@ -137,7 +136,7 @@ def outliers_figure(results: Results) -> Figure:
             told = f"{data['classes']} classes: {apart.count} above the widest gap (× {short(apart.ratio, 3)})"
             axes.text(1.0, row - 0.34, told, ha="right", fontsize=9.5, color="#333333")
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: short(value, 3))
+        plain_numbers(axes.xaxis)
         axes.set_xlim(None, 1.15)
         axes.set_ylim(len(found) - 0.6, -0.6)
         axes.set_yticks([])
@@ -151,6 +150,12 @@ def outliers_figure(results: Results) -> Figure:
 # -- what they share -----------------------------------------------------------------------------------------
 
 
+def plain_numbers(axis: Axis) -> None:
+    """A log axis with plain numbers at 1, 2 and 5."""
+    axis.set_major_formatter(lambda value, _: short(value, 3))
+    axis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+
+
 def threshold_line(axes: Axes) -> None:
     """The dashed line at 1, named."""
     axes.axhline(1, color=GREY, ls=_DASHED, lw=1.4, zorder=1)
@@ -161,8 +166,10 @@ def threshold_line(axes: Axes) -> None:
 
 def label_end(axes: Axes, text: str, height: float, colour: Any) -> None:
     """A label at the right edge, beside what it names."""
-    axes.annotate(text, (1.0, height), xycoords=("axes fraction", "data"), xytext=(6, 0),
-          X
+    axes.annotate(
+        text, (1.0, height), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
+        color=colour, va="center", fontsize=9.5, annotation_clip=False,
+    )  # fmt: skip
 
 
 def thinned(steps: Iterable[int], values: Any, points: int = 1500) -> tuple[Any, Any]:

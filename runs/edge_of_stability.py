@@ -281,7 +281,7 @@ CLAIMS: Sequence[Any] = (
     sharpens, stays, falls, stable, entropy, batch_sharpness, below, flatter, bulk, classes, clusters, kept, unbounded,
 )  # fmt: skip
 EXPERIMENT = Experiment(
-    "edge_of_stability", "Edge of stability, MLPs on digits\n\n" + str(__doc__), plan, CLAIMS, figures
+    "edge_of_stability", "Edge of stability, MLPs on digits\n\n" + str(__doc__), edge_jobs.plan, CLAIMS, figures
 )
 
 if __name__ == "__main__":

@@ -179,6 +179,44 @@ def export(
 
 
 @app.command()
+def compare(
+    traces: Annotated[list[str], typer.Argument(help="Traces, folders of traces, or glob patterns.")],
+    field: Annotated[
+        str | None,
+        typer.Option(help="probe.field, or probe.field.entry.", show_default="the sharpness, or what most runs have"),
+    ] = None,
+    by: Annotated[str, typer.Option(help="The axis: step, epoch, loss or time.")] = "step",
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Average over all runs that are equal in this config key (run: average over none). "
+            "May be given several times.",
+            show_default="all keys but seeds",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="The field that --by loss goes by.", show_default="loss.value, or a field named loss"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A picture (.png) to write.")] = None,
+) -> None:
+    """Compare runs: the mean of a field over repetitions (configs equal up to seeds) with its standard error."""
+    if output is not None and (output.suffix != ".png" or output.is_dir()):
+        raise UserError(f"-o names the picture to write, a .png file, not {output}", status=2)
+    from probes.compare_table import comparison_table
+    from probes.comparison import compare_runs
+    from probes.trace_set import TraceSet
+
+    comparison = compare_runs(TraceSet.open(traces), field, by, group or (), loss)
+    console = out()
+    console.print(comparison_table(comparison, width=console.width))
+    if output is not None:
+        from probes.compare_plot import comparison_figure
+
+        typer.echo(comparison_figure(comparison, output))
+
+
+@app.command()
 def doctor() -> None:
     """Say what works on this machine: versions, devices, memory, second derivatives, the folder."""
     from probes.doctor import examine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
     if dropped:
         notes.append(f"the last {len(steps)} of {len(steps) + dropped} steps")
     views: list[RenderableType] = []
-    for headings in _fitting(columns, steps, width):
+    for headings in fitting(columns, steps, width):
         view = table()
         view.add_column("step", justify="right", no_wrap=True)
         for heading in headings:
@@ -65,14 +65,16 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
     return Group(*views, *(Text(note, style="dim") for note in notes))
 
 
-def _fitting(columns: Mapping[str, Mapping[int, str]], steps: list[int], width: int) -> list[list[str]]:
-    """The headings, split so that each part is at most `width` wide together with the steps."""
+def fitting(
+    columns: Mapping[str, Mapping[Any, str]], rows: Sequence[Any], width: int, corner: str = "step"
+) -> list[list[str]]:
+    """The headings, split so that each part is at most `width` wide together with the rows' own column."""
     padding = 3
-    start = max([len("step"), *(len(str(step)) for step in steps)]) + padding
+    start = max([len(corner), *(len(str(row)) for row in rows)]) + padding
     parts: list[list[str]] = []
     used = width
     for heading, cells in columns.items():
-        own = max(len(heading), *(len(cells.get(step, "")) for step in steps)) + padding
+        own = max(len(heading), *(len(cells.get(row, "")) for row in rows)) + padding
         if used + own > width:
             parts.append([])
             used = start

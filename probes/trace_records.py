@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +49,13 @@ class Records:
                 raise KeyError(f"{self.name} has no field {field!r}; it has {', '.join(known)}")
             return read_column(group, field, known[field], slice(0, count_rows(group)))
 
-    def read(self, start: int = 0, stop: int | None = None) -> dict[str, Array]:
+    def read(self, start: int = 0, stop: int | None = None, *, only: Collection[str] = ()) -> dict[str, Array]:
         """All columns, of one moment: step, epoch, time, cost, and the fields in order.
 
-        `start` and `stop` select rows as a slice does: `read(-20)` gives the last twenty.
+        `start` and `stop` select rows as a slice does: `read(-20)` gives the last twenty; `only` selects columns.
         """
         with self._reading() as file:
-            return self._columns(file, start, stop)
+            return self._columns(file, start, stop, only)
 
     def row(self, index: int = -1) -> dict[str, Any]:
         """One row (the last one by default) as a dict. Raises `IndexError` when there is no such row."""
@@ -90,12 +90,14 @@ class Records:
 
         return frame_of(self)
 
-    def _columns(self, file: h5py.File, start: int, stop: int | None) -> dict[str, Array]:
+    def _columns(self, file: h5py.File, start: int, stop: int | None, only: Collection[str] = ()) -> dict[str, Array]:
         group = file[self._place]
         first, last, _ = slice(start, stop).indices(count_rows(group))  # before the rest: rows that exist are whole
         rows = slice(first, max(first, last))
         fields = {"step": COLUMNS["step"], **COLUMNS, **read_fields(group)}
-        return {name: read_column(group, name, field, rows) for name, field in fields.items()}
+        return {
+            name: read_column(group, name, field, rows) for name, field in fields.items() if not only or name in only
+        }
 
     def __iter__(self) -> Iterator[str]:
         return iter(["step", *(name for name in COLUMNS if name != "step"), *self.fields])

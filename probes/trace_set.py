@@ -152,7 +152,7 @@ class TraceSet:
         for key in wanted:
             if key not in known and self._runs:
                 raise KeyError(
-                    f"no run has {key!r} in its config{did_you_mean(key, known)}; there are {_listed(known)}"
+                    f"no run has {key!r} in its config; there are {_listed(known)}{did_you_mean(key, known)}"
                 )
         tests = {key: _test(value) for key, value in wanted.items()}
         return self._only(
@@ -170,7 +170,7 @@ class TraceSet:
         for key in keys:
             if key not in known:
                 raise KeyError(
-                    f"no run has {key!r} in its config{did_you_mean(key, known)}; there are {_listed(known)}"
+                    f"no run has {key!r} in its config; there are {_listed(known)}{did_you_mean(key, known)}"
                 )
         chosen = keys or varying(self.configs)
         found: dict[Any, list[Run]] = {}

@@ -34,13 +34,13 @@ class Curve(NamedTuple):
 class Band(NamedTuple):
     """Several runs at the places `x` (m,): mean and standard error over the runs, and how many runs there are.
 
-    mean (m,) is nan where there is no run, stderr (m,) where there are fewer than two; count (m,) int64.
+    mean (m,) is nan where there is no run, stderr (m,) where there are fewer than two; runs (m,) int64.
     """
 
     x: Array
     mean: Array
     stderr: Array
-    count: Array
+    runs: Array
 
 
 def curve(x: Array, y: Array) -> Curve:

@@ -53,7 +53,7 @@ def _draw(axes: Any, comparison: Comparison, group: Repeated, colour: Any) -> tu
     own = np.unique(np.concatenate([line.x for line in group.curves]))
     x = own if len(own) <= _PLACES else places
     band = group.band(x)
-    there = band.count > 0
+    there = band.runs > 0
     x, mean = x[there], band.mean[there]
     error = np.nan_to_num(band.stderr[there])
     runs = len(group.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from probes.comparison import Comparison
@@ -30,9 +30,9 @@ def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = _R
             heading += "'"
         columns[heading] = {
             label: _cell(float(mean), float(stderr), int(count), len(group.names))
-            for label, mean, stderr, count in zip(labels, band.mean, band.stderr, band.count, strict=True)
+            for label, mean, stderr, count in zip(labels, band.mean, band.stderr, band.runs, strict=True)
         }
-    views = []
+    views: list[RenderableType] = []
     for headings in fitting(columns, labels, width, comparison.by):
         view = table(title="" if views else _title(comparison))
         view.add_column(comparison.by, justify="right", no_wrap=True)

@@ -29,13 +29,13 @@ def test_mean_and_standard_error_are_scipys():
     found = band([curve(x, y) for y in values], x)
     np.testing.assert_allclose(found.mean, values.mean(axis=0))
     np.testing.assert_allclose(found.stderr, stats.sem(values, axis=0))
-    assert found.count.tolist() == [5] * 7
+    assert found.runs.tolist() == [5] * 7
 
 
 def test_runs_count_only_where_they_have_been():
     short, long = curve(np.arange(3), np.zeros(3)), curve(np.arange(5), np.full(5, 2.0))
     found = band([short, long], np.arange(6.0))
-    assert found.count.tolist() == [2, 2, 2, 1, 1, 0]
+    assert found.runs.tolist() == [2, 2, 2, 1, 1, 0]
     np.testing.assert_array_equal(found.mean, [1, 1, 1, 2, 2, np.nan])
     np.testing.assert_allclose(found.stderr, [1, 1, 1, np.nan, np.nan, np.nan])
 

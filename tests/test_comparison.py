@@ -48,7 +48,7 @@ def test_mean_and_error_over_seeds(folder):
         # linear in the step: interpolation is exact; the seeds 0, 1, 2 have deviation 1
         np.testing.assert_allclose(band.mean, [*(value(rate, 1, step) for step in (0, 15, 40)), math.nan])
         np.testing.assert_allclose(band.stderr[:3], 1 / math.sqrt(3))
-        assert band.count.tolist() == [3, 3, 3, 0]
+        assert band.runs.tolist() == [3, 3, 3, 0]
     assert comparison.notes == ()
 
 

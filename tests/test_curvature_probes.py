@@ -138,7 +138,8 @@ def test_names_and_settings():
     assert [probe.name for probe in ALL] == list(PROBES)
     probe = Spectrum(5, every=100, name="test")
     assert probe.settings() == {
-        "probe": "Spectrum", "operator": "hessian", "parameters": None, "k": 5, "which": "LA", "tol": 1e-3, "warm": True,
+        "probe": "Spectrum", "operator": "hessian", "parameters": None, "k": 5, "which": "LA", "tol": 1e-3,
+        "warm": True,
     }  # fmt: skip
     assert "test" in repr(probe)
 

@@ -48,8 +48,10 @@ def eigsh(
         which: "LA", "SA" or "LM"; values come best first.
         tol: on the residuals ||A v - w v||, relative to |largest|.
         max_matvecs: products allowed; default max(1000, 20 k).
-        v0: start, `(n,)` or `(n, j)`, e.g. the last top vectors; columns may be dependent or zero.
-        block: random start vectors and products per round; default 1 (`v0` given: its columns, then 1 per round).
+        v0: start, `(n,)` or `(n, j)`, e.g. the last top vectors; columns may be dependent or zero. Of several the
+            sum is tried first, and the others only follow when its image shows that they are still nearly invariant.
+        block: random start vectors and products per round; default 1. With `v0` that many of its columns enter at
+            once, without trying their sum.
         generator: for the random vectors; None takes a fresh seed, kept in the result.
         callback: called as (products made, products allowed, top Ritz value) after each round; True stops.
 

@@ -12,7 +12,7 @@ from landscape.operators import LinearOperator
 from landscape.spectra.confirm import Chain
 from landscape.spectra.krylov import Krylov, Ritz
 from landscape.spectra.results import Eigenpairs
-from landscape.spectra.vectors import Callback, column_bytes, products
+from landscape.spectra.vectors import Callback, column_bytes, orthonormal, products
 
 Which = Literal["LA", "SA", "LM"]
 
@@ -30,6 +30,9 @@ _CHAIN_STEPS = 20
 
 # Ritz pairs beside the wanted ones are left out of the chain while they add at most this share of tol to its bound.
 _COUPLING = 0.3
+
+# Given start vectors whose sum has turned by less than this many tolerances are all taken into the basis.
+_TURNED = 3.0
 
 # When the bounds need smaller residuals, they go on by this factor.
 _TIGHTER = 0.3
@@ -75,7 +78,7 @@ class Search:
         """Search until nothing is missed or the products run out."""
         certified = False
         try:
-            self._expand(self.space.inject(start[..., : self.task.limit]))
+            self._begin(start)
             while not certified:
                 self._converge()
                 self.main_steps = self.main_steps or self.matvecs
@@ -83,6 +86,25 @@ class Search:
         except _Stop:
             pass
         return self._result(certified, seed)
+
+    def _begin(self, start: Tensor) -> None:
+        """Random columns enter at once. Of given ones their sum enters first: if its image shows that they still
+        are nearly invariant, all of them are worth a product each, else the sum alone is the better start.
+        """
+        if self.task.width < start.shape[-1]:
+            total = self.space.inject(self.A.combine(start, torch.ones(start.shape[-1], 1, dtype=torch.float64)))
+            if total.shape[-1]:
+                self._expand(total)
+                if not self._invariant(start):
+                    return
+        self._expand(self.space.inject(start[..., : self.task.limit - self.matvecs]))
+
+    def _invariant(self, start: Tensor) -> bool:
+        """Whether A times the only basis vector so far lies in the span of the start's columns, up to some tol."""
+        rest = self.space.pending
+        span = orthonormal(self.A, start, None, 100.0 * torch.finfo(start.dtype).eps)
+        rest = rest - self.A.combine(span, self.A.inner(span, rest))
+        return float(self.A.inner(rest, rest).sum()) <= (_TURNED * self.target * self.largest) ** 2
 
     def _result(self, certified: bool, seed: int) -> Eigenpairs:
         residuals = self.ritz.residuals[self.wanted] + self.floor * self.largest

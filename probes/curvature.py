@@ -75,7 +75,8 @@ class Spectrum(CurvatureProbe):
 
     Fields: values (k,) best first and residuals (k,), both in loss/parameter^2 (nan for pairs that were not
     found), converged, matvecs. `tol` bounds residual / |largest|. In a monitor each search starts from the vectors
-    that the last one found, so that values depend on history, within `tol`; `warm=False` starts anew each time.
+    that the last one found, so that values depend on history, within `tol`; `warm=False` starts anew each time. `confirm=False` leaves out the
+    proof that none was missed, which is most of a warm start's cost when little has moved.
     Probes of one step that ask for pairs of the same matrix share one search, and its matvecs. k beyond the number
     of parameters raises `ValueError` when the fields are declared.
     """
@@ -84,6 +85,7 @@ class Spectrum(CurvatureProbe):
     which: Literal["LA", "SA", "LM"] = dataclasses.field(default="LA", kw_only=True)
     tol: float = dataclasses.field(default=1e-3, kw_only=True)
     warm: bool = dataclasses.field(default=True, kw_only=True)
+    confirm: bool = dataclasses.field(default=True, kw_only=True)
     default_name: ClassVar[str] = "spectrum"
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class Spectrum(CurvatureProbe):
     def pairs(self) -> Pairs:
         """The search that it shares with other probes."""
         names = None if self.parameters is None else tuple(self.parameters)
-        return Pairs(self.operator, names, self.which, self.k, self.tol, self.warm)
+        return Pairs(self.operator, names, self.which, self.k, self.tol, self.warm, self.confirm)
 
     def expected(self, context: Context) -> dict[str, float]:
         """Products of a first measurement."""

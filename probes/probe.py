@@ -42,6 +42,7 @@ class Pairs:
         operator, parameters: of which matrix, as in `Context.operator`.
         which, k, tol: as in `landscape.spectra.eigsh`.
         warm: start from the vectors that were found last; what comes back then depends on history, within `tol`.
+        confirm: make sure that none was missed.
     """
 
     operator: str = "hessian"
@@ -50,6 +51,7 @@ class Pairs:
     k: int = 1
     tol: float = 1e-3
     warm: bool = True
+    confirm: bool = True
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -63,7 +65,13 @@ class Pairs:
 
     def union(self, other: Pairs) -> Pairs:
         """The search that serves both."""
-        return replace(self, k=max(self.k, other.k), tol=min(self.tol, other.tol), warm=self.warm and other.warm)
+        return replace(
+            self,
+            k=max(self.k, other.k),
+            tol=min(self.tol, other.tol),
+            warm=self.warm and other.warm,
+            confirm=self.confirm or other.confirm,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class Context:
     def eigenpairs(self, pairs: Pairs) -> Eigenpairs:
         """The first `pairs.k` of a search that serves all probes of the step which declared theirs as `pairs`."""
         wanted = self.requests.get(pairs.key, pairs).union(pairs)
-        found: Eigenpairs = self.once((wanted.key, wanted.k, wanted.tol, wanted.warm), lambda: self._search(wanted))
+        found: Eigenpairs = self.once(wanted, lambda: self._search(wanted))
         return found.first(pairs.k)
 
     def _search(self, wanted: Pairs) -> Eigenpairs:
@@ -148,8 +156,9 @@ class Context:
         name = "/".join(str(part) for part in wanted.key)
         generator = torch.Generator().manual_seed(measurement_seed(self.seed, name, self.step))
         found = spectra.eigsh(
-            A, wanted.k, which=wanted.which, tol=wanted.tol, v0=start, generator=generator, callback=self.callback
-        )
+            A, wanted.k, which=wanted.which, tol=wanted.tol, v0=start, confirm=wanted.confirm, generator=generator,
+            callback=self.callback,
+        )  # fmt: skip
         if wanted.warm and bool(torch.isfinite(found.values).all()):
             kept["vectors"] = found.vectors.cpu()  # training may need the device's memory
         return found

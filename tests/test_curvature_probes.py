@@ -139,7 +139,7 @@ def test_names_and_settings():
     probe = Spectrum(5, every=100, name="test")
     assert probe.settings() == {
         "probe": "Spectrum", "operator": "hessian", "parameters": None, "k": 5, "which": "LA", "tol": 1e-3,
-        "warm": True,
+        "warm": True, "confirm": True,
     }  # fmt: skip
     assert "test" in repr(probe)
 

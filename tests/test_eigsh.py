@@ -212,3 +212,38 @@ def test_refusals() -> None:
         eigsh(A, 1, v0=torch.full((5,), float("inf")))
     with pytest.raises(FloatingPointError, match="finite"):
         eigsh(BrokenOperator(torch.eye(5)), 1)
+
+
+def test_without_confirmation_a_copy_may_be_missed_and_the_result_says_so():
+    """The top value three times: one chain sees one copy. Confirmed searches find all of them (tests above)."""
+    values = torch.cat([torch.tensor([2.0, 2.0, 2.0]), 1.0 / torch.arange(2, 99, dtype=torch.float64)])
+    A = MatrixOperator(torch.diag(values))
+    quick = eigsh(A, 3, tol=1e-6, confirm=False, generator=torch.Generator().manual_seed(0))
+    whole = eigsh(A, 3, tol=1e-6, generator=torch.Generator().manual_seed(0))
+    assert quick.converged
+    assert not quick.confirmed
+    assert whole.converged
+    assert whole.confirmed
+    assert quick.matvecs < whole.matvecs
+    assert whole.values.tolist() == pytest.approx([2.0, 2.0, 2.0])
+
+
+def test_a_warm_start_is_never_much_dearer_and_follows_small_changes_for_little():
+    """Top 5 of a slowly turning matrix: fewer products than cold; of one that has nothing to do with the last: two more
+    at most."""
+    g = torch.Generator().manual_seed(0)
+    n = 200
+    values = torch.cat([torch.tensor([9.0, 7.0, 6.0, 5.0, 4.0]), torch.rand(n - 5, generator=g).double()])
+    Q = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64)).Q
+    turn = torch.randn(n, n, generator=g, dtype=torch.float64)
+    small = torch.matrix_exp(1e-4 * (turn - turn.T))
+    other = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64)).Q
+    last = eigsh(MatrixOperator(Q * values @ Q.T), 5, tol=1e-2, generator=g).vectors
+    for basis, most in ((small @ Q, 0.5), (other, None)):
+        A = MatrixOperator(0.5 * ((basis * values @ basis.T) + (basis * values @ basis.T).T))
+        for seed in range(10):
+            cold = eigsh(A, 5, tol=1e-2, confirm=False, generator=torch.Generator().manual_seed(seed))
+            warm = eigsh(A, 5, tol=1e-2, v0=last, confirm=False, generator=torch.Generator().manual_seed(seed))
+            assert warm.converged
+            assert torch.allclose(warm.values, values[:5].double(), atol=9e-2)
+            assert warm.matvecs <= (cold.matvecs + 2 if most is None else most * cold.matvecs + 1)

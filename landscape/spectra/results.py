@@ -28,9 +28,10 @@ class Eigenpairs:
         values: `(k,)` float64 on the host. Fewer than asked only when the products ran out before.
         vectors: `(n, k)` orthonormal columns in the operator's dtype on its device.
         residuals: `(k,)` float64 on the host, ||A v - w v|| including what rounding and noise may hide.
-        converged: all residuals are within tol * |largest| and a random start found nothing missed.
+        converged: all residuals are within tol * |largest| and, where that was asked, nothing was missed.
         matvecs: products made.
         seed: of the generator.
+        confirmed: a random chain has shown that none was missed.
     """
 
     values: Tensor
@@ -39,6 +40,7 @@ class Eigenpairs:
     converged: bool
     matvecs: int
     seed: int
+    confirmed: bool = False
 
     def first(self, k: int) -> Eigenpairs:
         """The best k of them (all when there are fewer)."""

@@ -48,6 +48,7 @@ class Task:
     limit: int
     width: int
     callback: Callback | None
+    confirm: bool = True
 
 
 class _Stop(Exception):
@@ -82,7 +83,7 @@ class Search:
             while not certified:
                 self._converge()
                 self.main_steps = self.main_steps or self.matvecs
-                certified = self.space.exhausted or self._confirm()
+                certified = self.space.exhausted or not self.task.confirm or self._confirm()
         except _Stop:
             pass
         return self._result(certified, seed)
@@ -114,6 +115,7 @@ class Search:
             vectors=self.space.combine(self.ritz.coefficients[:, self.wanted]),
             residuals=residuals,
             converged=certified and (small or self.largest == 0.0),
+            confirmed=certified and (self.task.confirm or self.space.exhausted),
             matvecs=self.matvecs,
             seed=seed,
         )

@@ -114,8 +114,18 @@ def probe(
 def show(
     trace: Annotated[Path, typer.Argument(help="A trace, also one that is being written.")],
     last: Annotated[int, typer.Option(min=1, help="Show the last steps only.")] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what is measured, until the writer closes the trace.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks, with --follow.")] = 1.0,
 ) -> None:
     """Print what a trace holds: its origin, its probes, and the last measurements with their errors."""
+    if follow:
+        from probes.follow import follow as watch
+
+        _open(trace).close()
+        watch(trace, out(), err(), last=last, interval=interval)
+        return
     from probes.tables import overview, steps_table
 
     with _open(trace) as opened:

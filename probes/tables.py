@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from probes.formats import KINDS, at_thresholds, kind_of, plus_minus, rounded, settings_text, short
+from probes.trace_state import state_of
 
 if TYPE_CHECKING:
     from probes.trace import Trace
@@ -37,7 +38,8 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
     """
     columns: dict[str, dict[int, str]] = {}
     notes: list[str] = []
-    for name, kind, records in _ordered(trace):
+    total, tail = _last_rows(trace, last)
+    for name, kind, records in _ordered(trace, tail):
         for row, step in enumerate(records["step"]):
             values = {field: column[row] for field, column in records.items()}
             for heading, text in _cells(name, kind, values):
@@ -46,11 +48,10 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
         if note:
             notes.append(note)
     steps = sorted({step for cells in columns.values() for step in cells})
-    dropped = 0
-    if last is not None and len(steps) > last:
-        dropped, steps = len(steps) - last, steps[-last:]
-    if dropped:
-        notes.append(f"the last {len(steps)} of {len(steps) + dropped} steps")
+    if last is not None:
+        steps = steps[-last:]
+    if total > len(steps):
+        notes.append(f"the last {len(steps)} of {total} steps")
     views: list[RenderableType] = []
     for headings in fitting(columns, steps, width):
         view = table()
@@ -83,9 +84,20 @@ def fitting(
     return parts
 
 
-def _ordered(trace: Trace) -> list[tuple[str, str | None, Mapping[str, Any]]]:
-    """Name, kind and columns of each group: the loss first, what is not known last."""
-    groups = [(name, trace[name].read()) for name in trace]
+def _last_rows(trace: Trace, last: int | None) -> tuple[int, dict[str, int]]:
+    """How many steps there are, and for each group the first row that has one of the `last`: the rest is not read."""
+    if last is None:
+        return 0, {}
+    steps = {name: trace[name]["step"] for name in trace}
+    distinct = np.unique(np.concatenate([np.empty(0, np.int64), *steps.values()]))
+    oldest = distinct[-last:][:1]
+    first = {name: np.flatnonzero(own >= oldest) for name, own in steps.items()}
+    return len(distinct), {name: int(rows[0]) if len(rows) else len(steps[name]) for name, rows in first.items()}
+
+
+def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[str, str | None, Mapping[str, Any]]]:
+    """Name, kind and columns of each group from row `start` on: the loss first, what is not known last."""
+    groups = [(name, trace[name].read(start.get(name, 0))) for name in trace]
     known = [(name, kind_of(columns), columns) for name, columns in groups]
     return sorted(known, key=lambda group: KINDS.index(group[1]) if group[1] in KINDS else len(KINDS))
 
@@ -152,6 +164,7 @@ def overview(trace: Trace) -> Group:
     facts: list[tuple[str, str]] = [
         ("file", f"{trace.path} (format version {trace.format_version})"),
         ("created", str(trace.created)),
+        ("writer", _writer(trace)),
         ("seed", str(trace.seed)),
     ]
     if isinstance(trace.config, Mapping):
@@ -180,6 +193,13 @@ def overview(trace: Trace) -> Group:
     if len(events["step"]):
         parts += [Text(), events_table(events)]
     return Group(*parts)
+
+
+def _writer(trace: Trace) -> str:
+    state = state_of(trace.path)
+    if state.kind == "live":
+        return "writing" + (f" (process {state.process})" if state.process else "")
+    return "closed" if state.kind == "closed" else "gone without closing the file; Trace.resume goes on with it"
 
 
 def events_table(events: Mapping[str, Any], last: int = 5) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from probes.figures import BLUE, GREY, ORANGE, figure, note
@@ -44,6 +45,41 @@ def density_figure(columns: Columns, subject: str, spectrum: Columns | None = No
         axes.set_title(title, pad=22)
     panels[0].set_ylabel("density")
     return made
+
+
+def density_map(columns: Columns, subject: str) -> Figure:
+    """The log density of all steps side by side: steps to the right, eigenvalues upwards, one width for all."""
+    made, (axes,) = figure(height=4.8)
+    order = np.argsort(columns["step"], kind="stable")
+    steps, nodes, weights = (columns[name][order] for name in ("step", "nodes", "weights"))
+    seen = nodes[weights > 0]
+    sigma = _WIDTH * (float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0))
+    grid = np.linspace(seen.min() - 4 * sigma, seen.max() + 4 * sigma, 600)
+    means = np.array([density_curve(nodes[i], weights[i], grid, sigma)[0] for i in range(len(steps))])
+    floor = 1.0 / (30 * int(columns["n"].max()) * sigma * np.sqrt(2 * np.pi))
+    colours = axes.pcolormesh(
+        _edges(steps),
+        _edges(grid),
+        np.maximum(means.T, floor),
+        norm=LogNorm(floor, float(means.max())),
+        cmap="Blues",
+        rasterized=True,
+    )
+    bar = made.colorbar(colours, ax=axes, label="density", pad=0.02)
+    bar.outline.set_visible(False)
+    axes.grid(visible=False)
+    axes.set_xlabel("step")
+    axes.set_ylabel("eigenvalue")
+    axes.set_title(f"Spectral density of the {subject} over the steps", pad=22)
+    note(axes, f"means over the probes, with Gaussians of width σ = {short(sigma, 2)}; white: no eigenvalue")
+    return made
+
+
+def _edges(centres: Any) -> Any:
+    """The edges of cells around increasing centres: halfway between neighbours."""
+    centres = np.asarray(centres, dtype=float)
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.r_[2 * centres[0] - middle[0], middle, 2 * centres[-1] - middle[-1]]
 
 
 def _draw(axes: Axes, columns: Columns, row: int) -> None:

@@ -13,14 +13,29 @@ _FIELDS = {
     "trace": {"value", "stderr"},
     "density": {"nodes", "weights", "n"},
     "condition": {"kappa", "rank"},
+    "sharpness": {"value", "residual", "threshold", "preconditioned", "preconditioned_residual"},
+    "batch-sharpness": {"value", "stderr", "ratio_of_means", "threshold", "batches"},
+    "critical-sharpness": {"value", "lower", "upper", "threshold"},
+    "sam-sharpness": {"value", "error", "rho"},
+    "gradient": {"loss", "norm", "noise_scale", "noise_scale_stderr"},
+    "alignment": {"cosines", "bounds", "total", "total_bound"},
+    "updates": {"ratio", "update", "weight", "steps"},
 }
 KINDS = tuple(_FIELDS)
+# Fields that many a probe could have: if the settings name the probe, it must be this one.
+_PROBES = {"trace": "CurvatureTrace"}
 
 
-def kind_of(fields: Iterable[str]) -> str | None:
-    """`spectrum`, `trace`, `density`, `condition` or `loss` by a group's field names; else `None`."""
+def kind_of(fields: Iterable[str], settings: Mapping[str, Any] | None = None) -> str | None:
+    """The kind of a group by its field names, the one that asks for most of them: one of `KINDS`, else `None`.
+
+    Where the settings name the probe, value and stderr alone are a trace only if it is `CurvatureTrace`.
+    """
     have = set(fields)
-    return next((kind for kind, needed in _FIELDS.items() if needed <= have), None)
+    fitting = [kind for kind, needed in _FIELDS.items() if needed <= have]
+    kind = max(fitting, key=lambda kind: len(_FIELDS[kind]), default=None)
+    declared = (settings or {}).get("probe")
+    return None if kind in _PROBES and declared not in (None, _PROBES[kind]) else kind
 
 
 def plus_minus(value: float, error: float) -> str:

@@ -103,19 +103,19 @@ def minima_figure(results: Results) -> Figure:
             records = trace[f"trace-{run['ratio']}"].read()
         half = run["rate"] / 2
         bars: dict[str, Any] = {"yerr": 2 * half * records["stderr"], "capsize": 2, "elinewidth": 0.9}
-        axes.errorbar(records["step"], half * records["value"], color=colour, marker="o", ms=3.5, lw=1.4, **bars)
-        if run["kept"]:
-            label_end(axes, f"from {run['ratio']:g} × 2/η", half * records["value"][-1], colour)
-        else:
-            where = records["step"][-1], half * records["value"][-1]
-            text = f"from {run['ratio']:g} × 2/η: diverged in epoch {run['epochs']}"
-            axes.annotate(text, where, xytext=(10, 0), textcoords="offset points", color=colour, va="center")
+        label = f"η = {run['rate']:.2g}: from {run['ratio']:g} × 2/η"
+        if not run["kept"]:
+            label += f", diverged in epoch {run['epochs']}"
+        axes.errorbar(
+            records["step"], half * records["value"], color=colour, marker="o", ms=3.5, lw=1.4, label=label, **bars
+        )
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)
     threshold_line(axes)
     axes.set_xlabel("epoch of SGD with batches of one image, from a minimum of gradient descent")
     axes.set_ylabel("tr(H) in units of 2/η")
-    axes.set_title("The trace of the Hessian under SGD from a given minimum", pad=22)
+    axes.legend(*[part[::-1] for part in axes.get_legend_handles_labels()], loc="upper right")
+    axes.set_title("The trace of the Hessian under SGD from one minimum", pad=22)
     note(axes, "one line for each step size η of SGD; bars: two standard errors")
     return made
 

@@ -57,7 +57,7 @@ def test_a_pipe_gets_a_line_per_measurement_until_the_writer_closes(tmp_path):
     path = tmp_path / "run.h5"
     process = writer(path)
     follower = show(path)
-    out, err = follower.communicate(timeout=60)
+    _out, err = follower.communicate(timeout=60)
     process.communicate()
     assert process.returncode == 0
     assert follower.returncode == 0
@@ -72,7 +72,7 @@ def test_a_crash_is_told_from_a_close(tmp_path):
     path = tmp_path / "run.h5"
     process = writer(path, end="import os; os.kill(os.getpid(), 9)")
     follower = show(path, "--last", "3")
-    out, err = follower.communicate(timeout=60)
+    _out, err = follower.communicate(timeout=60)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert follower.returncode == 1
@@ -211,7 +211,7 @@ os.kill(os.getpid(), 9)
     process.stdin.write("\n")
     assert follower.stdout.readline().split() == ["1", "x", "v=2"]
     process.stdin.write("\n")
-    out, err = follower.communicate(timeout=30)
+    _out, err = follower.communicate(timeout=30)
     assert (follower.returncode, out) == (1, "")
     assert err == f"landscape: {path} was removed, and nobody writes it any more\n"
     process.communicate()

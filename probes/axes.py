@@ -91,7 +91,7 @@ def over_steps(axes: Axes, steps: Any, *drawn: Any) -> None:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if drawn and not any(np.isfinite(np.asarray(values, dtype=float)).any() for values in drawn):
-        axes.text(0.5, 0.5, "not known at any step", transform=axes.transAxes, color=GREY, ha="center")
+        axes.text(0.5, 0.36, "not known at any step", transform=axes.transAxes, color=GREY, ha="center")
 
 
 def legend(axes: Axes) -> None:

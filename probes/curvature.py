@@ -75,8 +75,8 @@ class Spectrum(CurvatureProbe):
 
     Fields: values (k,) best first and residuals (k,), both in loss/parameter^2 (nan for pairs that were not
     found), converged, matvecs. `tol` bounds residual / |largest|. In a monitor each search starts from the vectors
-    that the last one found, so that values depend on history, within `tol`; `warm=False` starts anew each time. `confirm=False` leaves out the
-    proof that none was missed, which is most of a warm start's cost when little has moved.
+    that the last one found, so that values depend on history, within `tol`; `warm=False` starts anew each time.
+    `confirm=False` leaves out the proof that none was missed, most of a warm start's cost when little has moved.
     Probes of one step that ask for pairs of the same matrix share one search, and its matvecs. k beyond the number
     of parameters raises `ValueError` when the fields are declared.
     """

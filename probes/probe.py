@@ -18,10 +18,10 @@ from probes.trace_file import Field
 
 if TYPE_CHECKING:
     import torch
-    from landscape.sharpness import GradientStatistics
 
     from landscape.objective import Objective
     from landscape.operators import LinearOperator
+    from landscape.sharpness import GradientStatistics
     from landscape.spectra import Eigenpairs
 
 Callback = Callable[[int, int | None, Any], bool | None]

@@ -57,7 +57,7 @@ def test_a_pipe_gets_a_line_per_measurement_until_the_writer_closes(tmp_path):
     path = tmp_path / "run.h5"
     process = writer(path)
     follower = show(path)
-    _out, err = follower.communicate(timeout=60)
+    out, err = follower.communicate(timeout=60)
     process.communicate()
     assert process.returncode == 0
     assert follower.returncode == 0
@@ -72,7 +72,7 @@ def test_a_crash_is_told_from_a_close(tmp_path):
     path = tmp_path / "run.h5"
     process = writer(path, end="import os; os.kill(os.getpid(), 9)")
     follower = show(path, "--last", "3")
-    _out, err = follower.communicate(timeout=60)
+    out, err = follower.communicate(timeout=60)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert follower.returncode == 1

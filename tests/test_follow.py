@@ -211,7 +211,7 @@ os.kill(os.getpid(), 9)
     process.stdin.write("\n")
     assert follower.stdout.readline().split() == ["1", "x", "v=2"]
     process.stdin.write("\n")
-    _out, err = follower.communicate(timeout=30)
+    out, err = follower.communicate(timeout=30)
     assert (follower.returncode, out) == (1, "")
     assert err == f"landscape: {path} was removed, and nobody writes it any more\n"
     process.communicate()

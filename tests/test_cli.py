@@ -165,7 +165,7 @@ def test_probe_show_and_plot(folder: Path, landscape: Landscape) -> None:
     plotted = landscape("plot", "a.h5", "-o", "pictures")
     assert plotted.status == 0
     assert all(Path(line).is_file() for line in plotted.out.splitlines())
-    assert len(plotted.out.splitlines()) == 5
+    assert len(plotted.out.splitlines()) == 6
 
 
 def test_operators_and_steps(folder: Path, landscape: Landscape) -> None:

@@ -98,7 +98,7 @@ def _last_rows(trace: Trace, last: int | None) -> tuple[int, dict[str, int]]:
 def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[str, str | None, Mapping[str, Any]]]:
     """Name, kind and columns of each group from row `start` on: the loss first, what is not known last."""
     groups = [(name, trace[name].read(start.get(name, 0))) for name in trace]
-    known = [(name, kind_of(columns), columns) for name, columns in groups]
+    known = [(name, kind_of(columns, trace[name].settings), columns) for name, columns in groups]
     return sorted(known, key=lambda group: KINDS.index(group[1]) if group[1] in KINDS else len(KINDS))
 
 
@@ -109,25 +109,49 @@ def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[t
         yield "|gradient|", short(float(values["gradient_norm"]), 4)
     elif kind == "spectrum":
         yield f"{name}: largest eigenvalues", eigenvalues_text(values)
-    elif kind == "trace":
-        text = plus_minus(float(values["value"]), float(values["stderr"]))
-        yield name, text + _star(values)
     elif kind == "density":
         nodes, weights = values["nodes"], values["weights"]
         seen = nodes[weights > 0]
         yield f"{name}: from .. to", f"{short(float(seen.min()))} .. {short(float(seen.max()))}"
     elif kind == "condition":
-        yield f"{name}: rank", f"{short(float(values['rank']), 6)}"
-        yield f"{name}: kappa", f"{short(float(values['kappa']))}{_star(values)}"
-        if "thresholds" in values:
-            for threshold, rank, kappa in at_thresholds(values):
-                bound = "" if bool(values["converged"]) else "≥ "
-                text = f"{bound}{rank} ({bound}{short(kappa, 3)})"
-                yield f"{name} > {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), text
+        yield from _condition_cells(name, values)
+    elif kind == "critical-sharpness":
+        yield name, f"{short(float(values['lower']))} .. {short(float(values['upper']))}"
+        yield f"{name}: threshold", short(float(values["threshold"]))
+    elif kind == "updates":
+        ratios = np.asarray(values["ratio"], dtype=float)
+        if np.isfinite(ratios).any():  # nothing to compare with at the first step
+            low, high = float(np.nanmin(ratios)), float(np.nanmax(ratios))
+            yield f"{name}: |update| / |weight|", f"{short(low, 2)} .. {short(high, 2)}"
+    elif kind in _ERRORS:
+        for heading, field, error in _ERRORS[kind]:
+            bar = float(values[error]) if error else 0.0
+            yield f"{name}{heading}", plus_minus(float(values[field]), bar) + _star(values)
     else:
         for field, value in values.items():
             if field not in ("step", "epoch", "time", "cost") and np.ndim(value) == 0:
                 yield f"{name}: {field}", str(value) if isinstance(value, str) else short(float(value), 5)
+
+
+# The columns of a kind: what is added to the probe's name, the field, and the field that holds its error.
+_ERRORS = {
+    "trace": (("", "value", "stderr"),),
+    "sharpness": (("", "value", "residual"), (": threshold", "threshold", "")),
+    "batch-sharpness": (("", "value", "stderr"), (": threshold", "threshold", "")),
+    "sam-sharpness": (("", "value", "error"),),
+    "gradient": ((": norm", "norm", ""), (": noise scale", "noise_scale", "noise_scale_stderr")),
+    "alignment": ((": in the top vectors", "total", "total_bound"),),
+}
+
+
+def _condition_cells(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield f"{name}: rank", f"{short(float(values['rank']), 6)}"
+    yield f"{name}: kappa", f"{short(float(values['kappa']))}{_star(values)}"
+    if "thresholds" in values:
+        for threshold, rank, kappa in at_thresholds(values):
+            bound = "" if bool(values["converged"]) else "≥ "
+            text = f"{bound}{rank} ({bound}{short(kappa, 3)})"
+            yield f"{name} > {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), text
 
 
 def eigenvalues_text(values: Mapping[str, Any], shown: int = _SHOWN) -> str:

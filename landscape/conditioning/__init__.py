@@ -1,0 +1,15 @@
+"""Conditioning of the Gauss-Newton matrix (arXiv 2411.02139): closed forms, with upper bounds, in float64."""
+
+from landscape.conditioning.convolution import convolution_matrix
+from landscape.conditioning.leaky_relu import leaky_relu_network
+from landscape.conditioning.linear import linear_network
+from landscape.conditioning.results import Conditioning, LayerFactors, from_eigenvalues
+
+__all__ = [
+    "Conditioning",
+    "LayerFactors",
+    "convolution_matrix",
+    "from_eigenvalues",
+    "leaky_relu_network",
+    "linear_network",
+]

@@ -8,6 +8,7 @@ from landscape.gauss_newton import GaussNewton
 from landscape.hessian import Hessian
 from landscape.objective import Objective
 from landscape.operators import LinearOperator, MatrixOperator
+from landscape.tangent_kernel import TangentKernel
 
 __all__ = [
     "DataChanged",
@@ -20,4 +21,5 @@ __all__ = [
     "MatrixOperator",
     "MonteCarloFisher",
     "Objective",
+    "TangentKernel",
 ]

@@ -21,6 +21,8 @@ from landscape.graphs import ObjectiveOperator, fastest, refuse_dead_ends
 from landscape.losses import CONVEX, Curvature, loss_hessian
 from landscape.objective import Objective
 
+Jvp = Callable[[Tensor], Tensor]
+
 
 class JacobianOperator(ObjectiveOperator):
     """J^T B J for a block-diagonal B in the space of a batch's outputs. A subclass says what B is."""
@@ -71,11 +73,15 @@ class GaussNewton(JacobianOperator):
         self.positive_semidefinite = known in CONVEX
 
     def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
-        objective = self.objective
-        return loss_hessian(
-            objective.known, lambda o: objective.batch_loss(o, batch), outputs, batch.targets,
-            objective.count(outputs, batch),
-        )  # fmt: skip
+        return output_curvature(self.objective, batch, outputs)
+
+
+def output_curvature(objective: Objective, batch: Batch, outputs: Tensor) -> Curvature:
+    """d2 loss / d outputs2 of the batch's own loss, as a function of `(k, *outputs.shape)`."""
+    return loss_hessian(
+        objective.known, lambda o: objective.batch_loss(o, batch), outputs, batch.targets,
+        objective.count(outputs, batch),
+    )  # fmt: skip
 
 
 class JacobianGraph:
@@ -96,13 +102,24 @@ class JacobianGraph:
 
     def products(self, V: Tensor) -> Tensor:
         """J^T B J V for rows `(k, n)`, in the way that was fastest when the first batch was timed."""
+        return self._fastest(V, "jacobian", self._through)
+
+    def push(self, V: Tensor) -> Tensor:
+        """J V for rows `(k, n)`: `(k, *outputs.shape)`."""
+        return self._fastest(V, "push", lambda V, jvp, batched: jvp(V))
+
+    def pull(self, W: Tensor) -> Tensor:
+        """J^T W for cotangents `(k, *outputs.shape)`: rows `(k, n)`."""
+        return transposed(self._objective, self._outputs, W, batched=False)
+
+    def _fastest(self, V: Tensor, key: str, product: Callable[[Tensor, Jvp, bool], Tensor]) -> Tensor:
         ways: dict[str, Callable[[], Tensor]] = {
-            "reverse": lambda: self._through(V, self._reverse_loop, batched=False),
-            "forward": lambda: self._through(V, self._forward_loop, batched=False),
+            "reverse": lambda: product(V, self._reverse_loop, False),
+            "forward": lambda: product(V, self._forward_loop, False),
         }
         if len(V) > 1:
-            ways["batched"] = lambda: self._through(V, self._reverse_batched, batched=True)
-        key = "jacobian" if len(V) == 1 else "jacobian-block"
+            ways["batched"] = lambda: product(V, self._reverse_batched, True)
+        key = key if len(V) == 1 else f"{key}-block"
         known = self._objective.ways
         if key not in known:
             known[key], result = fastest(ways, V.device)
@@ -111,7 +128,7 @@ class JacobianGraph:
             return result
         return ways[known[key]]()
 
-    def _through(self, V: Tensor, jvp: Callable[[Tensor], Tensor], batched: bool) -> Tensor:
+    def _through(self, V: Tensor, jvp: Jvp, batched: bool) -> Tensor:
         return transposed(self._objective, self._outputs, self._curvature(jvp(V)), batched)
 
     # -- J V, shaped (k, *outputs.shape) ---------------------------------------------------------------------

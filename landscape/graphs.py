@@ -109,7 +109,7 @@ class ObjectiveOperator(LinearOperator):
     def _matmat(self, V: Tensor) -> Tensor:
         try:
             with self.objective.measuring():
-                return self._accumulate(self._sweep(V.T.contiguous())).T
+                return self._product(V.T.contiguous()).T
         except RuntimeError as error:
             self._drop()
             explained = _explained(error)
@@ -119,6 +119,10 @@ class ObjectiveOperator(LinearOperator):
         except BaseException:
             self._drop()  # a graph that was interrupted half-way is not worth keeping
             raise
+
+    def _product(self, V: Tensor) -> Tensor:
+        """A V^T for rows `(k, n)`, inside `measuring()`: rows again."""
+        return self._accumulate(self._sweep(V))
 
     def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
         """The weighted mean (or the sum) of the batches' products, with as few passes over memory as can be."""
@@ -138,6 +142,16 @@ class ObjectiveOperator(LinearOperator):
         return total if alone else self.objective.normalise(total, terms)
 
     def _sweep(self, V: Tensor) -> Iterator[tuple[Tensor, float]]:
+        for batch, graph, count in self._graphs():
+            if graph is not None:
+                yield self._products(graph, batch, V), count
+                continue
+            products, count = self._rebuilt_products(batch, V)
+            if count:
+                yield products, count
+
+    def _graphs(self) -> Iterator[tuple[Batch, Graph | None, float]]:
+        """One pass: each batch with its kept graph and weight, or with None where no graph can be kept."""
         if self._snapshot is not None and not self.objective.unchanged(self._snapshot):
             self._drop()
         if self._snapshot is None:
@@ -147,19 +161,16 @@ class ObjectiveOperator(LinearOperator):
             if batch.index in self._empty:
                 continue
             if batch.index in self._kept:
-                graph, count = self._kept[batch.index]
-                yield self._products(graph, batch, V), count
+                yield batch, *self._kept[batch.index]
             elif self._expected_bytes(batch) + self._bytes > budget:
-                products, count = self._rebuilt_products(batch, V)
-                if count:
-                    yield products, count
+                yield batch, None, 0.0
             else:
                 kept, count = self._build(batch)
                 if kept is None:
                     self._empty.add(batch.index)
                     continue
                 self._keep(batch, kept, count)
-                yield self._products(kept, batch, V), count
+                yield batch, kept, count
 
     def _build(self, batch: Batch) -> tuple[Graph | None, float]:
         outputs = self.objective.outputs(batch)

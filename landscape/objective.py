@@ -95,6 +95,11 @@ class Objective:
     # -- the flat vector -------------------------------------------------------------------------------------
 
     @property
+    def module(self) -> nn.Module:
+        """The module that is measured: the model without its wrappers, or the converted copy of it."""
+        return self._net.module
+
+    @property
     def names(self) -> list[str]:
         """Names of the chosen parameters, in the order of the flat vector."""
         return list(self._view.names)

@@ -273,6 +273,15 @@ def test_rank_threshold_and_neighbours():
     assert pickle.loads(pickle.dumps(summary)).neighbours == summary.neighbours
 
 
+def test_eigenvalues_that_rounding_hides_are_told_from_zeros():
+    steep = torch.diag(torch.tensor([1.0, 1e-5], **torch64))
+    result = linear_network([steep, steep, steep])  # kappa is 1e20
+    assert (result.rank, result.kappa) == (3, pytest.approx(3.0))
+    assert result.bound == pytest.approx(1e20, rel=1e-6)
+    assert "not above the threshold: 1 of the eigenvalues; with them kappa is at least 1.13e+15" in str(result)
+    assert "positive" not in str(linear_network([torch.eye(2)]))
+
+
 def test_paper_threshold(generator):
     weights = [0.003 * W for W in network(generator, (4, 6, 5, 3))]
     result = linear_network(weights, threshold="paper")
@@ -330,6 +339,8 @@ REFUSALS = {
     "negative": (bad(covariance=-torch.eye(3)), ValueError, "not positive semi-definite"),
     "covariance nan": (bad(covariance=torch.eye(3) * math.nan), ValueError, "covariance has entries"),
     "skip": (bad(skip=math.inf), ValueError, "skip must be finite"),
+    "skip word": (bad(skip="1/L"), TypeError, "skip must be a number, not '1/L'"),
+    "slope word": (bad_leaky(slope=None), TypeError, "slope must be a number, not None"),
     "threshold": (bad(threshold=-1.0), ValueError, "threshold must be finite and not negative"),
     "threshold word": (bad(threshold="papers"), ValueError, "'papers'"),
     "X": (bad_leaky(X=torch.ones(4, 5)), ValueError, r"X of shape \(4, 5\) must have the 3 rows"),

@@ -51,6 +51,17 @@ def _real(value: Any, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
+def finite(value: float, name: str) -> float:
+    """`value` as a float; `TypeError` for what is no number ("1/L"), `ValueError` for nan and infinities."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, not {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, not {number}")
+    return number
+
+
 def rounding(value: Any) -> float:
     """The rounding unit of the dtype in which `value` came, at least that of float64."""
     if isinstance(value, Tensor):

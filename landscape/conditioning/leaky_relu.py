@@ -10,12 +10,11 @@ for samples a, b and outputs i, j (arXiv 2411.02139, the dual matrix of a leaky 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
-from landscape.conditioning.inputs import as_float64, quotient, require_memory, singular_range
+from landscape.conditioning.inputs import as_float64, finite, quotient, require_memory, singular_range
 from landscape.conditioning.results import Conditioning, Threshold, check_threshold, from_eigenvalues
 
 
@@ -48,14 +47,13 @@ def leaky_relu_network(V: Any, W: Any, X: Any, *, slope: float, threshold: Thres
         X^T X. For all-zero data kappa is inf, rank 0.
 
     Raises:
-        TypeError: something is complex or holds no numbers.
+        TypeError: something is complex or holds no numbers; a slope that is no number.
         ValueError: V, W and X do not chain, are not 2-D or not finite; a slope that is not finite.
         MemoryError: a matrix of n * k rows does not fit into half of the memory that is free.
         FloatingPointError: the Gram matrix overflows float64.
     """
     check_threshold(threshold)
-    if not math.isfinite(slope):
-        raise ValueError(f"slope must be finite, not {slope}")
+    slope = finite(slope, "slope")
     V, W, X = as_float64(V, "V"), as_float64(W, "W"), as_float64(X, "X")
     (m, d), (k, hidden), (inputs, n) = V.shape, W.shape, X.shape
     if inputs != d:

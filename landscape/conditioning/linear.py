@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.conditioning.inputs import as_float64, quotient, require_memory, rounding, singular_range
+from landscape.conditioning.inputs import as_float64, finite, quotient, require_memory, rounding, singular_range
 from landscape.conditioning.results import (
     Conditioning,
     LayerFactors,
@@ -51,26 +51,25 @@ def linear_network(
         covariance: `(d, d)`, (1/n) X X^T of the inputs, not centred; default the identity (white data). A
             direction without data makes kappa_data and all bounds inf; kappa leaves it out.
         skip: beta; beta * eye(out, in) is added to every layer, the first and the last included. The paper's
-            1 / sqrt(L) and 1 / L are passed as numbers.
+            1 / sqrt(L) and 1 / L are passed as numbers, `skip=len(weights) ** -0.5`.
         threshold: see `from_eigenvalues`; "paper" counts the entries of the weights as parameters.
 
     Returns:
         `Conditioning` with k * d eigenvalues. For all-zero weights (two layers or more) or data kappa is inf, rank 0.
 
     Raises:
-        TypeError: something is complex or holds no numbers.
+        TypeError: something is complex or holds no numbers; a skip that is no number.
         ValueError: no weights, weights that do not chain, are not 2-D or not finite; a covariance of another
             shape, not symmetric, not positive semi-definite or not finite; a skip that is not finite.
         MemoryError: a matrix of k * d rows does not fit into half of the memory that is free.
         FloatingPointError: the products of the layers overflow float64.
     """
     check_threshold(threshold)
-    if not math.isfinite(skip):
-        raise ValueError(f"skip must be finite, not {skip}")
+    beta = finite(skip, "skip")
     chain = _chain(weights)
     parameters = sum(W.numel() for W in chain)
-    if skip:
-        chain = [W + skip * torch.eye(*W.shape, dtype=torch.float64) for W in chain]
+    if beta:
+        chain = [W + beta * torch.eye(*W.shape, dtype=torch.float64) for W in chain]
     d, k = chain[0].shape[1], chain[-1].shape[0]
     root, kappa_data = _root(covariance, d)
     require_memory(k * d, k * d, f"the Gram matrix of {k} outputs and {d} inputs", "reduce the inputs or the outputs")

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from landscape.conditioning.inputs import EPS
+from landscape.conditioning.inputs import EPS, quotient
 
 Threshold = float | Literal["paper"] | None
 
@@ -45,7 +45,9 @@ class Conditioning:
 
     Attributes:
         kappa: largest / smallest; inf when no eigenvalue is above the threshold (the zero matrix). Its relative
-            rounding error is of the order of kappa * 1e-16 * the number of eigenvalues.
+            rounding error is of the order of kappa * 1e-16 * the number of eigenvalues. Where `bound` is finite all
+            eigenvalues are positive: a rank below their number then says that the threshold has hidden some, and
+            that kappa over all of them is at least largest / threshold.
         bound: an upper bound of kappa from singular values; inf states nothing.
         loose_bound: a cruder upper bound, never below `bound`; inf states nothing.
         product_bound: an upper bound from the layers one by one, never below `bound`; inf states nothing.
@@ -96,6 +98,12 @@ class Conditioning:
         ]
         bounds = f"bound {self.bound:.3g}, loose {self.loose_bound:.3g}, per layer {self.product_bound:.3g}"
         rows.append(f"  {bounds}; kappa of the data {self.kappa_data:.3g}")
+        if math.isfinite(self.bound) and self.rank < size:
+            least = quotient(self.largest, self.threshold)
+            rows.append(
+                f"  positive but not above the threshold: {size - self.rank} of the eigenvalues; with them kappa is at "
+                f"least {least:.3g}"
+            )
         rows += [f"  estimate {name} (not a bound): {value:.3g}" for name, value in self.estimates.items()]
         return "\n".join([head, *rows])
 

@@ -101,6 +101,15 @@ def test_fewer_samples_than_inputs_and_narrow_layers(generator):
     assert [f.right_smallest > 0 for f in result.layers] == [True, True, False, False]
 
 
+def test_a_narrow_layer_is_known_by_its_width_where_rounding_hides_it(generator):
+    large = torch.cat([1e6 * torch.ones(1, 6, **torch64), normal(generator, 1, 6)])  # its first row falls out by P
+    P = torch.eye(6, **torch64) - 1 / 6
+    narrow = [normal(generator, 6, 3), P, large, normal(generator, 3, 2)]
+    assert float(torch.linalg.svdvals(narrow[3] @ narrow[2] @ P)[-1]) > 1e-12  # of rank 1 without rounding
+    assert linear_network(narrow).layers[0].left_smallest == 0.0
+    assert linear_network([W.T for W in reversed(narrow)]).layers[3].right_smallest == 0.0
+
+
 def test_bounds_of_a_thousand_networks(generator):
     rng = np.random.default_rng(0)
     for trial in range(1000):
@@ -125,6 +134,8 @@ def test_product_bound_of_square_layers(generator):
         slack = 1 + 1e-10 + 1e-14 * result.kappa
         assert result.kappa <= result.bound * slack
         assert result.bound <= result.product_bound * slack < math.inf
+        if len(weights) == 2:  # the factors are the layers
+            assert result.product_bound == pytest.approx(result.bound, rel=1e-10)
     assert linear_network(network(generator, (3, 4, 4, 3))).product_bound == math.inf
     singular = torch.diag(torch.tensor([1.0, 0.0]))
     assert linear_network([singular, singular]).product_bound == math.inf
@@ -207,6 +218,8 @@ def test_slope_one_is_linear(generator):
     assert relu.rank == lin.rank == 12
     assert relu.kappa == pytest.approx(lin.kappa, rel=1e-9)
     assert relu.kappa_data == pytest.approx(lin.kappa_data, rel=1e-9)
+    few = leaky_relu_network(V, W, X[:, :3], slope=1.0)
+    assert few.kappa_data == pytest.approx(float(torch.linalg.cond(X[:, :3])) ** 2, rel=1e-9)
 
 
 def test_bounds_of_a_thousand_leaky_networks(generator):

@@ -144,7 +144,8 @@ def _with_batch_dimension(value: Any) -> Any:
 def _row_by_row(objective: Objective, outputs: Tensor, first: int, budget: int) -> Iterator[tuple[int, Tensor]]:
     leaves = objective.leaves()
     flat = outputs.reshape(-1)
-    together = max(1, budget // (objective.size * objective.dtype.itemsize))
+    width = outputs[0].numel()
+    together = width * max(1, budget // (width * objective.size * objective.dtype.itemsize))
     for start in range(0, len(flat), together):
         stop = min(start + together, len(flat))
         rows = torch.empty(stop - start, objective.size, dtype=objective.dtype, device=objective.device)

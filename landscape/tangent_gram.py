@@ -35,12 +35,14 @@ class Rows:
         start, stop: its rows.
         shape: of the batch's outputs.
         kept: which of the flattened outputs have a row; None for all. Those whose target is ignored have none.
+        terms: the batch's weight in f.
     """
 
     start: int
     stop: int
     shape: torch.Size
     kept: Tensor | None
+    terms: float
 
     def of(self, values: Tensor) -> Tensor:
         """Those with a row among `(outputs, ...)`."""

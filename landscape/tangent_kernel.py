@@ -15,6 +15,7 @@ from torch import Tensor
 from landscape.data import Batch
 from landscape.gauss_newton import JacobianGraph, output_tensor
 from landscape.graphs import ObjectiveOperator
+from landscape.jacobians import batch_outputs
 from landscape.objective import Objective
 from landscape.tangent_gram import Rows, tangent_gram
 
@@ -91,33 +92,35 @@ class TangentKernel(ObjectiveOperator):
         return W.reshape(len(V), *own.shape)
 
 
-def output_rows(objective: Objective, *, ignored: bool = False) -> tuple[dict[int, Rows], int]:
-    """The rows of J by batch, and N. `ignored=True` gives outputs without a target rows of their own as well."""
+def output_rows(objective: Objective) -> tuple[dict[int, Rows], int]:
+    """The rows of J by batch, and N."""
     rows: dict[int, Rows] = {}
     start, samples = 0, 0
     with objective.measuring(), torch.no_grad():
         for batch in objective.sweep():
-            outputs = output_tensor(objective.outputs(batch))
-            if not objective.terms(outputs, batch):
+            outputs = batch_outputs(objective, batch)
+            terms = objective.terms(outputs, batch)
+            if not terms:
                 continue
-            targets = _with_target(objective, outputs, batch)
-            samples += (
-                len(outputs.reshape(-1) if outputs.ndim == 0 else outputs) if targets is None else int(targets.sum())
-            )
+            targets = with_target(objective, outputs, batch)
             kept = None
-            if targets is not None and not ignored and not bool(targets.all()):
-                kept = targets.unsqueeze(min(1, outputs.ndim - 1)).expand_as(outputs).reshape(-1).nonzero()[:, 0]
+            if targets is None:
+                samples += len(outputs)
+            else:
+                samples += int(targets.narrow(min(1, outputs.ndim - 1), 0, 1).sum())
+                kept = None if bool(targets.all()) else targets.reshape(-1).nonzero()[:, 0]
             stop = start + (outputs.numel() if kept is None else len(kept))
-            rows[batch.index] = Rows(start, stop, outputs.shape, kept)
+            rows[batch.index] = Rows(start, stop, outputs.shape, kept, terms)
             start = stop
     return rows, samples
 
 
-def _with_target(objective: Objective, outputs: Tensor, batch: Batch) -> Tensor | None:
-    """Which class-index targets are not ignored; None where targets are no class indices of a torch loss."""
+def with_target(objective: Objective, outputs: Tensor, batch: Batch) -> Tensor | None:
+    """Which outputs have a class-index target that is not ignored, in their shape; None for other losses."""
     known, targets = objective.known, batch.targets
     if known is None or known.denominator != "classes" or not isinstance(targets, Tensor):
         return None
-    if targets.is_floating_point():
-        return torch.ones_like(targets.select(min(1, targets.ndim - 1), 0), dtype=torch.bool)
-    return targets != known.options.get("ignore_index", -100)
+    if targets.is_floating_point():  # probabilities
+        return torch.ones_like(outputs, dtype=torch.bool)
+    given = targets != known.options.get("ignore_index", -100)
+    return given.unsqueeze(min(1, outputs.ndim - 1)).expand_as(outputs)

@@ -16,6 +16,9 @@ from landscape.spectra.vectors import column_bytes, rounding
 DENSE_LIMIT = 2048
 LANCZOS_STEPS = 200
 
+# What is added to the rank to show how much kappa hangs on it.
+NEIGHBOURS = (-2, -1, 1)
+
 RELATIVE_THRESHOLDS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 
 
@@ -62,7 +65,7 @@ def condition_number(A: LinearOperator, *, threshold: float | None = None, rank:
                 "it to fewer parameters, use the Gauss-Newton operator, or set A.positive_semidefinite = True if "
                 "you know that it is"
             )
-        return _lower_bound(A, threshold)
+        return lower_bound(A, threshold)
     finally:
         A.release()
 
@@ -73,17 +76,31 @@ def _dense(A: LinearOperator, threshold: float | None, rank: int | None) -> Cond
     if not bool(torch.isfinite(dense).all()):
         raise FloatingPointError(f"{type(A).__name__} has entries that are not finite")
     eigenvalues = torch.linalg.eigvalsh(0.5 * (dense + dense.T))
-    sizes = eigenvalues.abs().sort(descending=True).values
-    largest = float(sizes[0])
+    largest = float(eigenvalues.abs().max())
+    return of_eigenvalues(eigenvalues, n * rounding(A) * largest if threshold is None else threshold, rank, n)
+
+
+def of_eigenvalues(eigenvalues: Tensor, threshold: float, rank: int | None = None, matvecs: int = 0) -> ConditionNumber:
+    """`ConditionNumber` from all eigenvalues, `(n,)` float64, by an absolute threshold or, when given, by the rank."""
+    n = len(eigenvalues)
+    values = eigenvalues.cpu().sort().values
+    sizes = values.abs().sort(descending=True).values
     if rank is not None:
-        smallest = float(sizes[rank - 1])
-        cut = float(sizes[rank]) if rank < n else 0.0
-        kappa = largest / smallest if smallest > 0 else math.inf
-        return ConditionNumber(kappa, largest, smallest, rank, cut, True, n, _table(sizes), eigenvalues)
-    cut = n * rounding(A) * largest if threshold is None else threshold
-    count, kappa = _above(sizes, cut)
+        threshold = float(sizes[rank]) if rank < n else 0.0
+    count = rank if rank is not None else int((sizes > threshold).sum())
     smallest = float(sizes[count - 1]) if count else 0.0
-    return ConditionNumber(kappa, largest, smallest, count, cut, True, n, _table(sizes), eigenvalues)
+    neighbours = {step: _at_rank(sizes, count + step) for step in NEIGHBOURS}
+    kappa = _at_rank(sizes, count) if count else math.inf
+    return ConditionNumber(
+        kappa, float(sizes[0]), smallest, count, threshold, True, matvecs, _table(sizes), values, neighbours
+    )
+
+
+def _at_rank(sizes: Tensor, rank: int) -> float:
+    """The largest over the rank-th largest size: nan where there is none, inf where it is 0."""
+    if not 1 <= rank <= len(sizes):
+        return math.nan
+    return float(sizes[0] / sizes[rank - 1]) if sizes[rank - 1] > 0 else math.inf
 
 
 def _above(sizes: Tensor, cut: float) -> tuple[int, float]:
@@ -108,7 +125,8 @@ def _by_rank(A: LinearOperator, rank: int) -> ConditionNumber:
     return ConditionNumber(kappa, float(sizes[0]), bound, rank, 0.0, converged, pairs.matvecs)
 
 
-def _lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
+def lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
+    """A lower bound of kappa of a positive semi-definite operator from Lanczos; see `condition_number`."""
     n = A.shape[0]
     v = A.random(1, "normal", torch.Generator().manual_seed(0))  # a fixed start: a bound has no error bar to sample
     steps = min(LANCZOS_STEPS, n, A.memory // column_bytes(v) * 2 // 3 - 4)

@@ -8,7 +8,7 @@ gives the same numbers). A standard error holds Student's factor for few samples
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -171,6 +171,9 @@ class ConditionNumber:
         matvecs: products made.
         table: rows (relative threshold, rank, kappa): kappa often is nothing but 1 / threshold.
         eigenvalues: `(n,)` float64 ascending on the host when the matrix was formed, else None.
+        neighbours: kappa if the rank were 2 or 1 less or 1 more (keys -2, -1, 1), when the matrix was formed: large
+            steps say that kappa is a matter of the threshold. nan where no such rank exists, inf where the
+            eigenvalue there is 0.
     """
 
     kappa: float
@@ -182,11 +185,20 @@ class ConditionNumber:
     matvecs: int
     table: tuple[tuple[float, int, float], ...] = ()
     eigenvalues: Tensor | None = field(default=None, repr=False)
+    neighbours: Mapping[int, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         bound = "" if self.converged else ">= "
-        head = f"kappa {bound}{self.kappa:.3g} (rank {bound}{self.rank}, threshold {self.threshold:.2g})"
+        head = (
+            f"kappa {bound}{self.kappa:.3g} (rank {bound}{self.rank}, threshold {self.threshold:.2g}, "
+            f"smallest {self.smallest:.3g})"
+        )
         rows = [
+            f"  at rank {self.rank + step}: kappa {kappa:.3g}"
+            for step, kappa in self.neighbours.items()
+            if not math.isnan(kappa)
+        ]
+        rows += [
             f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}"
             for relative, rank, kappa in self.table
         ]

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probes.conditioning import GaussNewtonConditioning
     from probes.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
     from probes.dynamics import BatchSharpness, CriticalSharpness, Sharpness
     from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from probes.trace_set import TraceSet
 
 _MODULES = {
+    "probes.conditioning": ("GaussNewtonConditioning",),
     "probes.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
     "probes.dynamics": ("BatchSharpness", "CriticalSharpness", "Sharpness"),
     "probes.gradients": ("Alignment", "Gradient", "SAMSharpness", "Updates"),
@@ -47,6 +49,7 @@ __all__ = [
     "Epochs",
     "Every",
     "Field",
+    "GaussNewtonConditioning",
     "Gradient",
     "LogSpaced",
     "Moment",

@@ -26,7 +26,7 @@ class UnitCosts:
         return sum(count * self.of(unit, context) for unit, count in needed.items() if count)
 
     def of(self, unit: str, context: Context) -> float:
-        """Seconds of one "value", "gradient", or product of the operator of that kind."""
+        """Seconds of one "value", "gradient", all "eigenvalues" of 512 rows, or product of that operator."""
         if unit not in self._seconds:
             self._seconds[unit] = self._time(unit, context)
         return self._seconds[unit]
@@ -36,8 +36,15 @@ class UnitCosts:
             return _timed(context.objective.value, context)
         if unit == "gradient":
             return _timed(context.objective.gradient, context)
+        if unit == "eigenvalues":
+            import torch
+
+            like = context.objective
+            matrix = torch.eye(512, dtype=torch.float64, device=like.device) + 1e-3
+            return _timed(lambda: torch.linalg.eigvalsh(matrix), context)
         if unit not in OPERATORS:
-            raise ValueError(f"a probe expects 'value', 'gradient' or {', '.join(OPERATORS)}, not {unit!r}")
+            known = ", ".join(OPERATORS)
+            raise ValueError(f"a probe expects 'value', 'gradient', 'eigenvalues' or {known}, not {unit!r}")
         A = context.operator(unit)
         v = A.random(1, "normal", context.generator)[:, 0]
         return _timed(lambda: A @ v, context)

@@ -13,6 +13,7 @@ _FIELDS = {
     "trace": {"value", "stderr"},
     "density": {"nodes", "weights", "n"},
     "condition": {"kappa", "rank"},
+    "conditioning": {"kappa", "rank", "neighbours", "bound"},
     "sharpness": {"value", "residual", "threshold", "preconditioned", "preconditioned_residual"},
     "batch-sharpness": {"value", "stderr", "ratio_of_means", "threshold", "batches"},
     "critical-sharpness": {"value", "lower", "upper", "threshold"},

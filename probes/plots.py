@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from probes.axes import scale
+from probes.conditioning_plot import conditioning_figure
 from probes.density_plot import density_figure, density_map
 from probes.dynamics_plots import batch_sharpness_figure, critical_sharpness_figure, sam_figure, sharpness_figure
 from probes.figures import BLUE, GREEN, GREY, ORANGE, figure, note, save, style
@@ -60,8 +61,8 @@ def _pictures(trace: Trace, records: Records, columns: Columns) -> Iterator[tupl
         yield "", updates_figure(columns, records.fields["ratio"].labels or ())
     elif kind in _CURVATURE:
         yield "", _CURVATURE[kind](columns, subject)
-    elif kind in _DYNAMICS:
-        yield "", _DYNAMICS[kind](columns, settings)
+    elif kind in _OTHERS:
+        yield "", _OTHERS[kind](columns, settings)
 
 
 def _companion(trace: Trace, operator: str) -> Columns | None:
@@ -153,7 +154,8 @@ _CURVATURE: dict[str, Callable[[Columns, str], Figure]] = {
     "condition": condition_figure,
     "loss": loss_figure,
 }
-_DYNAMICS: dict[str, Callable[[Columns, Mapping[str, Any]], Figure]] = {
+_OTHERS: dict[str, Callable[[Columns, Mapping[str, Any]], Figure]] = {
+    "conditioning": conditioning_figure,
     "sharpness": sharpness_figure,
     "batch-sharpness": batch_sharpness_figure,
     "critical-sharpness": critical_sharpness_figure,

@@ -208,7 +208,8 @@ class Probe(Protocol):
 
     Optional: `every` (a number of steps or a schedule), `settings()` (what tells apart two of the same name), `pairs`
     (the `Pairs` that it asks of `Context.eigenpairs`), and `expected(context)`, what a first measurement takes: how
-    many {"value": forward passes, "gradient": gradients of the data, "hessian" or another kind: products}.
+    many {"value": forward passes, "gradient": gradients of the data, "hessian" or another kind: products,
+    "eigenvalues": times what all eigenvalues of a matrix of 512 rows take}.
 
     Attributes:
         name: of the group of records in the trace.

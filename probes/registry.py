@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from probes import curvature
+from probes.conditioning import GaussNewtonConditioning
 from probes.dynamics import BatchSharpness, CriticalSharpness, DynamicsProbe, Sharpness
 from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
 
@@ -12,4 +13,6 @@ _DYNAMICS: tuple[type[DynamicsProbe], ...] = (
     Sharpness, Gradient, BatchSharpness, CriticalSharpness, SAMSharpness, Alignment, Updates,
 )  # fmt: skip
 
-PROBES: dict[str, type[Any]] = {**curvature.PROBES, **{probe.default_name: probe for probe in _DYNAMICS}}
+_OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, *_DYNAMICS)
+
+PROBES: dict[str, type[Any]] = {**curvature.PROBES, **{probe.default_name: probe for probe in _OTHERS}}

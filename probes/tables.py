@@ -115,6 +115,14 @@ def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[t
         yield f"{name}: from .. to", f"{short(float(seen.min()))} .. {short(float(seen.max()))}"
     elif kind == "condition":
         yield from _condition_cells(name, values)
+    elif kind == "conditioning":
+        lower = "" if bool(values["converged"]) else "≥ "
+        yield f"{name}: rank", f"{lower}{int(values['rank'])}"
+        yield f"{name}: kappa", f"{lower}{short(float(values['kappa']))}"
+        beside = [short(float(kappa), 3) for kappa in values["neighbours"]]
+        yield f"{name}: at rank -2, -1, +1", ", ".join(beside)
+        if np.isfinite(values["bound"]):
+            yield f"{name}: bound", short(float(values["bound"]))
     elif kind == "critical-sharpness":
         yield name, f"{short(float(values['lower']))} .. {short(float(values['upper']))}"
         yield f"{name}: threshold", short(float(values["threshold"]))

@@ -55,7 +55,9 @@ class Budget:
         """Earn what the time since the last call brings."""
         income = 0.0 if self.now is None else self.share * max(0.0, now - self.now)
         self.now = now
-        self.credit = min(self.credit + income, max(self.share * WINDOW, *map(self.cost_of, self.accounts), 0.0))
+        self.credit += income
+        if self.credit > self.share * WINDOW:
+            self.credit = min(self.credit, max(self.share * WINDOW, *map(self.cost_of, self.accounts), 0.0))
         head = self._head()
         self.saved = 0.0 if head is None else min(self.saved + 0.5 * income, self.cost_of(head))
 
@@ -65,7 +67,8 @@ class Budget:
 
     def cost_of(self, name: str) -> float:
         """What a measurement is expected to take; 0 when nothing is known."""
-        return max(self.account(name).costs, default=0.0)
+        costs = self.account(name).costs
+        return max(costs) if costs else 0.0
 
     def known(self, name: str) -> bool:
         """Whether a cost was learnt or estimated."""
@@ -73,15 +76,15 @@ class Budget:
 
     def fits(self, name: str, planned: float) -> bool:
         """Whether it may run now, after others that take `planned` seconds. Nothing runs on a debt."""
-        left = self.credit - planned
-        if self._head() not in (None, name):
+        left, cost = self.credit - planned, self.cost_of(name)
+        if left >= cost and self._head() not in (None, name):
             left -= min(self.saved, max(left, 0.0))
-        return left >= self.cost_of(name)
+        return left >= cost
 
     def wait(self, name: str, step: int, due: bool) -> None:
         """It does not fit at this step, at which it is due, or has been owed since an earlier one."""
         account = self.account(name)
-        if due:
+        if due and account.owed != step:
             self._skip_owed(account)
             account.owed = step
 
@@ -128,14 +131,15 @@ class Budget:
             return None
         which = f"step {skips.first}" if skips.count == 1 else f"{skips.count} steps, {skips.first} to {skips.last}"
         self.account(name).skips = _Skips(told=now)
-        return (
-            f"skipped at {which}, where it was due: it takes about {duration(self.cost_of(name))}, and measuring may "
-            f"take {self.share:.3g} of the time"
-        )
+        takes = f"takes about {duration(self.cost_of(name))}" if self.known(name) else "had no turn yet"
+        return f"skipped at {which}, where it was due: it {takes}, and measuring may take {self.share:.3g} of the time"
 
     def account(self, name: str) -> _Account:
         """The account of a probe, made when it is first asked for."""
-        return self.accounts.setdefault(name, _Account())
+        found = self.accounts.get(name)  # asked many times at every step of the training
+        if found is None:
+            found = self.accounts[name] = _Account()
+        return found
 
     def _skip_owed(self, account: _Account) -> None:
         if account.owed is not None:
@@ -145,8 +149,12 @@ class Budget:
 
     def _head(self) -> str | None:
         """The probe that has waited longest."""
-        waiting = [(account.owed, name) for name, account in self.accounts.items() if account.owed is not None]
-        return min(waiting)[1] if waiting else None
+        head: str | None = None
+        longest = 0
+        for name, account in self.accounts.items():
+            if account.owed is not None and (head is None or (account.owed, name) < (longest, head)):
+                head, longest = name, account.owed
+        return head
 
     # -- the state that a checkpoint keeps -----------------------------------------------------------------------
 

@@ -95,13 +95,12 @@ class Monitor:
         due = self._due(now)
         waiting = [p for p in self.probes if p.name in due or (self._budget and self._budget.owed(p.name))]
         outcomes: dict[str, Outcome] = {}
-        if waiting and not self.trace.broken:
+        if waiting and not self.trace.broken and self._anything_fits(waiting, due, now, start):
             synchronise(self.objective)  # what the training still has under way is not the cost of measuring
             start = time.perf_counter()
             outcomes = self._measure(waiting, due, now, batch, start)
         self._look_ahead(now)
-        for name in self._before:
-            self._before[name] = Moment(now.step, epoch)
+        self._before = dict.fromkeys(self._before, Moment(now.step, epoch))
         if self._budget is not None:
             self._budget.spend(time.perf_counter() - start)
         return outcomes
@@ -143,6 +142,31 @@ class Monitor:
                 self._tell_skips(name, now)
         return outcomes
 
+    def _anything_fits(self, waiting: list[Probe], due: set[str], now: Moment, start: float) -> bool:
+        """Whether there is something to measure now; what waits is noted otherwise.
+
+        While probes wait for their time this is all that a step costs: more than that would use up what they wait for.
+        """
+        budget = self._budget
+        if budget is None:
+            return True
+        budget.advance(start)
+        for probe in waiting:
+            if budget.fits(probe.name, 0.0):
+                return True
+            if probe.name in due:
+                self._put_off(probe, due, now)
+        return False
+
+    def _put_off(self, probe: Probe, due: set[str], now: Moment) -> None:
+        budget = self._budget
+        assert budget is not None
+        budget.wait(probe.name, now.step, probe.name in due)
+        text = budget.announcement(probe.name) if budget.known(probe.name) else None
+        if text is not None:
+            self._note(now, probe.name, text, warn=budget.dear(probe.name))
+        self._tell_skips(probe.name, now)
+
     def _affordable(
         self, waiting: list[Probe], due: set[str], now: Moment, context: Context, start: float
     ) -> list[Probe]:
@@ -161,11 +185,7 @@ class Monitor:
                 # nothing runs beside one of unknown cost
                 planned += budget.cost_of(probe.name) if budget.known(probe.name) else float("inf")
                 continue
-            budget.wait(probe.name, now.step, probe.name in due)
-            text = budget.announcement(probe.name) if budget.known(probe.name) else None
-            if text is not None:
-                self._note(now, probe.name, text, warn=budget.dear(probe.name))
-            self._tell_skips(probe.name, now)
+            self._put_off(probe, due, now)
         return chosen
 
     def _estimate(self, probe: Probe, context: Context) -> None:

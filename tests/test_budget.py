@@ -147,6 +147,21 @@ def test_every_due_step_is_measured_or_accounted_for(clock, tmp_path):
     assert len(reasons) < 10  # rows once a minute, not one a step
 
 
+def test_waiting_costs_little(clock, tmp_path, monkeypatch):
+    """Putting off what does not fit must not use up what it waits for: no context is made then."""
+    from probes import monitor as module
+
+    made = []
+    monkeypatch.setattr(module, "Context", lambda *args, real=module.Context, **kw: made.append(1) or real(*args, **kw))
+    with Trace.create(tmp_path / "run.h5") as trace:
+        probes = [Costly(clock, "a", 1.0), Costly(clock, "b", 2.0, 10)]
+        monitor = Monitor(Model(clock), probes, trace, budget=0.05)
+        steps = train(clock, monitor, 300.0, step_time=0.01)
+        measured = len(trace["a"]) + len(trace["b"])
+    assert measured >= 8
+    assert len(made) <= measured + 3 < steps / 1000  # one when probes are declared, and for estimates
+
+
 def test_one_that_never_fits_is_reported_once(clock, tmp_path):
     with Trace.create(tmp_path / "run.h5") as trace:
         dear = Costly(clock, "dear", 0.004)  # two passes

@@ -32,9 +32,11 @@ def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = _R
             label: _cell(float(mean), float(stderr), int(count), len(group.names))
             for label, mean, stderr, count in zip(labels, band.mean, band.stderr, band.runs, strict=True)
         }
-    views: list[RenderableType] = []
+    units = f" [{comparison.units}]" if comparison.units else ""
+    # not as the title of a table, which is folded to the table's width
+    views: list[RenderableType] = [Text(f"{comparison.field}{units}", style="bold")]
     for headings in fitting(columns, labels, width, comparison.by):
-        view = table(title="" if views else _title(comparison))
+        view = table()
         view.add_column(comparison.by, justify="right", no_wrap=True)
         for heading in headings:
             view.add_column(Text(heading), justify="right", no_wrap=True)
@@ -67,11 +69,6 @@ def place_labels(places: np.ndarray) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [repr(float(place)) for place in places]
-
-
-def _title(comparison: Comparison) -> str:
-    units = f" [{comparison.units}]" if comparison.units else ""
-    return f"{comparison.field}{units}".replace("[", "\\[")
 
 
 def _heading(label: str, runs: int) -> str:

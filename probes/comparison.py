@@ -166,13 +166,15 @@ def _lines(
             if run.name in losses:
                 line = curve(*_columns(run, chosen[run.name], "step"))
                 lines[run.name] = against_loss(line, steps[run.name], losses[run.name], levels)
-        without = f"a loss ({loss or 'a field loss, or loss.value'}) beside {_name(chosen)}"
+        without = f"a loss ({loss or 'a field loss, as Gradient records it, or loss.value'}) beside {_name(chosen)}"
     else:
         lines = {run.name: curve(*_columns(run, chosen[run.name], by)) for run in runs}
         without = f"values of {_name(chosen)} with {'an' if by == 'epoch' else 'a'} {by}"
     empty = [run.name for run in runs if run.name not in lines or not len(lines[run.name].x)]
     lines = {name: line for name, line in lines.items() if len(line.x)}
     if not lines:
+        if not any(len(run.records(found.probe)) for run in runs if (found := chosen[run.name]) is not None):
+            raise UserError(f"no run has a record of {_name(chosen)}; landscape show says what was skipped, and why")
         raise UserError(f"no run has {without}" + ("" if by == "step" else ": use --by step"))
     return lines, [f"left out, without {without}: {some(empty)}"] if empty else []
 
@@ -181,7 +183,8 @@ def _columns(run: Run, quantity: Quantity | None, axis: str) -> tuple[Array, Arr
     assert quantity is not None
     columns = run.records(quantity.probe).read(only=(axis, quantity.field))
     values = columns[quantity.field]
-    return columns[axis], values.reshape(len(values), -1)[:, quantity.entry] if values.ndim > 1 else values
+    entries = int(np.prod(values.shape[1:]))  # not -1, which says nothing where there are no rows
+    return columns[axis], values.reshape(len(values), entries)[:, quantity.entry] if values.ndim > 1 else values
 
 
 def _loss(run: Run, tables: Tables, wanted: str | None) -> tuple[Array, Array] | None:

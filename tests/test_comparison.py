@@ -123,6 +123,20 @@ def test_what_is_left_out_is_said(folder):
     assert any("with an epoch: nan.h5" in note for note in by_epoch.notes)
 
 
+def test_runs_that_measured_nothing(tmp_path):
+    for name, rows in (("a", 0), ("b", 2)):
+        with Trace.create(tmp_path / f"{name}.h5", config={"lr": 0.1}, seed=rows) as trace:
+            trace.declare("spectrum", {"values": Field((3,)), "square": Field((2, 2))})
+            for step in range(rows):
+                trace.record("spectrum", step, values=[step, 0, 0], square=[[1, 2], [3, 4]])
+    for field in ("spectrum.values", "spectrum.square.1.0"):
+        with pytest.raises(UserError, match=r"no run has a record of spectrum\..*landscape show says what was skipped"):
+            compare_runs(TraceSet.open(tmp_path / "a.h5"), field)
+        comparison = compare_runs(TraceSet.open(tmp_path), field)
+        assert [group.names for group in comparison.groups] == [("b.h5",)]
+        assert any("left out" in note and "a.h5" in note for note in comparison.notes)
+
+
 def test_runs_without_a_config_stand_for_themselves(tmp_path):
     for name in "ab":
         with Trace.create(tmp_path / f"{name}.h5") as trace:

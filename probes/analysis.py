@@ -84,9 +84,9 @@ def long_frame(records: SetRecords) -> pandas.DataFrame:
         frame = frame_of(part)
         own = {"run": run.name}
         own |= {f"config.{key}" if key in frame or key == "run" else key: _cell(run.config[key]) for key in run.config}
-        # a value that is a list is one cell in each row, not a column of its items
-        columns = {key: [value] * len(frame) for key, value in own.items()}
-        frames.append(pd.concat([pd.DataFrame(columns, index=frame.index), frame], axis=1))
+        # the dtype of one cell, also where there are no rows: no rows of no dtype would make floats of all runs' seeds
+        cells = pd.DataFrame([own]).iloc[[0] * len(frame)].set_axis(frame.index)
+        frames.append(pd.concat([cells, frame], axis=1))
         frames[-1].attrs = frame.attrs
     attributes = frames[0].attrs
     for frame in frames:

@@ -145,10 +145,19 @@ def follow(path: Path, console: Console, notes: Console, *, last: int, interval:
 
 
 def line_of(record: Measurement, most: int = 6) -> str:
-    """A measurement as one line: step, probe, and the first fields; how many more entries there are."""
-    texts = [f"{name}={_text(value)}" for name, value in list(record.values.items())[:most]]
-    more = len(record.values) - most
+    """A measurement as one line: step, probe, and the first fields; how many more entries there are.
+
+    What is nan is not shown, except in front: nan is what was not asked for, but also the value of a diverged run.
+    """
+    fields = list(record.values.items())
+    shown = fields[:1] + [(name, value) for name, value in fields[1:] if not _is_nan(value)]
+    texts = [f"{name}={_text(value)}" for name, value in shown[:most]]
+    more = len(fields) - len(texts)
     return f"{record.step:>8}  {record.probe}  " + " ".join(texts) + (f" (+{more})" if more > 0 else "")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+
 from probes import Field, Trace
 from probes.follow import Follower, Measurement, line_of
 
@@ -220,6 +222,12 @@ os.kill(os.getpid(), 9)
 def test_lines_are_short():
     values = {f"values.{i}": float(i) for i in range(9)}
     assert line_of(Measurement(0.0, "spectrum", 3, values)).endswith("values.5=5.0 (+3)")
+
+
+def test_nan_is_shown_in_front_only():
+    nan = np.float64("nan")
+    line = line_of(Measurement(0.0, "sharpness", 3, {"value": nan, "residual": 0.5, "other": nan, "threshold": 2.0}))
+    assert line.endswith("sharpness  value=nan residual=0.5 threshold=2.0 (+1)")
 
 
 def test_bad_traces_are_one_line(tmp_path):

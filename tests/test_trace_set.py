@@ -240,6 +240,15 @@ def test_steps_that_repeat_cannot_stand_side_by_side(tmp_path):
         TraceSet.open(tmp_path)["x"].to_xarray()
 
 
+def test_runs_without_rows_change_nothing_of_the_others(tmp_path):
+    pytest.importorskip("pandas")
+    write(tmp_path / "a.h5", config(0.1, 1), 1, rows=0)
+    write(tmp_path / "b.h5", config(0.1, 2), 2)
+    frame = TraceSet.open(tmp_path)["sharpness"].to_pandas()
+    assert frame["seed"].tolist() == [2, 2, 2]
+    assert frame["seed"].dtype == frame["width"].dtype == np.int64
+
+
 @pytest.mark.slow
 def test_a_thousand_runs_open_in_seconds(tmp_path):
     write(tmp_path / "0.h5", config(0.1, 0), 0)

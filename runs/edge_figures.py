@@ -56,9 +56,9 @@ def descent_figure(results: Results) -> Figure:
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
         axes.set_xlabel("step of gradient descent")
-    left.set_title("The sharpness λmax rises to 2/η and stays", pad=22)
+    left.set_title("Sharpness λmax of gradient descent, against 2/η", pad=22)
     note(left, "dashed: 2/η of the step size in the same colour")
-    right.set_title("The loss falls, though not at each step", pad=22)
+    right.set_title("Loss of gradient descent", pad=22)
     note(right, "half square error on all training images, every step")
     right.legend(loc="upper right")
     return made
@@ -68,7 +68,7 @@ def batches_figure(results: Results) -> Figure:
     """Sharpness of the whole loss, and batch sharpness, over the steps of SGD, a colour for each batch size."""
     made, panels = figure(2, height=4.8)
     groups = ("sharpness", "batch-sharpness")
-    titles = ("λmax: the smaller the batch, the lower", "Batch sharpness, against its threshold 2/η")
+    titles = ("λmax under SGD, against 2/η", "Batch sharpness under SGD, against 2/η")
     top = 1.3
     for axes, group, title in zip(panels, groups, titles, strict=True):
         ratios = ratios_of(results, "sgd-*", group)
@@ -134,7 +134,8 @@ def outliers_figure(results: Results) -> Figure:
             for mask, colour in ((above, ORANGE), (~above, BLUE)):
                 axes.plot(values[mask], np.full(mask.sum(), row), "|", ms=20, mew=1.8, color=colour)
             told = f"{data['classes']} classes: {apart.count} above the widest gap (× {short(apart.ratio, 3)})"
-            axes.text(1.0, row - 0.34, told, ha="right", fontsize=9.5, color="#333333")
+            axes.annotate(told, (1.0, row), xytext=(0, 14), textcoords="offset points", ha="right", fontsize=9.5,
+                          color="#333333")  # fmt: skip
         axes.set_xscale("log")
         plain_numbers(axes.xaxis)
         axes.set_xlim(None, 1.15)
@@ -152,6 +153,7 @@ def outliers_figure(results: Results) -> Figure:
 
 def plain_numbers(axis: Axis) -> None:
     """A log axis with plain numbers at 1, 2 and 5."""
+    axis.set_tick_params(which="both", length=3.5, pad=3.5)  # the labels of both on one line
     axis.set_major_formatter(lambda value, _: short(value, 3))
     axis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
 

@@ -9,8 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from probes.axes import scale
 from probes.figures import BLUE, GREY, ORANGE, figure, note
 from probes.formats import short
+
+# Eigenvalues below this share of the largest are rounding in any precision.
+_SHOWN = 1e-18
 
 Columns = Mapping[str, Any]
 
@@ -44,12 +48,13 @@ def _spectra(axes: Axes, columns: Columns) -> None:
         axes.text(0.5, 0.5, "no eigenvalues: the matrix did not fit", ha="center", transform=axes.transAxes)
         return
     axes.set_yscale("log")
+    axes.set_ylim(bottom=_SHOWN * float(np.max(columns["largest"])))
     axes.set_xlabel("eigenvalue number")
     if drawn > 1:
         axes.legend(frameon=False)
     rank, kappa = int(columns["rank"][-1]), float(columns["kappa"][-1])
     neighbours = [short(float(value), 3) for value in columns["neighbours"][-1] if np.isfinite(value)]
-    beside = f" (at the ranks beside: {', '.join(neighbours)})" if neighbours else ""
+    beside = f" (beside: {', '.join(neighbours)})" if neighbours else ""
     note(axes, f"dotted: threshold; last step: rank {rank}, κ = {short(kappa, 3)}{beside}")
 
 
@@ -60,7 +65,7 @@ def _kappas(axes: Axes, columns: Columns) -> None:
     if np.isfinite(bounds).any():
         axes.plot(steps, np.where(np.isfinite(bounds), bounds, np.nan), color=ORANGE, ls="--", label="upper bound")
         axes.legend(frameon=False)
-    axes.set_yscale("log")
+    scale(axes, np.concatenate([columns["kappa"], bounds[np.isfinite(bounds)]]))
     axes.set_xlabel("step")
     axes.set_title("Condition number", pad=22)
     lower = "" if bool(np.all(columns["converged"])) else "; lower bounds where the matrix did not fit"

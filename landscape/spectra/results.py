@@ -202,4 +202,9 @@ class ConditionNumber:
             f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}"
             for relative, rank, kappa in self.table
         ]
-        return "\n".join([head, *rows])  # fmt: skip
+        if self.converged and self.threshold > 0 and self.kappa > 0.5 * self.largest / self.threshold:
+            rows.append(
+                "  kappa is little more than largest / threshold: the threshold cuts through the spectrum (a float64 "
+                "copy, Objective(..., dtype=torch.float64), lowers it)"
+            )
+        return "\n".join([head, *rows])

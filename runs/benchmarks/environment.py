@@ -18,7 +18,7 @@ import torch
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware, for the JSON beside the numbers."""
-    packages = ("torch", "numpy", "pyhessian", "curvlinops-for-pytorch", "landscape-engine")
+    packages = ("torch", "numpy", "h5py", "pyhessian", "curvlinops-for-pytorch", "landscape-engine")
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),

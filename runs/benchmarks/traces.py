@@ -1,0 +1,214 @@
+"""How many scalar records a second go into a trace, beside plain h5py and csv; how fast a large trace is opened.
+
+    python -m runs.benchmarks.traces [--quick] [--out FILE.json]
+
+A record is step, epoch, time, cost and one float. The yardsticks write the same five numbers: h5py to a dataset each,
+grown by one row per record, csv to a line. All ways run in alternation, closing included. "Flushed" means handed to
+the system after each record, as `Trace` does once a second otherwise; nobody waits for the disk (no fsync).
+
+The large trace has the records of a long run: a million losses, the rest sharpness and densities. It is opened from
+the system's cache, and once more after the system was asked to forget it. All files are temporary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from probes import Field, Trace
+from runs.benchmarks.environment import alternate, environment
+
+RESULTS = Path("runs/out/benchmarks")
+NODES = 2048  # of a density: 32 KiB a record with their weights
+COLUMNS = {"step": "i8", "epoch": "f8", "time": "f8", "cost": "f8", "value": "f8"}
+
+
+def to_trace(path: Path, records: int, *, flush: bool, tensor: bool = False) -> None:
+    """Record Python floats (or tensors) one by one."""
+    value: Any = torch.tensor(0.5) if tensor else 0.5
+    with Trace.create(path, seed=0, overwrite=True) as trace:
+        trace.declare("loss", {"value": Field()})
+        for step in range(records):
+            trace.record("loss", step, value=value)
+            if flush:
+                trace.flush()
+
+
+def to_h5py(path: Path, records: int, *, flush: bool) -> None:
+    """Plain h5py: each dataset grows by one row per record, in chunks as those of a trace."""
+    start = time.monotonic()
+    with h5py.File(path, "w", libver="latest") as file:
+        columns = {
+            name: file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(512,))
+            for name, dtype in COLUMNS.items()
+        }
+        for step in range(records):
+            row = (step, np.nan, time.monotonic() - start, 0.0, 0.5)
+            for dataset, value in zip(columns.values(), row, strict=True):
+                dataset.resize((step + 1,))
+                dataset[step] = value
+            if flush:
+                file.flush()
+
+
+def to_csv(path: Path, records: int, *, flush: bool) -> None:
+    """A line of text per record."""
+    start = time.monotonic()
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for step in range(records):
+            writer.writerow((step, np.nan, time.monotonic() - start, 0.0, 0.5))
+            if flush:
+                file.flush()
+
+
+def rates(folder: Path, records: int, rounds: int) -> list[dict[str, Any]]:
+    """One row per way: records per second, with quartiles over the rounds, and bytes per record."""
+    few = max(100, records // 100)  # where a record takes longest
+    ways: dict[str, tuple[Callable[..., None], int, dict[str, bool]]] = {
+        "Trace": (to_trace, records, {"flush": False}),
+        "Trace, from tensors": (to_trace, records, {"flush": False, "tensor": True}),
+        "h5py": (to_h5py, few, {"flush": False}),
+        "csv": (to_csv, records, {"flush": False}),
+        "Trace, flushed": (to_trace, few, {"flush": True}),
+        "h5py, flushed": (to_h5py, few, {"flush": True}),
+        "csv, flushed": (to_csv, records, {"flush": True}),
+    }
+    files = {name: folder / f"{name.replace(', ', '-').replace(' ', '-')}.out" for name in ways}
+    calls = {name: partial(way, files[name], count, **how) for name, (way, count, how) in ways.items()}
+    times = alternate(calls, rounds, torch.device("cpu"))
+    rows: list[dict[str, Any]] = []
+    for name, (_, count, how) in ways.items():
+        speeds = [count / seconds for seconds in times[name]]
+        rows.append({
+            "way": name, "records": count, "flushed": how["flush"], "per_second": round(statistics.median(speeds)),
+            "quartiles": [round(q) for q in quartiles(speeds)], "bytes": round(files[name].stat().st_size / count, 1),
+        })  # fmt: skip
+    return rows
+
+
+def write_large(path: Path, crashed: Path, size: int) -> None:
+    """A trace of about `size` bytes; `crashed` is what a writer that died before closing it leaves."""
+    losses = size // 1000
+    sharpnesses = losses // 10
+    densities = (size - 45 * losses - 64 * sharpnesses) // (16 * NODES)
+    g = np.random.default_rng(0)
+    with Trace.create(path, config={"lr": 0.1}, seed=0) as trace:
+        trace.declare("loss", {"value": Field(units="nats")})
+        trace.declare("sharpness", {"value": Field(), "residual": Field(), "converged": Field(dtype="bool")})
+        trace.declare("density", {"nodes": Field((NODES,)), "weights": Field((NODES,))})
+        for step in range(losses):
+            trace.record("loss", step, value=float(step))
+            if step * sharpnesses // losses < (step + 1) * sharpnesses // losses:
+                trace.record("sharpness", step, value=1.0, residual=1e-3, converged=True)
+            if step * densities // losses < (step + 1) * densities // losses:
+                trace.record("density", step, nodes=g.standard_normal(NODES), weights=g.random(NODES))
+        trace.flush()
+        shutil.copy(path, crashed)
+
+
+def reading(folder: Path, size: int, rounds: int) -> list[dict[str, Any]]:
+    """One row per way of reading a large trace: seconds, with quartiles over the rounds."""
+    path, crashed = folder / "large.h5", folder / "crashed.h5"
+    write_large(path, crashed, size)
+    show = [sys.executable, "-m", "probes.cli", "show"]
+    trace = Trace.open(path)
+    ways: dict[str, Callable[[], object]] = {
+        "Trace.open": partial(Trace.open, path),
+        "Trace.open, forgotten by the cache": partial(Trace.open, path),
+        "Trace.open, after a crash": partial(Trace.open, crashed),
+        "column of all losses": lambda: trace["loss"]["value"],
+        "column of all sharpnesses": lambda: trace["sharpness"]["value"],
+        "last density": lambda: trace["density"].row(-1),
+        "landscape show": partial(subprocess.run, [*show, str(path)], check=True, capture_output=True),
+        "landscape show --help": partial(subprocess.run, [*show, "--help"], check=True, capture_output=True),
+    }
+    rows = []
+    for name, way in ways.items():
+        seconds = []
+        for _ in range(rounds + 1):
+            if "forgotten" in name:
+                forget(path)
+            start = time.perf_counter()
+            way()
+            seconds.append(time.perf_counter() - start)
+        seconds = seconds[1:]  # the first one warms up
+        rows.append({"what": name, "bytes": path.stat().st_size, "seconds": statistics.median(seconds),
+                     "quartiles": quartiles(seconds)})  # fmt: skip
+    return rows
+
+
+def forget(path: Path) -> None:
+    """Ask the system to drop a file from its cache, where it can be asked."""
+    if hasattr(os, "posix_fadvise"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Lower and upper quartile."""
+    if len(values) < 2:
+        return [values[0], values[0]]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return [low, high]
+
+
+def table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    """Rows of text, all but the first column to the right."""
+    out = Table(title=title)
+    for i, heading in enumerate(headings):
+        out.add_column(heading, justify="right" if i else "left")
+    for row in rows:
+        out.add_row(*row)
+    return out
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few records and a small file: does it run at all")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args(words)
+    records, size, rounds = (2000, 4 << 20, 2) if arguments.quick else (200_000, 1_000_000_000, arguments.rounds)
+    console = Console(width=120)
+    with tempfile.TemporaryDirectory(prefix="traces-") as name:
+        written = rates(Path(name), records, rounds)
+        lines = [
+            (row["way"], f"{row['per_second']:,}", "{:,}-{:,}".format(*row["quartiles"]), f"{row['bytes']:.0f}")
+            for row in written
+        ]
+        console.print(table("scalar records written", ("way", "per second", "quartiles", "bytes each"), lines))
+        read = reading(Path(name), size, rounds)
+        cells = [(row["what"], f"{row['seconds']:.4f}", "{:.4f}-{:.4f}".format(*row["quartiles"])) for row in read]
+        title = f"a trace of {read[0]['bytes'] / 1e9:.2f} GB"
+        console.print(table(title, ("what", "seconds", "quartiles"), cells))
+    out = arguments.out or RESULTS / "traces-cpu.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result = {"environment": environment(torch.device("cpu")), "written": written, "read": read}
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    console.print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -36,9 +36,32 @@ def test_python_and_training_loop(folder, capsys):
     assert names["top"].converged
     assert names["estimate"].stderr <= 0.02 * abs(names["estimate"].value)
     exec(by_title["loop"], names)
-    assert (folder / "run.h5").exists()
+    with names["Trace"].open(folder / "run.h5") as trace:
+        assert (len(trace["spectrum"]), len(trace["sharpness"])) == (3, 30)
     printed = capsys.readouterr().out
     assert "largest eigenvalues" in printed
+    pytest.importorskip("xarray")
+    pytest.importorskip("pandas")
+    exec(by_title["offline"], names)
+    assert "loss/parameter^2" in str(names["run"]["spectrum"].to_xarray()["values"].attrs)
+    (run,) = names["runs"]
+    assert run.config["lr"] == 0.1
+    assert "Name: value" in capsys.readouterr().out
+    execute(dict(blocks("console"))["offline"], folder)
+    assert (folder / "compare.png").stat().st_size > 10_000
+    assert (folder / "tables" / "run-sharpness.csv").read_text().count("\n") == 31
+
+
+def execute(commands, folder):
+    landscape = Path(sys.executable).with_name("landscape")
+    launch = str(landscape) if landscape.exists() else f"{sys.executable} -m probes.cli"
+    path = str(Path(__file__).resolve().parent.parent)
+    for command in commands.splitlines():
+        script = command.replace("landscape", launch, 1)
+        done = subprocess.run(script, shell=True, capture_output=True, text=True, cwd=folder, timeout=300,
+                              env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"})  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert done.stdout.strip(), command
 
 
 def test_commands(folder):
@@ -48,17 +71,9 @@ def test_commands(folder):
         torch.manual_seed(step)
         model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
         torch.save(model.state_dict(), folder / f"step{step}.pt")
-    ((_, commands),) = blocks("console")
-    landscape = Path(sys.executable).with_name("landscape")
-    launch = str(landscape) if landscape.exists() else f"{sys.executable} -m probes.cli"
-    path = str(Path(__file__).resolve().parent.parent)
+    commands = dict(blocks("console"))[""]
     assert len(commands.splitlines()) <= 5
-    for command in commands.splitlines():
-        script = command.replace("landscape", launch, 1)
-        done = subprocess.run(script, shell=True, capture_output=True, text=True, cwd=folder, timeout=300,
-                              env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"})  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        assert done.stdout.strip(), command
+    execute(commands, folder)
     assert list((folder / "pictures").glob("*.png"))
 
 

@@ -17,6 +17,7 @@ from torch.func import functional_call, jacrev, vmap
 from landscape.data import Batch
 from landscape.gauss_newton import output_tensor, transposed
 from landscape.objective import Objective
+from landscape.splitting import part
 
 
 def jacobian(objective: Objective, batch: Batch, budget: int) -> Iterator[tuple[int, Tensor]]:
@@ -62,26 +63,6 @@ def separable(objective: Objective, batch: Batch, outputs: Tensor) -> bool:
         return False
     whole = outputs.detach()[samples // 2 :]
     return again.shape == whole.shape and close(again, whole)
-
-
-def part(batch: Batch, start: int, stop: int) -> Batch:
-    """Samples start .. stop of a batch. Raises `ValueError` when its tensors have different numbers of samples."""
-    counts: set[int] = set()
-
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            counts.add(value.shape[0] if value.ndim else -1)
-            return value[start:stop] if value.ndim else value
-        if isinstance(value, Mapping):
-            return {key: cut(item) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            return type(value)(cut(item) for item in value)
-        return value
-
-    inputs = cut(batch.inputs)
-    if len(counts) != 1 or -1 in counts:
-        raise ValueError("the batch's tensors do not share a first dimension")
-    return Batch(batch.index, inputs, None)
 
 
 def close(found: Tensor, expected: Tensor, dtype: torch.dtype | None = None) -> bool:

@@ -18,7 +18,7 @@ from landscape.sharpness import (
     gradient_statistics,
     sam_sharpness,
 )
-from landscape.sharpness.splitting import split
+from landscape.splitting import split
 from landscape.spectra import eigsh
 
 

@@ -18,8 +18,8 @@ from landscape.data import Batch
 from landscape.graphs import refuse_dead_ends
 from landscape.hessian import second_derivative
 from landscape.objective import Objective
-from landscape.sharpness.splitting import samples, split
 from landscape.spectra.vectors import mean_stderr, student
+from landscape.splitting import samples, split
 
 # Fewer quotients than this say too little about their own spread to stop on it.
 MIN_BATCHES = 8

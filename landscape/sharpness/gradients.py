@@ -19,8 +19,8 @@ from torch import Tensor
 
 from landscape.data import Batch
 from landscape.objective import Objective
-from landscape.sharpness.splitting import samples, split
 from landscape.spectra.vectors import mean_stderr
+from landscape.splitting import samples, split
 
 # Parts that a single batch is split into: the error of the estimate is then about sqrt(2 / 15) at the most.
 _PARTS = 16

@@ -38,6 +38,12 @@ def split(batch: Batch, size: int, order: Tensor | None = None) -> list[Batch]:
     return parts
 
 
+def part(batch: Batch, start: int, stop: int) -> Batch:
+    """Samples start .. stop of a batch. Raises `ValueError` as `split` does."""
+    take = _taker(samples(batch), torch.arange(start, stop))
+    return replace(batch, inputs=_mapped(batch.inputs, take), targets=_mapped(batch.targets, take))
+
+
 def _taker(m: int, rows: Tensor) -> Callable[[Tensor], Tensor]:
     def take(t: Tensor) -> Tensor:
         if t.ndim == 0:

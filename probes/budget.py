@@ -61,9 +61,15 @@ class Budget:
         head = self._head()
         self.saved = 0.0 if head is None else min(self.saved + 0.5 * income, self.cost_of(head))
 
-    def spend(self, seconds: float) -> None:
-        """Pay for time spent in the monitor; a debt is earned back before anything else runs."""
+    def spend(self, seconds: float, *, idle: bool = False) -> None:
+        """Pay for time spent in the monitor; a debt is earned back before anything else runs.
+
+        Time in which nothing was measured (`idle`) is paid by the saved half too: paid by the other half alone, it
+        would leave nothing for those who wait behind the first.
+        """
         self.credit -= seconds
+        if idle:
+            self.saved = max(0.0, self.saved - 0.5 * seconds)
 
     def cost_of(self, name: str) -> float:
         """What a measurement is expected to take; 0 when nothing is known."""

@@ -102,7 +102,7 @@ class Monitor:
         self._look_ahead(now)
         self._before = dict.fromkeys(self._before, Moment(now.step, epoch))
         if self._budget is not None:
-            self._budget.spend(time.perf_counter() - start)
+            self._budget.spend(time.perf_counter() - start, idle=not outcomes)
         return outcomes
 
     # -- one call ------------------------------------------------------------------------------------------------

@@ -162,6 +162,22 @@ def test_waiting_costs_little(clock, tmp_path, monkeypatch):
     assert len(made) <= measured + 3 < steps / 1000  # one when probes are declared, and for estimates
 
 
+def test_a_cheap_one_is_measured_beside_a_dear_one_that_waits(clock, tmp_path):
+    """With steps of 1 ms, asking takes 3 % of the time: what is left of 5 % serves both."""
+
+    class Asked(Every):
+        def due(self, now, before):
+            clock.now += 1.5e-5
+            return super().due(now, before)
+
+    with Trace.create(tmp_path / "run.h5") as trace:
+        cheap, dear = Costly(clock, "cheap", 0.1), Costly(clock, "dear", 3.0)
+        cheap.every, dear.every = Asked(10), Asked(200)
+        train(clock, Monitor(Model(clock), [cheap, dear], trace, budget=0.05), 40.0, step_time=0.001)
+        assert len(trace["cheap"]) >= 2
+    assert clock.share(1000.0, 1040.0) <= 0.07
+
+
 def test_one_that_never_fits_is_reported_once(clock, tmp_path):
     with Trace.create(tmp_path / "run.h5") as trace:
         dear = Costly(clock, "dear", 0.004)  # two passes

@@ -195,7 +195,11 @@ class Objective:
 
     def gradient(self) -> Tensor:
         """`(n,)`: the gradient of f at the parameters as they stand."""
-        terms = 0.0
+        return self.value_and_gradient()[1]
+
+    def value_and_gradient(self) -> tuple[float, Tensor]:
+        """f and its gradient `(n,)` from one pass."""
+        value, terms = 0.0, 0.0
         with self.measuring():
             total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
             leaves = self.leaves()
@@ -203,15 +207,12 @@ class Objective:
                 outputs = self.outputs(batch)
                 count = self.terms(outputs, batch)
                 if count:
-                    pieces = torch.autograd.grad(
-                        self.differentiable_loss(outputs, batch),
-                        leaves,
-                        allow_unused=True,
-                        materialize_grads=True,
-                    )
+                    loss = self.differentiable_loss(outputs, batch)
+                    pieces = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
                     total.add_(self.gather(pieces), alpha=count)
+                    value += count * float(loss.detach())
                     terms += count
-        return self.normalise(total, terms)
+        return self.normalise(value, terms), self.normalise(total, terms)
 
     # -- what operators use --------------------------------------------------------------------------------------
 

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from probes.conditioning import GaussNewtonConditioning
     from probes.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
     from probes.dynamics import BatchSharpness, CriticalSharpness, Sharpness
+    from probes.function_class import FunctionClass
     from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
     from probes.measuring import Outcome, ProbeWarning, measure_once
     from probes.monitor import Monitor
     from probes.probe import Context, Pairs, Previous, Probe
+    from probes.replay import Recording, ReplayError
     from probes.schedules import At, Epochs, Every, LogSpaced, Moment, Schedule, When
     from probes.trace import Trace
     from probes.trace_file import Field, TraceError
@@ -26,10 +28,12 @@ _MODULES = {
     "probes.conditioning": ("GaussNewtonConditioning",),
     "probes.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
     "probes.dynamics": ("BatchSharpness", "CriticalSharpness", "Sharpness"),
+    "probes.function_class": ("FunctionClass",),
     "probes.gradients": ("Alignment", "Gradient", "SAMSharpness", "Updates"),
     "probes.measuring": ("Outcome", "ProbeWarning", "measure_once"),
     "probes.monitor": ("Monitor",),
     "probes.probe": ("Context", "Pairs", "Previous", "Probe"),
+    "probes.replay": ("Recording", "ReplayError"),
     "probes.schedules": ("At", "Epochs", "Every", "LogSpaced", "Moment", "Schedule", "When"),
     "probes.trace": ("Trace",),
     "probes.trace_file": ("Field", "TraceError"),
@@ -49,6 +53,7 @@ __all__ = [
     "Epochs",
     "Every",
     "Field",
+    "FunctionClass",
     "GaussNewtonConditioning",
     "Gradient",
     "LogSpaced",
@@ -59,7 +64,9 @@ __all__ = [
     "Previous",
     "Probe",
     "ProbeWarning",
+    "Recording",
     "Records",
+    "ReplayError",
     "SAMSharpness",
     "Schedule",
     "Sharpness",

@@ -14,8 +14,8 @@ from probes.errors import UserError, did_you_mean, one_line
 from probes.probe import OPERATORS
 from probes.registry import PROBES
 
-# What the command decides itself: checkpoints are its schedule.
-_NOT_OPTIONS = {"self", "every"}
+# What the command decides itself: checkpoints are its schedule, the last one is the end point.
+_NOT_OPTIONS = {"self", "every", "end"}
 
 
 def parse_steps(text: str | None) -> list[int] | None:

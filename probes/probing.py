@@ -79,10 +79,11 @@ def run(request: Request, console: Console) -> int:
     for _, path in request.checkpoints:
         match_checkpoint(path, objective.model)
     done = _rows_there(request)
+    probes = _with_end(request, objective)
     todo = [
         (step, path, probe)
         for step, path in request.checkpoints
-        for probe in (None, *request.probes)
+        for probe in (None, *probes)
         if step not in done.get("loss" if probe is None else probe.name, ())
     ]
     if not todo:
@@ -122,6 +123,18 @@ def run(request: Request, console: Console) -> int:
             raise UserError(_kept(str(error), kept, request.output)) from error
         raise
     return made
+
+
+def _with_end(request: Request, objective: Objective) -> list[Any]:
+    """The probes; those that look ahead to the end of training are given the last checkpoint's parameters."""
+    from probes.checkpoints import install, match_checkpoint
+
+    if not any(hasattr(probe, "ending_at") for probe in request.probes):
+        return list(request.probes)
+    _, last = max(request.checkpoints, key=lambda item: item[0])
+    install(match_checkpoint(last, objective.model), objective.model, last)
+    end = objective.theta()
+    return [probe.ending_at(end) if hasattr(probe, "ending_at") else probe for probe in request.probes]
 
 
 def _kept(what: str, kept: int, output: Path) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 from probes import curvature
 from probes.conditioning import GaussNewtonConditioning
 from probes.dynamics import BatchSharpness, CriticalSharpness, DynamicsProbe, Sharpness
+from probes.function_class import FunctionClass
 from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
 
 _DYNAMICS: tuple[type[DynamicsProbe], ...] = (
     Sharpness, Gradient, BatchSharpness, CriticalSharpness, SAMSharpness, Alignment, Updates,
 )  # fmt: skip
 
-_OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, *_DYNAMICS)
+_OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, FunctionClass, *_DYNAMICS)
 
 PROBES: dict[str, type[Any]] = {**curvature.PROBES, **{probe.default_name: probe for probe in _OTHERS}}

@@ -1,0 +1,106 @@
+"""One row of a trajectory at a time: what the conditions of a function class need, at the parameters as they stand.
+
+arXiv 2410.12455 takes the last iterate x_K of the same run for the projection onto the solutions, and for f_i the
+mini-batch of the step; Definition 1 asks for all samples i at once, which `measure_samples` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from landscape.objective import Objective
+from landscape.regularity.infimum import estimate_infimum
+from landscape.splitting import samples, split
+
+Infimum = float | Literal["estimate"]
+
+_DROPPING = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One inequality: the entries of a `Trajectory`.
+
+    Attributes:
+        inner: <grad f_k(x_k), x_k - x_K>.
+        loss, final_loss, infimum: f_k(x_k), f_k(x_K), f_k^* (an upper bound of it where it was estimated).
+        grad_norm, distance: ||grad f_k(x_k)||, ||x_k - x_K||.
+    """
+
+    inner: float
+    loss: float
+    final_loss: float
+    infimum: float
+    grad_norm: float
+    distance: float
+
+
+def measure(objective: Objective, end: Tensor, *, infimum: Infimum = 0.0) -> Row:
+    """The row of an objective (all data, or `objective.on(batch)`) at its parameters as they stand.
+
+    Dropout is off. Costs a gradient and a forward pass; with `infimum="estimate"` a minimisation on a copy besides.
+
+    Args:
+        end: x_K, `(n,)`.
+        infimum: f^*, or "estimate".
+
+    Raises:
+        ValueError: an end of another length or with entries that are not finite.
+    """
+    direction = _direction(objective, end)
+    with without_dropout(objective):
+        loss, gradient = objective.value_and_gradient()
+        with objective.at(end):
+            final = objective.value()
+        lowest = estimate_infimum(objective, [end]) if infimum == "estimate" else float(infimum)
+    if infimum == "estimate":
+        lowest = min(lowest, loss, final)
+    g = gradient.double()
+    return Row(float(g @ direction), loss, final, lowest, float(g.norm()), float(direction.norm()))
+
+
+def measure_samples(objective: Objective, end: Tensor, *, infimum: Infimum = 0.0) -> list[Row]:
+    """A row for every sample of the data, each with its own loss: the condition for all i at one point.
+
+    Samples without a loss term are left out. Costs a gradient and two forward passes of one sample each; models whose
+    samples see each other (batch statistics in training mode) are another function on single samples.
+    """
+    return [measure(objective.on([pair]), end, infimum=infimum) for pair in _singles(objective)]
+
+
+def _singles(objective: Objective) -> Iterator[tuple[Any, Any]]:
+    for batch in objective.sweep():
+        if samples(batch):
+            for single in split(batch, 1):
+                with objective.measuring(), torch.no_grad():
+                    terms = objective.terms(objective.outputs(single), single)
+                if terms:
+                    yield single.inputs, single.targets
+
+
+@contextmanager
+def without_dropout(objective: Objective) -> Iterator[None]:
+    """Dropout layers (and those inside recurrent and attention layers) are off within the block."""
+    active = [m for m in objective.module.modules() if isinstance(m, _DROPPING) and m.training]
+    try:
+        for m in active:
+            m.training = False
+        yield
+    finally:
+        for m in active:
+            m.training = True
+
+
+def _direction(objective: Objective, end: Tensor) -> Tensor:
+    if end.shape != (objective.size,):
+        raise ValueError(f"the end point has shape {tuple(end.shape)}, the parameters ({objective.size},)")
+    end = end.to(device=objective.device, dtype=torch.float64)
+    if not bool(torch.isfinite(end).all()):
+        raise ValueError("the end point has entries that are not finite: that run has diverged")
+    return objective.theta().double() - end

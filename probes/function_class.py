@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from landscape.regularity import Trajectory
     from probes.trace_records import Records
 
+_ROUNDING = Field((), "float64", "", "relative rounding of the losses")
 _ROW = {
     "inner": ("loss", "<grad f_k(x_k), x_k - x_K>"),
     "loss": ("loss", "f_k(x_k)"),
@@ -88,29 +89,31 @@ class FunctionClass(DynamicsProbe):
         """The fields that the class names."""
         if self.end is not None:
             shape: tuple[int | None, ...] = (None,) if self.per == "sample" else ()
-            return {name: Field(shape, "float64", units, text) for name, (units, text) in _ROW.items()}
+            rows = {name: Field(shape, "float64", units, text) for name, (units, text) in _ROW.items()}
+            return rows | {"rounding": _ROUNDING}
         kept = (self.sketch,)
         return {
             **{name: Field((), "float64", *_ROW[name]) for name in ("loss", "infimum", "grad_norm")},
             "gradient_sketch": Field(kept, "float64", "loss/parameter", "random projections of the gradient"),
             "position_sketch": Field(kept, "float64", "parameter", "the same projections of the parameters"),
+            "rounding": _ROUNDING,
         }
 
     def measure(self, context: Context) -> dict[str, Any]:
         """One value per field."""
-        from landscape.regularity.measure import measure, measure_samples
+        from landscape.regularity.measure import measure, measure_samples, rounding_of
 
-        theta = self._theta()
         if isinstance(self.end, Recording):
             self.end.check(context.step, context.objective, context.batch)
-            theta = self._theta()
+        theta = self._theta()
+        rounding = {"rounding": rounding_of(context.objective)}
         if theta is None:
-            return self._sketched(context)
+            return self._sketched(context) | rounding
         objective = context.on_batch() or context.objective
         if self.per == "batch":
-            return dataclasses.asdict(measure(objective, theta, infimum=self.infimum))
+            return dataclasses.asdict(measure(objective, theta, infimum=self.infimum)) | rounding
         rows = [dataclasses.asdict(row) for row in measure_samples(objective, theta, infimum=self.infimum)]
-        return {name: np.array([row[name] for row in rows]) for name in _ROW}
+        return {name: np.array([row[name] for row in rows]) for name in _ROW} | rounding
 
     def _theta(self) -> torch.Tensor | None:
         return self.end.end if isinstance(self.end, Recording) else self.end
@@ -158,16 +161,17 @@ def trajectory(records: Records) -> Trajectory:
     from landscape.regularity import Trajectory
 
     columns = records.read()
+    if "rounding" not in columns or not len(columns["step"]):
+        raise ValueError("these are no records of a FunctionClass probe, or there are none yet")
+    rounding = float(np.max(columns["rounding"]))
     if "gradient_sketch" in columns:
-        return Trajectory(**_from_sketches(columns), steps=columns["step"][:-1])
-    if "inner" not in columns or "final_loss" not in columns:
-        raise ValueError("these are not the records of a FunctionClass probe")
+        return Trajectory(**_from_sketches(columns), steps=columns["step"][:-1], rounding=rounding)
     steps = np.asarray(columns["step"])
     if records.fields["inner"].ragged:
         counts = [len(row) for row in columns["inner"]]
         rows = {name: np.concatenate([np.asarray(row, float) for row in columns[name]]) for name in _ROW}
-        return Trajectory(**rows, steps=np.repeat(steps, counts))
-    return Trajectory(**{name: columns[name] for name in _ROW}, steps=steps)
+        return Trajectory(**rows, steps=np.repeat(steps, counts), rounding=rounding)
+    return Trajectory(**{name: columns[name] for name in _ROW}, steps=steps, rounding=rounding)
 
 
 def _from_sketches(columns: Any) -> dict[str, Array]:

@@ -84,6 +84,11 @@ def _singles(objective: Objective) -> Iterator[tuple[Any, Any]]:
                     yield single.inputs, single.targets
 
 
+def rounding_of(objective: Objective) -> float:
+    """Relative rounding of the objective's values, for `Trajectory(rounding=...)`."""
+    return max(torch.finfo(objective.dtype).eps, objective.rounding)
+
+
 @contextmanager
 def without_dropout(objective: Objective) -> Iterator[None]:
     """Dropout layers (and those inside recurrent and attention layers) are off within the block."""

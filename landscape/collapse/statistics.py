@@ -1,0 +1,279 @@
+"""Class means and the scatter within classes of a stream of features, in one pass and without losing digits.
+
+Two sets A and B of one class have together the mean m_A + n_B / (n_A + n_B) d and the scatter
+S_A + S_B + n_A n_B / (n_A + n_B) d d^T with d = m_B - m_A (Chan, Golub, LeVeque 1979). Nothing large is ever
+subtracted from something large, as in E[x x^T] - m m^T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from landscape.collapse.metrics import Agreement, CollapseMetrics, check_head, collapse_metrics
+
+_TENSORS = ("counts", "means", "scatter", "traces", "agreement", "misplaced")
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _plainly(
+    method: Callable[Concatenate[CollapseStatistics, P], R],
+) -> Callable[Concatenate[CollapseStatistics, P], R]:
+    """Without autograd, and with tensors that may be updated in any mode later."""
+
+    @wraps(method)
+    def run(self: CollapseStatistics, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.no_grad():
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+class CollapseStatistics:
+    """What the metrics of neural collapse need to know of the features `(n, dim)`; one per set of data.
+
+    All in float64 on the device of the first features: counts and means per class, one scatter within classes pooled
+    over them, its trace per class. A batch costs one product `(dim, n) @ (n, dim)`.
+
+    On the CPU bad labels and features raise at once and leave the statistics as they were. On another device that
+    would have to wait for the device at every batch: there they are noticed by `metrics`.
+
+    Args:
+        num_classes: K >= 2, labels are 0 .. K-1.
+        dim: D, the width of the features.
+        ignore_index: samples with this label are left out, None for none.
+
+    Attributes:
+        counts: `(K,)` float64, samples per class.
+        means: `(K, D)` float64, zero for a class without samples.
+        scatter: `(D, D)` float64, sum over all samples of (h - mean)(h - mean)^T with the mean of their class.
+        traces: `(K,)` float64, each class's part of the trace of `scatter`.
+        rounding: the largest rounding unit of the features' dtypes so far.
+
+    Raises:
+        TypeError, ValueError: sizes that are no whole numbers or too small.
+    """
+
+    def __init__(self, num_classes: int, dim: int, *, ignore_index: int | None = -100) -> None:
+        for name, value, least in (("num_classes", num_classes, 2), ("dim", dim, 1)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be a whole number, not {value!r}")
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        self.num_classes = num_classes
+        self.dim = dim
+        self.ignore_index = ignore_index
+        self.rounding = torch.finfo(torch.float64).eps
+        self._placed = False  # whether features have said which device it is
+        self.counts = torch.zeros(num_classes, dtype=torch.float64)
+        self.means = torch.zeros(num_classes, dim, dtype=torch.float64)
+        self.scatter = torch.zeros(dim, dim, dtype=torch.float64)
+        self.traces = torch.zeros(num_classes, dtype=torch.float64)
+        self.agreement = torch.zeros(len(Agreement._fields), dtype=torch.int64)
+        self.misplaced = torch.zeros((), dtype=torch.int64)  # labels out of range, where nothing waited to look
+
+    @property
+    def device(self) -> torch.device:
+        """Where the statistics lie."""
+        return self.means.device
+
+    # -- one pass --------------------------------------------------------------------------------------------------
+
+    @_plainly
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Add a batch: features `(..., D)` of any floating dtype, labels `(...)` of integers on the same device.
+
+        An agreement measured before is forgotten, since the means move.
+
+        Raises:
+            TypeError: labels that are not class indices, features that are not real floating numbers.
+            ValueError: shapes that do not fit; on the CPU also labels out of range and features that are not finite.
+        """
+        X, y, kept = self._prepared(features, labels)
+        n, nb = self.counts, torch.zeros_like(self.counts)
+        ones = torch.ones_like(y, dtype=torch.float64) if kept is None else kept.double()
+        nb.index_add_(0, y, ones)
+        sums = torch.zeros_like(self.means).index_add_(0, y, X)
+        if X.device.type == "cpu" and not bool(torch.isfinite(sums).all()):
+            raise ValueError("the features have entries that are not finite: the network has diverged")
+        total = (n + nb).clamp(min=1.0)
+        mean = sums / nb.clamp(min=1.0).unsqueeze(1)
+        d = mean - self.means
+        # Summed over a class, x - mean is zero: so the rows x - mean + c d have the scatter S_B + n_B c^2 d d^T,
+        # with c^2 = n_A / (n_A + n_B) Chan's, from one symmetric product.
+        shift = mean - (n / total).sqrt().unsqueeze(1) * d
+        rows = X.sub_(shift.index_select(0, y))
+        if kept is not None:
+            rows *= ones.unsqueeze(1)
+        self.scatter.addmm_(rows.T, rows)
+        self.traces.index_add_(0, y, torch.linalg.vector_norm(rows, dim=1).square_())
+        self.means.addcmul_(d, (nb / total).unsqueeze(1))
+        self.counts += nb
+        self.rounding = max(self.rounding, torch.finfo(features.dtype).eps)
+        self.agreement.zero_()
+
+    def _prepared(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features `(n, D)` in float64 that may be overwritten, class indices, and which samples count (None: all)."""
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            raise TypeError(f"features must be a tensor of real floating numbers, not {_kind(features)}")
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+            raise TypeError(f"labels must be class indices (a tensor of integers), not {_kind(labels)}")
+        if features.ndim < 2 or features.shape[-1] != self.dim:
+            raise ValueError(f"features must have the shape (n, {self.dim}), not {tuple(features.shape)}")
+        if labels.numel() * self.dim != features.numel():
+            raise ValueError(
+                f"{labels.numel()} labels of shape {tuple(labels.shape)} do not go with features of shape "
+                f"{tuple(features.shape)}: one label per feature vector is needed"
+            )
+        X, y = features.detach().reshape(-1, self.dim), labels.detach().reshape(-1).long()
+        if not self._placed:
+            self._to(X.device)
+        elif X.device != self.device:
+            raise ValueError(f"the features are on {X.device}, the statistics on {self.device}")
+        if y.device != X.device:
+            raise ValueError(f"the labels are on {y.device}, the features on {X.device}")
+        ignored = None if self.ignore_index is None else y == self.ignore_index
+        outside = (y < 0) | (y >= self.num_classes)
+        if ignored is not None:
+            outside &= ~ignored
+        if X.device.type == "cpu":
+            if bool(outside.any()):
+                raise ValueError(self._out_of_range(f"such as {int(y[outside][0])}"))
+            if ignored is not None and bool(ignored.any()):
+                X, y = X[~ignored], y[~ignored]
+            return X.to(torch.float64, copy=True), y, None
+        self.misplaced += outside.sum()
+        kept = ~outside if ignored is None else ~(outside | ignored)
+        return X.double().masked_fill(~kept.unsqueeze(1), 0.0), y.clamp(0, self.num_classes - 1), kept
+
+    def _out_of_range(self, what: str) -> str:
+        return f"there are labels outside 0 .. {self.num_classes - 1}, {what}: is num_classes right?"
+
+    @_plainly
+    def merge(self, other: CollapseStatistics) -> CollapseStatistics:
+        """Add the samples of `other` (another loader, another process), in place; returns self.
+
+        `other` may lie on another device and stays as it is. An agreement measured before is forgotten.
+        """
+        if (other.num_classes, other.dim) != (self.num_classes, self.dim):
+            raise ValueError(
+                f"statistics of {other.num_classes} classes and width {other.dim} cannot be added to those of "
+                f"{self.num_classes} classes and width {self.dim}"
+            )
+        if not self._placed and other._placed:
+            self._to(other.device)
+        counts, means, scatter, traces, _, misplaced = (getattr(other, name).to(self.device) for name in _TENSORS)
+        total = (self.counts + counts).clamp(min=1.0)
+        d = means - self.means
+        rows = (self.counts * counts / total).sqrt().unsqueeze(1) * d
+        self.scatter = self.scatter + scatter + rows.T @ rows
+        self.traces = self.traces + traces + rows.square().sum(1)
+        self.means = self.means + (counts / total).unsqueeze(1) * d
+        self.counts = self.counts + counts
+        self.misplaced = self.misplaced + misplaced
+        self.rounding = max(self.rounding, other.rounding)
+        self.agreement.zero_()
+        return self
+
+    # -- the second pass -------------------------------------------------------------------------------------------
+
+    @_plainly
+    def update_agreement(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Count on a batch how often the head W h + b and the nearest of the class means say the same (for NC4).
+
+        Comes after all samples are in, with the W and b that `metrics` will be given. The features may be others
+        than those of the means: the paper takes test features. Classes without samples are never the nearest.
+
+        Raises:
+            TypeError, ValueError: as `update`; a weight or a bias of another shape; no samples yet.
+        """
+        W, b = check_head(weight, bias, self.num_classes, self.dim, self.device)
+        X, y, kept = self._prepared(features, labels)
+        present = self.counts > 0
+        center = (self.means * present.unsqueeze(1)).sum(0) / present.sum().clamp(min=1)
+        M = self.means - center
+        scores = torch.addmm(-0.5 * M.square().sum(1), X - center, M.T)  # what is nearest to h has the largest
+        nearest = scores.masked_fill_(~present, -torch.inf).argmax(1)
+        logits = X @ W.T
+        said = logits.argmax(1)
+        with_bias = said if b is None else (logits + b).argmax(1)
+        hits = torch.stack([said == nearest, with_bias == nearest, with_bias == y, nearest == y, torch.ones_like(y)])
+        if kept is not None:
+            hits = hits * kept
+        self.agreement += hits.sum(1)
+
+    @_plainly
+    def merge_agreement(self, other: CollapseStatistics) -> CollapseStatistics:
+        """Add what `other` has counted in `update_agreement` around the same means, in place; returns self.
+
+        For several processes: merge the statistics, hand them to all (`load_state_dict`), count, merge the counts.
+        """
+        self.agreement = self.agreement + other.agreement.to(self.device)
+        self.misplaced = torch.maximum(self.misplaced, other.misplaced.to(self.device))
+        return self
+
+    # -- what comes out --------------------------------------------------------------------------------------------
+
+    @_plainly
+    def metrics(self, weight: Tensor, bias: Tensor | None = None) -> CollapseMetrics:
+        """The metrics of these features with a last layer of weight `(K, D)` and bias `(K,)`.
+
+        Raises:
+            ValueError: no samples, or those of one class only; a weight or a bias of another shape or with entries
+                that are not finite; on a device other than the CPU also labels out of range and features that are
+                not finite, seen in `update`.
+        """
+        misplaced = int(self.misplaced)
+        if misplaced:
+            raise ValueError(self._out_of_range(f"{misplaced} of them"))
+        if not bool(torch.isfinite(self.traces).all() & torch.isfinite(self.means).all()):
+            raise ValueError("the features have entries that are not finite: the network has diverged")
+        return collapse_metrics(
+            self.counts, self.means, self.scatter, self.traces, weight, bias,
+            agreement=Agreement(*self.agreement.tolist()), rounding=self.rounding,
+        )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all tensors, and the sizes: what `torch.save` and another process need."""
+        sizes = {"num_classes": self.num_classes, "dim": self.dim, "rounding": self.rounding}
+        return sizes | {name: getattr(self, name).clone() for name in _TENSORS}
+
+    @_plainly
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what the state was taken from, on the device of its tensors.
+
+        Raises:
+            ValueError: something is missing, or of other sizes.
+        """
+        missing = [name for name in ("num_classes", "dim", "rounding", *_TENSORS) if name not in state]
+        if missing:
+            raise ValueError(f"this is no state of CollapseStatistics: {', '.join(missing)} is missing")
+        sizes = {"num_classes": self.num_classes, "dim": self.dim}
+        wrong = [f"{name}={state[name]}, not {size}" for name, size in sizes.items() if state[name] != size]
+        wrong += [
+            f"{name} of shape {tuple(state[name].shape)}"
+            for name in _TENSORS
+            if state[name].shape != getattr(self, name).shape
+        ]
+        if wrong:
+            raise ValueError(f"the state is of other statistics: {'; '.join(wrong)}")
+        for name in _TENSORS:
+            setattr(self, name, state[name].detach().clone())
+        self.rounding = float(state["rounding"])
+        self._placed = bool(self.counts.any())
+
+    def _to(self, device: torch.device) -> None:
+        for name in _TENSORS:
+            setattr(self, name, getattr(self, name).to(device))
+        self._placed = True
+
+
+def _kind(value: Any) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

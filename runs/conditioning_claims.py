@@ -242,17 +242,17 @@ def gap(results: Results) -> Verdict:
 
 def _skips(results: Results, pattern: str, names: list[str]) -> Verdict:
     told, numbers, holds = [], {}, []
-    for job in results.data(pattern):
+    for job, data in results.data(pattern).items():
         table = criteria.rows(results, job)
         found = criteria.means(criteria.grouped(table, "skip", "depth"))
         depths = [depth for depth in sorted({key[1] for key in found}) if depth >= 3]
+        line = [f"β = 0: {number(found[0.0, depths[-1]])}"]
         for name in names:
             at = float(list(SKIPS).index(name))
-            lower = [depth for depth in depths if found[at, depth] < found[0.0, depth]]
-            holds.append(len(lower) == len(depths))
-        last = depths[-1]
-        line = ", ".join(f"{n} {number(found[float(list(SKIPS).index(n)), last])}" for n in ["0", *names])
-        told.append(f"{job}, L = {last:g}, by β: {line} ({criteria.deficiency(table)})")
+            lower = sum(found[at, depth] < found[0.0, depth] for depth in depths)
+            holds.append(lower == len(depths))
+            line.append(f"{name}: {number(found[at, depths[-1]])}, lower at {lower} of {len(depths)} depths")
+        told.append(f"m = {data['widths'][1]}, L = {depths[-1]:g}, {'; '.join(line)} ({criteria.deficiency(table)})")
         numbers[job] = criteria.kept(criteria.grouped(table, "skip", "depth"))
     return Verdict(all(holds), "; ".join(told), numbers)
 

@@ -108,7 +108,7 @@ def deficiency(table: Rows) -> str:
         return "ranks full"
     worst = int(np.argmax(short / table["size"]))
     return (
-        f"rank deficient in {lacking} of {len(short)} networks, at most "
+        f"rank deficient in {lacking} of {len(short)} networks, down to "
         f"{int(table['rank'][worst])} of {int(table['size'][worst])}"
     )
 

@@ -26,6 +26,10 @@ def collected(X, y, classes, batch=7):
     return statistics
 
 
+def same(state, other):
+    return all(torch.equal(torch.as_tensor(value), torch.as_tensor(other[key])) for key, value in state.items())
+
+
 def two_pass(X, y, W, b=None):
     """The definitions as they stand, class by class, with the pseudo-inverse of a D x D matrix."""
     X, W = X.double(), W.double()
@@ -180,8 +184,7 @@ def test_a_state_goes_on_where_it_was_taken(generator, tmp_path):
         statistics.update(X[10:], y[10:])
         statistics.update_agreement(X, y, W)
     assert str(first.metrics(W)) == str(second.metrics(W))
-    assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(second.state_dict()[k])) for k, v in
-               first.state_dict().items())  # fmt: skip
+    assert same(first.state_dict(), second.state_dict())
     assert second.rounding == torch.finfo(torch.float32).eps
 
 
@@ -251,7 +254,7 @@ def test_the_default_start_of_a_linear_layer(generator):
 
 
 def test_small_nc2_and_nc3_need_small_nc0(generator):
-    """||W^T 1|| / |W| <= sqrt(K) nc3 and ||W^T 1||^2 / |W W^T| <= K nc2_weight: what Proposition 2.1 says in numbers."""
+    """||W^T 1|| / |W| <= sqrt(K) nc3 and ||W^T 1||^2 / |W W^T| <= K nc2_weight: Proposition 2.1 in numbers."""
     for _ in range(500):
         K, dim = (int(torch.randint(2, 9, (), generator=generator)) for _ in range(2))
         X, y = drawn(generator, [3] * K, dim)
@@ -349,7 +352,7 @@ def test_any_precision_of_features(generator, dtype):
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        (lambda X, y: (X, y + 1), ValueError, "outside 0 .. 2"),
+        (lambda X, y: (X, y + 1), ValueError, r"outside 0 \.\. 2"),
         (lambda X, y: (X, y - 1), ValueError, "such as -1"),
         (lambda X, y: (X.index_fill(0, torch.tensor([3]), torch.nan), y), ValueError, "not finite"),
         (lambda X, y: (X.index_fill(0, torch.tensor([3]), torch.inf), y), ValueError, "not finite"),
@@ -367,7 +370,7 @@ def test_bad_batches_are_refused_and_change_nothing(generator, change, error, sa
     before = statistics.state_dict()
     with pytest.raises(error, match=says):
         statistics.update(*change(X, y))
-    assert all(torch.equal(torch.as_tensor(before[k]), torch.as_tensor(v)) for k, v in statistics.state_dict().items())
+    assert same(before, statistics.state_dict())
 
 
 def test_what_metrics_refuses(generator):
@@ -423,7 +426,7 @@ def test_on_a_gpu_without_a_synchronisation(generator):
         assert getattr(found, name) == pytest.approx(value, rel=1e-9, nan_ok=True), name
     copy = CollapseStatistics(4, 16).merge(statistics)
     copy.update(batches[0][0], batches[0][1] + 4)
-    with pytest.raises(ValueError, match="outside 0 .. 3"):
+    with pytest.raises(ValueError, match=r"outside 0 \.\. 3"):
         copy.metrics(V)
     statistics.update(batches[0][0] * torch.nan, batches[0][1])
     with pytest.raises(ValueError, match="not finite"):

@@ -39,12 +39,12 @@ def predict_nc0(
     "sgd" is `torch.optim.SGD` with its coupled weight decay (no Nesterov, no dampening), "sgdw" the decoupled one,
     W (1 - lr lam) besides the step. Both hold for a network that ends in a linear layer without regard to the rest of
     it, trained with cross-entropy; the layer's bias is its own matter and follows the same recursion with |sum b|.
-    The well-known exp(-lam / (1 - beta) sum lr) is the slow-decay limit of the first: a percent off where
-    lr lam = .01 (1 - beta)^2, and of no use beyond.
+    exp(-lam / (1 - beta) sum lr) is the slow-decay limit of the first: its exponent is off by a share of about
+    beta lr lam / (1 - beta)^2, and so NC0 by that share times the exponent.
 
     "signsgd" (coupled: sign(g + lam W)) and "signsgdw" hold for the unconstrained-features model above, W = 0 at the
     start. Momentum is Signum's: the sign of an average of gradients. Decoupled, NC0 rises to sqrt(K) (K - 2) / lam;
-    coupled, it rises and then falls to about the size of the learning rate. Where a gradient is lost to rounding
+    coupled, it rises and then falls to the order of K^(3/2) lr. Where a gradient is lost to rounding
     (logit gaps beyond 700) its sign is still known here, not in a simulation.
 
     Args:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
     from probes.measuring import Outcome, ProbeWarning, measure_once
     from probes.monitor import Monitor
+    from probes.neural_collapse import NeuralCollapse
     from probes.probe import Context, Pairs, Previous, Probe
     from probes.replay import Recording, ReplayError
     from probes.schedules import At, Epochs, Every, LogSpaced, Moment, Schedule, When
@@ -32,6 +33,7 @@ _MODULES = {
     "probes.gradients": ("Alignment", "Gradient", "SAMSharpness", "Updates"),
     "probes.measuring": ("Outcome", "ProbeWarning", "measure_once"),
     "probes.monitor": ("Monitor",),
+    "probes.neural_collapse": ("NeuralCollapse",),
     "probes.probe": ("Context", "Pairs", "Previous", "Probe"),
     "probes.replay": ("Recording", "ReplayError"),
     "probes.schedules": ("At", "Epochs", "Every", "LogSpaced", "Moment", "Schedule", "When"),
@@ -59,6 +61,7 @@ __all__ = [
     "LogSpaced",
     "Moment",
     "Monitor",
+    "NeuralCollapse",
     "Outcome",
     "Pairs",
     "Previous",

@@ -21,6 +21,7 @@ _FIELDS = {
     "gradient": {"loss", "norm", "noise_scale", "noise_scale_stderr"},
     "alignment": {"cosines", "bounds", "total", "total_bound"},
     "updates": {"ratio", "update", "weight", "steps"},
+    "neural-collapse": {"nc0", "nc1", "nc2", "nc3", "nc4", "accuracy"},
 }
 KINDS = tuple(_FIELDS)
 # Fields that many a probe could have: if the settings name the probe, it must be this one.

@@ -20,6 +20,7 @@ from probes.dynamics_plots import batch_sharpness_figure, critical_sharpness_fig
 from probes.figures import BLUE, GREEN, GREY, ORANGE, figure, note, save, style
 from probes.formats import at_thresholds, kind_of, plus_minus, short
 from probes.gradient_plots import alignment_figure, gradient_figure, updates_figure
+from probes.neural_collapse_plot import neural_collapse_figure
 from probes.spectrum_plot import spectrum_figure
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ _CURVATURE: dict[str, Callable[[Columns, str], Figure]] = {
 }
 _OTHERS: dict[str, Callable[[Columns, Mapping[str, Any]], Figure]] = {
     "conditioning": conditioning_figure,
+    "neural-collapse": neural_collapse_figure,
     "sharpness": sharpness_figure,
     "batch-sharpness": batch_sharpness_figure,
     "critical-sharpness": critical_sharpness_figure,

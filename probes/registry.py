@@ -9,11 +9,12 @@ from probes.conditioning import GaussNewtonConditioning
 from probes.dynamics import BatchSharpness, CriticalSharpness, DynamicsProbe, Sharpness
 from probes.function_class import FunctionClass
 from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
+from probes.neural_collapse import NeuralCollapse
 
 _DYNAMICS: tuple[type[DynamicsProbe], ...] = (
     Sharpness, Gradient, BatchSharpness, CriticalSharpness, SAMSharpness, Alignment, Updates,
 )  # fmt: skip
 
-_OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, FunctionClass, *_DYNAMICS)
+_OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, FunctionClass, NeuralCollapse, *_DYNAMICS)
 
 PROBES: dict[str, type[Any]] = {**curvature.PROBES, **{probe.default_name: probe for probe in _OTHERS}}

@@ -126,6 +126,11 @@ def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[t
     elif kind == "critical-sharpness":
         yield name, f"{short(float(values['lower']))} .. {short(float(values['upper']))}"
         yield f"{name}: threshold", short(float(values["threshold"]))
+    elif kind == "neural-collapse":
+        for number in range(5):
+            value = float(values[f"nc{number}"])
+            if np.isfinite(value) or number < 4:
+                yield f"{name}: NC{number}", short(value)
     elif kind == "updates":
         ratios = np.asarray(values["ratio"], dtype=float)
         if np.isfinite(ratios).any():  # nothing to compare with at the first step

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape.operators import LinearOperator
-from landscape.spectra.confirm import Chain
+from landscape.spectra.confirm import Chain, spared
 from landscape.spectra.krylov import Krylov, Ritz
 from landscape.spectra.results import Eigenpairs
 from landscape.spectra.vectors import Callback, column_bytes, orthonormal, products
@@ -27,9 +27,6 @@ _IDLE = 100
 
 # Steps of a chain that had to restart before small residuals alone are believed.
 _CHAIN_STEPS = 20
-
-# Ritz pairs beside the wanted ones are left out of the chain while they add at most this share of tol to its bound.
-_COUPLING = 0.3
 
 # Given start vectors whose sum has turned by less than this many tolerances are all taken into the basis.
 _TURNED = 3.0
@@ -84,6 +81,7 @@ class Search:
                 self._converge()
                 self.main_steps = self.main_steps or self.matvecs
                 certified = self.space.exhausted or not self.task.confirm or self._confirm()
+            self._converge()  # the chain may have brought in pairs within tol of the wanted ones; values only improve
         except _Stop:
             pass
         return self._result(certified, seed)
@@ -239,12 +237,10 @@ class Search:
 
     def _start_chain(self, threshold: float) -> Chain:
         """A random vector beside the Ritz vectors that have converged far enough not to couple to it."""
-        space, ritz, k = self.space, self.ritz, self.task.k
-        distance = torch.stack([threshold - sign * ritz.values for sign in self.signs]).amin(dim=0)
-        shift = ritz.pending**2 / distance.clamp(min=1e-300)  # what coupling to a pair adds to the bound, at most
-        shift, order = shift[self.order[k:]].sort()
-        others = self.order[k:][order[shift.cumsum(0) <= _COUPLING * self.tol * self.largest]]
-        settled = torch.cat([self.wanted, others])
+        space, ritz = self.space, self.ritz
+        rest = self.order[self.task.k :]
+        values, pending = self._key(ritz.values[rest]), ritz.pending[rest]
+        settled = torch.cat([self.wanted, rest[spared(values, pending, threshold, self.tol * self.largest)]])
         S, reach = ritz.coefficients[:, settled], float(ritz.values[settled].abs().max())
         coupling = float(ritz.pending[settled].norm())
         g = self.A.random(1, "normal", self.rng)

@@ -126,16 +126,29 @@ class LossHessian(LinearOperator):
         self._snapshot = Snapshot(leaves)
         self.names = [str(name) for name in named]
 
+    def gradient(self) -> Tensor:
+        """`(n,)`, from the graph that the products use."""
+        with torch.inference_mode(False), torch.enable_grad():
+            pieces = torch.autograd.grad(self._current(), self._leaves, create_graph=True, allow_unused=True)
+            self._live = [(i, g) for i, g in enumerate(pieces) if g is not None and g.requires_grad]
+            refuse_dead_ends(g for _, g in self._live)
+        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(self._leaves, pieces, strict=True)]
+        return torch.cat([g.detach().reshape(-1).to(self.dtype) for g in filled])
+
     def _matmat(self, V: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            loss = self._current()
+            if self._live is None:
+                self._live = live_gradients(loss, self._leaves)
+            columns = [self._product(v) for v in V.T]
+        return torch.stack(columns, dim=-1)
+
+    def _current(self) -> Tensor:
         if self._loss is None:
             raise RuntimeError("this operator was released together with the loss's graph: make a new one")
         if not self._snapshot.still_holds(self._leaves):
             raise RuntimeError("the parameters changed since this loss was computed: compute the loss again")
-        with torch.inference_mode(False), torch.enable_grad():
-            if self._live is None:
-                self._live = live_gradients(self._loss, self._leaves)
-            columns = [self._product(v) for v in V.T]
-        return torch.stack(columns, dim=-1)
+        return self._loss
 
     def _product(self, v: Tensor) -> Tensor:
         if not self._live:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,27 +28,36 @@ class Solver(Optimizer):
             ValueError: the loss is no scalar, or has no graph to the parameters.
             RuntimeError: the closure has called `backward()` itself.
         """
-        with torch.enable_grad():
-            loss = closure()
-        if not isinstance(loss, Tensor):
-            raise TypeError(f"the closure must return the loss as a tensor, not {type(loss).__name__}")
-        if loss.numel() != 1:
-            raise ValueError(f"the closure must return a scalar loss, not one of shape {tuple(loss.shape)}")
-        if not loss.requires_grad:
-            raise ValueError(
-                "the closure's loss has no graph: compute it from the parameters, without no_grad or detach"
-            )
         parameters = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        try:
-            with torch.enable_grad():
-                found = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
-        except RuntimeError as error:
-            if "backward through the graph a second time" not in str(error):
-                raise
-            raise RuntimeError(
-                "the closure called backward(): let it only return the loss, this solver differentiates it"
-            ) from error
+        with torch.enable_grad(), explained():
+            loss = checked_loss(closure)
+            found = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
         return loss.detach(), {p: g for p, g in zip(parameters, found, strict=True) if g is not None}
+
+
+def checked_loss(closure: Closure) -> Tensor:
+    """What the closure returns, with its graph. Raises what `Solver.evaluate` does."""
+    loss = closure()
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"the closure must return the loss as a tensor, not {type(loss).__name__}")
+    if loss.numel() != 1:
+        raise ValueError(f"the closure must return a scalar loss, not one of shape {tuple(loss.shape)}")
+    if not loss.requires_grad:
+        raise ValueError("the closure's loss has no graph: compute it from the parameters, without no_grad or detach")
+    return loss
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Differentiating a graph that the closure has used up says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "backward through the graph a second time" not in str(error):
+            raise
+        raise RuntimeError(
+            "the closure called backward(): let it only return the loss, this solver differentiates it"
+        ) from error
 
 
 class FirstOrder(Solver):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from solvers import SGD, AdamCoupled, SignSGD, Signum
 
-STEPS = 1000
+STEPS = 500
 
 
 # -- references: one parameter, plain operations -------------------------------------------------------------------

@@ -1,0 +1,263 @@
+"""Losses of a linear model, with their margins kept: f(w) = sum_i phi(x_i . w, y_i) / N + r(w).
+
+Any solver may use it as a closure. A solver that moves few coordinates S at a time asks for blocks instead: with the
+margins z = X w at hand the gradient in S costs O(N |S|), the block X_S^T D X_S of the Hessian O(N |S|^2), and the loss
+after a step in S O(N |S|), whatever the number of features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Loss = Literal["logistic", "least-squares", "cauchy", "geman-mcclure", "log-sum-exp"]
+
+# Samples whose features are gathered at a time: what a block needs beside the data stays small.
+_SAMPLES = 1024
+# Moves after which the margins are computed anew, so that rounding does not add up.
+_REFRESH = 1000
+
+
+@dataclass(frozen=True)
+class _Margins:
+    """A loss of each sample's margin z and label y, with its first and second derivative in z."""
+
+    value: Callable[[Tensor, Tensor], Tensor]
+    first: Callable[[Tensor, Tensor], Tensor]
+    second: Callable[[Tensor, Tensor], Tensor]
+
+
+def _cauchy_second(z: Tensor, y: Tensor) -> Tensor:
+    s = (z - y).square()
+    return 2.0 * (2.0 - s) / (2.0 + s).square()
+
+
+# Each a mean over samples. Logistic labels are 0 and 1. The Geman-McClure derivatives have the square in the
+# denominator that a published implementation lacks.
+_LOSSES: dict[str, _Margins] = {
+    "logistic": _Margins(
+        lambda z, y: F.softplus(z) - y * z,
+        lambda z, y: torch.sigmoid(z) - y,
+        lambda z, y: torch.sigmoid(z) * torch.sigmoid(-z),
+    ),
+    "least-squares": _Margins(lambda z, y: 0.5 * (z - y).square(), lambda z, y: z - y, lambda z, y: torch.ones_like(z)),
+    "cauchy": _Margins(
+        lambda z, y: torch.log1p(0.5 * (z - y).square()),
+        lambda z, y: 2.0 * (z - y) / (2.0 + (z - y).square()),
+        _cauchy_second,
+    ),
+    "geman-mcclure": _Margins(
+        lambda z, y: 2.0 * (z - y).square() / ((z - y).square() + 4.0),
+        lambda z, y: 16.0 * (z - y) / ((z - y).square() + 4.0).square(),
+        lambda z, y: 16.0 * (4.0 - 3.0 * (z - y).square()) / ((z - y).square() + 4.0) ** 3,
+    ),
+}
+
+
+class Regulariser(Protocol):
+    """r(w) = sum_j rho(w_j): values, first and second derivatives by coordinate."""
+
+    def value(self, w: Tensor) -> Tensor:
+        """rho, `(n,)`."""
+        ...
+
+    def first(self, w: Tensor) -> Tensor:
+        """rho', `(n,)`."""
+        ...
+
+    def second(self, w: Tensor) -> Tensor:
+        """rho'', `(n,)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """weight w^2 / 2 in each coordinate."""
+
+    weight: float
+
+    def value(self, w: Tensor) -> Tensor:
+        """`(n,)`."""
+        return 0.5 * self.weight * w.square()
+
+    def first(self, w: Tensor) -> Tensor:
+        """`(n,)`."""
+        return self.weight * w
+
+    def second(self, w: Tensor) -> Tensor:
+        """`(n,)`."""
+        return torch.full_like(w, self.weight)
+
+
+@dataclass(frozen=True)
+class NonConvex:
+    """weight * beta w^2 / (1 + beta w^2) in each coordinate (the regulariser of arXiv 2406.16666)."""
+
+    weight: float = 0.1
+    beta: float = 1.0
+
+    def value(self, w: Tensor) -> Tensor:
+        """`(n,)`."""
+        s = self.beta * w.square()
+        return self.weight * s / (1.0 + s)
+
+    def first(self, w: Tensor) -> Tensor:
+        """`(n,)`."""
+        return self.weight * 2.0 * self.beta * w / (1.0 + self.beta * w.square()).square()
+
+    def second(self, w: Tensor) -> Tensor:
+        """`(n,)`, negative beyond |w| = 1 / sqrt(3 beta)."""
+        s = self.beta * w.square()
+        return self.weight * self.beta * (2.0 - 6.0 * s) / (1.0 + s) ** 3
+
+
+class LinearModel:
+    """The loss of a linear model as a closure, with its blocks; made by `linear_model`.
+
+    Attributes:
+        weight: w, `(n,)`, the parameter to hand to a solver.
+    """
+
+    def __init__(
+        self, X: Tensor, y: Tensor, loss: Loss, regulariser: Regulariser | None, start: Tensor | None, mu: float
+    ) -> None:
+        self._columns = X.T.contiguous()  # a feature's values lie together
+        self._y, self._regulariser, self._mu = y, regulariser, mu
+        self._loss = None if loss == "log-sum-exp" else _LOSSES[loss]
+        w = torch.zeros(X.shape[1], dtype=X.dtype, device=X.device) if start is None else start.to(X).clone()
+        self.weight = nn.Parameter(w)
+        self._seen: Tensor | None = None
+        self._z, self._moves = y, 0
+        self._tried: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self) -> Tensor:
+        """f(w) with its graph."""
+        value = self._of_margins(self._columns.T @ self.weight)
+        return value if self._regulariser is None else value + self._regulariser.value(self.weight).sum()
+
+    def value(self) -> float:
+        """f(w) from the margins."""
+        self._refresh()
+        return float(self._of_margins(self._z)) + self._penalty(self.weight.detach())
+
+    def blocks(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(g_S, H_SS), `(tau,)` and `(tau, tau)`, in one pass over the features in S."""
+        self._refresh()
+        first, second = self._derivatives(self._z)
+        tau = len(indices)
+        g, H = self._columns.new_zeros(tau), self._columns.new_zeros(tau, tau)
+        for samples, part in self._parts(indices):
+            g += part @ first[samples]
+            H.addmm_(part * second[samples], part.T)
+        if self._loss is None:  # log-sum-exp: the softmax couples the samples
+            H -= torch.outer(g, g) / self._mu
+        if self._regulariser is not None:
+            w = self.weight.detach()[indices]
+            g += self._regulariser.first(w)
+            H.diagonal().add_(self._regulariser.second(w))
+        return g, H
+
+    def trial(self, indices: Tensor, h: Tensor) -> float:
+        """f(w + E_S h); w stays."""
+        self._refresh()
+        z = self._z.clone()
+        for samples, part in self._parts(indices):
+            z[samples] += part.T @ h.to(part)
+        w = self.weight.detach()
+        self._tried = (indices, h.to(w), z)
+        value = float(self._of_margins(z)) + self._penalty(w)
+        if self._regulariser is not None:
+            at = w[indices]
+            change = self._regulariser.value(at + h.to(w)) - self._regulariser.value(at)
+            value += float(change.sum())
+        return value
+
+    def trial_gradient(self) -> Tensor:
+        """g_S at the last trial point, `(tau,)`."""
+        indices, h, z = self._last()
+        first, _ = self._derivatives(z)
+        g = self._columns.new_zeros(len(indices))
+        for samples, part in self._parts(indices):
+            g += part @ first[samples]
+        return g if self._regulariser is None else g + self._regulariser.first(self.weight.detach()[indices] + h)
+
+    def move(self) -> None:
+        """Take the last trial point for w."""
+        indices, h, z = self._last()
+        with torch.no_grad():
+            self.weight.index_add_(0, indices, h)
+        self._z, self._tried, self._moves = z, None, self._moves + 1
+        self._seen = self.weight.detach().clone() if self._moves % _REFRESH else None
+
+    def _last(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self._tried is None:
+            raise RuntimeError("no trial point: call trial(indices, h) first")
+        return self._tried
+
+    def _refresh(self) -> None:
+        """The margins of w as it stands, computed anew when somebody else has moved it."""
+        w = self.weight.detach()
+        if self._seen is None or not torch.equal(self._seen, w):
+            self._z, self._seen, self._tried = self._columns.T @ w, w.clone(), None
+
+    def _parts(self, indices: Tensor) -> Any:
+        """(samples, features in S of these samples `(tau, samples)`)."""
+        for start in range(0, self._columns.shape[1], _SAMPLES):
+            samples = slice(start, start + _SAMPLES)
+            yield samples, self._columns[:, samples].index_select(0, indices)
+
+    def _of_margins(self, z: Tensor) -> Tensor:
+        if self._loss is None:
+            return self._mu * torch.logsumexp((z - self._y) / self._mu, dim=0)
+        return self._loss.value(z, self._y).mean()
+
+    def _derivatives(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """First derivatives and the diagonal of the second ones in the margins, `(N,)` each."""
+        if self._loss is None:
+            p = torch.softmax((z - self._y) / self._mu, dim=0)
+            return p, p / self._mu
+        samples = len(self._y)
+        return self._loss.first(z, self._y) / samples, self._loss.second(z, self._y) / samples
+
+    def _penalty(self, w: Tensor) -> float:
+        return 0.0 if self._regulariser is None else float(self._regulariser.value(w).sum())
+
+
+def linear_model(
+    X: Any, y: Any, loss: Loss = "logistic", regulariser: Regulariser | None = None, *, start: Any = None,
+    mu: float = 1.0, dtype: torch.dtype = torch.float64,
+) -> LinearModel:  # fmt: skip
+    """A linear model's loss with its margins kept, to be minimised in `.weight`.
+
+    Args:
+        X: `(N, n)` features, a tensor or an array; copied once, by columns.
+        y: `(N,)` labels (0 and 1 for "logistic"), targets, or the offsets b of "log-sum-exp".
+        loss: "logistic", "least-squares", "cauchy" log(1 + t^2 / 2), "geman-mcclure" 2 t^2 / (t^2 + 4), means over
+            samples with t = z - y; "log-sum-exp" mu log sum_i exp((z_i - y_i) / mu).
+        regulariser: `Ridge(weight)`, `NonConvex(weight, beta)` or None.
+        start: `(n,)`, default zeros.
+        dtype: of the computation.
+
+    Raises:
+        ValueError: shapes that do not fit, entries that are not finite, labels that are not 0 and 1, an unknown loss.
+    """
+    X, y = torch.as_tensor(X).detach().to(dtype), torch.as_tensor(y).detach().to(dtype)
+    if X.ndim != 2 or y.shape != X.shape[:1] or X.numel() == 0:
+        raise ValueError(f"X must be (N, n) and y (N,), not {tuple(X.shape)} and {tuple(y.shape)}")
+    if loss not in (*_LOSSES, "log-sum-exp"):
+        raise ValueError(f"loss is one of {', '.join((*_LOSSES, 'log-sum-exp'))}, not {loss!r}")
+    if not bool(torch.isfinite(X).all() and torch.isfinite(y).all()):
+        raise ValueError("X or y has entries that are not finite")
+    if loss == "logistic" and not bool(((y == 0) | (y == 1)).all()):
+        raise ValueError("logistic labels are 0 and 1")
+    if not mu > 0:
+        raise ValueError(f"mu must be positive, not {mu}")
+    start = None if start is None else torch.as_tensor(start).detach()
+    if start is not None and start.shape != (X.shape[1],):
+        raise ValueError(f"start must be ({X.shape[1]},), not {tuple(start.shape)}")
+    return LinearModel(X, y, loss, regulariser, start, mu)

@@ -1,0 +1,128 @@
+"""Which coordinates a subspace method moves: how many at each step, and which.
+
+Sizes follow the experiments of SSCN (arXiv 2406.16666). For uniform sampling without replacement
+E||g - g_S||^2 = (1 - tau / n) ||g||^2, so a step that asks for ||g - g_S|| <= C ||h|| wants tau / n >= 1 -
+C^2 ||h||^2 / ||g||^2, and likewise for the Hessian with the square root: the adaptive rule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Kind = Literal["coordinates", "blocks", "layers", "gaussian"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a size may depend on: steps made, the last step's length, and running means of norms in the subspaces."""
+
+    step: int
+    length: float = 1.0
+    gradient: float = math.nan
+    curvature: float = math.nan
+    size: int = 0
+
+
+class Schedule(Protocol):
+    """The size of the next subspace, of n coordinates; what it returns is clipped to 1 .. n."""
+
+    def size(self, n: int, seen: Seen) -> float:
+        """tau, before it is rounded down and clipped."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same size at every step."""
+
+    value: int
+
+    def size(self, n: int, seen: Seen) -> float:
+        """tau."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """tau_0 + c exp(d k)."""
+
+    start: int
+    c: float = 0.1
+    d: float = 0.01
+
+    def size(self, n: int, seen: Seen) -> float:
+        """tau at step k; n where it overflows."""
+        exponent = self.d * seen.step
+        return self.start + self.c * math.exp(exponent) if exponent < 700 else n
+
+
+@dataclass(frozen=True)
+class Linear:
+    """tau_0 + s k."""
+
+    start: int
+    slope: float = 0.05
+
+    def size(self, n: int, seen: Seen) -> float:
+        """tau at step k."""
+        return self.start + self.slope * seen.step
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """tau / n >= max(1 - eps_1 / ||g||^2, sqrt(1 - eps_2 / ||H||^2)), eps_1 = 1e4 c ||h||^2, eps_2 = 1e16 c ||h||^2.
+
+    The practical constants of the paper's experiments; ||g|| and ||H|| are running means over the subspaces seen, ||h||
+    the length of the last step. Where eps_2 exceeds ||H||^2 the second rule asks for nothing. `smoothing` b moves the
+    size by that share of the way to what is asked for.
+    """
+
+    start: int
+    c: float = 10.0
+    smoothing: float = 1.0
+
+    def size(self, n: int, seen: Seen) -> float:
+        """tau at this step; `start` before anything was seen."""
+        if seen.size == 0 or not seen.gradient > 0 or not seen.curvature > 0:
+            return self.start
+        slack = self.c * seen.length**2
+        first = 1.0 - 1e4 * slack / seen.gradient**2
+        second = math.sqrt(max(0.0, 1.0 - 1e16 * slack / seen.curvature**2))
+        wanted = max(first, second, 0.0) * n
+        return (1.0 - self.smoothing) * seen.size + self.smoothing * wanted
+
+
+def as_schedule(subspace: int | Schedule) -> Schedule:
+    """A number is a constant size. Raises `ValueError` for one below 1, `TypeError` for anything else."""
+    if isinstance(subspace, bool) or not (isinstance(subspace, int) or hasattr(subspace, "size")):
+        raise TypeError(f"subspace is a number of coordinates or a schedule, not {type(subspace).__name__}")
+    if isinstance(subspace, int):
+        if subspace < 1:
+            raise ValueError(f"a subspace has at least one coordinate, not {subspace}")
+        return Constant(subspace)
+    return subspace
+
+
+def choose(n: int, size: int, kind: Kind, sizes: list[int], generator: torch.Generator) -> Tensor:
+    """Sorted indices of the coordinates, `(size,)` or fewer: uniform, a run of neighbours, or within one tensor.
+
+    sizes: of the parameter tensors, one after the other. "blocks" takes a run of neighbours anywhere, "layers"
+    coordinates of one tensor, which is drawn in proportion to its size.
+    """
+    if size >= n:
+        return torch.arange(n)
+    if kind == "blocks":
+        start = int(torch.randint(0, n - size + 1, (1,), generator=generator))
+        return torch.arange(start, start + size)
+    if kind == "layers":
+        at = int(torch.randint(0, n, (1,), generator=generator))
+        ends = torch.tensor(sizes).cumsum(0)
+        layer = int((ends <= at).sum())
+        first, own = int(ends[layer]) - sizes[layer], sizes[layer]
+        return first + torch.randperm(own, generator=generator)[: min(size, own)].sort().values
+    return torch.randperm(n, generator=generator)[:size].sort().values

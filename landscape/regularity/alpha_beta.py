@@ -53,6 +53,8 @@ class AlphaBeta:
         if math.isinf(self.ratio):
             at = "any gap" if math.isnan(self.gap) else f"gap {self.gap:.3g}"
             return f"no beta works at {at}: step {self.binding_step} has f_k(x_K) = f_k^*, where beta does not help"
+        if math.isinf(self.gap):
+            return f"ratio {self.ratio:.6g} as the gap grows, reached by no gap (step {self.binding_step} binds)"
         bound = "no step binds" if self.binding_step is None else f"step {self.binding_step} binds"
         note = "; vacuous: some pair always works" if self.vacuous else ""
         return (

@@ -35,6 +35,7 @@ class Constant:
         failing_steps: labels of the steps at which no positive constant works, or that are violated at `value`
             because their right side is not positive. Empty exactly when the condition holds.
         failing_rows: their positions.
+        per_step: `(T,)`, the largest constant that each row alone allows, for pictures; inf where it bounds none.
         name: of the condition.
         reference: "final" or "infimum".
     """
@@ -44,6 +45,7 @@ class Constant:
     holds: bool
     failing_steps: NDArray[np.int64] = field(compare=False, repr=False)
     failing_rows: NDArray[np.int64] = field(compare=False, repr=False)
+    per_step: Array = field(compare=False, repr=False)
     name: str = ""
     reference: Reference = "final"
 
@@ -108,8 +110,7 @@ def star_convexity(t: Trajectory, reference: Reference = "final") -> Constant:
     h, noise = t.above(reference), t.resolution(reference)
     margin = np.where(t.at_end, 0.0, t.inner - h)
     failing = margin < -(noise + 8 * EPS * np.abs(t.inner))
-    row = int(np.argmin(margin))
-    return _verdict(t, "star convexity", reference, float(margin[row]), row, failing)
+    return _verdict(t, "star convexity", reference, margin, failing)
 
 
 def restricted_secant(t: Trajectory, reference: Reference = "final") -> Constant:
@@ -166,13 +167,12 @@ def _along(t: Trajectory, name: str, reference: Reference) -> Constant:
     values = np.full(len(t), math.inf)
     with np.errstate(over="ignore"):
         np.divide(r, h, out=values, where=above)
-    row = int(np.argmin(values))
-    theta = float(values[row])
+    theta = float(values.min())
     if math.isinf(theta):
         failing = inside & (np.abs(h) <= noise) & (r < 0)
     else:
         failing = inside & np.where(above, values <= 0, r < max(theta, 0.0) * (h - noise))
-    return _verdict(t, name, reference, theta, row, failing)
+    return _verdict(t, name, reference, values, failing)
 
 
 def _divide(top: Array, bottom: Array) -> Array:
@@ -182,11 +182,12 @@ def _divide(top: Array, bottom: Array) -> Array:
 
 
 def _constant(t: Trajectory, name: str, reference: Reference, values: Array) -> Constant:
+    return _verdict(t, name, reference, values, values <= 0)
+
+
+def _verdict(t: Trajectory, name: str, reference: Reference, values: Array, failing: Mask) -> Constant:
     row = int(np.argmin(values))
-    return _verdict(t, name, reference, float(values[row]), row, values <= 0)
-
-
-def _verdict(t: Trajectory, name: str, reference: Reference, value: float, row: int, failing: Mask) -> Constant:
+    value = float(values[row])
     rows = np.flatnonzero(failing)
     return Constant(
         value=value,
@@ -194,6 +195,7 @@ def _verdict(t: Trajectory, name: str, reference: Reference, value: float, row: 
         holds=len(rows) == 0,
         failing_steps=t.steps[rows],
         failing_rows=rows,
+        per_step=values,
         name=name,
         reference=reference,
     )

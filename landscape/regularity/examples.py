@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq
 
 from landscape.regularity.trajectory import Array, Trajectory
 
@@ -224,12 +224,15 @@ def _sigmoid(z: Array, direction: Array, weight: float) -> tuple[Array, Array]:
 def _ray_infimum(length: float, weight: float) -> float:
     """min over t of sigmoid(-t length) + (weight / 2) t^2."""
 
-    def height(t: float) -> float:
-        return 0.5 * (1 - float(np.tanh(0.5 * t * length))) + 0.5 * weight * t**2
+    def sigmoid(t: float) -> float:
+        return 0.5 * (1 - float(np.tanh(0.5 * t * length)))
 
-    # At t > 1 / sqrt(weight) the regulariser alone exceeds the value 1/2 of t = 0.
-    found = minimize_scalar(height, bounds=(0.0, 1.0 / np.sqrt(weight)), method="bounded", options={"xatol": 1e-10})
-    return float(found.fun)
+    def slope(t: float) -> float:
+        return weight * t - length * sigmoid(t) * (1 - sigmoid(t))
+
+    # At t = 1 / sqrt(weight) the regulariser alone reaches the value 1/2 of t = 0, so the minimiser lies before.
+    t = float(brentq(slope, 0.0, 1.0 / np.sqrt(weight), xtol=1e-14))
+    return sigmoid(t) + 0.5 * weight * t**2
 
 
 def _root(terms: tuple[Term, ...], low: float, high: float) -> float:

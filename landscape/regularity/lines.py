@@ -46,6 +46,7 @@ def lowest_point(intercepts: Array, slopes: Array, lower: float = 0.0, upper: fl
         rising = _highest(intercepts + slopes * upper, -slopes)
         if slopes[rising] < 0:
             return LowestPoint(upper, float(intercepts[rising] + slopes[rising] * upper), (rising,))
+    seen = {falling, rising}
     while True:
         u = float((intercepts[falling] - intercepts[rising]) / (slopes[rising] - slopes[falling]))
         u = min(max(u, lower), upper)
@@ -53,8 +54,10 @@ def lowest_point(intercepts: Array, slopes: Array, lower: float = 0.0, upper: fl
         top = int(np.argmax(heights))
         value = float(heights[rising])
         noise = 4 * EPS * max(abs(intercepts[k]) + abs(slopes[k] * u) for k in (falling, rising, top))
-        if heights[top] <= max(value, float(heights[falling])) + noise:
+        # A line comes back only when rounding decides between nearly parallel ones.
+        if heights[top] <= max(value, float(heights[falling])) + noise or top in seen:
             return LowestPoint(u, value, (falling, rising))
+        seen.add(top)
         if slopes[top] < 0:
             falling = top
         else:

@@ -57,7 +57,8 @@ class Bound:
 
     Attributes:
         transient: falls with the number of steps.
-        noise: falls with the step size (or with its decrease), and vanishes under interpolation.
+        noise: falls with the step size (or with its decrease). Vanishes under interpolation; of NGN with steps above
+            1 / (2 L), when f^* = 0 besides.
         neighbourhood: falls with neither; proportional to beta.
     """
 

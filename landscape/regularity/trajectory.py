@@ -118,9 +118,10 @@ class Trajectory:
 
     @property
     def excess(self) -> Array:
-        """f_k(x_K) - f_k^* >= 0; what the end point leaves on the table, 0 under interpolation."""
+        """E_k = f_k(x_K) - f_k^* >= 0, what the end point leaves on the table; 0 where it is not above rounding."""
         excess = self.final_loss - self.infimum
-        return np.where(excess > _SMALLEST, excess, 0.0)
+        noise = 4.0 * self.rounding * np.maximum(np.abs(self.final_loss), np.abs(self.infimum))
+        return np.where(excess > np.maximum(noise, _SMALLEST), excess, 0.0)
 
     @property
     def at_end(self) -> NDArray[np.bool_]:

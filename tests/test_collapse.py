@@ -403,6 +403,47 @@ def test_what_else_is_refused(generator):
         CollapseStatistics(3, 4).load_state_dict({"num_classes": 3, "dim": 4, "rounding": 0.0, "counts": 0})
 
 
+def test_on_a_device_nothing_is_waited_for(generator):
+    """A tensor on "meta" has no values: whatever had to look at one would raise."""
+    X, y, W = torch.randn(8, 4, device="meta"), torch.zeros(8, dtype=torch.long, device="meta"), torch.randn(3, 4)
+    statistics = CollapseStatistics(3, 4)
+    statistics.update(X, y)
+    statistics.update(X, y)
+    statistics.update_agreement(X, y, W.to("meta"), torch.zeros(3, device="meta"))
+    statistics.merge(CollapseStatistics(3, 4))
+    assert statistics.device.type == "meta"
+    with pytest.raises(ValueError, match="features are on cpu, the statistics on meta"):
+        statistics.update(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
+
+
+def test_what_is_noticed_later_is_noticed(generator, monkeypatch):
+    """The way of another device, run on this one."""
+    X, y = drawn(generator, [30, 20, 0, 25], 5, center=100.0, spread=0.1)
+    W, b = torch.randn(4, 5, generator=generator), torch.randn(4, generator=generator)
+    padded = torch.cat([X, torch.full((2, 5), torch.nan)])
+    labels = torch.cat([y, torch.full((2,), -100)])
+    expected = two_pass(X, y, W, b)
+    monkeypatch.setattr("landscape.collapse.statistics._at_once", lambda device: False)
+    statistics = CollapseStatistics(4, 5)
+    for pair in zip(padded.flip(0).split(9), labels.flip(0).split(9), strict=True):
+        statistics.update(*pair)
+    for pair in zip(padded.split(9), labels.split(9), strict=True):
+        statistics.update_agreement(*pair, W, b)
+    found = statistics.metrics(W, b)
+    for name, value in expected.items():
+        assert getattr(found, name) == pytest.approx(value, rel=1e-10), name
+    assert found.samples == 75
+    wrong = collected(X, y, 4)
+    wrong.update(X[:3], torch.tensor([4, -1, 0]))
+    with pytest.raises(ValueError, match=r"outside 0 \.\. 3, 2 of them"):
+        CollapseStatistics(4, 5).merge(wrong).metrics(W)
+    for broken in (torch.nan, torch.inf):
+        late = collected(X, y, 4)
+        late.update(X[:3] * broken, y[:3])
+        with pytest.raises(ValueError, match="not finite"):
+            late.metrics(W)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_without_a_synchronisation(generator):

@@ -101,7 +101,7 @@ class CollapseStatistics:
         ones = torch.ones_like(y, dtype=torch.float64) if kept is None else kept.double()
         nb.index_add_(0, y, ones)
         sums = torch.zeros_like(self.means).index_add_(0, y, X)
-        if X.device.type == "cpu" and not bool(torch.isfinite(sums).all()):
+        if _at_once(X.device) and not bool(torch.isfinite(sums).all()):
             raise ValueError("the features have entries that are not finite: the network has diverged")
         total = (n + nb).clamp(min=1.0)
         mean = sums / nb.clamp(min=1.0).unsqueeze(1)
@@ -143,7 +143,7 @@ class CollapseStatistics:
         outside = (y < 0) | (y >= self.num_classes)
         if ignored is not None:
             outside &= ~ignored
-        if X.device.type == "cpu":
+        if _at_once(X.device):
             if bool(outside.any()):
                 raise ValueError(self._out_of_range(f"such as {int(y[outside][0])}"))
             if ignored is not None and bool(ignored.any()):
@@ -273,6 +273,11 @@ class CollapseStatistics:
         for name in _TENSORS:
             setattr(self, name, getattr(self, name).to(device))
         self._placed = True
+
+
+def _at_once(device: torch.device) -> bool:
+    """Whether looking at values costs no waiting."""
+    return device.type == "cpu"
 
 
 def _kind(value: Any) -> str:

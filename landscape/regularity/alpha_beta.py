@@ -120,19 +120,19 @@ def best_ratio(trajectory: Trajectory) -> AlphaBeta:
         rising = slopes > 0
         u = min(upper, float(np.min((value - intercepts[rising]) / slopes[rising], initial=math.inf)))
         u = 1.0 if math.isinf(u) else u
-    gap = 1.0 / u if u > 0 else math.inf
-    met = [int(rows[line]) for line in lowest.lines if rows[line] >= 0]
-    beta = value * gap if value > 0 else 0.0
-    if beta == 0.0 or not met:
-        return _result(trajectory, gap, 0.0, 0, 0)
-    row = min(met)
-    return AlphaBeta(beta + gap, beta, gap, value, int(trajectory.steps[row]), bool(free.all()), row)
+    if u == 0.0:
+        row = int(rows[lowest.lines[0]])
+        step = int(trajectory.steps[row])
+        return AlphaBeta(math.inf, math.inf, math.inf, value, step, bool(free.all()), row)
+    if value <= 0:
+        return _result(trajectory, 1.0 / u, 0.0, 0, 0)
+    return alpha_beta(trajectory, 1.0 / u)
 
 
 def admissible(trajectory: Trajectory, alpha: float, beta: float) -> bool:
     """Whether alpha > beta >= 0 and no row violates the condition beyond rounding.
 
-    Pairs that `alpha_beta` returns are admissible. Raises `ValueError` for a pair that is not finite.
+    Pairs that `alpha_beta` returns are admissible while alpha and beta differ in float64. Raises `ValueError` for a pair that is not finite.
     """
     _require_finite_pair(alpha, beta)
     return alpha > beta >= 0 and not bool(_violations(trajectory, alpha, beta).any())

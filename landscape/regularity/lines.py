@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from landscape.regularity.trajectory import EPS, Array
+from landscape.regularity.trajectory import Array
 
 # Lines times points that are simply all computed: half a megabyte.
 _BLOCK = 1 << 16
@@ -52,11 +52,9 @@ def lowest_point(intercepts: Array, slopes: Array, lower: float = 0.0, upper: fl
         u = min(max(u, lower), upper)
         heights = intercepts + slopes * u
         top = int(np.argmax(heights))
-        value = float(heights[rising])
-        noise = 4 * EPS * max(abs(intercepts[k]) + abs(slopes[k] * u) for k in (falling, rising, top))
-        # A line comes back only when rounding decides between nearly parallel ones.
-        if heights[top] <= max(value, float(heights[falling])) + noise or top in seen:
-            return LowestPoint(u, value, (falling, rising))
+        # No tolerance, so that one steep line, all rounding, does not hide the others; no line comes in twice.
+        if heights[top] <= heights[rising] or top in seen:
+            return LowestPoint(u, float(heights[rising]), (falling, rising))
         seen.add(top)
         if slopes[top] < 0:
             falling = top

@@ -18,6 +18,7 @@ from landscape.conditioning import (
     leaky_relu_network,
     linear_network,
 )
+from probes.digits import digits
 from runs import conditioning_networks as networks
 from runs.conditioning_data import CLASSES, Sheet, covariance, generator, images, kaiming, white
 from runs.jobs import Desk, Job
@@ -129,7 +130,8 @@ def whitening(desk: Desk, width: int, depths: list[int], inits: int) -> dict[str
                     found = linear_network(weights, data)
                     sheet.add(found, depth=layers, white=is_white, init=init)
                 desk.progress(init * len(depths) + place, inits * len(depths))
-    return {"inputs": len(sigma), "width": width, "kappa_data": linear_network([torch.eye(1, 61)], sigma).kappa_data}
+    kappa_data = linear_network([torch.eye(1, len(sigma))], sigma).kappa_data
+    return {"inputs": len(sigma), "width": width, "kappa_data": kappa_data}
 
 
 def skips(desk: Desk, widths: list[int], depths: list[int], inits: int) -> dict[str, Any]:
@@ -245,8 +247,6 @@ def toeplitz(first: Tensor, second: Tensor) -> Any:
 
 def images_of_36() -> Tensor:
     """The inner 6 x 6 pixels of 300 digits."""
-    from probes.digits import digits
-
     return (digits().train[0][:300, 0, 1:7, 1:7].flatten(1).double() + 1) / 2
 
 

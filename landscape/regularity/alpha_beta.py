@@ -132,7 +132,8 @@ def best_ratio(trajectory: Trajectory) -> AlphaBeta:
 def admissible(trajectory: Trajectory, alpha: float, beta: float) -> bool:
     """Whether alpha > beta >= 0 and no row violates the condition beyond rounding.
 
-    Pairs that `alpha_beta` returns are admissible while alpha and beta differ in float64. Raises `ValueError` for a pair that is not finite.
+    Pairs that `alpha_beta` returns are admissible, as long as alpha and beta differ in float64. Raises `ValueError`
+    for a pair that is not finite.
     """
     _require_finite_pair(alpha, beta)
     return alpha > beta >= 0 and not bool(_violations(trajectory, alpha, beta).any())

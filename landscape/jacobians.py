@@ -130,10 +130,9 @@ def _row_by_row(objective: Objective, outputs: Tensor, first: int, budget: int) 
     for start in range(0, len(flat), together):
         stop = min(start + together, len(flat))
         rows = torch.empty(stop - start, objective.size, dtype=objective.dtype, device=objective.device)
-        for row, output in zip(rows, flat[start:stop], strict=True):
-            row.copy_(
-                objective.gather(
-                    torch.autograd.grad(output, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-                )
-            )
+        for i in range(start, stop):  # iterating over a slice would differentiate through all of its entries
+            pieces = torch.autograd.grad(
+                flat[i], leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+            )  # fmt: skip
+            rows[i - start] = objective.gather(pieces)
         yield first + start, rows

@@ -207,7 +207,7 @@ def claims_table(title: str, claims: Sequence[Claim]) -> Table:
 
 
 def markdown(claims: Sequence[Claim]) -> str:
-    """The claims as the table of a README."""
+    """The claims as the table of an experiment's page in docs/."""
     rows = [(c.name, f"{c.literature}. Holds if {c.criterion}", c.measured, c.answer) for c in claims]
     cells = [("claim", "literature, criterion", "measured", "holds"), ("---",) * 4, *rows]
     return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |\n" for row in cells)

@@ -9,24 +9,14 @@ digits of 8 x 8 pixels, of which 61 ever change, and random data. Means over ini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from runs import conditioning_claims, conditioning_jobs
 from runs.conditioning_figures import figures
-from runs.experiment import Claim, Experiment, main
+from runs.experiment import Experiment, main
 
 EXPERIMENT = Experiment(
     "gauss_newton_conditioning", "Conditioning of the Gauss-Newton matrix\n\n" + str(__doc__), conditioning_jobs.plan,
     conditioning_claims.CLAIMS, figures,
 )  # fmt: skip
-
-
-def summary(claims: Sequence[Claim]) -> str:
-    """The table of the README; literature and criteria are in the JSON."""
-    cells: list[Any] = [("claim", "measured", "holds"), ("---",) * 3]
-    cells += [(c.name, c.measured, c.answer) for c in claims]
-    return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |\n" for row in cells)
 
 
 if __name__ == "__main__":

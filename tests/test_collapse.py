@@ -103,7 +103,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_against_two_passes(case, seed, with_bias):
     counts, dim = CASES[case]
@@ -124,7 +124,7 @@ def test_against_two_passes(case, seed, with_bias):
 
 
 @pytest.mark.parametrize("apart", [1.0, 1e-2])
-@pytest.mark.parametrize("batch", [1, 16, 400])
+@pytest.mark.parametrize("batch", [3, 400])
 def test_large_means_and_small_spreads(generator, apart, batch):
     X, y = drawn(generator, [100, 150, 80, 70], 12, center=1e3, spread=1e-2, apart=apart, dtype=torch.float32)
     W = torch.randn(4, 12, generator=generator)
@@ -147,7 +147,7 @@ def test_merged_in_any_order(generator):
     W = torch.randn(5, 6, generator=generator)
     whole = collected(X, y, 5)
     parts = [(0, 10), (10, 11), (11, 60), (60, 114)]
-    for order in permutations(range(4)):
+    for order in list(permutations(range(4)))[::3]:
         total = CollapseStatistics(5, 6)
         for i in order:
             part = collected(X[slice(*parts[i])], y[slice(*parts[i])], 5)

@@ -61,7 +61,7 @@ def trained(rule, lrs, decay, momentum, loss=F.cross_entropy, bias=False, classe
     return np.array(values).T
 
 
-@pytest.mark.parametrize(("rule", "momentum"), [("sgd", 0.0), ("sgd", 0.9), ("sgdw", 0.0), ("sgdw", 0.9)])
+@pytest.mark.parametrize(("rule", "momentum"), [("sgd", 0.0), ("sgd", 0.9), ("sgdw", 0.9)])
 def test_real_networks_follow(rule, momentum):
     lrs = step_schedule(0.02)
     found, _ = trained(rule, lrs, 0.05, momentum)
@@ -192,9 +192,10 @@ def test_the_coupled_rule_rises_and_then_falls_with_the_learning_rate():
     assert 0 < constant[-100:].max() <= math.sqrt(5) * 2 * 5 * 0.05
 
 
-def test_signs_without_decay_and_with_gaps_beyond_the_floating_range():
+def test_signs_of_gradients_that_are_lost_to_rounding():
+    """Without decay the logit gap grows to 5,773; the gradient of a simulation is zero from 40 on."""
     found = predict_nc0("signsgd", np.full(5000, 1.0), weight_decay=0.0, nc0_initial=0.0, num_classes=4)
-    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, 2 * 2 * np.arange(5001.0))
 
 
 # -- what it takes ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ import numpy as np
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 Rule = Literal["sgd", "sgdw", "signsgd", "signsgdw"]
 
+_TINY = float(np.finfo(np.float64).tiny)  # a gradient never vanishes, and its sign is all that counts
+
 _RULES = ("sgd", "sgdw", "signsgd", "signsgdw")
 
 
@@ -44,8 +46,8 @@ def predict_nc0(
 
     "signsgd" (coupled: sign(g + lam W)) and "signsgdw" hold for the unconstrained-features model above, W = 0 at the
     start. Momentum is Signum's: the sign of an average of gradients. Decoupled, NC0 rises to sqrt(K) (K - 2) / lam;
-    coupled, it rises and then falls to the order of K^(3/2) lr. Where a gradient is lost to rounding
-    (logit gaps beyond 700) its sign is still known here, not in a simulation.
+    coupled, it rises and then falls below 2 K^(3/2) lr. Where rounding loses a gradient (logit gaps
+    beyond 36) its sign is still known here, not to a simulation.
 
     Args:
         rule: "sgd", "sgdw", "signsgd" or "signsgdw".
@@ -106,6 +108,7 @@ def _sign_coupled(lrs: Vector, decay: float, beta: float, K: int) -> Vector:
         gap = (a + b) / root
         e = math.exp(-abs(gap))
         psi = (e / (1.0 + (K - 1) * e) if gap >= 0 else 1.0 / (e + K - 1)) / (K * root)
+        psi = max(psi, _TINY)
         on = beta * on + decay * a - (K - 1) * psi
         beside = beta * beside - decay * b + psi
         a -= lr * _sign(on)

@@ -21,9 +21,12 @@ _FIELDS = {
     "gradient": {"loss", "norm", "noise_scale", "noise_scale_stderr"},
     "alignment": {"cosines", "bounds", "total", "total_bound"},
     "updates": {"ratio", "update", "weight", "steps"},
+    "function-class": {"inner", "final_loss", "infimum", "distance"},
+    "function-class-sketch": {"infimum", "gradient_sketch", "position_sketch"},
     "neural-collapse": {"nc0", "nc1", "nc2", "nc3", "nc4", "accuracy"},
 }
 KINDS = tuple(_FIELDS)
+FUNCTION_CLASS = ("function-class", "function-class-sketch")
 # Fields that many a probe could have: if the settings name the probe, it must be this one.
 _PROBES = {"trace": "CurvatureTrace"}
 

@@ -18,7 +18,8 @@ from probes.conditioning_plot import conditioning_figure
 from probes.density_plot import density_figure, density_map
 from probes.dynamics_plots import batch_sharpness_figure, critical_sharpness_figure, sam_figure, sharpness_figure
 from probes.figures import BLUE, GREEN, GREY, ORANGE, figure, note, save, style
-from probes.formats import at_thresholds, kind_of, plus_minus, short
+from probes.formats import FUNCTION_CLASS, at_thresholds, kind_of, plus_minus, short
+from probes.function_class_plot import function_class_figures
 from probes.gradient_plots import alignment_figure, gradient_figure, updates_figure
 from probes.neural_collapse_plot import neural_collapse_figure
 from probes.spectrum_plot import spectrum_figure
@@ -60,6 +61,8 @@ def _pictures(trace: Trace, records: Records, columns: Columns) -> Iterator[tupl
             yield "-map", density_map(columns, subject)
     elif kind == "updates":
         yield "", updates_figure(columns, records.fields["ratio"].labels or ())
+    elif kind in FUNCTION_CLASS:
+        yield from function_class_figures(records)
     elif kind in _CURVATURE:
         yield "", _CURVATURE[kind](columns, subject)
     elif kind in _OTHERS:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from probes.formats import KINDS, at_thresholds, kind_of, plus_minus, rounded, settings_text, short
+from probes.formats import FUNCTION_CLASS, KINDS, at_thresholds, kind_of, plus_minus, rounded, settings_text, short
 from probes.trace_state import state_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
         note = _note(name, kind, records)
         if note:
             notes.append(note)
+        if kind in FUNCTION_CLASS:
+            notes.append(_class_note(trace, name))
     steps = sorted({step for cells in columns.values() for step in cells})
     if last is not None:
         steps = steps[-last:]
@@ -136,6 +138,8 @@ def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[t
         if np.isfinite(ratios).any():  # nothing to compare with at the first step
             low, high = float(np.nanmin(ratios)), float(np.nanmax(ratios))
             yield f"{name}: |update| / |weight|", f"{short(low, 2)} .. {short(high, 2)}"
+    elif kind in FUNCTION_CLASS:
+        yield from _class_cells(name, values)
     elif kind in _ERRORS:
         for heading, field, error in _ERRORS[kind]:
             bar = float(values[error]) if error else 0.0
@@ -155,6 +159,26 @@ _ERRORS = {
     "gradient": ((": norm", "norm", ""), (": noise scale", "noise_scale", "noise_scale_stderr")),
     "alignment": ((": in the top vectors", "total", "total_bound"),),
 }
+
+
+def _class_cells(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The loss and the angle to the end point; means over the samples where a row has many."""
+    yield f"{name}: loss", short(float(np.mean(values["loss"])), 5)
+    if "inner" in values:
+        scale = np.asarray(values["grad_norm"]) * np.asarray(values["distance"])
+        if np.all(scale > 0):
+            yield f"{name}: cos(g, x - x_K)", short(float(np.mean(values["inner"] / scale)), 3)
+
+
+def _class_note(trace: Trace, name: str) -> str:
+    """The conditions of all rows in words, whichever rows the table shows."""
+    from landscape.regularity import describe
+    from probes.function_class import trajectory
+
+    try:
+        return f"{name}: {describe(trajectory(trace[name]))}"
+    except ValueError as error:
+        return f"{name}: {error}"
 
 
 def _condition_cells(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -124,7 +124,7 @@ def test_against_two_passes(case, seed, with_bias):
 
 
 @pytest.mark.parametrize("apart", [1.0, 1e-2])
-@pytest.mark.parametrize("batch", [3, 400])
+@pytest.mark.parametrize("batch", [1, 16, 400])
 def test_large_means_and_small_spreads(generator, apart, batch):
     X, y = drawn(generator, [100, 150, 80, 70], 12, center=1e3, spread=1e-2, apart=apart, dtype=torch.float32)
     W = torch.randn(4, 12, generator=generator)
@@ -132,7 +132,7 @@ def test_large_means_and_small_spreads(generator, apart, batch):
     mu = torch.stack([X[y == k].double().mean(0) for k in range(4)])
     R = X.double() - mu[y]
     torch.testing.assert_close(statistics.means, mu, rtol=1e-14, atol=0)
-    assert (statistics.scatter - R.T @ R).norm() <= 1e-10 * (R.T @ R).norm()
+    assert (statistics.scatter - R.T @ R).norm() <= 1e-12 * (R.T @ R).norm()
     expected_traces = torch.zeros(4, dtype=torch.float64).index_add_(0, y, R.square().sum(1))
     torch.testing.assert_close(statistics.traces, expected_traces, rtol=1e-10, atol=0)
     found = statistics.metrics(W)
@@ -399,7 +399,7 @@ def test_what_else_is_refused(generator):
         CollapseStatistics(3, 4).merge(CollapseStatistics(3, 5))
     with pytest.raises(ValueError, match="num_classes=2, not 3"):
         CollapseStatistics(3, 4).load_state_dict(CollapseStatistics(2, 4).state_dict())
-    with pytest.raises(ValueError, match="means, scatter, traces"):
+    with pytest.raises(ValueError, match="shift, offsets, scatter, traces"):
         CollapseStatistics(3, 4).load_state_dict({"num_classes": 3, "dim": 4, "rounding": 0.0, "counts": 0})
 
 

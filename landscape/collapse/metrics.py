@@ -147,6 +147,7 @@ def collapse_metrics(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
+    shift: Tensor | None = None,
     agreement: Agreement | None = None,
     rounding: float = _EPS,
 ) -> CollapseMetrics:
@@ -155,6 +156,7 @@ def collapse_metrics(
     Args:
         counts, means, scatter, traces: `(K,)`, `(K, D)`, `(D, D)`, `(K,)`.
         weight, bias: `(K, D)` and `(K,)` or None.
+        shift: `(D,)`, what the means are relative to; default the origin.
         agreement: counts of the second pass; None leaves nc4 and the accuracies nan.
         rounding: relative rounding of the features: smaller differences between class means are not counted.
 
@@ -173,6 +175,8 @@ def collapse_metrics(
     n, mu, own, W_here = counts[here], means[here], traces[here], W[here]
     center = mu.mean(0)
     M = mu - center
+    if shift is not None:
+        mu, center = mu + shift, center + shift
     samples = float(n.sum())
     noise = max(max(P, D) * _EPS, rounding / float(n.min()) ** 0.5)
     cut = noise * P**0.5 * float(torch.linalg.vector_norm(mu, dim=1).max())

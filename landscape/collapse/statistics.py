@@ -2,11 +2,13 @@
 
 Two sets A and B of one class have together the mean m_A + n_B / (n_A + n_B) d and the scatter
 S_A + S_B + n_A n_B / (n_A + n_B) d d^T with d = m_B - m_A (Chan, Golub, LeVeque 1979). Nothing large is ever
-subtracted from something large, as in E[x x^T] - m m^T.
+subtracted from something large, as in E[x x^T] - m m^T; and means are kept relative to a fixed point among the first
+features, since rounding a mean of 1e3 would already cost a spread of 1e-2 its last digits.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from landscape.collapse.metrics import Agreement, CollapseMetrics, check_head, collapse_metrics
 
-_TENSORS = ("counts", "means", "scatter", "traces", "agreement", "misplaced")
+_TENSORS = ("counts", "shift", "offsets", "scatter", "traces", "agreement", "misplaced")
 
 
 P = ParamSpec("P")
@@ -52,7 +54,7 @@ class CollapseStatistics:
 
     Attributes:
         counts: `(K,)` float64, samples per class.
-        means: `(K, D)` float64, zero for a class without samples.
+        shift, offsets: `(D,)` and `(K, D)` float64, whose sum the class means are.
         scatter: `(D, D)` float64, sum over all samples of (h - mean)(h - mean)^T with the mean of their class.
         traces: `(K,)` float64, each class's part of the trace of `scatter`.
         rounding: the largest rounding unit of the features' dtypes so far.
@@ -62,18 +64,15 @@ class CollapseStatistics:
     """
 
     def __init__(self, num_classes: int, dim: int, *, ignore_index: int | None = -100) -> None:
-        for name, value, least in (("num_classes", num_classes, 2), ("dim", dim, 1)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be a whole number, not {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        self.num_classes = num_classes
-        self.dim = dim
+        self.num_classes = num_classes = _whole(num_classes, "num_classes", 2)
+        self.dim = dim = _whole(dim, "dim", 1)
         self.ignore_index = ignore_index
         self.rounding = torch.finfo(torch.float64).eps
         self._placed = False  # whether features have said which device it is
+        self._started = False  # whether they have said where the shift is
         self.counts = torch.zeros(num_classes, dtype=torch.float64)
-        self.means = torch.zeros(num_classes, dim, dtype=torch.float64)
+        self.shift = torch.zeros(dim, dtype=torch.float64)
+        self.offsets = torch.zeros(num_classes, dim, dtype=torch.float64)
         self.scatter = torch.zeros(dim, dim, dtype=torch.float64)
         self.traces = torch.zeros(num_classes, dtype=torch.float64)
         self.agreement = torch.zeros(len(Agreement._fields), dtype=torch.int64)
@@ -82,7 +81,12 @@ class CollapseStatistics:
     @property
     def device(self) -> torch.device:
         """Where the statistics lie."""
-        return self.means.device
+        return self.offsets.device
+
+    @property
+    def means(self) -> Tensor:
+        """`(K, D)` float64: the class means, zero for a class without samples."""
+        return (self.shift + self.offsets).masked_fill((self.counts == 0).unsqueeze(1), 0.0)
 
     # -- one pass --------------------------------------------------------------------------------------------------
 
@@ -97,24 +101,30 @@ class CollapseStatistics:
             ValueError: shapes that do not fit; on the CPU also labels out of range and features that are not finite.
         """
         X, y, kept = self._prepared(features, labels)
+        if not len(X):
+            return
+        shift = self.shift if self._started else _near(X, kept)
+        X.sub_(shift)
+        if kept is not None:
+            X.masked_fill_(~kept.unsqueeze(1), 0.0)
         n, nb = self.counts, torch.zeros_like(self.counts)
         ones = torch.ones_like(y, dtype=torch.float64) if kept is None else kept.double()
         nb.index_add_(0, y, ones)
-        sums = torch.zeros_like(self.means).index_add_(0, y, X)
+        sums = torch.zeros_like(self.offsets).index_add_(0, y, X)
         if _at_once(X.device) and not bool(torch.isfinite(sums).all()):
             raise ValueError("the features have entries that are not finite: the network has diverged")
         total = (n + nb).clamp(min=1.0)
         mean = sums / nb.clamp(min=1.0).unsqueeze(1)
-        d = mean - self.means
+        d = mean - self.offsets
         # Summed over a class, x - mean is zero: so the rows x - mean + c d have the scatter S_B + n_B c^2 d d^T,
         # with c^2 = n_A / (n_A + n_B) Chan's, from one symmetric product.
-        shift = mean - (n / total).sqrt().unsqueeze(1) * d
-        rows = X.sub_(shift.index_select(0, y))
+        rows = X.sub_((mean - (n / total).sqrt().unsqueeze(1) * d).index_select(0, y))
         if kept is not None:
             rows *= ones.unsqueeze(1)
         self.scatter.addmm_(rows.T, rows)
         self.traces.index_add_(0, y, torch.linalg.vector_norm(rows, dim=1).square_())
-        self.means.addcmul_(d, (nb / total).unsqueeze(1))
+        self.offsets.addcmul_(d, (nb / total).unsqueeze(1))
+        self.shift, self._started = shift, True
         self.counts += nb
         self.rounding = max(self.rounding, torch.finfo(features.dtype).eps)
         self.agreement.zero_()
@@ -151,7 +161,11 @@ class CollapseStatistics:
             return X.to(torch.float64, copy=True), y, None
         self.misplaced += outside.sum()
         kept = ~outside if ignored is None else ~(outside | ignored)
-        return X.double().masked_fill(~kept.unsqueeze(1), 0.0), y.clamp(0, self.num_classes - 1), kept
+        return (
+            X.to(torch.float64, copy=True).masked_fill_(~kept.unsqueeze(1), 0.0),
+            y.clamp(0, self.num_classes - 1),
+            kept,
+        )
 
     def _out_of_range(self, what: str) -> str:
         return f"there are labels outside 0 .. {self.num_classes - 1}, {what}: is num_classes right?"
@@ -169,13 +183,16 @@ class CollapseStatistics:
             )
         if not self._placed and other._placed:
             self._to(other.device)
-        counts, means, scatter, traces, _, misplaced = (getattr(other, name).to(self.device) for name in _TENSORS)
+        if not self._started:
+            self.shift, self._started = other.shift.to(self.device), other._started
+        values = (getattr(other, name).to(self.device) for name in _TENSORS)
+        counts, shift, offsets, scatter, traces, _, misplaced = values
         total = (self.counts + counts).clamp(min=1.0)
-        d = means - self.means
+        d = (offsets - self.offsets) + (shift - self.shift)
         rows = (self.counts * counts / total).sqrt().unsqueeze(1) * d
         self.scatter = self.scatter + scatter + rows.T @ rows
         self.traces = self.traces + traces + rows.square().sum(1)
-        self.means = self.means + (counts / total).unsqueeze(1) * d
+        self.offsets = self.offsets + (counts / total).unsqueeze(1) * d
         self.counts = self.counts + counts
         self.misplaced = self.misplaced + misplaced
         self.rounding = max(self.rounding, other.rounding)
@@ -197,9 +214,11 @@ class CollapseStatistics:
         W, b = check_head(weight, bias, self.num_classes, self.dim, self.device)
         X, y, kept = self._prepared(features, labels)
         present = self.counts > 0
-        center = (self.means * present.unsqueeze(1)).sum(0) / present.sum().clamp(min=1)
-        M = self.means - center
-        scores = torch.addmm(-0.5 * M.square().sum(1), X - center, M.T)  # what is nearest to h has the largest
+        center = (self.offsets * present.unsqueeze(1)).sum(0) / present.sum().clamp(min=1)
+        M = self.offsets - center
+        scores = torch.addmm(
+            -0.5 * M.square().sum(1), (X - self.shift) - center, M.T
+        )  # what is nearest to h has the largest
         nearest = scores.masked_fill_(~present, -torch.inf).argmax(1)
         logits = X @ W.T
         said = logits.argmax(1)
@@ -233,10 +252,10 @@ class CollapseStatistics:
         misplaced = int(self.misplaced)
         if misplaced:
             raise ValueError(self._out_of_range(f"{misplaced} of them"))
-        if not bool(torch.isfinite(self.traces).all() & torch.isfinite(self.means).all()):
+        if not bool(torch.isfinite(self.traces).all() & torch.isfinite(self.offsets).all()):
             raise ValueError("the features have entries that are not finite: the network has diverged")
         return collapse_metrics(
-            self.counts, self.means, self.scatter, self.traces, weight, bias,
+            self.counts, self.offsets, self.scatter, self.traces, weight, bias, shift=self.shift,
             agreement=Agreement(*self.agreement.tolist()), rounding=self.rounding,
         )  # fmt: skip
 
@@ -267,7 +286,7 @@ class CollapseStatistics:
         for name in _TENSORS:
             setattr(self, name, state[name].detach().clone())
         self.rounding = float(state["rounding"])
-        self._placed = bool(self.counts.any())
+        self._placed = self._started = bool(self.counts.any())
 
     def _to(self, device: torch.device) -> None:
         for name in _TENSORS:
@@ -275,9 +294,25 @@ class CollapseStatistics:
         self._placed = True
 
 
+def _near(X: Tensor, kept: Tensor | None) -> Tensor:
+    """A point amid `(n, D)` features, `(D,)`, short enough that subtracting it from float32 rounds nothing away."""
+    count = len(X) if kept is None else kept.sum().clamp(min=1)
+    return (X.sum(0) / count).float().double()
+
+
 def _at_once(device: torch.device) -> bool:
     """Whether looking at values costs no waiting."""
     return device.type == "cpu"
+
+
+def _whole(value: Any, name: str, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,116 @@
+"""Networks, optimizers and data of `runs.neural_collapse`. No head has a bias, as in the theorems."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from probes.digits import CLASSES
+from solvers import SGD, AdamCoupled, Signum
+
+WIDTH = 64
+# In the paper's names; W is the decoupled decay.
+OPTIMIZERS = ("SGD", "SGDW", "Adam", "AdamW", "Signum", "SignumW")
+COUPLED, DECOUPLED = ("SGD", "Adam", "Signum"), ("SGDW", "AdamW", "SignumW")
+RATES = {"SGD": 0.1, "Adam": 0.002, "Signum": 0.001}
+
+
+class Block(nn.Module):
+    """Two convolutions with batch norm beside a skip, which is a convolution where the channels change."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output."""
+        return torch.relu(self.body(x) + self.skip(x))
+
+
+def mlp() -> nn.Module:
+    """Two hidden layers of 64 ReLU units."""
+    hidden = nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU()
+    return nn.Sequential(nn.Flatten(), *hidden, head(WIDTH))
+
+
+def cnn() -> nn.Module:
+    """Two 3 x 3 convolutions of stride 2, and a hidden layer."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(64, WIDTH), nn.ReLU(), head(WIDTH),
+    )  # fmt: skip
+
+
+def resnet() -> nn.Module:
+    """Three residual blocks with batch norm, of 8, 16 and 32 channels, and the mean over the image."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        Block(8, 8, 1), Block(8, 16, 2), Block(16, 32, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head(32),
+    )  # fmt: skip
+
+
+def head(width: int) -> nn.Linear:
+    """The last layer."""
+    return nn.Linear(width, CLASSES, bias=False)
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet": resnet}
+
+
+def family(optimizer: str) -> str:
+    """The name without the W."""
+    return optimizer.removesuffix("W")
+
+
+def made(
+    optimizer: str, parameters: Iterable[Tensor], lr: float, momentum: float, decay: float
+) -> torch.optim.Optimizer:
+    """One of `OPTIMIZERS`; momentum is beta1 for Adam, beta2 is 0.999. All parameters decay."""
+    decoupled = optimizer.endswith("W")
+    if family(optimizer) == "Adam":
+        return interpolated(parameters, lr, momentum, 0.0 if decoupled else decay, decay if decoupled else 0.0)
+    kind = {"SGD": SGD, "Signum": Signum}[family(optimizer)]
+    return kind(parameters, lr, momentum=momentum, weight_decay=decay, decoupled=decoupled)
+
+
+def interpolated(
+    parameters: Iterable[Tensor], lr: float, momentum: float, coupled: float, decoupled: float
+) -> torch.optim.Optimizer:
+    """Adam with both decays."""
+    return AdamCoupled(parameters, lr, betas=(momentum, 0.999), coupled=coupled, decoupled=decoupled)
+
+
+def step_schedule(lr: float, steps: int) -> list[float]:
+    """The paper's: a tenth after a third of the run, a hundredth after two thirds."""
+    return [lr * 0.1 ** ((step >= steps // 3) + (step >= 2 * steps // 3)) for step in range(steps)]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def simplex(classes: int) -> Tensor:
+    """(I - J / K) / sqrt(K - 1) in float64, of norm 1."""
+    return (torch.eye(classes, dtype=torch.float64) - 1.0 / classes) / math.sqrt(classes - 1)
+
+
+class Unconstrained(nn.Module):
+    """The unconstrained-features model: weights and one free feature vector for each sample, in float64."""
+
+    def __init__(self, classes: int, width: int, samples: int) -> None:
+        super().__init__()
+        self.features = nn.Parameter(torch.randn(samples, width, dtype=torch.float64))
+        self.weight = nn.Parameter(torch.randn(classes, width, dtype=torch.float64) / math.sqrt(width))
+
+    def forward(self) -> Tensor:
+        """The logits of all samples."""
+        return self.features @ self.weight.T

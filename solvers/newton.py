@@ -1,0 +1,478 @@
+"""What the Newton-type solvers share: where a step begins, the Hessian in a space, and the loop of trial points.
+
+A solver of this kind says in `_model` how a step follows from the gradient, the Hessian and one constant of its own
+(M, L, gamma, ...), and in `_judge` when a trial point is taken and what becomes of the constant. As in `solvers.sscn`,
+where a step promises less than 100 eps max(1, |f|) differences of losses are rounding: it is then taken iff the
+gradient does not grow (nor f by more than that), and the constant is left alone (`last.stalled`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from landscape import Hessian
+from landscape.operators import LinearOperator
+from landscape.spectra.krylov import Krylov
+from landscape.spectra.vectors import as_block, products
+from solvers.base import Closure, Parameters, Solver, checked_loss, explained
+from solvers.sscn import BlockModel, Step
+
+TRIES = 40
+SMALLEST = 1e-10  # of constants that are halved
+STALLED = 100.0  # roundings of f
+DENSE_LIMIT = 10_000  # parameters up to which a dense Hessian is made: 800 MB, decomposed in minutes
+
+Rule = Literal["doubling", "ratio", "fixed"]
+
+
+@dataclass(frozen=True)
+class NewtonStep(Step):
+    """What a step did: as `Step` of SSCN, with M for the solver's own constant, whatever its name.
+
+    Attributes:
+        size: dimension of the space in which the Hessian was known: n, or that of the Krylov space.
+        lowest: smallest eigenvalue seen there; nan where none was.
+        shift: what was added to the (absolute) eigenvalues of the Hessian.
+    """
+
+    shift: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """A step that is proposed.
+
+    Attributes:
+        h: `(n,)`.
+        decrease: of the model.
+        lowest, shift, size, hard_case: see `NewtonStep`.
+        part: of a gradient that the step has seen; None for all of it.
+    """
+
+    h: Tensor
+    decrease: float
+    lowest: float
+    shift: float
+    size: int
+    hard_case: bool = False
+    part: Callable[[Tensor], Tensor] | None = None
+
+
+class Point(Protocol):
+    """The loss where a step begins, its derivatives there, and what becomes of it at trial points.
+
+    Attributes:
+        loss, eps: f, and the rounding of its dtype.
+        g: `(n,)` float64 on the host.
+        products: with the Hessian, so far.
+    """
+
+    loss: float
+    eps: float
+    g: Tensor
+    products: int
+
+    def operator(self) -> LinearOperator:
+        """The Hessian where the step began, also after trial points."""
+        ...
+
+    def dense(self) -> Tensor:
+        """The Hessian, `(n, n)` float64 on the host; n products."""
+        ...
+
+    def trial(self, h: Tensor) -> float:
+        """f after the step h, which is made on trial."""
+        ...
+
+    def gradient_after(self) -> Tensor:
+        """The gradient at the trial point, as `g`."""
+        ...
+
+    def accept(self) -> None:
+        """The trial point is the new one."""
+        ...
+
+    def reject(self) -> None:
+        """Back to where the step began, every bit."""
+        ...
+
+
+class GraphPoint:
+    """A point of a closure, by its graph."""
+
+    def __init__(self, closure: Closure, leaves: list[Tensor], curvature: bool) -> None:
+        self._closure, self._leaves = closure, leaves
+        self._old: list[Tensor] | None = None
+        self._after: Tensor | None = None
+        self.products = 0
+        with torch.enable_grad():
+            loss = checked_loss(closure)
+        self.loss, self.eps = float(loss.detach()), torch.finfo(loss.dtype).eps
+        self._A: LinearOperator | None = None
+        if curvature:
+            with torch.enable_grad():
+                A = Hessian.from_loss(loss.sum(), leaves)
+            with explained():
+                self.g = A.gradient().double().cpu()
+            self._A = A
+        else:
+            self.g = self._gradient(loss)
+
+    def operator(self) -> LinearOperator:
+        """By the first graph; by a new one once a trial point has changed the parameters."""
+        if self._A is None:
+            self.reject()
+            with torch.enable_grad():
+                self._A = Hessian.from_loss(checked_loss(self._closure).sum(), self._leaves)
+        return self._A
+
+    def dense(self) -> Tensor:
+        """See `Point`."""
+        A = self.operator()
+        H = A.to_dense().double().cpu()
+        self.products += len(H)
+        A.release()
+        return H
+
+    def trial(self, h: Tensor) -> float:
+        """See `Point`."""
+        self.reject()
+        self._A = None  # its graph is of no use once the parameters have changed
+        self._old = [p.detach().clone() for p in self._leaves]
+        for p, piece in zip(self._leaves, h.split([p.numel() for p in self._leaves]), strict=True):
+            p.add_(piece.reshape(p.shape).to(device=p.device, dtype=p.dtype))
+        try:
+            with torch.no_grad():
+                return float(self._closure())
+        except BaseException:
+            self.reject()
+            raise
+
+    def gradient_after(self) -> Tensor:
+        """See `Point`."""
+        if self._after is None:
+            with torch.enable_grad():
+                loss = checked_loss(self._closure)
+            self._after = self._gradient(loss)
+        return self._after
+
+    def _gradient(self, loss: Tensor) -> Tensor:
+        with torch.enable_grad(), explained():
+            pieces = torch.autograd.grad(loss.sum(), self._leaves, allow_unused=True, materialize_grads=True)
+        return torch.cat([g.reshape(-1).double().cpu() for g in pieces])
+
+    def accept(self) -> None:
+        """See `Point`."""
+        self._old = None
+
+    def reject(self) -> None:
+        """See `Point`."""
+        self._after = None
+        if self._old is not None:
+            for p, old in zip(self._leaves, self._old, strict=True):
+                p.copy_(old)
+            self._old = None
+
+
+class BlockPoint:
+    """A point of a model that knows its blocks, such as `solvers.linear_model`: no products are needed."""
+
+    def __init__(self, model: BlockModel, leaves: list[Tensor], curvature: bool) -> None:
+        self._model, self.products = model, 0
+        self._all = torch.arange(sum(p.numel() for p in leaves))
+        self._H: Tensor | None = None
+        if curvature or not callable(model):
+            g, self._H = model.blocks(self._all)
+            self.g = g.double().cpu()
+        else:
+            self.g = GraphPoint(model, leaves, False).g
+        self.loss, self.eps = model.value(), torch.finfo(torch.float64).eps
+
+    def operator(self) -> LinearOperator:
+        """Not needed where the dense matrix is at hand."""
+        raise NotImplementedError
+
+    def dense(self) -> Tensor:
+        """See `Point`."""
+        assert self._H is not None
+        return self._H.double().cpu()
+
+    def trial(self, h: Tensor) -> float:
+        """See `Point`; the model's weight stays."""
+        return self._model.trial(self._all, h)
+
+    def gradient_after(self) -> Tensor:
+        """See `Point`."""
+        return self._model.trial_gradient().double().cpu()
+
+    def accept(self) -> None:
+        """See `Point`."""
+        self._model.move()
+
+    def reject(self) -> None:
+        """Nothing has moved."""
+
+
+# -- the Hessian in a space ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Space:
+    """The Hessian on a space in its eigenbasis U there: U^T H U = diag(w), c = U^T g.
+
+    Attributes:
+        w, c: `(m,)` float64 on the host, w ascending.
+        lift: coordinates s `(m,)` to the vector U s `(n,)`.
+        image: coordinates to H U s, `(n,)`.
+    """
+
+    w: Tensor
+    c: Tensor
+    lift: Callable[[Tensor], Tensor]
+    image: Callable[[Tensor], Tensor]
+
+    @property
+    def lowest(self) -> float:
+        """The smallest eigenvalue; nan in a space without dimensions."""
+        return float(self.w[0]) if len(self.w) else math.nan
+
+    def shifted(self, base: float, lam: float = 0.0) -> Tensor:
+        """s with (diag(w) + base + lam) s = -c, base first so that it may cancel; 0 where c is."""
+        return torch.where(self.c == 0, torch.zeros_like(self.c), -self.c / ((self.w + base) + lam))
+
+
+def decomposed(g: Tensor, w: Tensor, U: Tensor) -> Space:
+    """The whole space from H = U diag(w) U^T."""
+    return Space(w, U.T @ g, lambda s: U @ s, lambda s: U @ (w * s))
+
+
+def eigen(point: Point) -> tuple[Tensor, Tensor]:
+    """w and U of the dense Hessian U diag(w) U^T. Raises `FloatingPointError` when it is not finite."""
+    H = point.dense()
+    if not bool(torch.isfinite(H).all()):
+        raise FloatingPointError("the Hessian has entries that are not finite")
+    w, U = torch.linalg.eigh(0.5 * (H + H.T))
+    return w, U
+
+
+def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:
+    """The span of g, A g, ..., A^(size - 1) g, for at most `size` products; smaller where that is invariant."""
+    process = Krylov(A, size)
+    g = as_block(A, point.g)
+    X = process.inject(g)
+    while X.shape[-1]:
+        process.absorb(products(A, X))
+        point.products += 1
+        X = process.propose() if process.size < process.capacity else X[..., :0]
+    A.release()
+    ritz = process.ritz()
+    S, H, B, C = ritz.coefficients, process.H, process.B, process.pending
+
+    def image(s: Tensor) -> Tensor:
+        y = (S @ s).reshape(-1, 1)
+        return (process.combine(H @ y) + (A.combine(C, B @ y) if C.shape[-1] else 0.0))[..., 0].double().cpu()
+
+    return Space(
+        ritz.values, S.T @ A.inner(process.basis, g)[:, 0],
+        lambda s: process.combine((S @ s).reshape(-1, 1))[..., 0], image,
+    )  # fmt: skip
+
+
+# -- the solver ------------------------------------------------------------------------------------------------------
+
+
+class NewtonSolver(Solver):
+    """A solver that steps by a model of the loss and looks at the trial point; see the module.
+
+    Args:
+        params: one group, on one device; those that require grad are moved.
+        constant: name and first value of the solver's constant, which `param_groups[0]` keeps.
+        krylov: dimension of the Krylov space that stands for the whole; None for a dense Hessian.
+        generator: for what is random, on the CPU; its state is part of `state_dict`. None: a fresh seed.
+
+    `step(closure)` returns the loss where it began, a float64 scalar; `last` is a `NewtonStep`. The closure is called
+    once for the derivatives and once or twice a trial point; with mini-batches all must be of the same batch.
+    """
+
+    _retries = False  # whether a rejected step is tried again at once, with another constant
+    _compares = True  # whether losses or gradients decide about a step
+    _remembers = True  # whether the next step starts from the constant at which this one ended
+    _dense = True  # whether the dense Hessian is used: then models that know their blocks are asked for it
+
+    def __init__(
+        self, params: Parameters, constant: tuple[str, float], *, krylov: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:  # fmt: skip
+        self._constant, value = constant
+        super().__init__(params, {self._constant: value})
+        name = type(self).__name__
+        if len(self.param_groups) > 1:
+            raise ValueError(f"{name} takes one group of parameters: a step is one model in all of them")
+        self._leaves: list[Tensor] = [p for p in self.param_groups[0]["params"] if p.requires_grad]
+        if not self._leaves:
+            raise ValueError(f"{name} got no parameter that requires grad")
+        devices = {p.device for p in self._leaves}
+        if len(devices) > 1:
+            raise ValueError(f"{name} takes parameters on one device, not on {', '.join(sorted(map(str, devices)))}")
+        self.n = sum(p.numel() for p in self._leaves)
+        if krylov is not None and krylov < 1:
+            raise ValueError(f"krylov={krylov!r} is not possible: a space has at least one dimension")
+        self.krylov = krylov
+        if generator is None:
+            generator = torch.Generator()
+            generator.seed()
+        self.generator = generator
+        self.last: NewtonStep | None = None
+        self._failures = 0
+
+    def _check_dense(self) -> None:
+        """Raise `ValueError` for more parameters than a dense Hessian is made of."""
+        if self.n > DENSE_LIMIT:
+            raise ValueError(
+                f"{type(self).__name__} makes a dense Hessian of at most {DENSE_LIMIT} parameters, not of {self.n}: "
+                "use krylov="
+            )
+
+    # -- what a subclass says -----------------------------------------------------------------------------------------
+
+    def _model(self, point: Point) -> Callable[[float], Move]:
+        """The step as a function of the constant."""
+        raise NotImplementedError
+
+    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        """(whether the step is taken, the next constant) where f is finite at the trial point."""
+        raise NotImplementedError
+
+    def _safer(self, used: float) -> float:
+        """The next constant after a trial point where f was not finite."""
+        return 2.0 * used
+
+    def _first(self, point: Point, constant: float) -> float:
+        """The constant of the first trial point."""
+        return constant
+
+    def _curvature(self) -> bool:
+        """Whether this step needs second derivatives of the closure."""
+        return True
+
+    def _finish(self, point: Point, move: Move, accepted: bool) -> None:
+        """What is kept for the next step."""
+
+    def _own(self) -> dict[str, Any]:
+        """What a subclass adds to the state."""
+        return {}
+
+    def _restore(self, own: dict[str, Any]) -> None:
+        """Take that from a state."""
+
+    # -- the step -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Closure | BlockModel) -> Tensor:  # type: ignore[override]
+        """One step; see the class. Returns the loss at the point where it began, a float64 scalar.
+
+        Raises:
+            ValueError: the first loss is not finite, or 40 trial points in a row were not; parameters are as before.
+            FloatingPointError: second derivatives are not finite.
+            RuntimeError, TypeError: see `Solver.evaluate`.
+        """
+        point = self._point(closure)
+        if not math.isfinite(point.loss):
+            raise ValueError(f"the loss is {point.loss} before the step: there is nothing to build a model on")
+        group = self.param_groups[0]
+        following = self._first(point, group[self._constant])
+        propose = self._model(point)
+        tries = 0
+        while True:
+            tries += 1
+            used = following
+            move = propose(used)
+            new = point.trial(move.h)
+            finite = math.isfinite(new)
+            rounding = STALLED * point.eps * max(1.0, abs(point.loss))
+            stalled = self._compares and move.decrease < rounding
+            if not finite:
+                accepted, following = False, self._safer(used)
+            elif stalled:
+                accepted = new <= point.loss + rounding and _seen(move, point.gradient_after()) <= _seen(move, point.g)
+            else:
+                accepted, following = self._judge(point, move, new, used)
+            self._failures = 0 if finite else self._failures + 1
+            if accepted or (finite and stalled) or not self._retries or tries >= TRIES or self._failures >= TRIES:
+                break
+        self._finish(point, move, accepted)
+        point.accept() if accepted else point.reject()
+        if self._remembers:
+            group[self._constant] = following
+        constant = group[self._constant]
+        ratio = (point.loss - new) / move.decrease if move.decrease > 0 else math.nan
+        self.last = NewtonStep(
+            accepted, point.loss, new, move.decrease, ratio, constant, used, move.size, _seen(move, point.g),
+            move.lowest, float(move.h.double().norm()), point.products, tries, stalled, move.hard_case, move.shift,
+        )  # fmt: skip
+        if self._failures >= TRIES:
+            self._failures = 0
+            raise ValueError(
+                f"the loss was not finite at {TRIES} trial points in a row ({self._constant} is {following:.3g} now)"
+            )
+        return torch.tensor(point.loss, dtype=torch.float64)
+
+    def _point(self, closure: Closure | BlockModel) -> Point:
+        if self._dense and self.krylov is None and isinstance(closure, BlockModel):
+            return BlockPoint(closure, self._leaves, self._curvature())
+        return GraphPoint(closure, self._leaves, self._curvature())  # type: ignore[arg-type]
+
+    def _space(self, point: Point) -> Space:
+        """The Hessian of the loss in the whole space, or in a Krylov space."""
+        if self.krylov is None:
+            return decomposed(point.g, *eigen(point))
+        return krylov_space(point, point.operator(), self.krylov)
+
+    # -- the state ----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the base class, with the random generator's state and what the solver keeps between steps."""
+        own = {
+            "solver": type(self).__name__, "generator": self.generator.get_state(), "failures": self._failures,
+            **self._own(),
+        }  # fmt: skip
+        return {**super().state_dict(), "newton": own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on bit by bit. Raises `ValueError` for the state of another solver."""
+        own = state_dict.get("newton", {})
+        if own.get("solver") != type(self).__name__:
+            raise ValueError(f"this is not the state of {type(self).__name__}")
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "newton"})
+        self.generator.set_state(own["generator"].cpu())
+        self._failures = own["failures"]
+        self._restore(own)
+
+
+def _seen(move: Move, gradient: Tensor) -> float:
+    return float((gradient if move.part is None else move.part(gradient)).norm())
+
+
+def by_decrease(rule: Rule, loss: float, new: float, decrease: float, used: float) -> tuple[bool, float]:
+    """(accepted, next constant): the rules of `solvers.sscn` for a constant that shortens the step as it grows."""
+    if rule == "fixed":
+        return True, used
+    if rule == "doubling":
+        accepted = loss - new >= decrease
+        return accepted, max(0.5 * used, SMALLEST) if accepted else 2.0 * used
+    ratio = (loss - new) / decrease
+    following = max(0.5 * used, SMALLEST) if ratio >= 0.9 else used if ratio >= 0.05 else 1.5 * used
+    return ratio >= 0.05 and new <= loss, following
+
+
+def regularised(space: Space, lam: float) -> tuple[Tensor, Move]:
+    """The minimiser of g.h + h.H h / 2 + (lam + max(0, -w_1)) ||h||^2 / 2: its coordinates and the move."""
+    base = max(0.0, -space.lowest) if len(space.w) else 0.0
+    s = space.shifted(base, lam)
+    return s, Move(space.lift(s), max(0.0, -0.5 * float(space.c @ s)), space.lowest, base + lam, len(space.w))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runs import function_class_claims, function_class_exact, function_class_jobs
-from runs.experiment import Claim, Experiment, main
+from runs.experiment import Experiment, main
 from runs.function_class_figures import figures
 
 CLAIMS: Sequence[Any] = (*function_class_exact.CLAIMS, *function_class_claims.CLAIMS)
@@ -26,14 +26,6 @@ EXPERIMENT = Experiment(
     CLAIMS,
     figures,
 )
-
-
-def summary(claims: Sequence[Claim]) -> str:
-    """The table of the README; literature and criteria are in the JSON."""
-    cells: list[Any] = [("claim", "measured", "holds"), ("---",) * 3]
-    cells += [(c.name, c.measured, c.answer) for c in claims]
-    return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |\n" for row in cells)
-
 
 if __name__ == "__main__":
     main(EXPERIMENT)

@@ -91,7 +91,9 @@ def saddle(results: Results) -> Verdict:
     told = (
         f"{fail} of {len(runs)} paths from random points at distance 4; θ {span(theta)}, least cosine {span(cosine)}, "
     )
-    told += f"μ {span(mu)}; θ ≤ 0 on {sum(v <= 0 for v in theta)}"
+    early = [float(np.nanmin(angles(t)[criteria.first_part(t, 0.5)])) for t in runs]
+    told += f"μ {span(mu)}; θ ≤ 0 on {sum(v <= 0 for v in theta)}, a negative cosine in the first half on "
+    told += f"{sum(v < 0 for v in early)}"
     return Verdict(fail > 0, told, {"theta": theta, "mu": mu, "cosine": cosine})
 
 

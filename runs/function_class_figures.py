@@ -137,5 +137,5 @@ def theorems_figure(results: Results) -> Figure:
     axes.set_ylabel("min over k < K of E f(x_k) − f*")
     axes.set_title("SGD on the two-function problem: bound and measured", pad=22)
     note(axes, "dashed: Theorems 1 and 4 with α − β = 0.5; solid: measured, from x₀ = 3")
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper right")
     return made

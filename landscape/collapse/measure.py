@@ -116,7 +116,9 @@ class _Kept:
     def __call__(self, features: Tensor, labels: Tensor) -> None:
         if self.pairs is not None:
             self._free -= features.nbytes
-            self.pairs = [*self.pairs, (features, labels)] if self._free >= 0 else None
+            self.pairs.append((features, labels))
+            if self._free < 0:
+                self.pairs = None
 
 
 # -- the features ----------------------------------------------------------------------------------------------------

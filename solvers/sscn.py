@@ -103,7 +103,7 @@ class SSCN(Solver):
     """Stochastic subspace cubic Newton; see the module for the update.
 
     Args:
-        params: one group, on one device.
+        params: one group, on one device; those that require grad are moved.
         subspace: how many coordinates, or a schedule (`Constant`, `Exponential`, `Linear`, `Adaptive`).
         kind: "coordinates" uniform without replacement; "blocks" of neighbours; "layers", within one tensor;
             "gaussian": the span of that many random directions with entries of variance 1 / n.
@@ -131,7 +131,9 @@ class SSCN(Solver):
         super().__init__(params, {"M": M})
         if len(self.param_groups) > 1:
             raise ValueError("SSCN takes one group of parameters: a step is one model in all of them")
-        self._leaves: list[Tensor] = self.param_groups[0]["params"]
+        self._leaves: list[Tensor] = [p for p in self.param_groups[0]["params"] if p.requires_grad]
+        if not self._leaves:
+            raise ValueError("SSCN got no parameter that requires grad")
         devices = {p.device for p in self._leaves}
         if len(devices) > 1:
             raise ValueError(f"SSCN takes parameters on one device, not on {', '.join(sorted(map(str, devices)))}")
@@ -298,8 +300,12 @@ class _Graph:
             step[self._P] = h
         for p, piece in zip(self._leaves, step.split([p.numel() for p in self._leaves]), strict=True):
             p.add_(piece.reshape(p.shape).to(p.dtype))
-        with torch.no_grad():
-            return float(self._closure())
+        try:
+            with torch.no_grad():
+                return float(self._closure())
+        except BaseException:
+            self.reject()
+            raise
 
     def gradient_after(self) -> float:
         with torch.enable_grad():

@@ -377,6 +377,32 @@ def test_a_loss_that_is_not_finite(rule):
         solver.step(lambda: (p * math.nan).sum())
 
 
+def test_frozen_parameters_stay():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    solver = SSCN(model.parameters(), 5, generator=torch.Generator().manual_seed(0))
+    for _ in range(5):
+        solver.step(lambda: network_loss(model))
+    assert solver.n == 51 - 24
+    assert torch.equal(model[0].weight, before)
+
+
+def test_a_closure_that_fails_at_the_trial_point_leaves_no_mark():
+    model = network()
+    solver = SSCN(model.parameters(), 5, generator=torch.Generator().manual_seed(0))
+    before = flat(model)
+
+    def closure():
+        if not torch.is_grad_enabled():
+            raise KeyboardInterrupt
+        return network_loss(model)
+
+    with pytest.raises(KeyboardInterrupt):
+        solver.step(closure)
+    assert torch.equal(flat(model), before)
+
+
 def test_a_closure_that_calls_backward():
     model = network()
 

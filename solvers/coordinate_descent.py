@@ -16,7 +16,8 @@ from collections.abc import Callable
 import torch
 
 from solvers.base import Parameters, check
-from solvers.newton import SMALLEST, Move, NewtonSolver, Point
+from solvers.newton import SMALLEST, Move, NewtonSolver
+from solvers.points import Point
 from solvers.subspaces import Schedule, Seen, as_schedule, choose
 
 

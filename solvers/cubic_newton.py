@@ -16,7 +16,9 @@ from torch import Tensor
 from solvers.base import Parameters, check
 from solvers.cubic import assemble
 from solvers.cubic_krylov import solve_cubic_krylov
-from solvers.newton import Move, NewtonSolver, Point, Rule, by_decrease, eigen
+from solvers.eigenspaces import eigen
+from solvers.newton import Move, NewtonSolver, Rule, by_decrease
+from solvers.points import Point
 
 
 class CubicNewton(NewtonSolver):

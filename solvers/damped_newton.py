@@ -20,7 +20,9 @@ from typing import Literal
 import torch
 
 from solvers.base import Parameters, check
-from solvers.newton import Move, NewtonSolver, Point, Space
+from solvers.eigenspaces import Space
+from solvers.newton import Move, NewtonSolver
+from solvers.points import Point
 
 
 class DampedNewton(NewtonSolver):

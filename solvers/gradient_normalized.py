@@ -17,7 +17,9 @@ import torch
 
 from landscape.operators import LinearOperator
 from solvers.base import Parameters, check
-from solvers.newton import Move, NewtonSolver, Point, Space, decomposed, krylov_space, regularised
+from solvers.eigenspaces import Space, decomposed, krylov_space
+from solvers.newton import Move, NewtonSolver, regularised
+from solvers.points import Point
 
 _SMALLEST = 1e-9
 

@@ -21,7 +21,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from solvers.base import Parameters, check
-from solvers.newton import SMALLEST, Move, NewtonSolver, Point, regularised
+from solvers.newton import SMALLEST, Move, NewtonSolver, regularised
+from solvers.points import Point
 
 _SMALLEST_UNIVERSAL = 1e-5  # of H_k in the published implementation
 

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from solvers.base import Parameters, check
 from solvers.cubic_newton import CubicNewton
-from solvers.newton import Move, Point, Rule, eigen
+from solvers.eigenspaces import eigen
+from solvers.newton import Move, Rule
+from solvers.points import Point
 
 
 class LazyCubicNewton(CubicNewton):

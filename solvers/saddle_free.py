@@ -21,7 +21,8 @@ import torch
 from landscape.spectra import eigsh
 from landscape.spectra.vectors import as_block
 from solvers.base import Parameters, check
-from solvers.newton import Move, NewtonSolver, Point, Rule, by_decrease
+from solvers.newton import Move, NewtonSolver, Rule, by_decrease
+from solvers.points import Point
 
 
 class SaddleFreeNewton(NewtonSolver):

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import torch
 
 from solvers.base import Parameters, check
-from solvers.newton import Move, NewtonSolver, Point
+from solvers.newton import Move, NewtonSolver
+from solvers.points import Point
 
 
 class RSRNM(NewtonSolver):

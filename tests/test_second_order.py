@@ -71,9 +71,9 @@ def logistic(weight=0.1, n=12, samples=40, seed=0):
 
 def network():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     generator = torch.Generator().manual_seed(1)
-    X, y = torch.randn(30, 3, generator=generator).double(), torch.randint(0, 3, (30,), generator=generator)
+    X, y = torch.randn(30, 2, generator=generator).double(), torch.randint(0, 2, (30,), generator=generator)
     names, sizes = zip(*[(name, p.shape) for name, p in model.named_parameters()], strict=True)
 
     def loss(flat):
@@ -330,7 +330,7 @@ def test_step_by_step(case, name):
     solver, path = make(problem.parameters), reference(problem.fgh, problem.flat())
     (key,) = [key for key in solver.param_groups[0] if key in ("M", "damping", "H", "gamma", "L", "step")]
     compared = 0
-    for _ in range(8 if name == "network" else 20):
+    for _ in range(6 if name == "network" else 12):
         f, g, H = problem.fgh(problem.flat())
         if np.linalg.norm(g) < 1e-7:
             break
@@ -409,7 +409,7 @@ def double_well(x=0.3, y=1e-4):
 def test_a_saddle_is_left(make):
     p, closure = double_well()
     solver = make([p])
-    for _ in range(60):
+    for _ in range(25):
         solver.step(closure)
     assert float(closure().detach()) == pytest.approx(-0.25, abs=1e-8)
     assert abs(p[0].item()) < 1e-4
@@ -487,13 +487,13 @@ def test_a_model_that_knows_its_blocks_needs_no_products():
 KRYLOV = {
     "cubic": (lambda p: CubicNewton(p, krylov=True, tol=1e-12, generator=generator()), CubicNewton),
     "fixed": (
-        lambda p: GradientRegularizedNewton(p, rule="fixed", krylov=31),
+        lambda p: GradientRegularizedNewton(p, rule="fixed", krylov=17),
         lambda p: GradientRegularizedNewton(p, rule="fixed"),
     ),
-    "adaptive": (lambda p: GradientRegularizedNewton(p, krylov=31), GradientRegularizedNewton),
-    "normalised": (lambda p: GradientNormalizedNewton(p, krylov=31), GradientNormalizedNewton),
-    "saddle-free": (lambda p: SaddleFreeNewton(p, krylov=31), SaddleFreeNewton),
-    "damped": (lambda p: DampedNewton(p, 50.0, krylov=31), lambda p: DampedNewton(p, 50.0)),
+    "adaptive": (lambda p: GradientRegularizedNewton(p, krylov=17), GradientRegularizedNewton),
+    "normalised": (lambda p: GradientNormalizedNewton(p, krylov=17), GradientNormalizedNewton),
+    "saddle-free": (lambda p: SaddleFreeNewton(p, krylov=17), SaddleFreeNewton),
+    "damped": (lambda p: DampedNewton(p, 50.0, krylov=17), lambda p: DampedNewton(p, 50.0)),
 }
 
 
@@ -526,7 +526,7 @@ def test_small_spaces_train_a_network(make):
         solver.step(problem.closure)
         assert solver.last.new_loss <= solver.last.loss
         assert solver.last.size <= 6
-    assert solver.last.new_loss < 0.85 * first
+    assert solver.last.new_loss < first - 0.01
 
 
 def test_a_matrix_of_the_users_own():
@@ -535,7 +535,7 @@ def test_a_matrix_of_the_users_own():
     at = lambda w: dense(problem, w)  # noqa: E731
     solver = GradientNormalizedNewton(problem.parameters, curvature=lambda: G)
     krylov = network()
-    twin = GradientNormalizedNewton(krylov.parameters, curvature=lambda: GaussNewton(krylov.objective), krylov=31)
+    twin = GradientNormalizedNewton(krylov.parameters, curvature=lambda: GaussNewton(krylov.objective), krylov=17)
     path = gradient_normalised_reference(problem.fgh, problem.flat(), 1.0, at)
     for _ in range(8):
         w, gamma = next(path)
@@ -562,7 +562,7 @@ def test_a_lazy_hessian_is_made_once_in_a_period():
     for _ in range(9):
         solver.step(problem.closure)
         products.append(solver.last.products)
-    assert products == [31, 0, 0, 0, 31, 0, 0, 0, 31]
+    assert products == [17, 0, 0, 0, 17, 0, 0, 0, 17]
 
 
 def test_keeping_the_constant_saves_trial_points():
@@ -602,14 +602,14 @@ ALL = {
 def test_a_saved_state_goes_on_bit_by_bit(name, tmp_path):
     problems = network(), network()
     solvers = [ALL[name](problem.parameters) for problem in problems]
-    for _ in range(4):
+    for _ in range(3):
         solvers[0].step(problems[0].closure)
     with torch.no_grad():
         for p, q in zip(problems[1].parameters, problems[0].parameters, strict=True):
             p.copy_(q)
     torch.save(solvers[0].state_dict(), tmp_path / "state.pt")
     solvers[1].load_state_dict(torch.load(tmp_path / "state.pt"))
-    for _ in range(4):
+    for _ in range(3):
         for problem, solver in zip(problems, solvers, strict=True):
             solver.step(problem.closure)
     np.testing.assert_array_equal(problems[0].flat(), problems[1].flat())
@@ -708,10 +708,10 @@ def test_single_precision():
         (lambda p: DampedNewton(p, q=5.0), "q=5.0"),
         (lambda p: DampedNewton(p, 0.0), "L=0.0"),
         (lambda p: SaddleFreeNewton(p, 0.0), "damping=0.0"),
-        (lambda p: SaddleFreeNewton(p, rank=50), "50 eigenpairs do not fit into 31"),
+        (lambda p: SaddleFreeNewton(p, rank=50), "50 eigenpairs do not fit into 17"),
         (lambda p: SaddleFreeNewton(p, rank=2, krylov=2), "rank or krylov"),
-        (lambda p: CoordinateDescent(p, 50), "50 coordinates does not fit into 31"),
-        (lambda p: RSRNM(p, 50), "50 dimensions does not fit into 31"),
+        (lambda p: CoordinateDescent(p, 50), "50 coordinates does not fit into 17"),
+        (lambda p: RSRNM(p, 50), "50 dimensions does not fit into 17"),
         (lambda p: RSRNM(p, 5, c1=1.0), "c1=1.0"),
         (lambda p: CubicNewton([{"params": [p[0]]}, {"params": [p[1]]}]), "one group"),
         (lambda p: CubicNewton([p[0], nn.Parameter(torch.ones(2, device="meta"))]), "one device, not on cpu, meta"),

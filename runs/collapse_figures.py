@@ -1,12 +1,173 @@
-"""The pictures of `runs.neural_collapse`."""
+"""The pictures of `runs.neural_collapse`: an optimizer keeps its colour, decoupled decay is dashed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.figures import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
+from probes.formats import short
+from runs.collapse_criteria import ACCURACY, Row, chosen, counting, networks, regression, runs
+from runs.collapse_jobs import DECAY, MOMENTUM
+from runs.collapse_models import OPTIMIZERS, family
+from runs.collapse_theory import MOMENTA
+from runs.collapse_trends import shares
 from runs.experiment import Results
+
+COLOURS = {"SGD": BLUE, "Adam": GREEN, "Signum": ORANGE}
+TITLES = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
+MARKERS = {"mlp": "o", "cnn": "s", "resnet": "^"}
+_DASHED = (0, (4, 2))
 
 
 def figures(results: Results, folder: Path) -> list[Path]:
-    """None yet."""
-    return []
+    """Write a PNG for each part whose jobs are finished."""
+    parts = {
+        "training.png": (training_figure, ["grid-*"]),
+        "theorems.png": (theorems_figure, ["theory-schedule", "theory-sign-*"]),
+        "trends.png": (trends_figure, ["grid-*", "between-*"]),
+    }
+    with style():
+        return [
+            save(draw(results), folder / name)
+            for name, (draw, needs) in parts.items()
+            if all(results.data(pattern) for pattern in needs)
+        ]
+
+
+def training_figure(results: Results) -> Figure:
+    """NC0 over training for the six optimizers, a panel for each network."""
+    rows = [row | {"name": name} for name, row in results.data("grid-*").items() if "train" in row]
+    rows = [row for row in chosen(rows, momentum=MOMENTUM, decay=DECAY) if "-s" not in row["name"]]
+    made, panels = figure(max(len(networks(rows)), 1), height=4.6)
+    for axes, network in zip(panels, networks(rows), strict=False):
+        for optimizer in OPTIMIZERS:
+            for row in chosen(rows, network=network, optimizer=optimizer):
+                with results.trace(row["name"]) as trace:
+                    steps, values = trace["train"]["step"], trace["train"]["nc0"]
+                missed = "" if row["train"]["accuracy"] >= ACCURACY else f" ({row['train']['accuracy']:.1%})"
+                axes.plot(steps, values, **line(optimizer), label=optimizer + missed)
+        axes.set_yscale("log")
+        axes.set_xlabel("training step")
+        axes.set_title(TITLES[network], pad=22)
+        note(axes, f"weight decay {DECAY}, momentum {MOMENTUM}; solid: decay in the gradient, dashed: beside it")
+    share_heights(panels)
+    panels[0].set_ylabel("NC0 = ‖Wᵀ1‖")
+    panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return made
+
+
+def theorems_figure(results: Results) -> Figure:
+    """NC0 of a network over its prediction, and of the sign rules in the unconstrained-features model."""
+    made, (network, free, fixed) = figure(3, height=4.6)
+    with results.trace("theory-schedule") as trace:
+        for rule, mark in (("SGD", "o"), ("SGDW", "s")):
+            for momentum, colour in zip(MOMENTA, sequence(len(MOMENTA)), strict=True):
+                columns = trace[f"{rule}-{momentum:g}"].read()
+                network.plot(columns["step"], columns["expected"], color=colour, lw=1.2)
+                every = max(1, len(columns["step"]) // 16)
+                network.plot(columns["step"][::every], columns["value"][::every], mark, ms=4, color=colour, mfc="none",
+                             label=f"{rule}, β = {momentum:g}")  # fmt: skip
+    network.set_title("An MLP on digits", pad=22)
+    note(network, "marks: measured, lines: predicted from the learning rates alone")
+    network.set_yscale("log")
+    with results.trace("theory-sign-decoupled") as trace:
+        runs_ = results.data("theory-sign-decoupled")["theory-sign-decoupled"]["runs"]
+        for run, colour in zip(runs_, sequence(len(runs_)), strict=True):
+            columns = trace[f"classes-{run['classes']}"].read()
+            free.plot(columns["step"], columns["value"], color=colour, label=f"K = {run['classes']}")
+            free.axhline(run["limit"], color=colour, ls=_DASHED, lw=1.0)
+    free.set_yscale("log")
+    free.set_ylim(0.3, None)
+    free.set_title("Signs, decoupled decay", pad=22)
+    note(free, "unconstrained features; dashed: √K (K − 2) / λ")
+    coupled(results, fixed)
+    for axes in (network, free):
+        axes.set_xlabel("step")
+        axes.legend(loc="lower left" if axes is network else "lower right")
+    network.set_ylabel("NC0 = ‖Wᵀ1‖")
+    return made
+
+
+def coupled(results: Results, axes: Axes) -> None:
+    """Signs with coupled decay: fixed step sizes, and one that decays, over the path that they went."""
+    runs_ = results.data("theory-sign-coupled")["theory-sign-coupled"]["runs"]
+    with results.trace("theory-sign-coupled") as trace:
+        for run, colour in zip(runs_, sequence(len(runs_)), strict=True):
+            values = np.asarray(trace[f"eta-{run['eta']:g}"]["value"])
+            path = run["eta"] * np.arange(len(values))
+            axes.plot(path[1:], values[1:], color=colour, lw=0.7, label=f"η = {run['eta']:g}")
+    with results.trace("theory-sign-decaying") as trace:
+        columns = trace["nc0"].read()
+    path = np.concatenate([[0.0], np.cumsum(columns["rate"][:-1])])
+    axes.plot(path[1:], columns["value"][1:], color=GREY, lw=1.0, ls=_DASHED, label="η → 0", zorder=1)
+    axes.set_yscale("log")
+    axes.set_xlabel("η × step")
+    axes.set_title("Signs, coupled decay", pad=22)
+    note(axes, "rises, falls, and ends at the order of K³ᐟ² η unless η decays")
+    axes.legend(loc="lower left")
+
+
+def trends_figure(results: Results) -> Figure:
+    """NC3 against NC0 over the counting runs, and the way from AdamW to Adam."""
+    made, (scatter, between) = figure(2, height=4.8)
+    rows = counting(runs(results))
+    for optimizer in OPTIMIZERS:
+        colour = COLOURS[family(optimizer)]
+        for network in networks(rows):
+            own = chosen(rows, optimizer=optimizer, network=network)
+            scatter.plot(numbers(own, "nc0"), numbers(own, "nc3"), MARKERS[network], ms=5, color=colour,
+                         mfc="none" if optimizer.endswith("W") else colour, alpha=0.8)  # fmt: skip
+        scatter.plot([], [], "o", ms=5, color=colour, mfc="none" if optimizer.endswith("W") else colour,
+                     label=optimizer)  # fmt: skip
+    told = []
+    for network in networks(rows):
+        own = chosen(rows, network=network)
+        slope, start, explained = regression(np.log(numbers(own, "nc0")), numbers(own, "nc3"))
+        ends = np.array([min(numbers(own, "nc0")), max(numbers(own, "nc0"))])
+        scatter.plot(ends, start + slope * np.log(ends), color=GREY, lw=1.0, ls=_DASHED)
+        told.append(f"{TITLES[network]} {MARKERS_IN_WORDS[network]} {short(slope, 2)} (R² {explained:.2f})")
+    scatter.set_xscale("log")
+    scatter.set_xlabel("NC0 = ‖Wᵀ1‖")
+    scatter.set_ylabel("NC3")
+    scatter.set_title("NC3 against NC0", pad=22)
+    note(scatter, "slope by natural log: " + ", ".join(told))
+    scatter.legend(loc="upper left")
+    found, table = shares(results)
+    for key, colour in (("nc0", BLUE), ("nc2", GREEN), ("nc3", ORANGE)):
+        between.plot(found, table[key], color=colour, marker="o", ms=4, label=key.upper())
+    between.set_yscale("log")
+    between.set_xlabel(f"coupled share of the weight decay {DECAY}: AdamW (0) to Adam (1)")
+    between.set_title("From AdamW to Adam, MLP", pad=22)
+    if found:
+        low, high = min(table["test"]), max(table["test"])
+        note(between, f"means over seeds; test accuracy {low:.1%} to {high:.1%} throughout")
+    between.legend()
+    return made
+
+
+# -- what they share -----------------------------------------------------------------------------------------
+
+MARKERS_IN_WORDS = {"mlp": "(circles)", "cnn": "(squares)", "resnet": "(triangles)"}
+
+
+def line(optimizer: str) -> dict[str, Any]:
+    """The look of an optimizer."""
+    dashed = optimizer.endswith("W")
+    return {"color": COLOURS[family(optimizer)], "ls": _DASHED if dashed else "-", "lw": 1.7}
+
+
+def numbers(rows: list[Row], metric: str) -> list[float]:
+    """A metric on training features."""
+    return [float(row["train"][metric]) for row in rows]
+
+
+def share_heights(panels: list[Axes]) -> None:
+    """One range for all."""
+    limits = [axes.get_ylim() for axes in panels]
+    for axes in panels:
+        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

@@ -26,6 +26,7 @@ from runs.collapse_models import (
     made,
     set_rate,
     step_schedule,
+    weight_of_head,
 )
 from runs.edge_jobs import batches
 from runs.jobs import Desk, Job
@@ -137,6 +138,6 @@ def trained(
     return {
         "start": {name: float(value) for name, value in first.items()},
         **{name: {key: float(values[key]) for key in KEPT} for name, values in last.items()},
-        "nc4_test": statistics.metrics(model[-1].weight).nc4,  # type: ignore[index, union-attr, arg-type]
+        "nc4_test": statistics.metrics(weight_of_head(model)).nc4,
         "loss": whole.value(), "test_loss": held.value(),
     }  # fmt: skip

@@ -64,6 +64,13 @@ def head(width: int) -> nn.Linear:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet": resnet}
 
 
+def weight_of_head(model: nn.Module) -> Tensor:
+    """The weight of the last layer."""
+    layer = list(model.children())[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer.weight
+
+
 def family(optimizer: str) -> str:
     """The name without the W."""
     return optimizer.removesuffix("W")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from landscape.collapse import predict_nc0
 from probes import Field, Trace
 from probes.digits import digits, seeded
-from runs.collapse_models import Unconstrained, made, mlp, set_rate, simplex, step_schedule
+from runs.collapse_models import Unconstrained, made, mlp, set_rate, simplex, step_schedule, weight_of_head
 from runs.edge_jobs import batches
 from runs.jobs import Desk, Job
 from solvers import SignSGD
@@ -56,7 +56,7 @@ def unconstrained(desk: Desk, steps: int) -> dict[str, Any]:
         for rule, momentum, name in cases():
             torch.manual_seed(desk.seed)
             model = Unconstrained(CLASSES, 16, len(labels))
-            losses = ((lambda m=model: nn.functional.cross_entropy(m(), labels)) for _ in range(steps))  # type: ignore[misc]
+            losses = ((lambda m=model: nn.functional.cross_entropy(m(), labels)) for _ in range(steps))
             found = followed(model.weight, model, rule, momentum, [LR] * steps, losses, desk)
             runs.append(told(trace, name, found, formula(rule, momentum, steps) * found[0]))
     return {"steps": steps, "runs": runs}
@@ -71,11 +71,10 @@ def network(desk: Desk, steps: int, schedule: str) -> dict[str, Any]:
         for rule, momentum, name in cases():
             model = seeded(mlp, desk.seed).double()
             losses = (
-                (lambda m=model, a=a, b=b: nn.functional.cross_entropy(m(a), b))  # type: ignore[misc]
+                (lambda m=model, a=a, b=b: nn.functional.cross_entropy(m(a), b))
                 for a, b in batches(x.double(), y, 32, steps, desk.seed)
             )
-            head = model[-1].weight
-            found = followed(head, model, rule, momentum, rates, losses, desk)
+            found = followed(weight_of_head(model), model, rule, momentum, rates, losses, desk)
             if schedule == "constant":
                 expected = formula(rule, momentum, steps) * found[0]
             else:

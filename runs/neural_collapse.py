@@ -11,17 +11,44 @@ not the numbers.
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 from collections.abc import Sequence
+from multiprocessing import forkserver
 from typing import Any
 
+from probes.formats import short
 from runs import collapse_claims, collapse_jobs, collapse_theory_claims, collapse_trends
 from runs.collapse_figures import figures
-from runs.experiment import Experiment, main
+from runs.experiment import Claim, Experiment, main
 
 CLAIMS: Sequence[Any] = (*collapse_theory_claims.CLAIMS, *collapse_claims.CLAIMS, *collapse_trends.CLAIMS)
 EXPERIMENT = Experiment(
     "neural_collapse", "Neural collapse and the optimizer\n\n" + str(__doc__), collapse_jobs.plan, CLAIMS, figures
 )
 
+
+def side_by_side(claims: Sequence[Claim]) -> str:
+    """NC1 to NC4 and the accuracy at the setting, on train and test features, as a table in Markdown."""
+    (found,) = [one.numbers for one in claims if one.name == collapse_claims.nc0_order.name]
+    rows: list[Sequence[str]] = [("network", "optimizer", "NC0", "NC1", "NC2", "NC3", "NC4", "accuracy"), ("---",) * 8]
+    for network, sides in found.items():
+        for optimizer, value in sides["train"]["nc0"].items():
+            pairs = [[sides[side][metric][optimizer] for side in ("train", "test")] for metric in collapse_claims.SIDES]
+            cells = [" / ".join(short(v, 3) for v in pair) for pair in pairs[1:4]]
+            rates = [" / ".join(f"{v:.1%}" for v in pair) for pair in pairs[4:]]
+            rows.append((network, optimizer, short(value, 3), *cells, *rates))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def start_server() -> None:
+    """Jobs' processes are forked with all imports done: torch's optimizers alone import for as long as a run trains."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_forkserver_preload(["runs.collapse_jobs", "torch._dynamo", "sklearn.datasets"])
+        forkserver.ensure_running()
+
+
 if __name__ == "__main__":
+    if any(word.startswith("--jobs") for word in sys.argv):
+        start_server()
     main(EXPERIMENT)

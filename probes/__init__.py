@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from probes.probe import Context, Pairs, Previous, Probe
     from probes.replay import Recording, ReplayError
     from probes.schedules import At, Epochs, Every, LogSpaced, Moment, Schedule, When
+    from probes.solver_steps import SolverSteps
     from probes.trace import Trace
     from probes.trace_file import Field, TraceError
     from probes.trace_records import Records
@@ -37,6 +38,7 @@ _MODULES = {
     "probes.probe": ("Context", "Pairs", "Previous", "Probe"),
     "probes.replay": ("Recording", "ReplayError"),
     "probes.schedules": ("At", "Epochs", "Every", "LogSpaced", "Moment", "Schedule", "When"),
+    "probes.solver_steps": ("SolverSteps",),
     "probes.trace": ("Trace",),
     "probes.trace_file": ("Field", "TraceError"),
     "probes.trace_records": ("Records",),
@@ -73,6 +75,7 @@ __all__ = [
     "SAMSharpness",
     "Schedule",
     "Sharpness",
+    "SolverSteps",
     "SpectralDensity",
     "Spectrum",
     "Trace",

@@ -10,9 +10,10 @@ from probes.dynamics import BatchSharpness, CriticalSharpness, DynamicsProbe, Sh
 from probes.function_class import FunctionClass
 from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
 from probes.neural_collapse import NeuralCollapse
+from probes.solver_steps import SolverSteps
 
 _DYNAMICS: tuple[type[DynamicsProbe], ...] = (
-    Sharpness, Gradient, BatchSharpness, CriticalSharpness, SAMSharpness, Alignment, Updates,
+    Sharpness, Gradient, BatchSharpness, CriticalSharpness, SAMSharpness, Alignment, Updates, SolverSteps,
 )  # fmt: skip
 
 _OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, FunctionClass, NeuralCollapse, *_DYNAMICS)

@@ -196,7 +196,7 @@ def pointing(results: Results) -> Verdict:
 def outliers(results: Results) -> Verdict:
     """beta for all rows over beta for 99 %."""
     found = {name: criteria.smallest(results, name) for pattern in NETWORKS for name in results.data(pattern)}
-    half = [name for name, s in found.items() if s.most <= s.beta / 2]
+    half = [name for name, s in found.items() if 0 < s.beta >= 2 * s.most]
     told = f"{len(half)} of {len(found)} configurations; all → 99 %: "
     told += "; ".join(f"{name}: {short(s.beta, 3)} → {short(s.most, 3)}" for name, s in found.items())
     return Verdict(len(half) > len(found) / 2, told, criteria.kept(found))

@@ -92,8 +92,8 @@ def saddle(results: Results) -> Verdict:
         f"{fail} of {len(runs)} paths from random points at distance 4; θ {span(theta)}, least cosine {span(cosine)}, "
     )
     early = [float(np.nanmin(angles(t)[criteria.first_part(t, 0.5)])) for t in runs]
-    told += f"μ {span(mu)}; θ ≤ 0 on {sum(v <= 0 for v in theta)}, a negative cosine in the first half on "
-    told += f"{sum(v < 0 for v in early)}"
+    told += f"μ {span(mu)}; −∇f points away from x_K somewhere on {sum(v < 0 for v in cosine)} paths, in their first "
+    told += f"half on {sum(v < 0 for v in early)} (else near the end, where SGD wanders about x_K)"
     return Verdict(fail > 0, told, {"theta": theta, "mu": mu, "cosine": cosine})
 
 

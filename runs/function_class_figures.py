@@ -14,7 +14,7 @@ from probes.figures import BLUE, GREY, ORANGE, figure, note, save, sequence, sty
 from probes.formats import short
 from probes.function_class_plot import draw_map, signed_axis
 from runs.experiment import Results
-from runs.function_class_criteria import GAP, runs_of
+from runs.function_class_criteria import GAP, first_part, runs_of
 
 _DASHED = (0, (4, 2))
 FAMILIES = {
@@ -93,12 +93,16 @@ def plateaus_figure(results: Results) -> Figure:
     panels[0].legend(loc="lower right")
     _cosine(panels[0], "LSTM", "whole loss on 8192 bytes")
     runs = runs_of(results, "half-space", full=True)
-    least = [np.nanmin(angles(t)) for t in runs]
+    least = [np.nanmin(angles(t)[first_part(t, 0.5)]) for t in runs]
     for t, low in zip(runs, least, strict=True):
         colour = ORANGE if low < 0 else BLUE
-        panels[1].plot(t.steps, angles(t), color=colour, lw=0.9, alpha=0.7)
-        panels[2].plot(t.steps, t.grad_norm, color=colour, lw=0.9, alpha=0.7)
-    _cosine(panels[1], "Half-space learning", f"orange: negative somewhere, {sum(v < 0 for v in least)} of {len(runs)}")
+        panels[1].plot(t.steps, angles(t), color=colour, lw=1.2 if low < 0 else 0.6, alpha=1.0 if low < 0 else 0.4)
+        panels[2].plot(t.steps, t.grad_norm, color=colour, lw=1.2 if low < 0 else 0.6, alpha=1.0 if low < 0 else 0.4)
+    _cosine(
+        panels[1],
+        "Half-space learning",
+        f"orange: negative in the first half, {sum(v < 0 for v in least)} of {len(runs)}",
+    )
     panels[2].set_yscale("log")
     panels[2].set_title("Half-space learning: gradient norm", pad=22)
     note(panels[2], "whole loss, SGD from random points at distance 4")

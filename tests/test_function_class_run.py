@@ -268,7 +268,7 @@ def test_the_documents_have_the_committed_table() -> None:
     _, found = committed()
     assert markdown(found) in (ROOT / "docs" / "function-class.md").read_text()
     readme = (ROOT / "README.md").read_text()
-    assert f"| `function_class` | 15 | {sum(one.holds is True for one in found)} of {len(found)} |" in readme
+    assert f"| `function_class` | 12 | {sum(one.holds is True for one in found)} of {len(found)} |" in readme
     assert "docs/function-class.png" in readme
 
 

@@ -54,7 +54,7 @@ def training_figure(results: Results) -> Figure:
         axes.set_yscale("log")
         axes.set_xlabel("training step")
         axes.set_title(TITLES[network], pad=22)
-        note(axes, f"weight decay {DECAY}, momentum {MOMENTUM}; solid: decay in the gradient, dashed: beside it")
+        note(axes, f"λ = {DECAY}, momentum {MOMENTUM}; solid: coupled decay, dashed: decoupled")
     share_heights(panels)
     panels[0].set_ylabel("NC0 = ‖Wᵀ1‖")
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -65,12 +65,13 @@ def theorems_figure(results: Results) -> Figure:
     """NC0 of a network over its prediction, and of the sign rules in the unconstrained-features model."""
     made, (network, free, fixed) = figure(3, height=4.6)
     with results.trace("theory-schedule") as trace:
-        for rule, mark in (("SGD", "o"), ("SGDW", "s")):
-            for momentum, colour in zip(MOMENTA, sequence(len(MOMENTA)), strict=True):
+        for number, (rule, mark) in enumerate((("SGD", "o"), ("SGDW", "s"))):
+            for shift, (momentum, colour) in enumerate(zip(MOMENTA, sequence(len(MOMENTA)), strict=True)):
                 columns = trace[f"{rule}-{momentum:g}"].read()
                 network.plot(columns["step"], columns["expected"], color=colour, lw=1.2)
-                every = max(1, len(columns["step"]) // 16)
-                network.plot(columns["step"][::every], columns["value"][::every], mark, ms=4, color=colour, mfc="none",
+                every = max(6, len(columns["step"]) // 12)
+                marked = slice((3 * number + shift) * every // 6, None, every)  # side by side where lines coincide
+                network.plot(columns["step"][marked], columns["value"][marked], mark, ms=4, color=colour, mfc="none",
                              label=f"{rule}, β = {momentum:g}")  # fmt: skip
     network.set_title("An MLP on digits", pad=22)
     note(network, "marks: measured, lines: predicted from the learning rates alone")
@@ -94,21 +95,28 @@ def theorems_figure(results: Results) -> Figure:
 
 
 def coupled(results: Results, axes: Axes) -> None:
-    """Signs with coupled decay: fixed step sizes, and one that decays, over the path that they went."""
+    """Signs with coupled decay: fixed step sizes, and one that decays; the largest value of each stretch of steps."""
     runs_ = results.data("theory-sign-coupled")["theory-sign-coupled"]["runs"]
-    with results.trace("theory-sign-coupled") as trace:
-        for run, colour in zip(runs_, sequence(len(runs_)), strict=True):
-            values = np.asarray(trace[f"eta-{run['eta']:g}"]["value"])
-            path = run["eta"] * np.arange(len(values))
-            axes.plot(path[1:], values[1:], color=colour, lw=0.7, label=f"η = {run['eta']:g}")
+    lines = {f"η = {run['eta']:g}": (run["eta"], "theory-sign-coupled", f"eta-{run['eta']:g}") for run in runs_}
+    colours = [*sequence(len(lines)), GREY]
     with results.trace("theory-sign-decaying") as trace:
-        columns = trace["nc0"].read()
-    path = np.concatenate([[0.0], np.cumsum(columns["rate"][:-1])])
-    axes.plot(path[1:], columns["value"][1:], color=GREY, lw=1.0, ls=_DASHED, label="η → 0", zorder=1)
+        first = float(trace["nc0"]["rate"][0])
+    lines["η → 0"] = (first, "theory-sign-decaying", "nc0")
+    for (label, (eta, job, group)), colour in zip(lines.items(), colours, strict=True):
+        with results.trace(job) as trace:
+            values = np.asarray(trace[group]["value"])[1:]
+        width = max(1, len(values) // 300)
+        starts = np.arange(0, len(values), width)
+        dashed = {"ls": _DASHED, "zorder": 1} if colour == GREY else {}
+        axes.plot(
+            eta * (starts + width), np.maximum.reduceat(values, starts), color=colour, lw=1.4, label=label, **dashed
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(0.5, None)
     axes.set_yscale("log")
-    axes.set_xlabel("η × step")
+    axes.set_xlabel("first η × step")
     axes.set_title("Signs, coupled decay", pad=22)
-    note(axes, "rises, falls, and ends at the order of K³ᐟ² η unless η decays")
+    note(axes, "rises, falls, and ends at the order of K³ᐟ² η unless η decays; upper envelopes")
     axes.legend(loc="lower left")
 
 

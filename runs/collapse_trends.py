@@ -99,6 +99,8 @@ def shares(results: Results) -> tuple[list[float], dict[str, list[float]]]:
 def between_falls(results: Results) -> Verdict:
     """The three by share."""
     found, table = shares(results)
+    if len(found) < 2:
+        return Verdict(None, "too few runs count")
     told = "; ".join(f"{key.upper()} {', '.join(short(v, 3) for v in table[key])}" for key in ("nc0", "nc2", "nc3"))
     told = f"shares {', '.join(f'{share:g}' for share in found)}: {told}"
     return Verdict(every([falls(table[key]) for key in ("nc0", "nc2", "nc3")]), told, {"shares": found} | table)

@@ -3,7 +3,8 @@
 A solver of this kind says in `_model` how a step follows from the gradient, the Hessian and one constant of its own
 (M, L, gamma, ...), and in `_judge` when a trial point is taken and what becomes of the constant. As in `solvers.sscn`,
 where a step promises less than 100 eps max(1, |f|) differences of losses are rounding: it is then taken iff the
-gradient does not grow (nor f by more than that), and the constant is left alone (`last.stalled`).
+gradient does not grow (nor f by more than that), and the constant is left alone (`last.stalled`). A solver that tries
+again at once makes up to 8 trial points there, each shorter, for a constant that is too small would never change.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from solvers.sscn import BlockModel, Step
 TRIES = 40
 SMALLEST = 1e-10  # of constants that are halved
 STALLED = 100.0  # roundings of f
+STALLS = 8  # trial points of a step in which differences of losses are rounding
 DENSE_LIMIT = 10_000  # parameters up to which a dense Hessian is made: 800 MB, decomposed in minutes
 
 Rule = Literal["doubling", "ratio", "fixed"]
@@ -160,43 +162,55 @@ class NewtonSolver(Solver):
         point = self._point(closure)
         if not math.isfinite(point.loss):
             raise ValueError(f"the loss is {point.loss} before the step: there is nothing to build a model on")
+        try:
+            move, result = self._trials(point)
+        except BaseException:  # Ctrl-C at a trial point, say
+            point.reject()
+            raise
+        self._finish(point, move, result.accepted)
+        point.accept() if result.accepted else point.reject()
+        self.last = result
+        if self._failures >= TRIES:
+            self._failures = 0
+            raise ValueError(
+                f"the loss was not finite at {TRIES} trial points in a row ({self._constant} is {result.M:.3g} now)"
+            )
+        return torch.tensor(point.loss, dtype=torch.float64)
+
+    def _trials(self, point: Point) -> tuple[Move, NewtonStep]:
+        """Trial points until one is accepted; the constant follows."""
         group = self.param_groups[0]
         following = self._first(point, group[self._constant])
         propose = self._model(point)
-        tries = 0
+        rounding = STALLED * point.eps * max(1.0, abs(point.loss))
+        tries, stalls, kept = 0, 0, None
         while True:
             tries += 1
             used = following
             move = propose(used)
             new = point.trial(move.h)
-            finite = math.isfinite(new)
-            rounding = STALLED * point.eps * max(1.0, abs(point.loss))
-            stalled = self._compares and move.decrease < rounding
+            finite, stalled = math.isfinite(new), self._compares and move.decrease < rounding
             if not finite:
                 accepted, following = False, self._safer(used)
             elif stalled:
+                stalls += 1
+                if kept is None:
+                    kept = used if tries > 1 else group[self._constant]
+                following = self._safer(used)
                 accepted = new <= point.loss + rounding and _seen(move, point.gradient_after()) <= _seen(move, point.g)
             else:
                 accepted, following = self._judge(point, move, new, used)
             self._failures = 0 if finite else self._failures + 1
-            if accepted or (finite and stalled) or not self._retries or tries >= TRIES or self._failures >= TRIES:
+            if accepted or not self._retries or max(tries, self._failures) >= TRIES or stalls >= STALLS:
                 break
-        self._finish(point, move, accepted)
-        point.accept() if accepted else point.reject()
         if self._remembers:
-            group[self._constant] = following
-        constant = group[self._constant]
+            group[self._constant] = following if kept is None else kept
         ratio = (point.loss - new) / move.decrease if move.decrease > 0 else math.nan
-        self.last = NewtonStep(
-            accepted, point.loss, new, move.decrease, ratio, constant, used, move.size, _seen(move, point.g),
-            move.lowest, float(move.h.double().norm()), point.products, tries, stalled, move.hard_case, move.shift,
+        return move, NewtonStep(
+            accepted, point.loss, new, move.decrease, ratio, group[self._constant], used, move.size,
+            _seen(move, point.g), move.lowest, float(move.h.double().norm()), point.products, tries, stalled,
+            move.hard_case, move.shift,
         )  # fmt: skip
-        if self._failures >= TRIES:
-            self._failures = 0
-            raise ValueError(
-                f"the loss was not finite at {TRIES} trial points in a row ({self._constant} is {following:.3g} now)"
-            )
-        return torch.tensor(point.loss, dtype=torch.float64)
 
     def _point(self, closure: Closure | BlockModel) -> Point:
         if self._dense and self.krylov is None and isinstance(closure, BlockModel):

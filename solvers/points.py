@@ -96,12 +96,8 @@ class GraphPoint:
         self._old = [p.detach().clone() for p in self._leaves]
         for p, piece in zip(self._leaves, h.split([p.numel() for p in self._leaves]), strict=True):
             p.add_(piece.reshape(p.shape).to(device=p.device, dtype=p.dtype))
-        try:
-            with torch.no_grad():
-                return float(self._closure())
-        except BaseException:
-            self.reject()
-            raise
+        with torch.no_grad():
+            return float(self._closure())
 
     def gradient_after(self) -> Tensor:
         """See `Point`."""

@@ -22,6 +22,7 @@ from solvers import (
     GradientRegularizedNewton,
     LazyCubicNewton,
     NonConvex,
+    Ridge,
     SaddleFreeNewton,
     linear_model,
 )
@@ -427,6 +428,29 @@ def test_a_saddle_is_left_from_its_very_point(krylov):
     assert float(closure().detach()) == pytest.approx(-0.25, abs=1e-8)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: DampedNewton(p, 10.0),
+        lambda p: DampedNewton(p, 1.0, rule="root"),
+        lambda p: GradientRegularizedNewton(p),
+        lambda p: GradientRegularizedNewton(p, rule="line-search"),
+        lambda p: GradientRegularizedNewton(p, rule="super-universal"),
+        lambda p: GradientNormalizedNewton(p),
+    ],
+)
+def test_a_convex_loss_falls_at_every_step_and_fast(make):
+    X, y = torch.randn(40, 10, generator=generator()).double(), (torch.arange(40) % 2).double()
+    model = linear_model(X, y, "logistic", Ridge(0.01), start=3 * torch.ones(10))
+    solver = make([model.weight])
+    for _ in range(25):
+        solver.step(model)
+        assert solver.last.new_loss <= solver.last.loss + 1e-14
+        assert solver.last.lowest > 0
+        assert solver.last.shift >= 0
+    assert solver.last.gradient_norm < 1e-9
+
+
 def test_the_doubling_rule_keeps_its_promise():
     problem = logistic()
     solver = CubicNewton(problem.parameters, 1e-3)
@@ -446,13 +470,23 @@ def test_rounding_is_left_to_the_gradient():
     for make in (CubicNewton, SaddleFreeNewton, GradientNormalizedNewton):
         problem = logistic()
         solver = make(problem.parameters)
-        for _ in range(60):
+        for _ in range(25):
             solver.step(problem.closure)
         assert solver.last.stalled
         assert np.linalg.norm(problem.fgh(problem.flat())[1]) < 1e-9
         constant = solver.last.M
         solver.step(problem.closure)
         assert constant == solver.last.M
+
+
+def test_a_constant_too_small_does_not_hold_up_at_rounding_level():
+    """Kept from far away it may be too small where losses can no longer say so: it is raised within the step."""
+    problem = logistic()
+    solver = CoordinateDescent(problem.parameters, 6, keep=True, generator=generator())
+    for _ in range(250):
+        solver.step(problem.closure)
+    assert solver.last.stalled
+    assert np.linalg.norm(problem.fgh.g(problem.flat())) < 1e-11
 
 
 # -- relations --------------------------------------------------------------------------------------------------------
@@ -666,17 +700,18 @@ def test_a_loss_that_is_not_finite(name):
         solver.step(lambda: problem.closure() * math.nan)
 
 
-def test_a_closure_that_raises_at_a_trial_point():
+@pytest.mark.parametrize("where", ["the loss", "the gradient"])
+def test_a_closure_that_raises_at_a_trial_point(where):
     problem = quadratic()
     before = problem.flat()
 
     def closure():
-        if not np.array_equal(problem.flat(), before):
+        if not np.array_equal(problem.flat(), before) and torch.is_grad_enabled() == (where == "the gradient"):
             raise KeyboardInterrupt
         return problem.closure()
 
     with pytest.raises(KeyboardInterrupt):
-        CubicNewton(problem.parameters).step(closure)
+        GradientNormalizedNewton(problem.parameters).step(closure)
     np.testing.assert_array_equal(problem.flat(), before)
 
 

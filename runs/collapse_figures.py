@@ -107,7 +107,7 @@ def coupled(results: Results, axes: Axes) -> None:
             values = np.asarray(trace[group]["value"])[1:]
         width = max(1, len(values) // 300)
         starts = np.arange(0, len(values), width)
-        dashed = {"ls": _DASHED, "zorder": 1} if colour == GREY else {}
+        dashed: dict[str, Any] = {"ls": _DASHED, "zorder": 1} if colour == GREY else {}
         axes.plot(
             eta * (starts + width), np.maximum.reduceat(values, starts), color=colour, lw=1.4, label=label, **dashed
         )

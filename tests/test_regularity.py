@@ -31,6 +31,7 @@ from landscape.regularity import (
 )
 from landscape.regularity import examples as toys
 from landscape.regularity.lines import lower_envelope, lowest_point
+from landscape.regularity.words import ranges
 
 GAPS = np.geomspace(0.01, 10, 30)
 
@@ -708,3 +709,10 @@ def test_a_million_steps():
     assert margins(t, [1.0, 2.0], [0.5, 0.7, 1.0]).shape == (2, 3)
     assert smoothness(loss, g).slack >= 0
     assert "alpha-beta holds" in describe(t)
+
+
+def test_several_rows_of_one_step_are_one_step_in_words() -> None:
+    steps = np.repeat(np.arange(5), 3)
+    assert ranges(steps, np.array([0, 2])) == "step 0"
+    assert ranges(steps, np.array([0, 4, 5, 12])) == "steps 0-1, 4"
+    assert ranges(np.array([0, 1, 2, 0, 1, 2]), np.array([1, 2, 3])) == "steps 1-2, 0"

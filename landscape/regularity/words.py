@@ -50,16 +50,17 @@ def ranges(steps: NDArray[np.int64], rows: NDArray[np.int64]) -> str:
     """Some rows by their labels: "step 7", "steps 0-40", "steps 0-40, 52, 60-61 and 12 more in 5 ranges"."""
     if len(rows) == 0:
         return "no step"
-    labels = steps[rows]
-    starts = np.append(0, np.flatnonzero((np.diff(rows) > 1) | (np.diff(labels) < 0)) + 1)
-    ends = np.append(starts[1:], len(rows))
-    named = [
-        f"{labels[start]}" if end == start + 1 else f"{labels[start]}-{labels[end - 1]}"
-        for start, end in zip(starts[:_NAMED_RANGES], ends[:_NAMED_RANGES], strict=True)
-    ]
-    many = len(starts) - len(named)
-    more = f" and {len(rows) - ends[len(named) - 1]} more in {many} range{'s' if many > 1 else ''}" if many else ""
-    return f"step{'s' if len(rows) > 1 else ''} {', '.join(named)}{more}"
+    # several rows may belong to one step, as the samples do
+    place = np.concatenate([[0], np.cumsum(np.diff(steps) != 0)])
+    places, first = np.unique(place[rows], return_index=True)
+    labels = steps[rows][first]
+    breaks = np.flatnonzero((np.diff(places) > 1) | (np.diff(labels) < 0)) + 1
+    runs = np.split(labels, breaks)
+    named = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs[:_NAMED_RANGES]]
+    rest = sum(len(run) for run in runs[_NAMED_RANGES:])
+    many = len(runs) - _NAMED_RANGES
+    more = f" and {rest} more in {many} range{'s' if many > 1 else ''}" if rest else ""
+    return f"step{'s' if len(labels) > 1 else ''} {', '.join(named)}{more}"
 
 
 def _alpha_beta_words(t: Trajectory, gap: float) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from landscape.operators import LinearOperator
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.vectors import as_block, products
+from landscape.spectra.vectors import as_block, column_bytes, products
 from solvers.points import Point
 
 
@@ -58,9 +58,15 @@ def eigen(point: Point) -> tuple[Tensor, Tensor]:
 
 
 def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:
-    """The span of g, A g, ..., A^(size - 1) g, for at most `size` products; smaller where that is invariant."""
-    process = Krylov(A, size)
+    """The span of g, A g, ..., A^(size - 1) g, for at most `size` products; smaller where that is invariant.
+
+    Raises `MemoryError` when the basis does not fit the budget.
+    """
     g = as_block(A, point.g)
+    needed = (min(size, A.shape[0]) + 4) * column_bytes(g)
+    if needed > A.memory:
+        raise MemoryError(f"a Krylov space of {size} vectors needs {needed:,} bytes, the budget is {A.memory:,}")
+    process = Krylov(A, size)
     X = process.inject(g)
     while X.shape[-1]:
         process.absorb(products(A, X))

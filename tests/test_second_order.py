@@ -582,6 +582,9 @@ def test_a_matrix_of_the_users_own():
     wrong = GradientNormalizedNewton(problem.parameters, curvature=lambda: MatrixOperator(torch.eye(3).double()))
     with pytest.raises(ValueError, match="of size 3"):
         wrong.step(problem.closure)
+    tight = MatrixOperator(torch.eye(17).double(), memory=1000)
+    with pytest.raises(MemoryError, match="needs 1,224 bytes, the budget is 1,000"):
+        GradientNormalizedNewton(problem.parameters, curvature=lambda: tight, krylov=5).step(problem.closure)
 
 
 def dense(problem, w):

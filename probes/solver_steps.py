@@ -49,10 +49,10 @@ class SolverSteps(DynamicsProbe):
     def fields(self, context: Context) -> dict[str, Field]:
         """The fields that the class names. Raises `ValueError` for an optimizer that does not report its steps."""
         if not hasattr(context.optimizer, "last"):
-            what = "no optimizer" if context.optimizer is None else type(context.optimizer).__name__
+            optimizer = context.optimizer
+            why = "pass Monitor(..., optimizer=solver)" if optimizer is None else f"{type(optimizer).__name__} does not"
             raise ValueError(
-                f"{self.name} needs an optimizer that reports its steps as .last (SSCN, CubicNewton, ...), not {what}: "
-                "Monitor(..., optimizer=solver)"
+                f"{self.name} needs an optimizer that reports its steps as .last (SSCN, CubicNewton, ...): {why}"
             )
         return {name: Field((), "float64", units, what) for name, (units, what) in _FIELDS.items()}
 

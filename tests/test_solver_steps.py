@@ -61,9 +61,9 @@ def test_in_a_training_loop(tmp_path, make):
 def test_optimizers_that_do_not_say_are_refused(tmp_path):
     model, objective, _ = problem()
     with Trace.create(tmp_path / "run.h5", seed=0) as trace:
-        with pytest.raises(ValueError, match=r"reports its steps as \.last .* not SGD"):
+        with pytest.raises(ValueError, match=r"reports its steps as \.last .*: SGD does not"):
             Monitor(objective, [SolverSteps()], trace, optimizer=torch.optim.SGD(model.parameters(), 0.1))
-        with pytest.raises(ValueError, match="not no optimizer"):
+        with pytest.raises(ValueError, match=r"pass Monitor\(..., optimizer=solver\)"):
             measure_once(objective, [SolverSteps()], trace, 0)
 
 

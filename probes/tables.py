@@ -236,6 +236,8 @@ def overview(trace: Trace) -> Group:
     versions = ", ".join(f"{key} {_plain(value)}" for key, value in environment.items() if value is not None)
     facts.append(("environment", versions))
     head = Table.grid(padding=(0, 2))
+    head.add_column()
+    head.add_column(overflow="fold")  # a path that is cut cannot be copied
     for key, value in facts:
         head.add_row(Text(key, style="dim"), Text(value))
     probes = table()

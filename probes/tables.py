@@ -142,8 +142,10 @@ def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[t
         yield from _class_cells(name, values)
     elif kind in _ERRORS:
         for heading, field, error in _ERRORS[kind]:
-            bar = float(values[error]) if error else 0.0
-            yield f"{name}{heading}", plus_minus(float(values[field]), bar) + _star(values)
+            if error:
+                yield f"{name}{heading}", plus_minus(float(values[field]), float(values[error])) + _star(values)
+            elif np.isfinite(values[field]):  # a threshold is not known without an optimizer
+                yield f"{name}{heading}", short(float(values[field]))
     else:
         for field, value in values.items():
             if field not in ("step", "epoch", "time", "cost") and np.ndim(value) == 0:

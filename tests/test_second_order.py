@@ -331,7 +331,7 @@ def test_step_by_step(case, name):
     solver, path = make(problem.parameters), reference(problem.fgh, problem.flat())
     (key,) = [key for key in solver.param_groups[0] if key in ("M", "damping", "H", "gamma", "L", "step")]
     compared = 0
-    for _ in range(6 if name == "network" else 12):
+    for _ in range(5 if name == "network" else 9):
         f, g, H = problem.fgh(problem.flat())
         if np.linalg.norm(g) < 1e-7:
             break
@@ -483,7 +483,7 @@ def test_a_constant_too_small_does_not_hold_up_at_rounding_level():
     """Kept from far away it may be too small where losses can no longer say so: it is raised within the step."""
     problem = logistic()
     solver = CoordinateDescent(problem.parameters, 6, keep=True, generator=generator())
-    for _ in range(250):
+    for _ in range(200):
         solver.step(problem.closure)
     assert solver.last.stalled
     assert np.linalg.norm(problem.fgh.g(problem.flat())) < 1e-11
@@ -556,7 +556,7 @@ def test_small_spaces_train_a_network(make):
     problem = network()
     solver = make(problem.parameters)
     first = float(problem.closure().detach())
-    for _ in range(15):
+    for _ in range(10):
         solver.step(problem.closure)
         assert solver.last.new_loss <= solver.last.loss
         assert solver.last.size <= 6

@@ -12,7 +12,10 @@ the exact block of the Hessian with the exact cubic sub-problem. The rules for M
     fixed      M stays, every finite step is taken: for M above the Lipschitz constant of the Hessian
 
 Where -m(h) < 100 eps max(1, |f|) a difference of losses is rounding: the step is then taken iff the gradient in the
-subspace does not grow, and M is left alone (`last.stalled`).
+subspace does not grow (nor f by more than that), and M is left alone (`last.stalled`).
+
+The published rule ("ratio") has one M for all subsets. Where few of them have negative curvature it falls to its floor
+on the others, and those few are then given steps that are far too long and rejected: "doubling" gets on there.
 """
 
 from __future__ import annotations
@@ -194,7 +197,8 @@ class SSCN(Solver):
         if self.rule == "fixed":
             return True
         if stalled:
-            return view.gradient_after() <= float(view.g.norm())
+            rounding = _STALLED * view.eps * max(1.0, abs(view.loss))
+            return new <= view.loss + rounding and view.gradient_after() <= float(view.g.norm())
         if self.rule == "doubling":
             return view.loss - new >= cubic.decrease
         return ratio >= _ACCEPT and new <= view.loss

@@ -138,17 +138,17 @@ def trends_figure(results: Results) -> Figure:
         slope, start, explained = regression(np.log(numbers(own, "nc0")), numbers(own, "nc3"))
         ends = np.array([min(numbers(own, "nc0")), max(numbers(own, "nc0"))])
         scatter.plot(ends, start + slope * np.log(ends), color=GREY, lw=1.0, ls=_DASHED)
-        told.append(f"{TITLES[network]} {MARKERS_IN_WORDS[network]} {short(slope, 2)} (R² {explained:.2f})")
+        told.append(f"{SIGNS[network]} {TITLES[network]} {short(slope, 2)} ({explained:.2f})")
     scatter.set_xscale("log")
     scatter.set_xlabel("NC0 = ‖Wᵀ1‖")
     scatter.set_ylabel("NC3")
     scatter.set_title("NC3 against NC0", pad=22)
-    note(scatter, "slope by natural log: " + ", ".join(told))
+    note(scatter, "slope by ln NC0 (R²): " + ", ".join(told))
     scatter.legend(loc="upper left")
     found, table = shares(results)
     for key, colour in (("nc0", BLUE), ("nc2", GREEN), ("nc3", ORANGE)):
         between.plot(found, table[key], color=colour, marker="o", ms=4, label=key.upper())
-    between.set_yscale("log")
+    between.set_ylim(0, None)
     between.set_xlabel(f"coupled share of the weight decay {DECAY}: AdamW (0) to Adam (1)")
     between.set_title("From AdamW to Adam, MLP", pad=22)
     if found:
@@ -160,7 +160,7 @@ def trends_figure(results: Results) -> Figure:
 
 # -- what they share -----------------------------------------------------------------------------------------
 
-MARKERS_IN_WORDS = {"mlp": "(circles)", "cnn": "(squares)", "resnet": "(triangles)"}
+SIGNS = {"mlp": "○", "cnn": "□", "resnet": "△"}
 
 
 def line(optimizer: str) -> dict[str, Any]:

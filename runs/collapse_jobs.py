@@ -49,7 +49,7 @@ KEPT = (
 
 def plan(quick: bool) -> list[Job]:
     """The theorems, then the grid, the setting from other weights, momenta, and Adam-AdamW."""
-    steps = 1000 if quick else 3000
+    steps = 1500 if quick else 3000
     cells: dict[str, Job] = {}
 
     def add(network: str, optimizer: str, momentum: float, decay: float, seed: int = 0) -> None:

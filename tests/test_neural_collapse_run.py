@@ -269,17 +269,22 @@ def test_jobs_are_those_that_the_claims_need() -> None:
 TINY = {"network": "mlp", "momentum": 0.9, "decay": 5e-3, "steps": 20}
 
 
-def sweep(quick: bool = False) -> list[Job]:
-    return [Job(f"grid-mlp-{name}-m0.9-d0.005", collapse_jobs.train, TINY | {"optimizer": name}, "mlp-0")
-            for name in ("SGD", "AdamW", "Signum")]  # fmt: skip
+def sweep(kind: str) -> Experiment:
+    """Training runs as in the grid, or jobs that need none of torch's optimizers, whose import takes seconds."""
+    if kind == "grid":
+        jobs = [Job(f"grid-{name}", collapse_jobs.train, TINY | {"optimizer": name}, "mlp-0") for name in OPTIMIZERS]
+    else:
+        jobs = [Job(f"heat-map-{i}", collapse_theory.heat_map, {"decay": 1e-3 * i}) for i in range(1, 21)]
+    return Experiment("sweep", "A sweep.", lambda quick: jobs, ())
 
 
 def stamps(folder: Path) -> dict[str, int]:
     return {path.stem: path.stat().st_mtime_ns for path in (folder / "full" / "jobs").glob("*.json")}
 
 
-def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
-    words = [sys.executable, __file__, str(tmp_path)]
+@pytest.mark.parametrize("kind", ["heat-map", pytest.param("grid", marks=pytest.mark.slow)])
+def test_a_killed_sweep_goes_on(tmp_path: Path, kind: str) -> None:
+    words = [sys.executable, __file__, kind, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, start_new_session=True) as process:
         deadline = time.monotonic() + 60
@@ -289,10 +294,11 @@ def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
     finished = stamps(tmp_path)
-    assert 0 < len(finished) < len(sweep())
-    Experiment("sweep", "A sweep.", sweep, ()).run(tmp_path)
+    planned = sorted(job.name for job in sweep(kind).plan(False))
+    assert 0 < len(finished) < len(planned)
+    sweep(kind).run(tmp_path)
     begun = [name for name, stamp in stamps(tmp_path).items() if finished.get(name) != stamp]
-    assert sorted([*finished, *begun]) == sorted(job.name for job in sweep())  # nothing finished was written again
+    assert sorted([*finished, *begun]) == planned  # nothing that was finished was written again
 
 
 # -- what is committed ---------------------------------------------------------------------------------------
@@ -347,4 +353,4 @@ def test_reduced(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    Experiment("sweep", "A sweep.", sweep, ()).run(Path(sys.argv[1]))
+    sweep(sys.argv[1]).run(Path(sys.argv[2]))

@@ -18,8 +18,8 @@ from landscape.sharpness import (
     gradient_statistics,
     sam_sharpness,
 )
-from landscape.splitting import split
 from landscape.spectra import eigsh
+from landscape.splitting import split
 
 
 def made(name, **options):

@@ -36,6 +36,7 @@ class CubicStep:
         residual: ||g + H h + lam h|| / (||g|| + ||H|| ||h|| + lam ||h||); rounding when exact.
         hard_case: the step has a part along the lowest eigenvector that g does not determine; its sign is arbitrary.
         lowest: the smallest eigenvalue of H (of the part of it that was seen, for `solve_cubic_krylov`).
+        largest: the largest |eigenvalue| of H, likewise.
         products: with H, for `solve_cubic_krylov`; 0 else.
         converged: False when a limit of products came before the accuracy.
     """
@@ -46,6 +47,7 @@ class CubicStep:
     residual: float
     hard_case: bool
     lowest: float
+    largest: float
     products: int = 0
     converged: bool = True
 
@@ -80,10 +82,11 @@ def assemble(g: Tensor, w: Tensor, U: Tensor, c: Tensor, M: float) -> CubicStep:
     norm = _norm(s)
     # the model's value by the stationarity condition would cancel; by its terms it does not
     decrease = -float(part @ s) - 0.5 * float(values @ (s * s)) - M / 6.0 * norm**3
-    scale = _norm(part) + float(np.abs(values).max()) * norm + lam * norm
+    largest = float(np.abs(values).max())
+    scale = _norm(part) + largest * norm + lam * norm
     residual = _norm(part + values * s + lam * s) / max(scale, _TINY)
     h = (U @ torch.from_numpy(s)).to(device=g.device, dtype=g.dtype)
-    return CubicStep(h, lam, max(0.0, decrease), residual, hard, float(values[0]))
+    return CubicStep(h, lam, max(0.0, decrease), residual, hard, float(values[0]), largest)
 
 
 def _checked(g: Tensor, H: Tensor, M: float) -> tuple[Tensor, Tensor]:

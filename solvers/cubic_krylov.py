@@ -124,5 +124,5 @@ class _Search:
     def _result(self, step: CubicStep, residual: float, *, converged: bool) -> CubicStep:
         h = self.space.combine(step.h.reshape(-1, 1))[..., 0]
         return CubicStep(
-            h, step.multiplier, step.decrease, residual, step.hard_case, step.lowest, self.made, converged
+            h, step.multiplier, step.decrease, residual, step.hard_case, step.lowest, step.largest, self.made, converged
         )  # fmt: skip

@@ -7,7 +7,7 @@ after a step in S O(N |S|), whatever the number of features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -126,7 +126,8 @@ class LinearModel:
     def __init__(
         self, X: Tensor, y: Tensor, loss: Loss, regulariser: Regulariser | None, start: Tensor | None, mu: float
     ) -> None:
-        self._columns = X.T.contiguous()  # a feature's values lie together
+        # of each part of the samples a feature's values lie together: blocks are gathered by rows
+        self._parts = [(slice(i, i + _SAMPLES), X[i : i + _SAMPLES].T.contiguous()) for i in range(0, len(X), _SAMPLES)]
         self._y, self._regulariser, self._mu = y, regulariser, mu
         self._loss = None if loss == "log-sum-exp" else _LOSSES[loss]
         w = torch.zeros(X.shape[1], dtype=X.dtype, device=X.device) if start is None else start.to(X).clone()
@@ -137,7 +138,7 @@ class LinearModel:
 
     def __call__(self) -> Tensor:
         """f(w) with its graph."""
-        value = self._of_margins(self._columns.T @ self.weight)
+        value = self._of_margins(self._margins(self.weight))
         return value if self._regulariser is None else value + self._regulariser.value(self.weight).sum()
 
     def value(self) -> float:
@@ -150,8 +151,8 @@ class LinearModel:
         self._refresh()
         first, second = self._derivatives(self._z)
         tau = len(indices)
-        g, H = self._columns.new_zeros(tau), self._columns.new_zeros(tau, tau)
-        for samples, part in self._parts(indices):
+        g, H = self._y.new_zeros(tau), self._y.new_zeros(tau, tau)
+        for samples, part in self._gathered(indices):
             g += part @ first[samples]
             H.addmm_(part * second[samples], part.T)
         if self._loss is None:  # log-sum-exp: the softmax couples the samples
@@ -166,7 +167,7 @@ class LinearModel:
         """f(w + E_S h); w stays."""
         self._refresh()
         z = self._z.clone()
-        for samples, part in self._parts(indices):
+        for samples, part in self._gathered(indices):
             z[samples] += part.T @ h.to(part)
         w = self.weight.detach()
         self._tried = (indices, h.to(w), z)
@@ -181,8 +182,8 @@ class LinearModel:
         """g_S at the last trial point, `(tau,)`."""
         indices, h, z = self._last()
         first, _ = self._derivatives(z)
-        g = self._columns.new_zeros(len(indices))
-        for samples, part in self._parts(indices):
+        g = self._y.new_zeros(len(indices))
+        for samples, part in self._gathered(indices):
             g += part @ first[samples]
         return g if self._regulariser is None else g + self._regulariser.first(self.weight.detach()[indices] + h)
 
@@ -203,13 +204,16 @@ class LinearModel:
         """The margins of w as it stands, computed anew when somebody else has moved it."""
         w = self.weight.detach()
         if self._seen is None or not torch.equal(self._seen, w):
-            self._z, self._seen, self._tried = self._columns.T @ w, w.clone(), None
+            self._z, self._seen, self._tried = self._margins(w), w.clone(), None
 
-    def _parts(self, indices: Tensor) -> Any:
+    def _margins(self, w: Tensor) -> Tensor:
+        """X w, `(N,)`."""
+        return torch.cat([part.T @ w for _, part in self._parts])
+
+    def _gathered(self, indices: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """(samples, features in S of these samples `(tau, samples)`)."""
-        for start in range(0, self._columns.shape[1], _SAMPLES):
-            samples = slice(start, start + _SAMPLES)
-            yield samples, self._columns[:, samples].index_select(0, indices)
+        for samples, part in self._parts:
+            yield samples, part.index_select(0, indices)
 
     def _of_margins(self, z: Tensor) -> Tensor:
         if self._loss is None:

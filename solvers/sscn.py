@@ -217,7 +217,7 @@ class SSCN(Solver):
     def _note(self, view: _View, cubic: CubicStep, accepted: bool) -> None:
         """Running means for the schedule; the gradient of the whole is guessed from the first subset alone."""
         old = self.seen
-        sampled, curvature = float(view.g.norm()), float(torch.linalg.matrix_norm(view.H, 2))
+        sampled, curvature = float(view.g.norm()), cubic.largest
         if math.isnan(old.gradient):
             gradient = math.sqrt(self.n / len(view.g)) * sampled
         else:

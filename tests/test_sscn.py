@@ -312,7 +312,7 @@ class Wrapped(nn.Module):
 
     def forward(self):
         model = self.model[0]
-        value = model._of_margins(model._columns.T @ self.weight)
+        value = model._of_margins(model._margins(self.weight))
         return value if model._regulariser is None else value + model._regulariser.value(self.weight).sum()
 
 

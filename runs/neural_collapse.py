@@ -11,10 +11,7 @@ not the numbers.
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
 from collections.abc import Sequence
-from multiprocessing import forkserver
 from typing import Any
 
 from probes.formats import short
@@ -41,14 +38,5 @@ def side_by_side(claims: Sequence[Claim]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def start_server() -> None:
-    """Jobs' processes are forked with all imports done: torch's optimizers alone import for as long as a run trains."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        multiprocessing.set_forkserver_preload(["runs.collapse_jobs", "torch._dynamo", "sklearn.datasets"])
-        forkserver.ensure_running()
-
-
 if __name__ == "__main__":
-    if any(word.startswith("--jobs") for word in sys.argv):
-        start_server()
     main(EXPERIMENT)

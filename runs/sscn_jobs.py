@@ -65,25 +65,28 @@ def _jobs(problem: str, quick: bool) -> list[Job]:
     steps, sizes = STEPS[problem], SIZES[problem]
     middle = sizes[len(sizes) // 2] if problem != "mlp" else sizes[-1]
 
+    wide = problem in ("duke", "gisette")
+    most, first = 15.0 if problem == "mlp" else 60.0, 10.0 if wide else 5.0  # CPU seconds a start
+
     def job(name: str, solver: str, size: int, steps: int, seconds: float = 60.0, **changed: Any) -> Job:
         settings = common | {"solver": solver, "size": size, "steps": steps, "seconds": seconds} | changed
         if quick:
             settings["seconds"] = 0.15
         return Job(f"{problem}-{name}", descend, settings, problem)
 
-    made = [job(f"doubling-{tau}", "doubling", tau, steps, 30.0 if problem == "mlp" else 60.0) for tau in sizes[::-1]]
+    made = [job(f"doubling-{tau}", "doubling", tau, steps, most) for tau in sizes[::-1]]
     if problem != "mlp":
         # a rejected step costs as much as another, so that a stall would take all the time there is
-        made += [job(f"ratio-{tau}", "ratio", tau, steps, 25.0) for tau in sizes[::-1]]
-        made.append(job(f"rsrnm-{middle}", "rsrnm", middle, 4000, 12.0))
-        made.append(job(f"rsrnm-unit-{middle}", "rsrnm-unit", middle, 4000, 12.0))
+        made += [job(f"ratio-{tau}", "ratio", tau, steps, 25.0 if wide else 8.0) for tau in sizes[::-1]]
+        made.append(job(f"rsrnm-{middle}", "rsrnm", middle, 4000, 12.0 if wide else 5.0))
+        made.append(job(f"rsrnm-unit-{middle}", "rsrnm-unit", middle, 4000, 12.0 if wide else 5.0))
     if problem in ("gisette", "lse"):
         kinds = SCHEDULES if problem == "gisette" else SCHEDULES[:2]
         made += [job(name, name, 50 if problem == "gisette" else 20, steps, 12.0) for name in kinds]
-    made.append(job("cubic", "krylov" if problem == "duke" else "cubic", 0, 300, 30.0, every=1))
-    made += [job(f"cd-{tau}", "cd", tau, max(steps, 4000), 10.0) for tau in (sizes[0], middle)]
-    made.append(job("gd", "gd", 0, 20_000, 10.0, every=10))
-    made.append(job("lbfgs", "lbfgs", 0, 2000, 10.0, every=1))
+    made.append(job("cubic", "krylov" if problem == "duke" else "cubic", 0, 300, min(most, 30.0), every=1))
+    made += [job(f"cd-{tau}", "cd", tau, max(steps, 4000), first) for tau in (sizes[0], middle)]
+    made.append(job("gd", "gd", 0, 20_000, first, every=10))
+    made.append(job("lbfgs", "lbfgs", 0, 2000, first, every=1))
     return made
 
 

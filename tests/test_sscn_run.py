@@ -20,10 +20,11 @@ from runs import sscn
 from runs import sscn_claims as claims
 from runs import sscn_jobs as jobs
 from runs import sscn_problems as problems
-from runs.experiment import Claim, Results
+from runs.experiment import Claim, Results, markdown
 from runs.jobs import Desk, Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMITTED = ROOT / "runs" / "results" / "sscn.json"
 
 
 def run(steps: float | None, **changed: Any) -> dict[str, Any]:
@@ -197,6 +198,31 @@ def test_own_data(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     with pytest.raises(SystemExit) as ended:
         sscn.command(["--quick", "--data"])
     assert ended.value.code == 2
+
+
+def committed() -> tuple[dict[str, Any], list[Claim]]:
+    report = json.loads(COMMITTED.read_text())
+    return report, [Claim(**found) for found in report["claims"]]
+
+
+def test_the_committed_results_are_of_these_claims() -> None:
+    report, found = committed()
+    assert report["quick"] is False
+    assert not [name for name, job in report["jobs"].items() if job["error"]]
+    planned = [(job.name, dict(job.settings)) for job in jobs.plan(False)]
+    assert planned == [(name, job["settings"]) for name, job in report["jobs"].items()]
+    stated = [(s.name, s.literature, s.criterion) for s in sscn.EXPERIMENT.claims]
+    assert [(c.name, c.literature, c.criterion) for c in found] == stated
+    assert not any("not measured" in c.measured for c in found)
+
+
+def test_the_documents_have_the_committed_table() -> None:
+    report, found = committed()
+    assert markdown(found) in (ROOT / "docs" / "sscn.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    minutes = round(report["seconds"] / 60)
+    assert f"| `sscn` | {minutes} | {sum(one.holds is True for one in found)} of {len(found)} |" in readme
+    assert "docs/sscn.png" in readme
 
 
 @pytest.mark.slow

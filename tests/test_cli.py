@@ -64,7 +64,7 @@ PROBLEM = """
 
     def slow():
         def loss(outputs, targets):
-            time.sleep(0.02)
+            time.sleep(0.5)  # long enough to be interrupted on a busy machine
             return nn.functional.cross_entropy(outputs, targets)
         return Objective(make(), loss, data(), count=lambda outputs, targets: len(targets))
 

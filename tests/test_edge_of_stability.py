@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from experiment_checks import ROOT, check_committed, check_page, reduced
 
 from landscape import Hessian, Objective
 from landscape.spectra import eigsh, trace
@@ -21,11 +18,8 @@ from runs import edge_criteria as criteria
 from runs import edge_jobs
 from runs import edge_of_stability as edge
 from runs.edge_of_stability import EXPERIMENT
-from runs.experiment import Claim, Results, markdown
+from runs.experiment import Claim, Results
 from runs.jobs import Desk, Outcome
-
-ROOT = Path(__file__).resolve().parent.parent
-COMMITTED = ROOT / "runs" / "results" / "edge_of_stability.json"
 
 
 class MadeUp(Results):
@@ -202,40 +196,20 @@ def test_a_short_descent(tmp_path: Path) -> None:
         assert losses[0] == pytest.approx(float(edge_jobs.half_square(model(x), edge_jobs.one_hot(y))))
 
 
-def committed() -> tuple[dict[str, Any], list[Claim]]:
-    report = json.loads(COMMITTED.read_text())
-    return report, [Claim(**found) for found in report["claims"]]
-
-
 def test_the_committed_results_are_of_these_claims() -> None:
-    report, claims = committed()
-    assert report["quick"] is False
-    assert not [name for name, job in report["jobs"].items() if job["error"]]
-    assert [job.name for job in edge_jobs.plan(False)] == list(report["jobs"])
-    assert [dict(job.settings) for job in edge_jobs.plan(False)] == [j["settings"] for j in report["jobs"].values()]
-    stated = [(s.name, s.literature, s.criterion) for s in EXPERIMENT.claims]
-    assert [(c.name, c.literature, c.criterion) for c in claims] == stated
+    report, _ = check_committed(EXPERIMENT)
     assert report["environment"]["packages"]["torch"]
 
 
 def test_the_documents_have_the_committed_table() -> None:
-    _, claims = committed()
-    assert markdown(claims) in (ROOT / "docs" / "edge-of-stability.md").read_text()
-    held = f"| `edge_of_stability` | 11 | {sum(found.holds is True for found in claims)} of {len(claims)} |"
-    assert held in (ROOT / "README.md").read_text()
+    _, held = check_page(EXPERIMENT)
+    assert f"| `edge_of_stability` | 11 | {held}" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow
 def test_reduced(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "runs.edge_of_stability", "--quick", "--out", str(tmp_path)]
-    start = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 90  # 60 s are promised on a machine with nothing else to do
-    assert done.stderr == ""
-    report = json.loads((tmp_path / "quick" / "claims.json").read_text())
-    assert not [name for name, job in report["jobs"].items() if job["error"]]
-    text = " ".join(done.stdout.split())
+    report, printed = reduced(EXPERIMENT, tmp_path)
+    text = " ".join(printed.split())
     assert all(word in text for found in report["claims"] for word in found["name"].split())
     assert {found["name"]: found["holds"] for found in report["claims"]}["a small step size stays stable"] is True
     for found in report["claims"]:

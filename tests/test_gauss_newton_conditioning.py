@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
-import time
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from experiment_checks import ROOT, check_committed, check_needs, check_page, reduced
 from torch import nn
 
 from landscape.conditioning import convolution_matrix, linear_network
@@ -25,12 +21,9 @@ from runs import conditioning_data as data
 from runs import conditioning_jobs as jobs
 from runs import conditioning_more as more
 from runs import conditioning_networks as networks
-from runs.experiment import Claim, Results, markdown
+from runs.experiment import Claim, Results
 from runs.gauss_newton_conditioning import EXPERIMENT
 from runs.jobs import Desk, Outcome
-
-ROOT = Path(__file__).resolve().parent.parent
-COMMITTED = ROOT / "runs" / "results" / "gauss_newton_conditioning.json"
 
 
 class MadeUp(Results):
@@ -329,46 +322,22 @@ def test_jobs_leave_rows(tmp_path: Path) -> None:
 
 
 def test_jobs_are_those_that_the_claims_need() -> None:
-    for quick in (False, True):
-        names = [job.name for job in jobs.plan(quick)]
-        for statement in EXPERIMENT.claims:
-            for pattern in statement.needs:
-                assert any(fnmatchcase(name, pattern) for name in names), (statement.name, pattern)
-
-
-def committed() -> tuple[dict[str, Any], list[Claim]]:
-    report = json.loads(COMMITTED.read_text())
-    return report, [Claim(**found) for found in report["claims"]]
+    check_needs(EXPERIMENT)
 
 
 def test_the_committed_results_are_of_these_claims() -> None:
-    report, found = committed()
-    assert report["quick"] is False
-    assert not [name for name, job in report["jobs"].items() if job["error"]]
-    planned = [(job.name, dict(job.settings)) for job in jobs.plan(False)]
-    assert planned == [(name, job["settings"]) for name, job in report["jobs"].items()]
-    stated = [(s.name, s.literature, s.criterion) for s in EXPERIMENT.claims]
-    assert [(c.name, c.literature, c.criterion) for c in found] == stated
+    _, found = check_committed(EXPERIMENT)
     assert not [c.name for c in found if c.holds is None]
 
 
 def test_the_documents_have_the_committed_table() -> None:
-    _, found = committed()
-    assert markdown(found) in (ROOT / "docs" / "gauss-newton-conditioning.md").read_text()
-    held = f"| `gauss_newton_conditioning` | 7 | {sum(one.holds is True for one in found)} of {len(found)} |"
-    assert held in (ROOT / "README.md").read_text()
+    _, held = check_page(EXPERIMENT)
+    assert f"| `gauss_newton_conditioning` | 7 | {held}" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow
 def test_reduced(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "runs.gauss_newton_conditioning", "--quick", "--out", str(tmp_path)]
-    start = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 90  # 60 s are promised on a machine with nothing else to do
-    assert done.stderr == ""
-    report = json.loads((tmp_path / "quick" / "claims.json").read_text())
-    assert not [name for name, job in report["jobs"].items() if job["error"]]
+    report, _ = reduced(EXPERIMENT, tmp_path)
     found = {one["name"]: one for one in report["claims"]}
     assert found["one hidden layer: the bound is kappa"]["holds"] is True
     assert found["leaky ReLU: the bound holds"]["holds"] is True

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from experiment_checks import ROOT, check_committed, check_needs, check_page, committed, reduced
 
 from landscape.collapse import predict_nc0
 from probes import Trace
@@ -24,12 +23,9 @@ from runs import collapse_criteria as criteria
 from runs import collapse_jobs, collapse_theory, collapse_trends
 from runs import collapse_theory_claims as theorems
 from runs.collapse_models import NETWORKS, OPTIMIZERS, made, step_schedule
-from runs.experiment import Claim, Experiment, Results, markdown
+from runs.experiment import Experiment, Results
 from runs.jobs import Desk, Job, Outcome
 from runs.neural_collapse import EXPERIMENT, side_by_side
-
-ROOT = Path(__file__).resolve().parent.parent
-COMMITTED = ROOT / "runs" / "results" / "neural_collapse.json"
 
 
 class MadeUp(Results):
@@ -254,12 +250,7 @@ def test_all_optimizers_move_by_their_decay() -> None:
 
 
 def test_jobs_are_those_that_the_claims_need() -> None:
-    for quick in (False, True):
-        plan = EXPERIMENT.plan(quick)
-        names = [job.name for job in plan]
-        for statement in EXPERIMENT.claims:
-            for pattern in statement.needs:
-                assert any(fnmatchcase(name, pattern) for name in names), (statement.name, pattern)
+    check_needs(EXPERIMENT)
     seeds = {job.seed(0) for job in EXPERIMENT.plan(False) if job.name.startswith("grid-mlp")}
     assert len(seeds) == collapse_jobs.SEEDS  # all cells of a network start alike
 
@@ -304,44 +295,23 @@ def test_a_killed_sweep_goes_on(tmp_path: Path, kind: str) -> None:
 # -- what is committed ---------------------------------------------------------------------------------------
 
 
-def committed() -> tuple[dict[str, Any], list[Claim]]:
-    report = json.loads(COMMITTED.read_text())
-    return report, [Claim(**found) for found in report["claims"]]
-
-
 def test_the_committed_results_are_of_these_claims() -> None:
-    report, found = committed()
-    assert report["quick"] is False
-    assert not [name for name, job in report["jobs"].items() if job["error"]]
-    planned = [(job.name, dict(job.settings)) for job in EXPERIMENT.plan(False)]
-    assert planned == [(name, job["settings"]) for name, job in report["jobs"].items()]
-    stated = [(s.name, s.literature, s.criterion) for s in EXPERIMENT.claims]
-    assert [(c.name, c.literature, c.criterion) for c in found] == stated
+    _, found = check_committed(EXPERIMENT)
     assert not [c.name for c in found if c.holds is None]
 
 
 def test_the_page_has_the_committed_tables() -> None:
-    _, found = committed()
-    page = (ROOT / "docs" / "neural-collapse.md").read_text()
-    assert markdown(found) in page
-    assert side_by_side(found) in page
+    page, held = check_page(EXPERIMENT)
+    assert side_by_side(committed(EXPERIMENT)[1]) in page
     readme = (ROOT / "README.md").read_text()
-    holding = sum(c.holds is True for c in found)
-    assert f"| {holding} of {len(found)} | [docs/neural-collapse.md](docs/neural-collapse.md) |" in readme
+    assert f"| {held} [docs/neural-collapse.md](docs/neural-collapse.md) |" in readme
     assert "](docs/neural-collapse.png)" in readme
     assert (ROOT / "docs" / "neural-collapse-trends.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 def test_reduced(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "runs.neural_collapse", "--quick", "--out", str(tmp_path)]
-    start = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 120  # 60 s are promised on a machine with nothing else to do
-    assert done.stderr == ""
-    report = json.loads((tmp_path / "quick" / "claims.json").read_text())
-    assert not [name for name, job in report["jobs"].items() if job["error"]]
+    report, _ = reduced(EXPERIMENT, tmp_path, 120)
     found = {one["name"]: one for one in report["claims"]}
     for statement in theorems.CLAIMS:
         assert found[statement.name]["holds"] is True, found[statement.name]

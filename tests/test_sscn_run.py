@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
-import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,17 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from experiment_checks import ROOT, check_committed, check_page, committed, reduced
 
 from probes import Trace
 from runs import sscn
 from runs import sscn_claims as claims
 from runs import sscn_jobs as jobs
 from runs import sscn_problems as problems
-from runs.experiment import Claim, Results, markdown
+from runs.experiment import Claim, Results
 from runs.jobs import Desk, Outcome
-
-ROOT = Path(__file__).resolve().parent.parent
-COMMITTED = ROOT / "runs" / "results" / "sscn.json"
 
 
 def run(steps: float | None, **changed: Any) -> dict[str, Any]:
@@ -200,41 +195,22 @@ def test_own_data(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     assert ended.value.code == 2
 
 
-def committed() -> tuple[dict[str, Any], list[Claim]]:
-    report = json.loads(COMMITTED.read_text())
-    return report, [Claim(**found) for found in report["claims"]]
-
-
 def test_the_committed_results_are_of_these_claims() -> None:
-    report, found = committed()
-    assert report["quick"] is False
-    assert not [name for name, job in report["jobs"].items() if job["error"]]
-    planned = [(job.name, dict(job.settings)) for job in jobs.plan(False)]
-    assert planned == [(name, job["settings"]) for name, job in report["jobs"].items()]
-    stated = [(s.name, s.literature, s.criterion) for s in sscn.EXPERIMENT.claims]
-    assert [(c.name, c.literature, c.criterion) for c in found] == stated
+    _, found = check_committed(sscn.EXPERIMENT)
     assert not any("not measured" in c.measured for c in found)
 
 
 def test_the_documents_have_the_committed_table() -> None:
-    report, found = committed()
-    assert markdown(found) in (ROOT / "docs" / "sscn.md").read_text()
+    _, held = check_page(sscn.EXPERIMENT)
     readme = (ROOT / "README.md").read_text()
-    minutes = round(report["seconds"] / 60)
-    assert f"| `sscn` | {minutes} | {sum(one.holds is True for one in found)} of {len(found)} |" in readme
+    minutes = round(committed(sscn.EXPERIMENT)[0]["seconds"] / 60)
+    assert f"| `sscn` | {minutes} | {held}" in readme
     assert "docs/sscn.png" in readme
 
 
 @pytest.mark.slow
 def test_reduced(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "runs.sscn", "--quick", "--out", str(tmp_path)]
-    start = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 90  # 60 s are promised on a machine with nothing else to do
-    assert done.stderr == ""
-    report = json.loads((tmp_path / "quick" / "claims.json").read_text())
-    assert not [name for name, job in report["jobs"].items() if job["error"]]
+    report, _ = reduced(sscn.EXPERIMENT, tmp_path)
     for one in report["claims"]:
         assert "not measured:" not in one["measured"], one
     pictures = {path.name for path in (tmp_path / "quick").glob("*.png")}

@@ -7,7 +7,7 @@ that were found sample by sample must sum up to what a reverse pass through the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.func import functional_call, jacrev, vmap
 from landscape.data import Batch
 from landscape.gauss_newton import output_tensor, transposed
 from landscape.objective import Objective
-from landscape.splitting import part
+from landscape.splitting import mapped, part
 
 
 def jacobian(objective: Objective, batch: Batch, budget: int) -> Iterator[tuple[int, Tensor]]:
@@ -97,7 +97,7 @@ def _sample_by_sample(objective: Objective, batch: Batch, outputs: Tensor, budge
 
     def one(pieces: tuple[Tensor, ...], inputs: Any) -> Tensor:
         state = dict(zip(names, pieces, strict=True))
-        sample = Batch(batch.index, _with_batch_dimension(inputs), None)
+        sample = Batch(batch.index, mapped(inputs, lambda t: t.unsqueeze(0)), None)
         result = objective.outputs(sample, call=lambda f, x: functional_call(f, state, (x,)))
         return output_tensor(result).squeeze(0)
 
@@ -110,16 +110,6 @@ def _sample_by_sample(objective: Objective, batch: Batch, outputs: Tensor, budge
         inputs = part(batch, start, min(start + samples, len(outputs))).inputs
         rows = objective.gather(rows_of(leaves, inputs))
         yield start * width, rows.reshape(-1, objective.size)
-
-
-def _with_batch_dimension(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.unsqueeze(0)
-    if isinstance(value, Mapping):
-        return {key: _with_batch_dimension(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_with_batch_dimension(item) for item in value)
-    return value
 
 
 def _row_by_row(objective: Objective, outputs: Tensor, first: int, budget: int) -> Iterator[tuple[int, Tensor]]:

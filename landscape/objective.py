@@ -199,8 +199,9 @@ class Objective:
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """f and its gradient `(n,)` from one pass."""
-        value, terms = 0.0, 0.0
+        terms = 0.0
         with self.measuring():
+            value = torch.zeros((), dtype=torch.float64, device=self.device)  # read once, at the end
             total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
             leaves = self.leaves()
             for batch in self.sweep():
@@ -210,9 +211,9 @@ class Objective:
                     loss = self.differentiable_loss(outputs, batch)
                     pieces = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
                     total.add_(self.gather(pieces), alpha=count)
-                    value += count * float(loss.detach())
+                    value += count * loss.detach().double()
                     terms += count
-        return self.normalise(value, terms), self.normalise(total, terms)
+        return float(self.normalise(value, terms)), self.normalise(total, terms)
 
     # -- what operators use --------------------------------------------------------------------------------------
 

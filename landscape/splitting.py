@@ -34,14 +34,14 @@ def split(batch: Batch, size: int, order: Tensor | None = None) -> list[Batch]:
     parts = []
     for rows in order.split(size):
         take = _taker(m, rows)
-        parts.append(replace(batch, inputs=_mapped(batch.inputs, take), targets=_mapped(batch.targets, take)))
+        parts.append(replace(batch, inputs=mapped(batch.inputs, take), targets=mapped(batch.targets, take)))
     return parts
 
 
 def part(batch: Batch, start: int, stop: int) -> Batch:
     """Samples start .. stop of a batch. Raises `ValueError` as `split` does."""
     take = _taker(samples(batch), torch.arange(start, stop))
-    return replace(batch, inputs=_mapped(batch.inputs, take), targets=_mapped(batch.targets, take))
+    return replace(batch, inputs=mapped(batch.inputs, take), targets=mapped(batch.targets, take))
 
 
 def _taker(m: int, rows: Tensor) -> Callable[[Tensor], Tensor]:
@@ -58,15 +58,16 @@ def _taker(m: int, rows: Tensor) -> Callable[[Tensor], Tensor]:
     return take
 
 
-def _mapped(value: Any, take: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, take: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure with each tensor in it replaced; `ValueError` for what may hold tensors out of sight."""
     if isinstance(value, Tensor):
         return take(value)
     if isinstance(value, Mapping):
-        return {key: _mapped(item, take) for key, item in value.items()}
+        return {key: mapped(item, take) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(item, take) for item in value))
+        return type(value)(*(mapped(item, take) for item in value))
     if isinstance(value, tuple | list):
-        return type(value)(_mapped(item, take) for item in value)
+        return type(value)(mapped(item, take) for item in value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"the batch cannot be split: it holds a {type(value).__name__}")

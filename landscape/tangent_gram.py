@@ -7,7 +7,7 @@ Every other parameter's Jacobian is materialised, in as many columns at a time a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -55,6 +55,13 @@ class Rows:
         places = torch.full((self.shape.numel(),), -1, device=device)
         places[self.kept] = torch.arange(self.start, self.stop, device=device)
         return places
+
+
+def batches_with_rows(objective: Objective, rows: Mapping[int, Rows]) -> Iterator[tuple[Batch, Rows]]:
+    """One pass over the batches that have rows; the others are not moved to the device."""
+    for batch in objective.sweep(skip=lambda index: index not in rows):
+        if batch.index in rows:
+            yield batch, rows[batch.index]
 
 
 def tangent_gram(objective: Objective, rows: dict[int, Rows], budget: int) -> Tensor:
@@ -151,10 +158,7 @@ def _add_paired(K: Tensor, objective: Objective, rows: dict[int, Rows], layers: 
     samples: list[Tensor] = []
     count = 0
     with objective.measuring():
-        for batch in objective.sweep(skip=lambda index: index not in rows):
-            if batch.index not in rows:
-                continue
-            own = rows[batch.index]
+        for batch, own in batches_with_rows(objective, rows):
             outputs, features = _features(objective, batch, layers)
             width = outputs[0].numel()
             samples.append(own.of(torch.arange(len(outputs), device=K.device).repeat_interleave(width)) + count)
@@ -266,10 +270,8 @@ def _columns(objective: Objective, rows: dict[int, Rows], columns: slice, m: int
     """Columns of J for all rows, `(m, columns)`."""
     J = torch.empty(m, columns.stop - columns.start, dtype=objective.dtype, device=objective.device)
     with objective.measuring():
-        for batch in objective.sweep(skip=lambda index: index not in rows):
-            if batch.index not in rows:
-                continue
-            places = rows[batch.index].places(J.device)
+        for batch, own in batches_with_rows(objective, rows):
+            places = own.places(J.device)
             for first, piece in jacobian(objective, batch, budget):
                 to = places[first : first + len(piece)]
                 J[to[to >= 0]] = piece[to >= 0][:, columns]

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from probes.dynamics import DynamicsProbe
 from probes.probe import Context
-from probes.schedules import Schedule, as_schedule
 from probes.trace_file import Field
 
 if TYPE_CHECKING:
     from landscape.conditioning import Conditioning
     from landscape.spectra.results import ConditionNumber
 
-NEIGHBOURS = (-2, -1, 1)
-
 
 @dataclass(frozen=True, kw_only=True)
-class GaussNewtonConditioning:
+class GaussNewtonConditioning(DynamicsProbe):
     """The condition number of the Gauss-Newton matrix, its whole spectrum, and its bounds where the network is linear.
 
     Fields: kappa, largest, smallest, rank, threshold (absolute), neighbours (kappa at the ranks 2 and 1 below and 1
@@ -34,30 +31,18 @@ class GaussNewtonConditioning:
         loss_hessian: True for J^T (d2 loss / d outputs2) J, False as the paper for (1/N) J^T J.
         threshold: absolute; "paper" is 1e-8 / parameters; None is size * eps * largest.
         skip: of a linear network whose layers are W + skip I.
-        every: measure at the steps that it divides, or a schedule.
-        name: of the records in the trace.
     """
 
     loss_hessian: bool = False
     threshold: float | Literal["paper"] | None = None
     skip: float = 0.0
-    every: int | Schedule = 1
-    name: str = ""
-
     needs: ClassVar[frozenset[str]] = frozenset({"graph"})
     default_name: ClassVar[str] = "gauss-newton"
 
     def __post_init__(self) -> None:
-        as_schedule(self.every)
+        super().__post_init__()
         if isinstance(self.threshold, str) and self.threshold != "paper":
             raise ValueError(f"threshold is a number or 'paper', not {self.threshold!r}")
-        if not self.name:
-            object.__setattr__(self, "name", self.default_name)
-
-    def settings(self) -> dict[str, Any]:
-        """Class and settings, without the schedule: what must be equal for records to belong together."""
-        names = [field.name for field in dataclasses.fields(self) if field.name not in ("name", "every")]
-        return {"probe": type(self).__name__} | {name: getattr(self, name) for name in names}
 
     def expected(self, context: Context) -> dict[str, float]:
         """A reverse pass per output of a sample, and the eigenvalues of the smaller Gram matrix."""
@@ -69,6 +54,8 @@ class GaussNewtonConditioning:
 
     def fields(self, context: Context) -> dict[str, Field]:
         """The fields that the class names."""
+        from landscape.spectra.condition import NEIGHBOURS
+
         units = "loss/parameter^2" if self.loss_hessian else "output^2/parameter^2"
         what = "J^T (d2 loss / d outputs2) J" if self.loss_hessian else "(1/N) J^T J"
         extremes = "smallest and largest singular value of"
@@ -132,6 +119,8 @@ def _of_any(found: ConditionNumber) -> dict[str, Any]:
 
 
 def _common(found: Conditioning | ConditionNumber) -> dict[str, Any]:
+    from landscape.spectra.condition import NEIGHBOURS
+
     return {
         "kappa": found.kappa,
         "largest": found.largest,

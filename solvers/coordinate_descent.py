@@ -16,8 +16,9 @@ from collections.abc import Callable
 import torch
 
 from solvers.base import Parameters, check
-from solvers.newton import SMALLEST, Move, NewtonSolver
+from solvers.newton import Move, NewtonSolver
 from solvers.points import Point
+from solvers.steps import SMALLEST
 from solvers.subspaces import Schedule, Seen, as_schedule, choose
 
 

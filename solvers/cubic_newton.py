@@ -17,8 +17,9 @@ from solvers.base import Parameters, check
 from solvers.cubic import assemble
 from solvers.cubic_krylov import solve_cubic_krylov
 from solvers.eigenspaces import eigen
-from solvers.newton import Move, NewtonSolver, Rule, by_decrease
+from solvers.newton import Move, NewtonSolver
 from solvers.points import Point
+from solvers.steps import Rule, by_decrease
 
 
 class CubicNewton(NewtonSolver):

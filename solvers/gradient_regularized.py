@@ -21,8 +21,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from solvers.base import Parameters, check
-from solvers.newton import SMALLEST, Move, NewtonSolver, regularised
+from solvers.newton import Move, NewtonSolver, regularised
 from solvers.points import Point
+from solvers.steps import SMALLEST
 
 _SMALLEST_UNIVERSAL = 1e-5  # of H_k in the published implementation
 

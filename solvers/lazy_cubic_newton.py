@@ -16,8 +16,9 @@ from torch import Tensor
 from solvers.base import Parameters, check
 from solvers.cubic_newton import CubicNewton
 from solvers.eigenspaces import eigen
-from solvers.newton import Move, Rule
+from solvers.newton import Move
 from solvers.points import Point
+from solvers.steps import Rule
 
 
 class LazyCubicNewton(CubicNewton):

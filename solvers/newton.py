@@ -12,23 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from solvers.base import Closure, Parameters, Solver
 from solvers.eigenspaces import Space, decomposed, eigen, krylov_space
-from solvers.points import BlockPoint, GraphPoint, Point
-from solvers.sscn import BlockModel, Step
+from solvers.points import BlockModel, BlockPoint, GraphPoint, Point
+from solvers.steps import STALLED, TRIES, Step
 
-TRIES = 40
-SMALLEST = 1e-10  # of constants that are halved
-STALLED = 100.0  # roundings of f
 STALLS = 8  # trial points of a step in which differences of losses are rounding
 DENSE_LIMIT = 10_000  # parameters up to which a dense Hessian is made: 800 MB, decomposed in minutes
-
-Rule = Literal["doubling", "ratio", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -246,18 +241,6 @@ class NewtonSolver(Solver):
 
 def _seen(move: Move, gradient: Tensor) -> float:
     return float((gradient if move.part is None else move.part(gradient)).norm())
-
-
-def by_decrease(rule: Rule, loss: float, new: float, decrease: float, used: float) -> tuple[bool, float]:
-    """(accepted, next constant): the rules of `solvers.sscn` for a constant that shortens the step as it grows."""
-    if rule == "fixed":
-        return True, used
-    if rule == "doubling":
-        accepted = loss - new >= decrease
-        return accepted, max(0.5 * used, SMALLEST) if accepted else 2.0 * used
-    ratio = (loss - new) / decrease
-    following = max(0.5 * used, SMALLEST) if ratio >= 0.9 else used if ratio >= 0.05 else 1.5 * used
-    return ratio >= 0.05 and new <= loss, following
 
 
 def regularised(space: Space, lam: float) -> tuple[Tensor, Move]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,7 +10,31 @@ from torch import Tensor
 from landscape import Hessian
 from landscape.operators import LinearOperator
 from solvers.base import Closure, checked_loss, explained
-from solvers.sscn import BlockModel
+
+
+@runtime_checkable
+class BlockModel(Protocol):
+    """A loss that knows its own blocks, such as `solvers.linear_model`: no graph is built."""
+
+    def value(self) -> float:
+        """f as it stands."""
+        ...
+
+    def blocks(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(g_S, H_SS)."""
+        ...
+
+    def trial(self, indices: Tensor, h: Tensor) -> float:
+        """f after a step in S, which is not made."""
+        ...
+
+    def trial_gradient(self) -> Tensor:
+        """g_S at the last trial point."""
+        ...
+
+    def move(self) -> None:
+        """Make the step that was tried last."""
+        ...
 
 
 class Point(Protocol):

@@ -21,8 +21,9 @@ import torch
 from landscape.spectra import eigsh
 from landscape.spectra.vectors import as_block
 from solvers.base import Parameters, check
-from solvers.newton import Move, NewtonSolver, Rule, by_decrease
+from solvers.newton import Move, NewtonSolver
 from solvers.points import Point
+from solvers.steps import Rule, by_decrease
 
 
 class SaddleFreeNewton(NewtonSolver):

@@ -22,84 +22,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from landscape import Hessian
-from solvers.base import Closure, Parameters, Solver, check, checked_loss, explained
+from landscape.operators import LinearOperator
+from solvers.base import Closure, Parameters, Solver, check
 from solvers.cubic import CubicStep, solve_cubic
+from solvers.points import BlockModel, GraphPoint
+from solvers.steps import STALLED, TRIES, Rule, Step, by_decrease
 from solvers.subspaces import Kind, Schedule, Seen, as_schedule, choose
 
-_ACCEPT, _GOOD = 0.05, 0.9
-_SMALLEST = 1e-10  # of M
-_TRIES = 40
-_STALLED = 100.0  # roundings of f
 _FRESH = 0.8  # weight of the newest norm in the running means
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step did.
-
-    Attributes:
-        accepted: the parameters have moved.
-        loss, new_loss: f before, and at the last point that was tried (nan or inf where it is not finite).
-        decrease: -m(h), what the model promised.
-        ratio: (f - f+) / decrease; nan where decrease is 0.
-        M: for the next step; `used`: in this one's last model.
-        size: coordinates of the subspace.
-        gradient_norm: ||g_S|| before.
-        lowest: smallest eigenvalue of the block H_SS.
-        length: ||h||.
-        products: with the Hessian; 0 where blocks were given.
-        tries: trial points.
-        stalled: the model's decrease was below the rounding of f.
-        hard_case: as in `CubicStep`.
-    """
-
-    accepted: bool
-    loss: float
-    new_loss: float
-    decrease: float
-    ratio: float
-    M: float
-    used: float
-    size: int
-    gradient_norm: float
-    lowest: float
-    length: float
-    products: int
-    tries: int
-    stalled: bool
-    hard_case: bool
-
-
-@runtime_checkable
-class BlockModel(Protocol):
-    """A loss that knows its own blocks, such as `solvers.linear_model`: no graph is built."""
-
-    def value(self) -> float:
-        """f as it stands."""
-        ...
-
-    def blocks(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(g_S, H_SS)."""
-        ...
-
-    def trial(self, indices: Tensor, h: Tensor) -> float:
-        """f after a step in S, which is not made."""
-        ...
-
-    def trial_gradient(self) -> Tensor:
-        """g_S at the last trial point."""
-        ...
-
-    def move(self) -> None:
-        """Make the step that was tried last."""
-        ...
 
 
 class SSCN(Solver):
@@ -122,7 +58,7 @@ class SSCN(Solver):
 
     def __init__(
         self, params: Parameters, subspace: int | Schedule, *, kind: Kind = "coordinates", M: float = 1.0,
-        rule: Literal["ratio", "doubling", "fixed"] = "ratio", hessian_block: Callable[[Tensor], Tensor] | None = None,
+        rule: Rule = "ratio", hessian_block: Callable[[Tensor], Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         check(
@@ -165,54 +101,46 @@ class SSCN(Solver):
         view = _Blocks(self, closure, size) if isinstance(closure, BlockModel) else _Graph(self, closure, size)
         if not math.isfinite(view.loss):
             raise ValueError(f"the loss is {view.loss} before the step: there is nothing to build a model on")
-        M = self.param_groups[0]["M"]
+        try:
+            cubic, self.last = self._try(view)
+        except BaseException:  # Ctrl-C at a trial point, say
+            view.reject()
+            raise
+        view.accept() if self.last.accepted else view.reject()
+        self.param_groups[0]["M"] = self.last.M
+        self._note(view, cubic, self.last.accepted)
+        if self._failures >= TRIES:
+            self._failures = 0
+            raise ValueError(f"the loss was not finite at {TRIES} trial points in a row (M is {self.last.M:.3g} now)")
+        return torch.tensor(view.loss, dtype=torch.float64)
+
+    def _try(self, view: _View) -> tuple[CubicStep, Step]:
+        """Trial points until one is taken or the rule gives up on this subspace."""
+        following = self.param_groups[0]["M"]
         tries = 0
         while True:
-            tries += 1
+            tries, M = tries + 1, following
             cubic = solve_cubic(view.g, view.H, M)
             new = view.trial(cubic.h)
-            stalled = cubic.decrease < _STALLED * view.eps * max(1.0, abs(view.loss))
-            ratio = (view.loss - new) / cubic.decrease if cubic.decrease > 0 else math.nan
-            accepted = self._accepts(view, cubic, new, ratio, stalled)
-            following = self._weight(M, ratio, new, accepted, stalled)
+            stalled = cubic.decrease < STALLED * view.eps * max(1.0, abs(view.loss))
+            accepted, following = self._judge(view, cubic, new, M, stalled)
             self._failures = 0 if math.isfinite(new) else self._failures + 1
-            if accepted or stalled or self.rule != "doubling" or tries >= _TRIES or self._failures >= _TRIES:
+            if accepted or stalled or self.rule != "doubling" or tries >= TRIES or self._failures >= TRIES:
                 break
-            M = following
-        view.accept() if accepted else view.reject()
-        self.param_groups[0]["M"] = following
-        self._note(view, cubic, accepted)
-        self.last = Step(
+        ratio = (view.loss - new) / cubic.decrease if cubic.decrease > 0 else math.nan
+        return cubic, Step(
             accepted, view.loss, new, cubic.decrease, ratio, following, M, len(view.g), float(view.g.norm()),
             cubic.lowest, float(cubic.h.norm()), view.products, tries, stalled, cubic.hard_case,
         )  # fmt: skip
-        if self._failures >= _TRIES:
-            self._failures = 0
-            raise ValueError(f"the loss was not finite at {_TRIES} trial points in a row (M is {following:.3g} now)")
-        return torch.tensor(view.loss, dtype=torch.float64)
 
-    def _accepts(self, view: _View, cubic: CubicStep, new: float, ratio: float, stalled: bool) -> bool:
+    def _judge(self, view: _View, cubic: CubicStep, new: float, M: float, stalled: bool) -> tuple[bool, float]:
+        """(whether the step is taken, the next M)."""
         if not math.isfinite(new):
-            return False
-        if self.rule == "fixed":
-            return True
-        if stalled:
-            rounding = _STALLED * view.eps * max(1.0, abs(view.loss))
-            return new <= view.loss + rounding and view.gradient_after() <= float(view.g.norm())
-        if self.rule == "doubling":
-            return view.loss - new >= cubic.decrease
-        return ratio >= _ACCEPT and new <= view.loss
-
-    def _weight(self, M: float, ratio: float, new: float, accepted: bool, stalled: bool) -> float:
-        if not math.isfinite(new):
-            return 2.0 * M if self.rule == "doubling" else 1.5 * M
-        if stalled or self.rule == "fixed":
-            return M
-        if self.rule == "doubling":
-            return max(0.5 * M, _SMALLEST) if accepted else 2.0 * M
-        if ratio >= _GOOD:
-            return max(0.5 * M, _SMALLEST)
-        return M if ratio >= _ACCEPT else 1.5 * M
+            return False, 2.0 * M if self.rule == "doubling" else 1.5 * M
+        if stalled and self.rule != "fixed":
+            rounding = STALLED * view.eps * max(1.0, abs(view.loss))
+            return new <= view.loss + rounding and view.gradient_after() <= float(view.g.norm()), M
+        return by_decrease(self.rule, view.loss, new, cubic.decrease, M)
 
     def _note(self, view: _View, cubic: CubicStep, accepted: bool) -> None:
         """Running means for the schedule; the gradient of the whole is guessed from the first subset alone."""
@@ -263,68 +191,49 @@ class _Graph:
     """By the closure's graph: tau products with its Hessian."""
 
     def __init__(self, solver: SSCN, closure: Closure, size: int) -> None:
-        self._closure, self._leaves = closure, solver._leaves
-        with torch.enable_grad():
-            loss = checked_loss(closure)
-            self.loss, self.eps, self.products = float(loss.detach()), torch.finfo(loss.dtype).eps, 0
-            A = Hessian.from_loss(loss.sum(), self._leaves)
-        with explained():
-            gradient = A.gradient()
-        self._P = self._directions(solver, size, gradient)
-        if isinstance(self._P, Tensor) and self._P.ndim == 2:
-            self.g = (self._P.T @ gradient).double().cpu()
-            self.H = A.inner(self._P, A @ self._P)
-            self.products = self._P.shape[1]
+        self._point = GraphPoint(closure, solver._leaves, curvature=True)
+        self.loss, self.eps, self.products = self._point.loss, self._point.eps, 0
+        A = self._point.operator()
+        self._P = self._directions(solver, size, A)
+        self.g = self._seen(self._point.g)
+        if self._P.ndim == 2:
+            self.H, self.products = A.inner(self._P, A @ self._P), self._P.shape[1]
+        elif solver._block is None:
+            self.H, self.products = A.block(self._P).double().cpu(), len(self._P)
         else:
-            self.g = gradient[self._P].double().cpu()
-            if solver._block is None:
-                self.H, self.products = A.block(self._P).double().cpu(), len(self._P)
-            else:
-                self.H = solver._block(self._P).detach().double().cpu()
+            self.H = solver._block(self._P).detach().double().cpu()
         A.release()
-        self._old: list[Tensor] | None = None
 
     @staticmethod
-    def _directions(solver: SSCN, size: int, like: Tensor) -> Tensor:
+    def _directions(solver: SSCN, size: int, A: LinearOperator) -> Tensor:
         """Indices `(tau,)`, or random directions `(n, tau)`."""
         if solver.kind == "gaussian":
             P = torch.randn(solver.n, size, generator=solver.generator, dtype=torch.float64) / math.sqrt(solver.n)
-            return P.to(like)
+            return P.to(device=A.device, dtype=A.dtype)
         sizes = [p.numel() for p in solver._leaves]
-        return choose(solver.n, size, solver.kind, sizes, solver.generator).to(like.device)
+        return choose(solver.n, size, solver.kind, sizes, solver.generator).to(A.device)
+
+    def _seen(self, gradient: Tensor) -> Tensor:
+        """The part of a gradient `(n,)` that lies in the subspace, float64 on the host."""
+        if self._P.ndim == 2:
+            return (self._P.T @ gradient.to(self._P)).double().cpu()
+        return gradient[self._P.to(gradient.device)]
 
     def trial(self, h: Tensor) -> float:
-        self.reject()
-        self._old = [p.detach().clone() for p in self._leaves]
-        step = torch.zeros(sum(p.numel() for p in self._leaves), dtype=torch.float64, device=self._leaves[0].device)
-        h = h.to(step)
         if self._P.ndim == 2:
-            step = self._P.double() @ h
-        else:
-            step[self._P] = h
-        for p, piece in zip(self._leaves, step.split([p.numel() for p in self._leaves]), strict=True):
-            p.add_(piece.reshape(p.shape).to(p.dtype))
-        try:
-            with torch.no_grad():
-                return float(self._closure())
-        except BaseException:
-            self.reject()
-            raise
+            return self._point.trial(self._P.double() @ h.to(self._P.device))
+        step = torch.zeros_like(self._point.g)
+        step[self._P.to(step.device)] = h
+        return self._point.trial(step)
 
     def gradient_after(self) -> float:
-        with torch.enable_grad():
-            pieces = torch.autograd.grad(self._closure(), self._leaves, allow_unused=True, materialize_grads=True)
-        gradient = torch.cat([g.reshape(-1) for g in pieces])
-        return float((self._P.T @ gradient if self._P.ndim == 2 else gradient[self._P]).double().norm())
+        return float(self._seen(self._point.gradient_after()).norm())
 
     def accept(self) -> None:
-        self._old = None
+        self._point.accept()
 
     def reject(self) -> None:
-        if self._old is not None:
-            for p, old in zip(self._leaves, self._old, strict=True):
-                p.copy_(old)
-            self._old = None
+        self._point.reject()
 
 
 class _Blocks:

@@ -7,14 +7,13 @@ without B, also for networks trained with cross-entropy).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from landscape.conditioning.results import Threshold, check_threshold
 from landscape.data import Batch
 from landscape.gauss_newton import GaussNewton, JacobianOperator, output_curvature
 from landscape.jacobians import batch_outputs, close, cotangents, jacobian
@@ -24,16 +23,14 @@ from landscape.operators import LinearOperator
 from landscape.spectra.condition import lower_bound, of_eigenvalues
 from landscape.spectra.results import ConditionNumber
 from landscape.spectra.vectors import rounding
-from landscape.tangent_gram import Rows, tangent_gram
+from landscape.tangent_gram import Rows, batches_with_rows, tangent_gram
 from landscape.tangent_kernel import TangentKernel, with_target
 
 # Matrices of the Gram matrix's size that exist together: itself, and two that its eigenvalues need.
 _COPIES = 3
 
 
-def gauss_newton(
-    objective: Objective, *, threshold: float | Literal["paper"] | None = None, loss_hessian: bool = False
-) -> ConditionNumber:
+def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hessian: bool = False) -> ConditionNumber:
     """kappa of the Gauss-Newton matrix: the largest over the smallest of its eigenvalues above a threshold.
 
     Exact, from all eigenvalues in float64, when the smaller of the two Gram matrices fits the objective's memory
@@ -57,10 +54,7 @@ def gauss_newton(
         MemoryError: not even a Lanczos basis fits the budget.
     """
     n = objective.size
-    if isinstance(threshold, str) and threshold != "paper":
-        raise ValueError(f'the threshold is a number or "paper", not {threshold!r}')
-    if not isinstance(threshold, str) and threshold is not None and not (threshold >= 0 and math.isfinite(threshold)):
-        raise ValueError(f"the threshold must be finite and not negative, got {threshold}")
+    check_threshold(threshold)
     absolute = 1e-8 / n if isinstance(threshold, str) else threshold
     kernel = TangentKernel(objective)
     m = kernel.shape[0]
@@ -150,12 +144,10 @@ def _complete(B: Tensor, outputs: Tensor, bend: Curvature) -> bool:
 def _curvatures(objective: Objective, rows: dict[int, Rows]) -> Iterator[tuple[Batch, Tensor, Curvature]]:
     """Each batch with its outputs and with B, weighted as the batch is in f."""
     total = sum(own.terms for own in rows.values())
-    for batch in objective.sweep(skip=lambda index: index not in rows):
-        if batch.index in rows:
-            outputs = batch_outputs(objective, batch).detach()
-            bend = output_curvature(objective, batch, outputs)
-            weight = objective.normalise(rows[batch.index].terms, total)
-            yield batch, outputs, partial(_weighted, bend, weight)
+    for batch, own in batches_with_rows(objective, rows):
+        outputs = batch_outputs(objective, batch).detach()
+        bend = output_curvature(objective, batch, outputs)
+        yield batch, outputs, partial(_weighted, bend, objective.normalise(own.terms, total))
 
 
 def _weighted(bend: Curvature, weight: float, U: Tensor) -> Tensor:
@@ -170,12 +162,11 @@ def _primal(objective: Objective, kernel: TangentKernel, loss_hessian: bool, fre
     G = torch.zeros(objective.size, objective.size, dtype=torch.float64, device=objective.device)
     if not loss_hessian:
         with objective.measuring():
-            for batch in objective.sweep(skip=lambda index: index not in kernel.rows):
-                if batch.index in kernel.rows:
-                    places = kernel.rows[batch.index].places(G.device)
-                    for first, piece in jacobian(objective, batch, free // 4):
-                        J = piece[places[first : first + len(piece)] >= 0].double()
-                        G.addmm_(J.T, J)
+            for batch, own in batches_with_rows(objective, kernel.rows):
+                places = own.places(G.device)
+                for first, piece in jacobian(objective, batch, free // 4):
+                    J = piece[places[first : first + len(piece)] >= 0].double()
+                    G.addmm_(J.T, J)
         return torch.linalg.eigvalsh(G.div_(kernel.samples))
     widest = max(own.shape.numel() for own in kernel.rows.values())
     if 4 * widest * objective.size * 8 > free:

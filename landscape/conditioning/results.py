@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from landscape.conditioning.inputs import EPS, quotient
+from landscape.spectra.condition import NEIGHBOURS
 
 Threshold = float | Literal["paper"] | None
-
-NEIGHBOURS = (-2, -1, 1)
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,19 @@ def solve_cubic(g: Tensor, H: Tensor, M: float) -> CubicStep:
     Raises:
         ValueError: shapes that do not fit, entries that are not finite, M that is not positive and finite.
     """
-    c, A = _checked(g, H, M)
+    check_weight(M)
+    return assemble(g, *eigenbasis(g, H), M)
+
+
+def eigenbasis(g: Tensor, H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(w, U, c): H = U diag(w) U^T with w ascending, and c = U^T g, float64 on the host. Raises as `solve_cubic`."""
+    if g.ndim != 1 or H.shape != (len(g), len(g)) or len(g) == 0:
+        raise ValueError(f"g must be (n,) and H (n, n), not {tuple(g.shape)} and {tuple(H.shape)}")
+    c, A = g.detach().double().cpu(), H.detach().double().cpu()
+    if not bool(torch.isfinite(c).all() and torch.isfinite(A).all()):
+        raise ValueError("g or H has entries that are not finite")
     w, U = torch.linalg.eigh(0.5 * (A + A.T))
-    return assemble(g, w, U, U.T @ c, M)
+    return w, U, U.T @ c
 
 
 def assemble(g: Tensor, w: Tensor, U: Tensor, c: Tensor, M: float) -> CubicStep:
@@ -87,16 +97,6 @@ def assemble(g: Tensor, w: Tensor, U: Tensor, c: Tensor, M: float) -> CubicStep:
     residual = _norm(part + values * s + lam * s) / max(scale, _TINY)
     h = (U @ torch.from_numpy(s)).to(device=g.device, dtype=g.dtype)
     return CubicStep(h, lam, max(0.0, decrease), residual, hard, float(values[0]), largest)
-
-
-def _checked(g: Tensor, H: Tensor, M: float) -> tuple[Tensor, Tensor]:
-    if g.ndim != 1 or H.shape != (len(g), len(g)) or len(g) == 0:
-        raise ValueError(f"g must be (n,) and H (n, n), not {tuple(g.shape)} and {tuple(H.shape)}")
-    check_weight(M)
-    c, A = g.detach().double().cpu(), H.detach().double().cpu()
-    if not bool(torch.isfinite(c).all() and torch.isfinite(A).all()):
-        raise ValueError("g or H has entries that are not finite")
-    return c, A
 
 
 def check_weight(M: float) -> None:

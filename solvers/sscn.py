@@ -30,7 +30,7 @@ from torch import Tensor
 
 from landscape.operators import LinearOperator
 from solvers.base import Closure, Parameters, Solver, check
-from solvers.cubic import CubicStep, solve_cubic
+from solvers.cubic import CubicStep, assemble, check_weight, eigenbasis
 from solvers.points import BlockModel, GraphPoint
 from solvers.steps import STALLED, TRIES, Rule, Step, by_decrease
 from solvers.subspaces import Kind, Schedule, Seen, as_schedule, choose
@@ -117,10 +117,12 @@ class SSCN(Solver):
     def _try(self, view: _View) -> tuple[CubicStep, Step]:
         """Trial points until one is taken or the rule gives up on this subspace."""
         following = self.param_groups[0]["M"]
+        w, U, c = eigenbasis(view.g, view.H)
         tries = 0
         while True:
             tries, M = tries + 1, following
-            cubic = solve_cubic(view.g, view.H, M)
+            check_weight(M)
+            cubic = assemble(view.g, w, U, c, M)
             new = view.trial(cubic.h)
             stalled = cubic.decrease < STALLED * view.eps * max(1.0, abs(view.loss))
             accepted, following = self._judge(view, cubic, new, M, stalled)

@@ -12,13 +12,10 @@ decoupled = 0 this is `torch.optim.Adam` with weight_decay = coupled.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from solvers.base import FirstOrder, Parameters, buffers, check, with_decay
+from solvers.base import FirstOrder, Parameters, Part, buffers, check, with_decay
 
 
 class AdamCoupled(FirstOrder):
@@ -44,9 +41,8 @@ class AdamCoupled(FirstOrder):
             params, {"lr": lr, "betas": betas, "eps": eps, "coupled": coupled, "decoupled": decoupled}
         )  # fmt: skip
 
-    def _move(
-        self, group: Mapping[str, Any], parameters: list[Tensor], gradients: list[Tensor], states: list[dict[str, Any]]
-    ) -> None:
+    def _move(self, part: Part) -> None:
+        group, parameters, gradients, states = part
         lr, (beta1, beta2) = float(group["lr"]), group["betas"]
         gradients = with_decay(gradients, parameters, group["coupled"])
         mean, square = buffers(states, parameters, "mean"), buffers(states, parameters, "square")

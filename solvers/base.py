@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from solvers.processes import average_gradients, average_loss
 
 Closure = Callable[[], Tensor]
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -60,18 +64,28 @@ def explained() -> Iterator[None]:
         ) from error
 
 
+class Part(NamedTuple):
+    """What a step moves of one group: its parameters that have a gradient, with their states."""
+
+    group: Mapping[str, Any]
+    parameters: list[Tensor]
+    gradients: list[Tensor]
+    states: list[dict[str, Any]]
+
+
 class FirstOrder(Solver):
     """A solver that moves by gradients alone: `step(closure)`, or `loss.backward(); step()` as usual.
 
-    A subclass implements `_move(group, parameters, gradients, states)` for one group of parameters that have a
-    gradient. Parameters without one stay where they are, weight decay included, as in torch.
+    A subclass implements `_move(part)`. Parameters without a gradient stay where they are, weight decay included, as
+    in torch; sparse gradients are made dense. Where `torch.distributed` runs, the gradients of a closure are averaged
+    over the processes, as `DistributedDataParallel` does with those of `backward()`.
     """
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None, *, loss: Tensor | float | None = None) -> Any:  # type: ignore[override]
         """One step; the loss at the point where it began: the closure's, or `loss` as it was given.
 
-        Raises `ValueError` for both a closure and a loss, and for sparse gradients.
+        Raises `ValueError` for both a closure and a loss.
         """
         if closure is None:
             given = {p: p.grad for group in self.param_groups for p in group["params"] if p.grad is not None}
@@ -79,18 +93,76 @@ class FirstOrder(Solver):
             raise ValueError("pass a closure or the loss, not both")
         else:
             loss, given = self.evaluate(closure)
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p in given]
-            if any(given[p].is_sparse for p in parameters):
-                raise ValueError(f"{type(self).__name__} takes no sparse gradients: use sparse=False in the embedding")
-            if parameters:
-                self._move(group, parameters, [given[p] for p in parameters], [self.state[p] for p in parameters])
+            average_gradients(self.param_groups, given)
+        self._update(loss, list(self._parts(given)))
         return loss
 
-    def _move(
-        self, group: Mapping[str, Any], parameters: list[Tensor], gradients: list[Tensor], states: list[dict[str, Any]]
-    ) -> None:
+    def _parts(self, given: Mapping[Tensor, Tensor]) -> Iterator[Part]:
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p in given]
+            if parameters:
+                gradients = [given[p].to_dense() if given[p].is_sparse else given[p] for p in parameters]
+                yield Part(group, parameters, gradients, [self.state[p] for p in parameters])
+
+    def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
+        """The step of all groups."""
+        for part in parts:
+            self._move(part)
+
+    def _move(self, part: Part) -> None:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """The step that a rule chose by itself.
+
+    Attributes:
+        loss: f where the step began, the mean over processes.
+        norm: of the gradient (or direction) in the metric of the rule.
+        shrink: the step as a share of each group's `lr`.
+    """
+
+    loss: float
+    norm: float
+    shrink: float
+
+
+class LossFirstOrder(FirstOrder):
+    """A solver whose rule uses the loss too: `step(closure)`, or `loss.backward(); step(loss=loss)`.
+
+    Under a `GradScaler`, `scaler.step(solver, loss=loss)` with the loss as it is, not scaled. Where `torch.distributed`
+    runs, the loss is averaged over the processes. A subclass implements `_move_all(loss, parts)`: one number steers
+    all groups. `last` says which, None before the first step.
+    """
+
+    last: StepSize | None = None
+
+    def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
+        if loss is None:
+            name = type(self).__name__
+            raise ValueError(f"{name} needs the loss: call step(closure), or loss.backward() and step(loss=loss)")
+        value = average_loss(float(loss), parts[0].parameters[0].device if parts else torch.device("cpu"))
+        if not math.isfinite(value):
+            raise ValueError(f"the loss is {value}: nothing was moved")
+        if parts:
+            self._move_all(value, parts)
+
+    def _move_all(self, loss: float, parts: list[Part]) -> None:
+        raise NotImplementedError
+
+
+def square_norms(parts: list[Part], tensors: list[list[Tensor]] | None = None) -> list[float]:
+    """||g||^2 of each part's gradients, or of the `tensors` given for each part, with one wait for each device.
+
+    Summed in the dtype of the tensors, in float32 for those of 16 bits.
+    """
+    squares = []
+    for of_part in [part.gradients for part in parts] if tensors is None else tensors:
+        narrow = any(t.dtype.itemsize < 4 for t in of_part)
+        norms = torch._foreach_norm(of_part, 2, dtype=torch.float32 if narrow else None)
+        squares.append(torch.stack([n.to(dtype=torch.float64, device=norms[0].device) for n in norms]).square().sum())
+    return [float(s) for s in squares]
 
 
 def check(**conditions: tuple[Any, bool]) -> None:

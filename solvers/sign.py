@@ -9,13 +9,9 @@ on SignGD: in the unconstrained-features model the column sums of the last layer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
-from torch import Tensor
 
-from solvers.base import FirstOrder, Parameters, buffers, check, with_decay
+from solvers.base import FirstOrder, Parameters, Part, buffers, check, with_decay
 
 
 class Signum(FirstOrder):
@@ -43,9 +39,8 @@ class Signum(FirstOrder):
             params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "decoupled": decoupled}
         )  # fmt: skip
 
-    def _move(
-        self, group: Mapping[str, Any], parameters: list[Tensor], gradients: list[Tensor], states: list[dict[str, Any]]
-    ) -> None:
+    def _move(self, part: Part) -> None:
+        group, parameters, gradients, states = part
         lr, decay, momentum = float(group["lr"]), group["weight_decay"], group["momentum"]
         if not group["decoupled"]:
             gradients = with_decay(gradients, parameters, decay)

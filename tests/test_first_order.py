@@ -220,11 +220,26 @@ def test_closures():
         optimizer.step(lambda: loss_of(model), loss=1.0)
 
 
-def test_sparse_gradients_are_refused():
-    embedding = nn.Embedding(5, 2, sparse=True)
-    optimizer = SignSGD(embedding.parameters(), 0.1)
-    with pytest.raises(ValueError, match="sparse"):
-        optimizer.step(lambda: embedding(torch.tensor([1, 2])).sum())
+@pytest.mark.parametrize("by_closure", [True, False])
+def test_sparse_gradients_count_as_dense_ones(by_closure):
+    tables = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        embedding = nn.Embedding(5, 2, sparse=sparse)
+        optimizer = SGD(embedding.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+        for index in (1, 2, 1):
+
+            def loss(embedding=embedding, index=index):
+                return embedding(torch.tensor([index, index, 3])).square().sum()
+
+            if by_closure:
+                optimizer.step(loss)
+            else:
+                optimizer.zero_grad()
+                loss().backward()
+                optimizer.step()
+        tables.append(embedding.weight.detach())
+    torch.testing.assert_close(tables[0], tables[1], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(

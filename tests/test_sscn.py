@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solvers import SSCN, Adaptive, Constant, Exponential, Linear, NonConvex, Ridge, linear_model
 from solvers.cubic import solve_cubic
@@ -413,3 +414,30 @@ def test_a_closure_that_calls_backward():
 
     with pytest.raises(RuntimeError, match="called backward"):
         SSCN(model.parameters(), 3).step(closure)
+
+
+class _Largest(TorchDispatchMode):
+    """The most entries of a tensor that an operation returned."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not func.is_view:
+            self.entries = max(self.entries, out.numel())
+        return out
+
+
+@pytest.mark.parametrize(("samples", "tau"), [(5000, 40), (20000, 40), (20000, 160)])
+def test_what_a_step_needs_beside_the_data(samples, tau):
+    """Not the features of the subset for all samples, `(samples, tau)`, but pieces of them."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(samples, 200, generator=generator, dtype=torch.float64)
+    model = linear_model(X, (X[:, 0] > 0).double(), "logistic", NonConvex(0.1))
+    solver = SSCN([model.weight], tau, rule="doubling", generator=generator)
+    solver.step(model)
+    with _Largest() as seen:
+        for _ in range(3):
+            solver.step(model)
+    assert solver.last.accepted
+    assert seen.entries <= max(1024 * tau, tau**2, samples)

@@ -1,0 +1,148 @@
+"""Norms of a layer's weights, their duals, and the steepest direction in each (arXiv 2502.07529).
+
+    norm          ||W||            of W: (out, in) or, for a convolution, (out, in, k, ...) seen as (out, in k ...)
+    spectral      k... sqrt(in / out) sigma_max(W)                   dual: sqrt(out / in) / k... times the nuclear norm
+    sign          (numel / out) max |w|                              sum |g| / (numel / out);  vectors: max |w|, sum |g|
+    euclidean     sqrt(sum w^2)                                      the same
+    rms           sqrt(mean w^2)                                     numel rms(g)
+    column        max over columns of rms(w_j)                       out sum of rms(g_j)
+    row           sqrt(numel / out) max over rows of ||w_i||         sum of ||g_i|| / sqrt(numel / out)
+
+k... is the product of the kernel's sizes. `steepest(G)` is the Z of ||Z|| <= 1 with the largest <G, Z> = ||G||_dual,
+minus the linear minimisation oracle of the unit ball. "auto" is spectral, and rms for vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+KINDS = ("spectral", "sign", "euclidean", "rms", "column", "row")
+
+# The quintic of Muon (Jordan et al. 2024): steep at 0, at the price of no fixed point at 1.
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def resolve(kind: str, shape: Sequence[int]) -> str:
+    """The norm that `kind` means for a parameter of this shape: one of `KINDS`.
+
+    Raises `ValueError` for an unknown kind, and for a norm of matrices on a vector.
+    """
+    if kind == "auto":
+        return "spectral" if len(shape) >= 2 else "rms"
+    if kind not in KINDS:
+        raise ValueError(f"norm is 'auto' or one of {', '.join(KINDS)}, not {kind!r}")
+    if kind in ("spectral", "column", "row") and len(shape) < 2:
+        raise ValueError(f"norm={kind!r} needs matrices, not the shape {tuple(shape)}: use 'auto', 'rms' or 'sign'")
+    return kind
+
+
+def norm(W: Tensor, kind: str = "auto") -> Tensor:
+    """||W|| as a float64 scalar. Raises `ValueError` as `resolve`."""
+    kind, w = resolve(kind, W.shape), _matrix(W).double()
+    if w.numel() == 0:
+        return w.sum()
+    if kind == "spectral":
+        return torch.linalg.matrix_norm(w, 2) / _spectral_factor(W.shape)
+    if kind == "sign":
+        return w.abs().max() * _fan_in(W.shape)
+    if kind == "column":
+        return torch.linalg.vector_norm(w, dim=0).max() / math.sqrt(len(w))
+    if kind == "row":
+        return torch.linalg.vector_norm(w, dim=1).max() * math.sqrt(w.shape[1])
+    whole = torch.linalg.vector_norm(w)
+    return whole / math.sqrt(w.numel()) if kind == "rms" else whole
+
+
+def dual_norm(G: Tensor, kind: str = "auto") -> Tensor:
+    """The largest <G, Z> over ||Z|| <= 1, as a float64 scalar. Raises `ValueError` as `resolve`."""
+    kind, g = resolve(kind, G.shape), _matrix(G).double()
+    if g.numel() == 0:
+        return g.sum()
+    if kind == "spectral":
+        return torch.linalg.svdvals(g).sum() * _spectral_factor(G.shape)
+    if kind == "sign":
+        return g.abs().sum() / _fan_in(G.shape)
+    if kind == "column":
+        return torch.linalg.vector_norm(g, dim=0).sum() * math.sqrt(len(g))
+    if kind == "row":
+        return torch.linalg.vector_norm(g, dim=1).sum() / math.sqrt(g.shape[1])
+    whole = torch.linalg.vector_norm(g)
+    return whole * math.sqrt(g.numel()) if kind == "rms" else whole
+
+
+def polar_factor(matrix: Tensor) -> Tensor:
+    """U V^T of the matrix (m, n) = U S V^T, 0 where S is 0 to rounding; in its dtype, float32 for those of 16 bits."""
+    wide = matrix.float() if matrix.dtype.itemsize < 4 else matrix
+    U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
+    rounding = S.amax() * torch.finfo(S.dtype).eps * max(wide.shape)
+    return (U * S.gt(rounding)) @ Vh
+
+
+def newton_schulz(matrix: Tensor, steps: int = 5) -> Tensor:
+    """About U V^T of the matrix (m, n) = U S V^T, by products of matrices alone.
+
+    With 5 steps a singular value above 0.003 of the Frobenius norm ends in [0.68, 1.21], smaller ones below; 0 stays 0.
+    On an accelerator in bfloat16, where this is fast, else in float32; float64 stays float64.
+    """
+    low = matrix.device.type != "cpu" and matrix.dtype != torch.float64
+    dtype = torch.bfloat16 if low else matrix.dtype if matrix.dtype.itemsize >= 4 else torch.float32
+    size = torch.linalg.vector_norm(matrix, dtype=torch.promote_types(matrix.dtype, torch.float32))
+    X = (matrix / size.clamp_min(torch.finfo(size.dtype).tiny)).to(dtype)
+    tall = X.shape[0] > X.shape[1]
+    X = X.mT if tall else X
+    a, b, c = _NEWTON_SCHULZ
+    for _ in range(steps):
+        A = X @ X.mT
+        X = torch.addmm(X, torch.addmm(A, A, A, beta=b, alpha=c), X, beta=a)
+    return X.mT if tall else X
+
+
+def steepest(G: Tensor, kind: str = "auto", polar: Callable[[Tensor], Tensor] = polar_factor) -> Tensor:
+    """The Z with ||Z|| <= 1 and the largest <G, Z>, in the shape of G; 0 for G = 0 (or a zero row or column).
+
+    Args:
+        G: a gradient, or a running mean of them.
+        kind: "auto" or one of `KINDS`.
+        polar: for the spectral norm: `polar_factor` or `newton_schulz`. What comes back is in its dtype.
+
+    Raises:
+        ValueError: as `resolve`.
+    """
+    kind = resolve(kind, G.shape)
+    if G.numel() == 0:
+        return torch.zeros_like(G)
+    if kind == "spectral":
+        return (polar(_matrix(G)) * _spectral_factor(G.shape)).reshape(G.shape)
+    if kind == "sign":
+        return G.sign() / _fan_in(G.shape)
+    g = _matrix(G)
+    if kind == "column":
+        return (_unit(g, 0) * math.sqrt(len(g))).reshape(G.shape)
+    if kind == "row":
+        return (_unit(g, 1) / math.sqrt(g.shape[1])).reshape(G.shape)
+    whole = _unit(g.reshape(-1), 0).reshape(G.shape)
+    return whole * math.sqrt(G.numel()) if kind == "rms" else whole
+
+
+def _matrix(W: Tensor) -> Tensor:
+    """(out, the rest); vectors as one column."""
+    return W.reshape(W.shape[0], -1) if W.ndim >= 2 and W.numel() else W.reshape(-1, 1)
+
+
+def _unit(g: Tensor, dim: int) -> Tensor:
+    """Slices along `dim` divided by their norms, 0 where they are 0."""
+    wide = g.float() if g.dtype.itemsize < 4 else g
+    lengths = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
+    return wide / lengths.clamp_min(torch.finfo(wide.dtype).tiny)
+
+
+def _spectral_factor(shape: Sequence[int]) -> float:
+    return math.sqrt(shape[0] / shape[1]) / math.prod(shape[2:])
+
+
+def _fan_in(shape: Sequence[int]) -> int:
+    return math.prod(shape[1:])

@@ -1,0 +1,164 @@
+"""RMSprop(W) and Adam(W) (arXiv 2411.15958). With beta = 1 - eta r, P = diag(V)^{1/2} + eps and G = grad f + coupled X:
+
+    RMSprop  dX = -P^{-1} (G dt + sqrt(eta) Sigma^{1/2} dW) - decoupled X dt
+             dV = r (G^2 + diag Sigma - V) dt
+    Adam     dX = -sqrt(c_2) / c_1 P^{-1} (M + eta r_1 (G - M)) dt - decoupled X dt     c_i = 1 - exp(-r_i t)
+             dM = r_1 (G - M) dt + sqrt(eta) r_1 Sigma^{1/2} dW
+             dV = r_2 (G^2 + diag Sigma - V) dt                                      P = diag(V)^{1/2} + eps sqrt(c_2)
+
+In that form V carries no noise and the paths' band is too narrow. `moment_noise=True` adds to dV what g^2 = (G + z)^2
+has of it, with the same dW: sqrt(eta) r (2 diag(G) Sigma^{1/2} dW + (2 Sigma o Sigma)^{1/2} dB).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from solvers.diffusion.problems import Law, Problem
+from solvers.diffusion.sde import SDE, Stochastic, Terms, require
+
+
+class _Adaptive(SDE):
+    """What both have: decays, eps and a running mean V of squared gradients, the last row of the state."""
+
+    def __init__(
+        self, problem: Problem, eta: float, eps: float, coupled: float, decoupled: float, moment_noise: bool,
+        noise_dominates: bool,
+    ) -> None:  # fmt: skip
+        require(eps=(eps, eps >= 0), coupled=(coupled, coupled >= 0), decoupled=(decoupled, decoupled >= 0))
+        super().__init__(problem, eta)
+        self.eps, self.coupled, self.decoupled = eps, coupled, decoupled
+        self.moment_noise, self.noise_dominates = moment_noise, noise_dominates
+        self.width = problem.width + (problem.n if moment_noise else 0)
+
+    def _second(self, G: Tensor, law: Law) -> Tensor:
+        """What V runs after: E g^2, or the variance alone."""
+        return law.variance() + (0.0 if self.noise_dominates else G.square())
+
+    def _noises(self, xi: Tensor, G: Tensor, law: Law) -> tuple[Tensor, Tensor]:
+        """The noise of g and that of g^2, each `(paths, n)`."""
+        z = law.root(xi[:, : self.problem.width])
+        if not self.moment_noise:
+            return z, torch.zeros_like(z)
+        return z, 2 * G * z + law.squares(xi[:, self.problem.width :])
+
+    def repair(self, Y: Tensor) -> Tensor:
+        """V is a mean of squares: reflected at 0."""
+        return torch.cat([Y[:-1], Y[-1:].abs()])
+
+
+class RMSprop(_Adaptive):
+    """v <- beta v + (1 - beta) g^2, x <- (1 - eta decoupled)(x - eta g / (sqrt(v) + eps)), g with coupled x added.
+
+    It starts from v = E g^2 at x0, not from 0 as `torch.optim.RMSprop`: there the SDE is 0/0.
+
+    Args:
+        problem, eta: as every SDE.
+        beta: 1 - eta r, in [0, 1). To compare step sizes keep r = (1 - beta) / eta fixed.
+        eps: >= 0.
+        coupled, decoupled: weight decays, >= 0; decoupled is RMSpropW.
+        moment_noise: whether V carries noise; False is the published SDE.
+        noise_dominates: leave (grad f)^2 out of dV, as arXiv 2205.10287 does where noise dominates.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("x", "v")
+
+    def __init__(
+        self, problem: Problem, eta: float, *, beta: float = 0.99, eps: float = 1e-8, coupled: float = 0.0,
+        decoupled: float = 0.0, moment_noise: bool = True, noise_dominates: bool = False,
+    ) -> None:  # fmt: skip
+        require(beta=(beta, 0 <= beta < 1))
+        super().__init__(problem, eta, eps, coupled, decoupled, moment_noise, noise_dominates)
+        self.beta, self.r = beta, (1 - beta) / eta
+
+    def begin(self, X: Tensor) -> Tensor:
+        """Points, and E g^2 there."""
+        law = self.problem.law(X)
+        return torch.stack([X, law.variance() + (law.gradient + self.coupled * X).square()])
+
+    def terms(self, Y: Tensor, t: float) -> Terms:
+        """As the base class."""
+        X, V = Y
+        law = self.problem.law(X)
+        G = law.gradient + self.coupled * X
+        P = V.sqrt() + self.eps
+
+        def diffuse(xi: Tensor) -> Tensor:
+            z, square = self._noises(xi, G, law)
+            return math.sqrt(self.eta) * torch.stack([-z / P, self.r * square])
+
+        return Terms(torch.stack([-G / P - self.decoupled * X, self.r * (self._second(G, law) - V)]), diffuse)
+
+    def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
+        """As the base class."""
+        X, V = Y
+        g = stochastic(X) + self.coupled * X
+        V = self.beta * V + (1 - self.beta) * g.square()
+        return torch.stack([(1 - self.eta * self.decoupled) * (X - self.eta * g / (V.sqrt() + self.eps)), V])
+
+
+class Adam(_Adaptive):
+    """Adam with bias correction, decoupled decay after the step (as `solvers.AdamCoupled`).
+
+    The SDE starts at t = eta from the solver's own first step, which each path takes with its own noise: at t = 0 it
+    is 0/0.
+
+    Args:
+        problem, eta: as every SDE.
+        betas: 1 - eta r_i, in [0, 1). To compare step sizes keep r_i = (1 - beta_i) / eta fixed.
+        eps: >= 0.
+        coupled, decoupled: weight decays, >= 0; decoupled is AdamW.
+        moment_noise: whether V carries noise; False is the published SDE.
+        noise_dominates: leave (grad f)^2 out of dV, as arXiv 2205.10287 does where noise dominates.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("x", "m", "v")
+
+    def __init__(
+        self, problem: Problem, eta: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        coupled: float = 0.0, decoupled: float = 0.0, moment_noise: bool = True, noise_dominates: bool = False,
+    ) -> None:  # fmt: skip
+        require(betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas)))
+        super().__init__(problem, eta, eps, coupled, decoupled, moment_noise, noise_dominates)
+        self.betas, self.r = betas, ((1 - betas[0]) / eta, (1 - betas[1]) / eta)
+
+    def begin(self, X: Tensor) -> Tensor:
+        """Points, and running means of 0."""
+        return torch.stack([X, torch.zeros_like(X), torch.zeros_like(X)])
+
+    def start(self, X: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+        """The state after the solver's first step, and t = eta."""
+        draws = self.problem.sample(len(X), generator)
+        return self.update(self.begin(X), 0, lambda at: self.problem.stochastic(at, draws)), self.eta
+
+    def terms(self, Y: Tensor, t: float) -> Terms:
+        """As the base class. Raises `ValueError` at t = 0."""
+        if t <= 0:
+            raise ValueError("Adam's SDE is 0/0 at t=0: start(...) gives the state and the time that it begins with")
+        X, M, V = Y
+        r1, r2 = self.r
+        law = self.problem.law(X)
+        G = law.gradient + self.coupled * X
+        first, second = -math.expm1(-r1 * t), math.sqrt(-math.expm1(-r2 * t))
+        P = (V.sqrt() + self.eps * second) * (first / second)
+
+        def diffuse(xi: Tensor) -> Tensor:
+            z, square = self._noises(xi, G, law)
+            return math.sqrt(self.eta) * torch.stack([torch.zeros_like(z), r1 * z, r2 * square])
+
+        slope = -(M + self.eta * r1 * (G - M)) / P - self.decoupled * X
+        return Terms(torch.stack([slope, r1 * (G - M), r2 * (self._second(G, law) - V)]), diffuse)
+
+    def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
+        """As the base class."""
+        X, M, V = Y
+        beta1, beta2 = self.betas
+        g = stochastic(X) + self.coupled * X
+        M, V = beta1 * M + (1 - beta1) * g, beta2 * V + (1 - beta2) * g.square()
+        mean, square = M / (1 - beta1 ** (step + 1)), V / (1 - beta2 ** (step + 1))
+        X = (1 - self.eta * self.decoupled) * (X - self.eta * mean / (square.sqrt() + self.eps))
+        return torch.stack([X, M, V])

@@ -1,0 +1,172 @@
+"""Mini-batches of a finite sum, drawn without replacement: f(x) = mean_i loss(x, sample_i).
+
+    Cov(g) = (N - B) / (B (N - 1)) (1/N) sum_i (g_i - grad f)(g_i - grad f)^T
+
+(the variance of a mean of B of N without replacement). Its root is applied through the per-sample gradients: no
+n x n matrix is formed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, jvp, vmap
+
+from landscape import Objective
+from landscape.data import Batch
+from solvers.diffusion.problems import Law, Problem
+
+
+class FiniteSum(Problem):
+    """The mean of `loss(x, *sample)` -> scalar over N samples, its gradients from batches without replacement.
+
+    Args:
+        loss: of one vector x `(n,)` and one sample; differentiable by `torch.func`.
+        data: tensors whose rows are the samples, `(N, ...)` each.
+        n: the dimension of x.
+        batch_size: B, 1 to N. With B = N there is no noise.
+        chunk: paths differentiated together, to bound memory (per-sample gradients are paths x N x n numbers).
+
+    Raises:
+        ValueError: the tensors differ in their number of rows, or the batch size is not in 1 ... N.
+    """
+
+    additive = False
+
+    def __init__(
+        self, loss: Callable[..., Tensor], data: tuple[Tensor, ...], n: int, batch_size: int, *,
+        chunk: int | None = None,
+    ) -> None:  # fmt: skip
+        rows = {len(d) for d in data}
+        if len(rows) != 1:
+            raise ValueError(f"the data must be tensors with one row per sample, not {sorted(rows)} rows")
+        self.f, self.data, self.n = loss, data, n
+        self.width = self.samples = rows.pop()
+        if not 1 <= batch_size <= self.samples:
+            raise ValueError(f"batch_size={batch_size} is not possible with {self.samples} samples")
+        self.batch_size = batch_size
+        self.chunk = chunk
+        self._scope: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    @classmethod
+    def of(cls, objective: Objective, batch_size: int, *, chunk: int | None = None) -> FiniteSum:
+        """A network's loss, each sample weighted the same; x is the objective's flat vector.
+
+        Raises:
+            ValueError: the objective is not in float64, its inputs or targets are not tensors, or its loss is not
+                the mean of its samples' losses (or cannot be taken apart by `torch.func`).
+        """
+        if objective.dtype != torch.float64:
+            raise ValueError(f"the objective is in {objective.dtype}: make it with dtype=torch.float64")
+        batches = [(batch.inputs, batch.targets) for batch in objective.sweep()]
+        if not all(isinstance(part, Tensor) for batch in batches for part in batch):
+            raise ValueError("the objective's inputs and targets must be tensors with one row per sample")
+        data = tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+        problem = cls(_sample_loss(objective), data, objective.size, batch_size, chunk=chunk)
+        problem._scope = objective.measuring
+        theta = objective.theta()
+        value, expected = float(problem.loss(theta[None])), objective.value()
+        if not math.isclose(value, expected, rel_tol=1e-8, abs_tol=1e-12):
+            raise ValueError(f"the mean of the samples' losses is {value:.6g}, the objective {expected:.6g}")
+        return problem
+
+    @property
+    def factor(self) -> float:
+        """(N - B) / (B (N - 1)): Cov(g) over the covariance of one sample's gradient; 0 for the full batch."""
+        N, B = self.samples, self.batch_size
+        return (N - B) / (B * (N - 1)) if N > 1 else 0.0
+
+    def sample_gradients(self, X: Tensor) -> Tensor:
+        """`(paths, N, n)`."""
+        slopes = vmap(grad(self.f), in_dims=(None, *(0 for _ in self.data)))
+        with self._scope():
+            return vmap(lambda x: slopes(x, *self.data), chunk_size=self.chunk)(X)
+
+    def loss(self, X: Tensor) -> Tensor:
+        """f, `(paths,)`."""
+        with self._scope():
+            return vmap(lambda x: self._mean(x, *self.data), chunk_size=self.chunk)(X)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """grad f, `(paths, n)`."""
+        with self._scope():
+            return vmap(grad(lambda x: self._mean(x, *self.data)), chunk_size=self.chunk)(X)
+
+    def law(self, X: Tensor) -> Law:
+        """The moments of g at X; the noise of (g - grad f)^2 is that of a Gaussian g with independent entries."""
+        slopes = self.sample_gradients(X)
+        gradient = slopes.mean(1)
+        centred = (slopes - gradient[:, None]) * math.sqrt(self.factor / self.samples)
+        variance = centred.square().sum(1)
+        return Law(
+            gradient, lambda: variance, lambda xi: torch.einsum("pi,pin->pn", xi, centred),
+            lambda xi: math.sqrt(2) * variance * xi,
+        )  # fmt: skip
+
+    def sample(self, paths: int, generator: torch.Generator) -> Tensor:
+        """Indices `(paths, B)` of one batch for each path."""
+        keys = torch.rand(paths, self.samples, generator=generator, device=generator.device)
+        return keys.argsort(1)[:, : self.batch_size].to(self.data[0].device)
+
+    def balanced(self, count: int, generator: torch.Generator) -> Tensor:
+        """Indices `(k, B)`: all batches where there are at most `count`, else random partitions of the data.
+
+        In a partition every sample appears once, so its gradients have the mean grad f; the up to B - 1 samples
+        that are left over where B does not divide N are left out.
+        """
+        N, B = self.samples, self.batch_size
+        if math.comb(N, B) <= count:
+            return torch.tensor(list(itertools.combinations(range(N), B)), device=self.data[0].device)
+        rounds = math.ceil(count / (N // B))
+        order = torch.rand(rounds, N, generator=generator, device=generator.device).argsort(1)
+        return order[:, : N // B * B].reshape(-1, B).to(self.data[0].device)
+
+    def stochastic(self, X: Tensor, draws: Tensor) -> Tensor:
+        """The gradient of each path's batch at X, `(paths, n)`."""
+        with self._scope():
+            return vmap(self._slope, chunk_size=self.chunk)(X, *self._batches(draws))
+
+    def atoms(self, X: Tensor, draws: Tensor) -> Tensor:
+        """The gradient of every batch at every path, `(draws, paths, n)`."""
+        batches = self._batches(draws)
+        every = vmap(self._slope, in_dims=(None, *(0 for _ in batches)))
+        with self._scope():
+            return vmap(lambda x: every(x, *batches), out_dims=1, chunk_size=self.chunk)(X)
+
+    def products(self, X: Tensor, draws: Tensor, V: Tensor) -> Tensor:
+        """H_g V with the Hessian of every batch at every path, `(draws, paths, n)`."""
+        batches = self._batches(draws)
+        every = vmap(self._curve, in_dims=(None, 0, *(0 for _ in batches)))
+        with self._scope():
+            return vmap(lambda x, v: every(x, v, *batches), in_dims=(0, 1), out_dims=1, chunk_size=self.chunk)(X, V)
+
+    def _batches(self, draws: Tensor) -> tuple[Tensor, ...]:
+        return tuple(d[draws] for d in self.data)
+
+    def _mean(self, x: Tensor, *batch: Tensor) -> Tensor:
+        return vmap(lambda *sample: self.f(x, *sample))(*batch).mean()
+
+    def _slope(self, x: Tensor, *batch: Tensor) -> Tensor:
+        return grad(lambda y: self._mean(y, *batch))(x)
+
+    def _curve(self, x: Tensor, v: Tensor, *batch: Tensor) -> Tensor:
+        return jvp(lambda y: self._slope(y, *batch), (x,), (v,))[1]
+
+
+def _sample_loss(objective: Objective) -> Callable[..., Tensor]:
+    """The loss of one sample as a function of the flat vector."""
+    names = [f"model.{name}" for name in objective.names]
+
+    def loss(x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        state = dict(zip(names, objective.split(x), strict=True))
+        batch = Batch(0, inputs.unsqueeze(0), targets.unsqueeze(0))
+        outputs = objective.outputs(batch, call=lambda f, given: functional_call(f, state, (given,)))
+        return objective.batch_loss(outputs, batch)
+
+    return loss

@@ -1,0 +1,177 @@
+"""Many paths at once: an SDE by Euler-Maruyama, or the solver that it models; statistics over paths at chosen times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landscape.spectra.vectors import seeded
+from solvers.diffusion.noise import normals
+from solvers.diffusion.problems import Problem
+from solvers.diffusion.sde import SDE, require
+
+Statistic = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One statistic over paths at each recorded time, in float64; the trailing dimensions are the statistic's.
+
+    Attributes:
+        mean, variance: `(T, ...)`; the variance is that of a path, unbiased.
+        mean_stderr, variance_stderr: their standard errors.
+        low, high: the quantiles at 5 and 95 percent: the band of the paths.
+    """
+
+    mean: Tensor
+    mean_stderr: Tensor
+    variance: Tensor
+    variance_stderr: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What was recorded of many paths.
+
+    Attributes:
+        times: `(T,)`.
+        statistics: by name; always "loss", "gradient_norm", "x" `(T, n)` and "square" (x_i^2).
+        final: the state at the end, `(parts, paths, n)`.
+        trajectory: `(T, paths, n)` where it was asked for, else None.
+        seed: of the generator.
+    """
+
+    times: Tensor
+    statistics: dict[str, Summary]
+    final: Tensor
+    trajectory: Tensor | None
+    seed: int
+
+    def covariance(self) -> tuple[Tensor, Tensor]:
+        """The covariance of the points at the end, `(n, n)`, and the standard error of each entry."""
+        return covariance(self.final[0])
+
+
+def integrate(
+    sde: SDE, x0: Tensor, dt: float, steps: int, paths: int, *, generator: torch.Generator | None = None,
+    every: int = 1, statistics: Mapping[str, Statistic] | None = None, trajectory: bool = False, noise: float = 1.0,
+) -> Paths:  # fmt: skip
+    """Paths of an SDE by Euler-Maruyama, `steps` steps of length `dt`; weakly of first order in dt.
+
+    dt = eta is one step for each of the solver's; dt << eta is the SDE itself.
+
+    Args:
+        sde: drift, diffusion and what to start from.
+        x0: `(n,)`, or `(paths, n)`.
+        dt: length of a step, > 0.
+        steps, paths: >= 1.
+        generator: for the Brownian motion; its device is where the numbers are drawn.
+        every: record each so many steps, and at the start.
+        statistics: more of them, by name: function of X `(paths, n)` -> `(paths, ...)`.
+        trajectory: keep the points of all paths at the recorded times.
+        noise: multiplies the diffusion's covariance. 0 and 2 are controls that a comparison has to refuse.
+
+    Raises:
+        ValueError: a setting is not possible, or the shape of x0 does not fit.
+    """
+    require(dt=(dt, 0 < dt < math.inf), noise=(noise, 0 <= noise < math.inf))
+    X, record, generator = _prepared(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
+    Y, begin = sde.start(X, generator)
+    record(begin, Y[0])
+    for step in range(steps):
+        terms = sde.terms(Y, begin + step * dt)
+        xi = normals((paths, sde.width), generator).to(Y)
+        Y = sde.repair(Y + dt * terms.drift + math.sqrt(noise * dt) * terms.diffuse(xi))
+        if (step + 1) % every == 0:
+            record(begin + (step + 1) * dt, Y[0])
+    return record.paths(Y)
+
+
+def discrete(
+    sde: SDE, x0: Tensor, steps: int, paths: int, *, generator: torch.Generator | None = None, every: int = 1,
+    statistics: Mapping[str, Statistic] | None = None, trajectory: bool = False,
+) -> Paths:  # fmt: skip
+    """Paths of the solver that `sde` models, each with noise or batches of its own; time runs in steps of eta.
+
+    Arguments and errors as `integrate`.
+    """
+    X, record, generator = _prepared(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
+    Y = sde.begin(X)
+    record(0.0, Y[0])
+    for step in range(steps):
+        draws = sde.problem.sample(paths, generator)
+        Y = sde.update(Y, step, lambda at, draws=draws: sde.problem.stochastic(at, draws))  # type: ignore[misc]
+        if (step + 1) % every == 0:
+            record((step + 1) * sde.eta, Y[0])
+    return record.paths(Y)
+
+
+def covariance(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Covariance `(n, n)` of points `(paths, n)`, and the standard error of each entry."""
+    centred = X - X.mean(0)
+    products = centred[:, :, None] * centred[:, None, :]
+    mean = products.mean(0)
+    count = len(X)
+    return mean * count / (count - 1), ((products - mean).square().mean(0) / count).sqrt()
+
+
+def summary(values: Tensor) -> Summary:
+    """Of one statistic at one time, `(paths, ...)`."""
+    count = len(values)
+    mean, variance = values.mean(0), values.var(0)
+    fourth = (values - mean).pow(4).mean(0)
+    low, high = torch.quantile(values, values.new_tensor([0.05, 0.95]), dim=0)
+    return Summary(
+        mean, (variance / count).sqrt(), variance, ((fourth - variance.square()).clamp_min(0) / count).sqrt(), low, high
+    )
+
+
+class _Recorder:
+    """Keeps statistics, not paths, unless they are asked for."""
+
+    def __init__(self, statistics: Mapping[str, Statistic], keep: bool, seed: int) -> None:
+        self.statistics, self.seed = statistics, seed
+        self.times: list[float] = []
+        self.rows: dict[str, list[Summary]] = {name: [] for name in statistics}
+        self.kept: list[Tensor] | None = [] if keep else None
+
+    def __call__(self, t: float, X: Tensor) -> None:
+        self.times.append(t)
+        for name, statistic in self.statistics.items():
+            self.rows[name].append(summary(statistic(X)))
+        if self.kept is not None:
+            self.kept.append(X.clone())
+
+    def paths(self, Y: Tensor) -> Paths:
+        """What was recorded."""
+        columns = ("mean", "mean_stderr", "variance", "variance_stderr", "low", "high")
+        stacked = {
+            name: Summary(**{column: torch.stack([getattr(row, column) for row in rows]) for column in columns})
+            for name, rows in self.rows.items()
+        }
+        times = torch.tensor(self.times, dtype=torch.float64)
+        return Paths(times, stacked, Y, torch.stack(self.kept) if self.kept is not None else None, self.seed)
+
+
+def _prepared(
+    problem: Problem, x0: Tensor, steps: int, paths: int, generator: torch.Generator | None, every: int,
+    statistics: Mapping[str, Statistic] | None, trajectory: bool,
+) -> tuple[Tensor, _Recorder, torch.Generator]:  # fmt: skip
+    require(steps=(steps, steps >= 1), paths=(paths, paths >= 2), every=(every, every >= 1))
+    X = torch.as_tensor(x0, dtype=torch.float64)
+    if X.shape not in ((problem.n,), (paths, problem.n)):
+        raise ValueError(f"x0 has shape {tuple(X.shape)}: it must be ({problem.n},) or ({paths}, {problem.n})")
+    generator, seed = seeded(generator)
+    own: dict[str, Statistic] = {
+        "loss": problem.loss,
+        "gradient_norm": lambda X: torch.linalg.vector_norm(problem.gradient(X), dim=-1),
+        "x": lambda X: X,
+        "square": torch.square,
+    }
+    return X.expand(paths, -1).clone(), _Recorder({**own, **(statistics or {})}, trajectory, seed), generator

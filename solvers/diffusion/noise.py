@@ -1,0 +1,243 @@
+"""Gradient noise that does not depend on the point: Gaussian with any covariance, Student's t entry by entry.
+
+A stochastic gradient is g = grad f(x) + z. What an SDE needs of z: Sigma = Cov(z) and its root, the fluctuation of z^2
+(second moments), and the law of sign(mean + z) (sign methods): E sign(g_i) = 1 - 2 P(g_i < 0).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from scipy import special
+from torch import Tensor
+
+_NODES = 24  # of the quadrature over a correlation: exact to rounding up to |correlation| = .95 or so
+
+
+class Noise(ABC):
+    """Noise z in R^n of mean zero, the same at every point.
+
+    Attributes:
+        n: its dimension.
+        scale: `(n,)`, the unit of each entry: its standard deviation where the noise is Gaussian.
+    """
+
+    n: int
+    scale: Tensor
+
+    @property
+    @abstractmethod
+    def covariance(self) -> Tensor:
+        """Sigma, `(n, n)`. Raises `ValueError` where it is infinite."""
+
+    @property
+    def variance(self) -> Tensor:
+        """`(n,)`, the diagonal of Sigma."""
+        return self.covariance.diagonal()
+
+    @abstractmethod
+    def root(self, xi: Tensor) -> Tensor:
+        """Sigma^{1/2} xi for standard normals `(paths, n)`."""
+
+    @abstractmethod
+    def squares(self, xi: Tensor) -> Tensor:
+        """A Gaussian with the covariance of z^2, entry by entry, from standard normals `(paths, n)`."""
+
+    @abstractmethod
+    def distribution(self, z: Tensor) -> Tensor:
+        """2 P(z_i < z) - 1, `(..., n)`, in units of `scale`: E sign(mean + z_i) at z = mean / scale."""
+
+    @property
+    @abstractmethod
+    def density(self) -> float:
+        """2 p(0) of an entry, in units of `scale`: the slope of `distribution` at 0."""
+
+    @abstractmethod
+    def quantile(self, u: Tensor) -> Tensor:
+        """The noise `(count, n)` whose entries have these probabilities, in (0, 1)."""
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """`(count, n)` independent draws."""
+        return self.quantile(open_uniform((count, self.n), generator).to(self.scale.device))
+
+    def balanced(self, count: int, seed: int = 0) -> Tensor:
+        """`(count, n)` draws that fill the distribution evenly: points of Sobol' and their mirror images.
+
+        Their mean is 0. They stand for the noise inside an expectation; the count is rounded up to an even number.
+        """
+        engine = torch.quasirandom.SobolEngine(self.n, scramble=True, seed=seed)
+        points = engine.draw((count + 1) // 2, dtype=torch.float64).clamp(1e-12, 1 - 1e-12).to(self.scale.device)
+        half = self.quantile(points)
+        return torch.cat([half, -half])
+
+    def mean_sign(self, mean: Tensor) -> Tensor:
+        """E sign(mean + z), `(paths, n)`; sign(mean) where there is no noise."""
+        z = torch.where(self.scale > 0, mean / self.scale, torch.where(mean == 0, 0.0, mean * math.inf))
+        return self.distribution(z)
+
+    def sign_root(self, mean: Tensor, xi: Tensor) -> Tensor:
+        """Cov(sign(mean + z))^{1/2} xi, `(paths, n)`: independent entries."""
+        return (1 - self.mean_sign(mean).square()).clamp_min(0).sqrt() * xi
+
+
+class GaussianNoise(Noise):
+    """z ~ N(0, Sigma).
+
+    Args:
+        covariance: `(n, n)`, symmetric positive semi-definite, or its diagonal `(n,)`.
+
+    Raises:
+        ValueError: it is not symmetric, not positive semi-definite or not finite.
+    """
+
+    def __init__(self, covariance: Tensor) -> None:
+        covariance = torch.as_tensor(covariance, dtype=torch.float64)
+        self._covariance = torch.diag(covariance) if covariance.ndim == 1 else covariance
+        check_semidefinite("Sigma", self._covariance)
+        self.n = len(self._covariance)
+        self.scale = self.variance.sqrt()
+        self.diagonal = bool((self._covariance == torch.diag(self.variance)).all())
+        self._root = root_of(self._covariance)
+        self._square_root = math.sqrt(2) * root_of(self._covariance.square())
+
+    @property
+    def covariance(self) -> Tensor:
+        """Sigma, `(n, n)`."""
+        return self._covariance
+
+    def root(self, xi: Tensor) -> Tensor:
+        """Sigma^{1/2} xi for standard normals `(paths, n)`."""
+        return xi @ self._root
+
+    def squares(self, xi: Tensor) -> Tensor:
+        """As the base class: Cov(z_i^2, z_j^2) = 2 Sigma_ij^2."""
+        return xi @ self._square_root
+
+    def distribution(self, z: Tensor) -> Tensor:
+        """Erf(z / sqrt(2))."""
+        return torch.erf(z / math.sqrt(2))
+
+    @property
+    def density(self) -> float:
+        """sqrt(2 / pi)."""
+        return math.sqrt(2 / math.pi)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """`(count, n)` independent draws."""
+        return self.root(normals((count, self.n), generator).to(self.scale.device))
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Sigma^{1/2} Phi^{-1}(u)."""
+        return self.root(torch.special.ndtri(u))
+
+    def sign_root(self, mean: Tensor, xi: Tensor) -> Tensor:
+        """Cov(sign(mean + z))^{1/2} xi, `(paths, n)`, with the correlations of the signs."""
+        if self.diagonal:
+            return super().sign_root(mean, xi)
+        return torch.einsum("pij,pj->pi", root_of(self.sign_covariance(mean)), xi)
+
+    def sign_covariance(self, mean: Tensor) -> Tensor:
+        """Cov(sign(mean + z)), `(paths, n, n)`; 2/pi arcsin(correlation) at mean 0.
+
+        For two Gaussians of unit variance dP(both > 0)/d correlation is their density at 0 (Plackett 1954), so with
+        s = mean / scale the covariance of two signs is 2/pi int_0^{arcsin r} exp(-(s_i^2 - 2 sin(a) s_i s_j + s_j^2)
+        / (2 cos(a)^2)) da.
+        """
+        if not bool((self.scale > 0).all()):
+            raise ValueError("the signs of correlated noise need a positive variance in every entry")
+        s = mean / self.scale
+        correlation = (self.covariance / torch.outer(self.scale, self.scale)).clamp(-1, 1)
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        total = torch.zeros(*mean.shape, self.n, dtype=mean.dtype, device=mean.device)
+        product = s[..., :, None] * s[..., None, :]
+        squares = s.square()[..., :, None] + s.square()[..., None, :]
+        for node, weight in zip(nodes, weights, strict=True):
+            angle = torch.arcsin(correlation) * (node + 1) / 2
+            total += weight * torch.exp(-(squares - 2 * angle.sin() * product) / (2 * angle.cos().square()))
+        total *= torch.arcsin(correlation) / math.pi
+        diagonal = 1 - self.distribution(s).square()
+        return total - torch.diag_embed(total.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(diagonal)
+
+
+class StudentNoise(Noise):
+    """Independent entries scale_i t_i with t_i of Student's t: heavy tails; `dof` 1 is Cauchy's.
+
+    Its variance scale^2 dof / (dof - 2) is infinite for dof <= 2 (only sign methods have an SDE then), that of z^2 for
+    dof <= 4.
+
+    Raises:
+        ValueError: a scale is not positive, or dof is not.
+    """
+
+    def __init__(self, scale: Tensor, dof: float) -> None:
+        self.scale = torch.as_tensor(scale, dtype=torch.float64)
+        if self.scale.ndim != 1 or not bool((self.scale > 0).all()):
+            raise ValueError("the scale of Student noise must be a vector of positive numbers")
+        if not dof > 0:
+            raise ValueError(f"dof={dof!r} is not possible: it must be positive")
+        self.n, self.dof = len(self.scale), float(dof)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Sigma, `(n, n)`."""
+        if self.dof <= 2:
+            raise ValueError(f"Student noise with dof={self.dof:g} has no variance: only sign methods have an SDE")
+        return torch.diag(self.scale.square() * self.dof / (self.dof - 2))
+
+    def root(self, xi: Tensor) -> Tensor:
+        """Sigma^{1/2} xi for standard normals `(paths, n)`."""
+        return xi * self.variance.sqrt()
+
+    def squares(self, xi: Tensor) -> Tensor:
+        """As the base class: Var(z^2) = Sigma_ii^2 (kurtosis - 1), kurtosis 3 (dof - 2) / (dof - 4)."""
+        if self.dof <= 4:
+            raise ValueError(f"with dof={self.dof:g} the noise of z^2 has no variance: use moment_noise=False")
+        return xi * self.variance * math.sqrt(3 * (self.dof - 2) / (self.dof - 4) - 1)
+
+    def distribution(self, z: Tensor) -> Tensor:
+        """2 F(z) - 1 with Student's F."""
+        return torch.from_numpy(2 * special.stdtr(self.dof, z.cpu().numpy()) - 1).to(z)
+
+    @property
+    def density(self) -> float:
+        """Twice Student's density at 0."""
+        log = special.gammaln((self.dof + 1) / 2) - special.gammaln(self.dof / 2)
+        return float(2 * math.exp(log) / math.sqrt(self.dof * math.pi))
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """scale F^{-1}(u) with Student's F."""
+        return torch.from_numpy(special.stdtrit(self.dof, u.cpu().numpy())).to(u) * self.scale
+
+
+def check_semidefinite(name: str, matrix: Tensor) -> None:
+    """Raises `ValueError` unless the matrix is square, finite, symmetric and positive semi-definite to rounding."""
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
+        raise ValueError(f"{name} must be a square matrix or its diagonal, not of shape {tuple(matrix.shape)}")
+    if not bool(torch.isfinite(matrix).all()):
+        raise ValueError(f"{name} has entries that are not finite")
+    size = float(matrix.abs().max())
+    if float((matrix - matrix.T).abs().max()) > 1e-10 * size:
+        raise ValueError(f"{name} is not symmetric")
+    lowest = float(torch.linalg.eigvalsh(matrix)[0])
+    if lowest < -1e-10 * len(matrix) * size:
+        raise ValueError(f"{name} is not positive semi-definite: it has the eigenvalue {lowest:.3g}")
+
+
+def root_of(matrix: Tensor) -> Tensor:
+    """The symmetric root of positive semi-definite matrices `(..., n, n)`."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp_min(0).sqrt().unsqueeze(-2)) @ vectors.mT
+
+
+def normals(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normals in float64 on the generator's device."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+
+
+def open_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform numbers in (0, 1), neither end included, in float64 on the generator's device."""
+    u = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return u.clamp(1e-16, 1 - 2e-16)

@@ -1,0 +1,187 @@
+"""What a solver or its SDE sees: f, its gradient, and the law of a stochastic gradient g at a point.
+
+Everything is over many paths at once: X is `(paths, n)` in float64. Two kinds of noise: added to the gradient and the
+same everywhere (`Function`, `Quadratic`), or of mini-batches drawn without replacement from a finite sum
+(`FiniteSum`), where Cov(g) = (N - B) / (B (N - 1)) Cov(gradient of one sample).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+
+from solvers.diffusion.noise import GaussianNoise, Noise, check_semidefinite
+
+
+@dataclass(frozen=True)
+class Law:
+    """First and second moments of the stochastic gradients at X `(paths, n)`.
+
+    Attributes:
+        gradient: `(paths, n)`, grad f.
+        variance: () -> `(paths, n)`, the diagonal of Sigma.
+        root: standard normals `(paths, width)` -> Sigma^{1/2} xi, `(paths, n)`.
+        squares: standard normals `(paths, n)` -> a Gaussian with the variance of (g - grad f)^2, `(paths, n)`.
+    """
+
+    gradient: Tensor
+    variance: Callable[[], Tensor]
+    root: Callable[[Tensor], Tensor]
+    squares: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and covariance of some function of the stochastic gradient at X `(paths, n)`.
+
+    Attributes:
+        mean: `(paths, n)`.
+        root: standard normals `(paths, width)` -> Cov^{1/2} xi, `(paths, n)`.
+    """
+
+    mean: Tensor
+    root: Callable[[Tensor], Tensor]
+
+    @staticmethod
+    def of(atoms: Tensor) -> Spread:
+        """That of `(k, paths, n)` equally likely values; its root takes normals `(paths, k)`."""
+        mean = atoms.mean(0)
+        centred = (atoms - mean) / len(atoms) ** 0.5
+        return Spread(mean, lambda xi: torch.einsum("pk,kpn->pn", xi, centred))
+
+
+class Problem(ABC):
+    """f, grad f and the law of g; `draw` stands for whatever makes one gradient stochastic (noise, a batch).
+
+    Attributes:
+        n: the dimension.
+        width: standard normals that `Law.root` needs for each path.
+        additive: g = grad f + z with z the same everywhere.
+    """
+
+    n: int
+    width: int
+    additive: bool
+
+    @abstractmethod
+    def loss(self, X: Tensor) -> Tensor:
+        """f, `(paths,)`."""
+
+    @abstractmethod
+    def gradient(self, X: Tensor) -> Tensor:
+        """grad f, `(paths, n)`."""
+
+    @abstractmethod
+    def law(self, X: Tensor) -> Law:
+        """The moments of g at X."""
+
+    @abstractmethod
+    def sample(self, paths: int, generator: torch.Generator) -> Tensor:
+        """Independent draws, `(paths, ...)`: what each path's solver sees in one step."""
+
+    @abstractmethod
+    def balanced(self, count: int, generator: torch.Generator) -> Tensor:
+        """About `count` draws whose gradients have the mean grad f, to take expectations over."""
+
+    @abstractmethod
+    def stochastic(self, X: Tensor, draws: Tensor) -> Tensor:
+        """g at X, path by path, `(paths, n)`."""
+
+    @abstractmethod
+    def atoms(self, X: Tensor, draws: Tensor) -> Tensor:
+        """g of every draw at every path, `(draws, paths, n)`."""
+
+    @abstractmethod
+    def products(self, X: Tensor, draws: Tensor, V: Tensor) -> Tensor:
+        """H_g V for every draw and path, `(draws, paths, n)`; H_g the Hessian of the draw's own loss."""
+
+
+class Function(Problem):
+    """f of one vector, `f(x)` -> scalar for x `(n,)`, with noise added to its gradient.
+
+    Args:
+        f: differentiable by `torch.func`.
+        noise: of dimension n.
+    """
+
+    additive = True
+
+    def __init__(self, f: Callable[[Tensor], Tensor], noise: Noise) -> None:
+        self.f, self.noise = f, noise
+        self.n = self.width = noise.n
+
+    def loss(self, X: Tensor) -> Tensor:
+        """f, `(paths,)`."""
+        return vmap(self.f)(X)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """grad f, `(paths, n)`."""
+        return vmap(grad(self.f))(X)
+
+    def product(self, X: Tensor, V: Tensor) -> Tensor:
+        """(hess f) V, path by path, `(paths, n)`."""
+        return vmap(lambda x, v: jvp(grad(self.f), (x,), (v,))[1])(X, V)
+
+    def law(self, X: Tensor) -> Law:
+        """The moments of g at X."""
+        return Law(self.gradient(X), lambda: self.noise.variance.expand_as(X), self.noise.root, self.noise.squares)
+
+    def sample(self, paths: int, generator: torch.Generator) -> Tensor:
+        """Noise `(paths, n)`."""
+        return self.noise.sample(paths, generator)
+
+    def balanced(self, count: int, generator: torch.Generator) -> Tensor:
+        """Noise `(count, n)` that fills its distribution evenly."""
+        return self.noise.balanced(count, int(torch.randint(1 << 31, (1,), generator=generator).item()))
+
+    def stochastic(self, X: Tensor, draws: Tensor) -> Tensor:
+        """grad f + z, `(paths, n)`."""
+        return self.gradient(X) + draws
+
+    def atoms(self, X: Tensor, draws: Tensor) -> Tensor:
+        """grad f + z for every z, `(draws, paths, n)`."""
+        return self.gradient(X) + draws[:, None]
+
+    def products(self, X: Tensor, draws: Tensor, V: Tensor) -> Tensor:
+        """(hess f) V, `(draws, paths, n)`."""
+        return vmap(lambda v: self.product(X, v))(V)
+
+
+class Quadratic(Function):
+    """f(x) = x^T H x / 2 with noise added to its gradient; H symmetric `(n, n)`, or its diagonal `(n,)`.
+
+    Raises:
+        ValueError: H is not symmetric, or its size is not that of the noise.
+    """
+
+    def __init__(self, H: Tensor, noise: Noise | Tensor) -> None:
+        H = torch.as_tensor(H, dtype=torch.float64)
+        noise = noise if isinstance(noise, Noise) else GaussianNoise(noise)
+        self.H = torch.diag(H) if H.ndim == 1 else H
+        if self.H.shape != (noise.n, noise.n):
+            raise ValueError(f"H has shape {tuple(H.shape)}, the noise dimension {noise.n}")
+        check_semidefinite("H^2", self.H.mT @ self.H)
+        if float((self.H - self.H.T).abs().max()) > 1e-10 * float(self.H.abs().max()):
+            raise ValueError("H is not symmetric")
+        super().__init__(lambda x: 0.5 * x @ self.H @ x, noise)
+
+    def loss(self, X: Tensor) -> Tensor:
+        """f, `(paths,)`."""
+        return 0.5 * (X * self.gradient(X)).sum(-1)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """H x, `(paths, n)`."""
+        return X @ self.H
+
+    def product(self, X: Tensor, V: Tensor) -> Tensor:
+        """H V."""
+        return V @ self.H
+
+    def products(self, X: Tensor, draws: Tensor, V: Tensor) -> Tensor:
+        """H V, `(draws, paths, n)`."""
+        return V @ self.H

@@ -1,0 +1,108 @@
+"""Sharpness-aware descent (arXiv 2301.08203): with g, H_g of one batch and c = |g| (SAM), 1 (USAM), |grad f| (DNSAM)
+
+    x <- x - eta g(x + rho g / c)            dX = -E a dt + sqrt(eta) Cov(a)^{1/2} dW,      a = g + rho H_g g / c
+
+E a = grad f + rho E[H_g g / c] is the gradient of f + rho E|g| for SAM, f + (rho / 2) E|g|^2 for USAM. The published
+diffusion Sigma + rho (S + S^T), S the cross covariance, agrees with Cov(a) to the first order in rho but can be
+indefinite, exactly at saddle points; Cov(a) cannot.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from landscape.spectra.vectors import seeded
+from solvers.diffusion.problems import Function, Problem, Spread
+from solvers.diffusion.sde import SDE, Stochastic, Terms, require
+
+_TINY = 1e-300  # g / |g| is 0 where g is
+
+
+class _SharpnessAware(SDE):
+    """x <- x - eta g(x + rho g / c), both gradients of the same batch.
+
+    Args:
+        problem, eta: as every SDE.
+        rho: the radius, >= 0.
+        draws: over how many draws of the noise (or batches: all of them where there are no more) expectations are
+            taken where they are not exact. They are for USAM and DNSAM with noise that is the same everywhere.
+        generator: chooses those draws.
+    """
+
+    def __init__(
+        self, problem: Problem, eta: float, *, rho: float, draws: int = 256, generator: torch.Generator | None = None
+    ) -> None:
+        require(rho=(rho, 0 <= rho < math.inf), draws=(draws, draws >= 1))
+        super().__init__(problem, eta)
+        self.rho = rho
+        self._draws = None if self._exact else problem.balanced(draws, seeded(generator)[0])
+        self.width = problem.width if self._draws is None else len(self._draws)
+
+    @property
+    def _exact(self) -> bool:
+        """Whether a is linear in noise that is the same everywhere."""
+        return isinstance(self.problem, Function)
+
+    @abstractmethod
+    def _scale(self, g: Tensor, X: Tensor) -> Tensor:
+        """c, `(..., paths, 1)`, for g `(..., paths, n)`."""
+
+    def ascended(self, X: Tensor) -> Spread:
+        """Mean and covariance of a at X `(paths, n)`."""
+        problem, rho = self.problem, self.rho
+        if self._draws is not None:
+            g = problem.atoms(X, self._draws)
+            return Spread.of(g + rho * problem.products(X, self._draws, g / self._scale(g, X)))
+        assert isinstance(problem, Function)
+        gradient = problem.gradient(X)
+        c = self._scale(gradient, X)
+
+        def raised(v: Tensor) -> Tensor:
+            return v + rho * problem.product(X, v / c)
+
+        return Spread(raised(gradient), lambda xi: raised(problem.noise.root(xi)))
+
+    def terms(self, Y: Tensor, t: float) -> Terms:
+        """As the base class."""
+        a = self.ascended(Y[0])
+        return Terms(-a.mean[None], lambda xi: math.sqrt(self.eta) * a.root(xi)[None])
+
+    def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
+        """As the base class."""
+        X = Y[0]
+        g = stochastic(X)
+        return Y - self.eta * stochastic(X + self.rho * g / self._scale(g, X))
+
+
+class SAM(_SharpnessAware):
+    """x <- x - eta g(x + rho g / |g|)."""
+
+    @property
+    def _exact(self) -> bool:
+        return False
+
+    def _scale(self, g: Tensor, X: Tensor) -> Tensor:
+        return norm(g)
+
+
+class USAM(_SharpnessAware):
+    """x <- x - eta g(x + rho g), not normalised. With additive noise Cov(a) = (I + rho H) Sigma (I + rho H)."""
+
+    def _scale(self, g: Tensor, X: Tensor) -> Tensor:
+        return torch.ones_like(g[..., :1])
+
+
+class DNSAM(_SharpnessAware):
+    """x <- x - eta g(x + rho g / |grad f|): normalised by the full gradient, singular where that is 0."""
+
+    def _scale(self, g: Tensor, X: Tensor) -> Tensor:
+        return norm(self.problem.gradient(X))
+
+
+def norm(g: Tensor) -> Tensor:
+    """|g|, `(..., 1)`, not 0."""
+    return torch.linalg.vector_norm(g, dim=-1, keepdim=True).clamp_min(_TINY)

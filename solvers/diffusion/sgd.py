@@ -1,0 +1,32 @@
+"""Stochastic gradient descent: dX = -(grad f + decay X) dt + sqrt(eta) Sigma^{1/2} dW (arXiv 2411.15958, section 3).
+
+With Gaussian noise, Euler-Maruyama at dt = eta is the solver itself: there is nothing to compare at that step.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from solvers.diffusion.problems import Problem
+from solvers.diffusion.sde import SDE, Stochastic, Terms, require
+
+
+class SGD(SDE):
+    """x <- x - eta (g + weight_decay x)."""
+
+    def __init__(self, problem: Problem, eta: float, *, weight_decay: float = 0.0) -> None:
+        require(weight_decay=(weight_decay, weight_decay >= 0))
+        super().__init__(problem, eta)
+        self.weight_decay = weight_decay
+
+    def terms(self, Y: Tensor, t: float) -> Terms:
+        """As the base class."""
+        X = Y[0]
+        law = self.problem.law(X)
+        return Terms(-(law.gradient + self.weight_decay * X)[None], lambda xi: math.sqrt(self.eta) * law.root(xi)[None])
+
+    def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
+        """As the base class."""
+        return Y - self.eta * (stochastic(Y[0]) + self.weight_decay * Y[0])

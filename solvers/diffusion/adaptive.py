@@ -8,6 +8,10 @@
 
 In that form V carries no noise and the paths' band is too narrow. `moment_noise=True` adds to dV what g^2 = (G + z)^2
 has of it, with the same dW: sqrt(eta) r (2 diag(G) Sigma^{1/2} dW + (2 Sigma o Sigma)^{1/2} dB).
+
+Adam's own step uses its means after they have taken in the new gradient; of that the published form has the drift of M.
+`lookahead=True` takes all of it, at the same order: the noise eta r_1 sqrt(eta) Sigma^{1/2} dW of M, V + eta r_2 (G^2 +
+diag Sigma - V), and c_i at t + eta. Without it V can be near 0 at first, and a few paths fly off.
 """
 
 from __future__ import annotations
@@ -112,7 +116,8 @@ class Adam(_Adaptive):
         betas: 1 - eta r_i, in [0, 1). To compare step sizes keep r_i = (1 - beta_i) / eta fixed.
         eps: >= 0.
         coupled, decoupled: weight decays, >= 0; decoupled is AdamW.
-        moment_noise: whether V carries noise; False is the published SDE.
+        moment_noise: whether V carries noise.
+        lookahead: the means as the step uses them; the published SDE is `moment_noise=False, lookahead=False`.
         noise_dominates: leave (grad f)^2 out of dV, as arXiv 2205.10287 does where noise dominates.
     """
 
@@ -120,11 +125,13 @@ class Adam(_Adaptive):
 
     def __init__(
         self, problem: Problem, eta: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        coupled: float = 0.0, decoupled: float = 0.0, moment_noise: bool = True, noise_dominates: bool = False,
+        coupled: float = 0.0, decoupled: float = 0.0, moment_noise: bool = True, lookahead: bool = True,
+        noise_dominates: bool = False,
     ) -> None:  # fmt: skip
         require(betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas)))
         super().__init__(problem, eta, eps, coupled, decoupled, moment_noise, noise_dominates)
         self.betas, self.r = betas, ((1 - betas[0]) / eta, (1 - betas[1]) / eta)
+        self.ahead = eta if lookahead else 0.0
 
     def begin(self, X: Tensor) -> Tensor:
         """Points, and running means of 0."""
@@ -143,15 +150,16 @@ class Adam(_Adaptive):
         r1, r2 = self.r
         law = self.problem.law(X)
         G = law.gradient + self.coupled * X
-        first, second = -math.expm1(-r1 * t), math.sqrt(-math.expm1(-r2 * t))
-        P = (V.sqrt() + self.eps * second) * (first / second)
+        M_drift, V_drift = r1 * (G - M), r2 * (self._second(G, law) - V)
+        first, second = (-math.expm1(-r * (t + self.ahead)) for r in self.r)
+        root = (V + self.ahead * V_drift).sqrt() + self.eps * math.sqrt(second)
+        P = root * first / math.sqrt(second)
 
         def diffuse(xi: Tensor) -> Tensor:
             z, square = self._noises(xi, G, law)
-            return math.sqrt(self.eta) * torch.stack([torch.zeros_like(z), r1 * z, r2 * square])
+            return math.sqrt(self.eta) * torch.stack([-self.ahead * r1 * z / P, r1 * z, r2 * square])
 
-        slope = -(M + self.eta * r1 * (G - M)) / P - self.decoupled * X
-        return Terms(torch.stack([slope, r1 * (G - M), r2 * (self._second(G, law) - V)]), diffuse)
+        return Terms(torch.stack([-(M + self.eta * M_drift) / P - self.decoupled * X, M_drift, V_drift]), diffuse)
 
     def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
         """As the base class."""

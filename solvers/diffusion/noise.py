@@ -69,8 +69,8 @@ class Noise(ABC):
         Their mean is 0. They stand for the noise inside an expectation; the count is rounded up to an even number.
         """
         engine = torch.quasirandom.SobolEngine(self.n, scramble=True, seed=seed)
-        points = engine.draw((count + 1) // 2, dtype=torch.float64).clamp(1e-12, 1 - 1e-12).to(self.scale.device)
-        half = self.quantile(points)
+        points = engine.draw((count + 1) // 2, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+        half = self.quantile(points.to(self.scale.device))
         return torch.cat([half, -half])
 
     def mean_sign(self, mean: Tensor) -> Tensor:
@@ -128,6 +128,15 @@ class GaussianNoise(Noise):
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`(count, n)` independent draws."""
         return self.root(normals((count, self.n), generator).to(self.scale.device))
+
+    def balanced(self, count: int, seed: int = 0) -> Tensor:
+        """As the base class; their covariance is Sigma exactly where there are enough of them, 2n or more."""
+        draws = super().balanced(count, seed)
+        half = draws[: len(draws) // 2]
+        if len(half) < self.n or not bool((self.scale > 0).all()):
+            return draws
+        z = torch.linalg.solve(self._root, draws, left=False)
+        return z @ torch.linalg.inv(root_of(z.mT @ z / len(z))) @ self._root
 
     def quantile(self, u: Tensor) -> Tensor:
         """Sigma^{1/2} Phi^{-1}(u)."""

@@ -6,7 +6,7 @@ SGD's SDE is of that form; the others are near the minimum, to leading order in 
     SGD       A = H + l                              Q = eta Sigma
     SignSGD   A = sqrt(2/pi) D^{-1/2} (H + l) + w    Q = eta 2/pi arcsin(correlation)          (its phase 3)
     RMSprop   A = D^{-1/2} (H + l) + w               Q = eta correlation
-    Adam      Y = (X, M): dX = -D^{-1/2}(M + eta r_1 ((H + l) X - M)) - w X,  dM = r_1 ((H + l) X - M) + noise
+    Adam      of (X, M), from drift and diffusion with V = D
     USAM      A = H + rho H^2                        Q = eta (I + rho H) Sigma (I + rho H)
     SAM       A = H (I + rho H C Sigma^{-1})         Q = eta Cov(z + rho H z / |z|),  C = E[z z^T / |z|]
 
@@ -145,13 +145,10 @@ def _adaptive(sde: RMSprop | Adam, H: Tensor, covariance: Tensor) -> Linear:
     if isinstance(sde, RMSprop):
         return Linear(H / P + sde.decoupled * identity, sde.eta * covariance / (P * P.T), n)
     r1 = sde.r[0]
-    ahead = sde.eta * r1
-    A = torch.cat(
-        [
-            torch.cat([ahead * H / P + sde.decoupled * identity, (1 - ahead) * identity / P], 1),
-            torch.cat([-r1 * H, r1 * identity], 1),
-        ]
-    )
-    Q = torch.zeros_like(A)
-    Q[n:, n:] = sde.eta * r1**2 * covariance
-    return Linear(A, Q, n)
+    new = sde.eta * r1  # the share of the new gradient in the mean that a step uses
+    A = torch.cat([
+        torch.cat([new * H / P + sde.decoupled * identity, (1 - new) * identity / P], 1),
+        torch.cat([-r1 * H, r1 * identity], 1),
+    ])  # fmt: skip
+    noise = torch.cat([-sde.ahead * r1 * identity / P, r1 * identity])
+    return Linear(A, sde.eta * noise @ covariance @ noise.T, n)

@@ -1,0 +1,47 @@
+"""The picture of a sweep: the loss at the end over the step size, a line for each solver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from probes.figures import BLUE, GREEN, GREY, ORANGE, figure, note, save, style
+from probes.formats import short
+from runs.sweep_curves import Curve
+
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY, "#000000")
+
+
+def sensitivity_figure(found: Sequence[Curve], path: Path, title: str = "") -> Path:
+    """Write the losses over the step sizes as PNG; the path written."""
+    with style():
+        made, (axes,) = figure()
+        draw(axes, found)
+        axes.set_title(title or "Loss at the end over step size", pad=22)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return save(made, path)
+
+
+def draw(axes: Axes, found: Sequence[Curve], colours: Mapping[str, Any] | None = None) -> None:
+    """A line for each solver, a band of one standard error, a cross where a run diverged."""
+    for i, curve in enumerate(found):
+        colour = COLOURS[i % len(COLOURS)] if colours is None else colours[curve.solver]
+        dash = "-" if i < len(COLOURS) else "--"
+        mean, error = curve.mean, curve.stderr
+        axes.plot(curve.lrs, mean, color=colour, ls=dash, marker="o", ms=3, lw=1.6, label=curve.solver)
+        axes.fill_between(curve.lrs, np.maximum(mean - error, mean / 10), mean + error, color=colour, alpha=0.18, lw=0)
+        lost = curve.diverged > 0
+        axes.plot(curve.lrs[lost], mean[lost], ls="", marker="x", ms=8, mew=1.6, color=colour)
+    start = float(np.mean([curve.first.mean() for curve in found]))
+    axes.axhline(start, color=GREY, lw=0.9, ls=":")
+    axes.set_xscale("log")
+    if min(float(curve.mean.min()) for curve in found) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
+    axes.set_xlabel("step size")
+    axes.set_ylabel("training loss at the end")
+    note(axes, "mean of the seeds ± standard error; dotted: the start; ×: a run diverged")

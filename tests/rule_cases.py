@@ -69,10 +69,13 @@ def network() -> Problem:
 PROBLEMS = {"quadratic": (quadratic, 1000, 1e-12), "logistic": (logistic, 1000, 1e-12), "network": (network, 50, 1e-9)}
 
 
-def spread(cases: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Each case on the network, and on the quadratic or logistic regression in turn."""
-    turns = [(name, ("quadratic", "logistic")[i % 2]) for i, name in enumerate(cases)]
-    return turns + [(name, "network") for name in cases]
+def spread(cases: Mapping[str, Any]) -> list[Any]:
+    """Each case on each problem; the long runs of variants ("rule-variant") take `-m slow`."""
+    return [
+        pytest.param(name, problem, marks=pytest.mark.slow if "-" in name and problem != "network" else ())
+        for name in cases
+        for problem in PROBLEMS
+    ]
 
 
 def groups_of(thetas: Sequence[Tensor], settings: dict[str, Any]) -> list[dict[str, Any]]:

@@ -70,9 +70,9 @@ CASES = {
     "momo": (MoMo, momo_reference, {"lr": 0.9, **plain}),
     "momo-decay": (MoMo, momo_reference, {"lr": 0.9, **plain, "lower_bound": 0.02, "weight_decay": 0.1}),
     "momo-corrected": (MoMo, momo_reference, {"lr": 0.5, **plain, "weight_decay": 0.1, "bias_correction": True}),
-    "momo-adam": (MoMoAdam, momo_adam_reference, {"lr": 0.01, **adam}),
-    "momo-adam-decay": (MoMoAdam, momo_adam_reference, {"lr": 0.02, **adam, "weight_decay": 0.2}),
-    "momo-adam-long": (MoMoAdam, momo_adam_reference, {"lr": 0.2, **adam, "eps": 1e-3}),
+    "momoadam": (MoMoAdam, momo_adam_reference, {"lr": 0.01, **adam}),
+    "momoadam-decay": (MoMoAdam, momo_adam_reference, {"lr": 0.02, **adam, "weight_decay": 0.2}),
+    "momoadam-long": (MoMoAdam, momo_adam_reference, {"lr": 0.2, **adam, "eps": 1e-3}),
 }
 
 

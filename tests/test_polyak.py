@@ -56,8 +56,8 @@ def adagrad_reference(thetas, gs, loss, state, each):
 CASES = {
     "sps": (SPSMax, sps_reference, {"lr": 0.9, "c": 1.0, "infimum": 0.0}),
     "sps-half": (SPSMax, sps_reference, {"lr": 0.9, "c": 0.5, "infimum": 0.02}),
-    "dec-sps": (DecSPS, dec_sps_reference, {"lr": 0.9, "c0": 1.0, "infimum": 0.0}),
-    "dec-sps-2": (DecSPS, dec_sps_reference, {"lr": 1.5, "c0": 2.0, "infimum": 0.02}),
+    "decsps": (DecSPS, dec_sps_reference, {"lr": 0.9, "c0": 1.0, "infimum": 0.0}),
+    "decsps-2": (DecSPS, dec_sps_reference, {"lr": 1.5, "c0": 2.0, "infimum": 0.02}),
     "adagrad": (AdaGradNorm, adagrad_reference, {"lr": 0.5, "b0": 0.1, "variant": "sum"}),
     "adagrad-max": (AdaGradNorm, adagrad_reference, {"lr": 2.0, "b0": 1.0, "variant": "max"}),
 }

@@ -32,7 +32,7 @@ class Curve:
         losses: `(L, S)`, `Row.capped` at each step size from each seed.
         first: `(S,)`, the loss at the start.
         diverged: `(L,)`, how many of the runs did.
-        accuracy, test_accuracy: `(L,)`, means over the seeds, nan where they are not known.
+        accuracy, test_loss, test_accuracy: `(L, S)`, nan where they are not known.
     """
 
     solver: str
@@ -41,6 +41,7 @@ class Curve:
     first: Array
     diverged: NDArray[np.int64]
     accuracy: Array
+    test_loss: Array
     test_accuracy: Array
 
     @property
@@ -99,8 +100,9 @@ def _curve(solver: str, rows: Sequence[Row]) -> Curve:
         losses=np.array([[row.capped for row in line] for line in grid]),
         first=np.array([row.first_loss for row in grid[0]]),
         diverged=np.array([sum(row.diverged for row in line) for line in grid]),
-        accuracy=np.array([np.mean([row.accuracy for row in line]) for line in grid]),
-        test_accuracy=np.array([np.mean([row.test_accuracy for row in line]) for line in grid]),
+        accuracy=np.array([[row.accuracy for row in line] for line in grid]),
+        test_loss=np.array([[row.test_loss for row in line] for line in grid]),
+        test_accuracy=np.array([[row.test_accuracy for row in line] for line in grid]),
     )
 
 
@@ -120,7 +122,8 @@ def curves_table(found: Sequence[Curve], title: str = "") -> Table:
         view.add_column(heading, justify="left" if heading == "solver" else "right", overflow="fold")
     for curve in found:
         i = curve.best
-        shares = [f"{a[i]:.1%}" if math.isfinite(a[i]) else "" for a in (curve.accuracy, curve.test_accuracy)]
+        means = [float(a[i].mean()) for a in (curve.accuracy, curve.test_accuracy)]
+        shares = [f"{mean:.1%}" if math.isfinite(mean) else "" for mean in means]
         view.add_row(
             curve.solver, short(float(curve.lrs[i])), _with_error(curve.mean[i], curve.stderr[i]), *shares,
             _with_error(*curve.sensitivity), short(curve.decades(), 3),

@@ -106,9 +106,9 @@ def cnn() -> nn.Module:
 
 
 class ViT(nn.Module):
-    """A vision transformer on 8 x 8 images: 16 patches of 2 x 2, two blocks of width 32 with four heads."""
+    """A vision transformer on 8 x 8 images: 16 patches of 2 x 2, two blocks of width 16 with four heads."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, width, 2, stride=2)
         self.place = nn.Parameter(0.02 * torch.randn(16, width))

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.trace import Trace
 from probes.trace_file import Field
 from runs import sweep_problems, sweep_solvers
 from runs.jobs import Desk
@@ -75,7 +74,17 @@ def run_one(
     # "job" is the problem here: with the job's own name in it no two configs would be alike, and no runs a group
     with desk.trace(**settings, schedule=schedule, job=problem) as trace:
         made = started(problem, desk.seed)
-        row = descend(made, solver, lr, seed, steps, batch, schedule, order=desk.seed, trace=trace, tell=desk.progress)
+        trace.declare("loss", _LOSS)
+        trace.declare("whole", _WHOLE)
+
+        def on_step(step: int, loss: float) -> None:
+            trace.record("loss", step, value=loss)
+            desk.progress(step + 1, steps)
+
+        def on_look(step: int, loss: float, test_loss: float) -> None:
+            trace.record("whole", step, loss=loss, test_loss=test_loss)
+
+        row = descend(made, solver, lr, seed, steps, batch, schedule, order=desk.seed, on_step=on_step, on_look=on_look)
     return plain(row)
 
 
@@ -86,10 +95,14 @@ def started(problem: str, seed: int) -> Problem:
         return sweep_problems.build(problem)
 
 
+def _unheard(*_: float) -> None:
+    """Nobody listens."""
+
+
 def descend(
     problem: Problem, solver: str, lr: float, seed: int, steps: int, batch: int, schedule: str = "constant", *,
-    order: int = 0, looks: int = LOOKS, trace: Trace | None = None, name: str = "",
-    tell: Callable[[int, int], None] | None = None,
+    order: int = 0, looks: int = LOOKS, on_step: Callable[[int, float], None] = _unheard,
+    on_look: Callable[[int, float, float], None] = _unheard,
 ) -> Row:  # fmt: skip
     """Train the problem's model from where it stands; what came of it.
 
@@ -98,8 +111,8 @@ def descend(
         seed: which repetition the row is.
         order: seed of the order of the data.
         looks: how often the whole data are looked at after the start, evenly spaced.
-        trace: where `loss` (each step) and `whole` (the looks) are recorded, with `name` before both.
-        tell: progress.
+        on_step: is told (step, loss of its mini-batch).
+        on_look: is told (steps made, loss over the training data, over the test data).
     """
     objective, test = problem.objective, problem.test
     optimizer = sweep_solvers.make(solver, objective.leaves(), lr)
@@ -108,12 +121,8 @@ def descend(
 
     def look() -> None:
         seen.append((objective.value(), test.value() if test else math.nan))
-        if trace is not None:
-            trace.record(f"{name}whole", len(losses), loss=seen[-1][0], test_loss=seen[-1][1])
+        on_look(len(losses), *seen[-1])
 
-    if trace is not None:
-        trace.declare(f"{name}loss", _LOSS)
-        trace.declare(f"{name}whole", _WHOLE)
     look()
     start = time.perf_counter()
     for step, pair in enumerate(problem.draws(batch, steps, order)):
@@ -121,14 +130,11 @@ def descend(
             group["lr"] = lr * factor(schedule, step, steps)
         loss = _step(optimizer, problem, pair)
         losses.append(loss)
-        if trace is not None:
-            trace.record(f"{name}loss", step, value=loss)
+        on_step(step, loss)
         if not math.isfinite(loss):
             break
         if (step + 1) % max(steps // looks, 1) == 0 or step + 1 == steps:
             look()
-        if tell is not None:
-            tell(step + 1, steps)
     seconds = time.perf_counter() - start
     first, best = seen[0][0], float(np.nanmin([loss for loss, _ in seen]))
     whole = math.isfinite(losses[-1]) and math.isfinite(seen[-1][0])

@@ -75,10 +75,14 @@ def dual_norm(G: Tensor, kind: str = "auto") -> Tensor:
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
-    """U V^T of the matrix (m, n) = U S V^T, 0 where S is 0 to rounding; in its dtype, float32 for those of 16 bits."""
+    """U V^T of the matrix (m, n) = U S V^T; in its dtype, float32 for those of 16 bits.
+
+    Directions whose singular value is within 100 roundings of 0 are left out: the gradient of a softmax layer always
+    has one, the sum of its rows, on which its rounding errors would otherwise decide.
+    """
     wide = matrix.float() if matrix.dtype.itemsize < 4 else matrix
     U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
-    rounding = S.amax() * torch.finfo(S.dtype).eps * max(wide.shape)
+    rounding = 100 * torch.finfo(S.dtype).eps * S.amax()
     return (U * S.gt(rounding)) @ Vh
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+import solvers
+
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
 COST_COLUMNS = (
@@ -112,3 +114,15 @@ def test_the_costs_are_those_of_the_committed_benchmark():
     for model, batches, cells in table:
         for product, cell in zip(COST_COLUMNS, cells.split("|"), strict=True):
             assert cell.strip() == f"{rows[model, int(batches), 1, product]['gradients']:.2f}"
+
+
+def test_the_table_of_solvers_lists_them_all():
+    rows = README[README.index("| rule | step |") :].split("\n\n")[0].splitlines()[2:]
+    listed = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row.split("|")[1])}
+    there = {
+        name
+        for name in solvers.__all__
+        if isinstance(cls := getattr(solvers, name), type) and issubclass(cls, solvers.Solver)
+    }
+    assert listed == there - {"FirstOrder", "Solver"}
+    assert all(row.count("|") - row.count(r"\|") == 5 and row.split("|")[-2].strip() for row in rows)

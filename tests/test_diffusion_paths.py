@@ -164,6 +164,26 @@ def test_the_published_adaptive_sdes_have_too_narrow_a_band():
         assert bool(((narrow.ratio[-1] - 1).abs() > 5 * narrow.ratio_stderr[-1]).all())
 
 
+def test_the_square_of_the_gradient_belongs_in_the_second_moment():
+    """Where the gradient is not small against the noise, an SDE whose V forgets it (arXiv 2205.10287) moves too far."""
+    eta, start = 0.05, double([3.0, -3.0])[0]
+    right = d.RMSprop(DIAGONAL, eta, beta=1 - eta)
+    wrong = d.RMSprop(DIAGONAL, eta, beta=1 - eta, noise_dominates=True)
+    assert agree(versus(right, 2000, x0=start), eta)
+    found = versus(wrong, 2000, x0=start).statistics["x"]
+    assert float(found.z[-1].abs().min()) > 20
+    assert not agree(versus(wrong, 2000, x0=start), eta)
+
+
+def test_with_gaussian_noise_a_step_of_eta_is_sgd_itself():
+    """So that a comparison of SGD with Euler-Maruyama at dt = eta would say nothing."""
+    sde = d.SGD(QUADRATIC, 0.1, weight_decay=0.2)
+    Y, xi = X0.expand(1, 5, -1), torch.randn(5, 2, generator=generator(), dtype=torch.float64)
+    model = Y + sde.eta * sde.drift(Y) + math.sqrt(sde.eta) * sde.diffusion(Y, xi)
+    solver = sde.update(Y, 0, lambda X: QUADRATIC.stochastic(X, -QUADRATIC.noise.root(xi)))
+    torch.testing.assert_close(model, solver, rtol=1e-14, atol=1e-15)
+
+
 def test_phases_of_sign_descent():
     problem = d.Quadratic(double([1.0]), double([0.01])[0])
     sde = d.SignSGD(problem, 0.01)

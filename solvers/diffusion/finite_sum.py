@@ -37,8 +37,6 @@ class FiniteSum(Problem):
         ValueError: the tensors differ in their number of rows, or the batch size is not in 1 ... N.
     """
 
-    additive = False
-
     def __init__(
         self, loss: Callable[..., Tensor], data: tuple[Tensor, ...], n: int, batch_size: int, *,
         chunk: int | None = None,

@@ -64,7 +64,8 @@ def integrate(
 ) -> Paths:  # fmt: skip
     """Paths of an SDE by Euler-Maruyama, `steps` steps of length `dt`; weakly of first order in dt.
 
-    dt = eta is one step for each of the solver's; dt << eta is the SDE itself.
+    dt = eta is one step for each of the solver's; dt << eta is the SDE itself. With Gaussian noise SGD's SDE at
+    dt = eta is the solver, step by step: agreement there says nothing.
 
     Args:
         sde: drift, diffusion and what to start from.
@@ -126,10 +127,18 @@ def summary(values: Tensor) -> Summary:
     count = len(values)
     mean, variance = values.mean(0), values.var(0)
     fourth = (values - mean).pow(4).mean(0)
-    low, high = torch.quantile(values, values.new_tensor([0.05, 0.95]), dim=0)
+    spread = ((fourth - variance.square()).clamp_min(0) / count).sqrt()
+    ordered = values.sort(0).values
     return Summary(
-        mean, (variance / count).sqrt(), variance, ((fourth - variance.square()).clamp_min(0) / count).sqrt(), low, high
+        mean, (variance / count).sqrt(), variance, spread, _quantile(ordered, 0.05), _quantile(ordered, 0.95)
     )
+
+
+def _quantile(ordered: Tensor, q: float) -> Tensor:
+    """By linear interpolation; `torch.quantile` refuses more than 2^24 numbers."""
+    place = q * (len(ordered) - 1)
+    i = min(int(place), len(ordered) - 2)
+    return torch.lerp(ordered[i], ordered[i + 1], place - i)
 
 
 class _Recorder:

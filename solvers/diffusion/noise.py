@@ -158,17 +158,17 @@ class GaussianNoise(Noise):
         if not bool((self.scale > 0).all()):
             raise ValueError("the signs of correlated noise need a positive variance in every entry")
         s = mean / self.scale
-        correlation = (self.covariance / torch.outer(self.scale, self.scale)).clamp(-1, 1)
+        i, j = torch.triu_indices(self.n, self.n, offset=1)
+        limit = torch.arcsin((self.covariance[i, j] / (self.scale[i] * self.scale[j])).clamp(-1, 1))
+        product, squares = s[:, i] * s[:, j], s[:, i].square() + s[:, j].square()
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-        total = torch.zeros(*mean.shape, self.n, dtype=mean.dtype, device=mean.device)
-        product = s[..., :, None] * s[..., None, :]
-        squares = s.square()[..., :, None] + s.square()[..., None, :]
+        pairs = torch.zeros_like(product)
         for node, weight in zip(nodes, weights, strict=True):
-            angle = torch.arcsin(correlation) * (node + 1) / 2
-            total += weight * torch.exp(-(squares - 2 * angle.sin() * product) / (2 * angle.cos().square()))
-        total *= torch.arcsin(correlation) / math.pi
-        diagonal = 1 - self.distribution(s).square()
-        return total - torch.diag_embed(total.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(diagonal)
+            angle = limit * (node + 1) / 2
+            pairs += weight * torch.exp(-(squares - 2 * angle.sin() * product) / (2 * angle.cos().square()))
+        found = torch.diag_embed(1 - self.distribution(s).square())
+        found[:, i, j] = found[:, j, i] = pairs * limit / math.pi
+        return found
 
 
 class StudentNoise(Noise):

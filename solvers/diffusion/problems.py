@@ -61,12 +61,10 @@ class Problem(ABC):
     Attributes:
         n: the dimension.
         width: standard normals that `Law.root` needs for each path.
-        additive: g = grad f + z with z the same everywhere.
     """
 
     n: int
     width: int
-    additive: bool
 
     @abstractmethod
     def loss(self, X: Tensor) -> Tensor:
@@ -109,8 +107,6 @@ class Function(Problem):
         noise: of dimension n.
     """
 
-    additive = True
-
     def __init__(self, f: Callable[[Tensor], Tensor], noise: Noise) -> None:
         self.f, self.noise = f, noise
         self.n = self.width = noise.n
@@ -137,7 +133,8 @@ class Function(Problem):
 
     def balanced(self, count: int, generator: torch.Generator) -> Tensor:
         """Noise `(count, n)` that fills its distribution evenly."""
-        return self.noise.balanced(count, int(torch.randint(1 << 31, (1,), generator=generator).item()))
+        seed = torch.randint(1 << 31, (1,), generator=generator, device=generator.device)
+        return self.noise.balanced(count, int(seed))
 
     def stochastic(self, X: Tensor, draws: Tensor) -> Tensor:
         """grad f + z, `(paths, n)`."""

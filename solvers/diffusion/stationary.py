@@ -58,7 +58,7 @@ class Linear:
         require(dt=(dt, 0 <= dt < math.inf))
         if float(self.rates(dt).min()) <= 0:
             raise ValueError(f"there is no stationary state: with dt={dt:g} a direction does not contract")
-        A, Q = self.A.numpy(), self.Q.numpy()
+        A, Q = self.A.cpu().numpy(), self.Q.cpu().numpy()
         if dt == 0:
             S = linalg.solve_continuous_lyapunov(A, Q)
         else:

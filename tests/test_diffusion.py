@@ -13,6 +13,7 @@ from solvers import SGD as SGDOptimizer
 from solvers import AdamCoupled
 from solvers import SignSGD as SignOptimizer
 from solvers import diffusion as d
+from solvers.sam import SAM
 
 
 def generator(seed=0):
@@ -159,45 +160,27 @@ class TorchRMSprop(torch.optim.RMSprop):
         super().step()
 
 
-def sam_step(kind, rho):
-    """A plain SAM on a list of parameters, by `torch.autograd.grad`."""
-
-    def step(parameters, loss, full, eta):
-        def slopes(f):
-            return torch.autograd.grad(f(), parameters)
-
-        g, whole = slopes(loss), slopes(full)
-        sizes = {"SAM": g, "DNSAM": whole, "USAM": None}[kind]
-        c = 1.0 if sizes is None else math.sqrt(sum(float(s.square().sum()) for s in sizes))
-        with torch.no_grad():
-            for p, s in zip(parameters, g, strict=True):
-                p.add_(s, alpha=rho / c)
-        above = slopes(loss)
-        with torch.no_grad():
-            for p, s, a in zip(parameters, g, above, strict=True):
-                p.sub_(s, alpha=rho / c).sub_(a, alpha=eta)
-
-    return step
-
-
 SOLVERS = {
-    "sgd": (lambda q, e: d.SGD(q, e, weight_decay=0.1), lambda p, e: SGDOptimizer(p, e, weight_decay=0.1)),
-    "sign": (lambda q, e: d.SignSGD(q, e, coupled=0.1), lambda p, e: SignOptimizer(p, e, weight_decay=0.1)),
+    "sgd": (lambda q, e: d.SGD(q, e, weight_decay=0.1), lambda p, e, f: SGDOptimizer(p, e, weight_decay=0.1)),
+    "sign": (lambda q, e: d.SignSGD(q, e, coupled=0.1), lambda p, e, f: SignOptimizer(p, e, weight_decay=0.1)),
     "signw": (
         lambda q, e: d.SignSGD(q, e, decoupled=0.1),
-        lambda p, e: SignOptimizer(p, e, weight_decay=0.1, decoupled=True),
+        lambda p, e, f: SignOptimizer(p, e, weight_decay=0.1, decoupled=True),
     ),
     "rmsprop": (
         lambda q, e: d.RMSprop(q, e, beta=0.9, eps=1e-6, coupled=0.1),
-        lambda p, e: TorchRMSprop(p, e, alpha=0.9, eps=1e-6, weight_decay=0.1),
+        lambda p, e, f: TorchRMSprop(p, e, alpha=0.9, eps=1e-6, weight_decay=0.1),
     ),
     "adam": (
         lambda q, e: d.Adam(q, e, betas=(0.8, 0.95), coupled=0.1, decoupled=0.2),
-        lambda p, e: AdamCoupled(p, e, betas=(0.8, 0.95), coupled=0.1, decoupled=0.2),
+        lambda p, e, f: AdamCoupled(p, e, betas=(0.8, 0.95), coupled=0.1, decoupled=0.2),
     ),
-    "sam": (lambda q, e: d.SAM(q, e, rho=0.1, draws=4), sam_step("SAM", 0.1)),
-    "usam": (lambda q, e: d.USAM(q, e, rho=0.1, draws=4), sam_step("USAM", 0.1)),
-    "dnsam": (lambda q, e: d.DNSAM(q, e, rho=0.1, draws=4), sam_step("DNSAM", 0.1)),
+    "sam": (lambda q, e: d.SAM(q, e, rho=0.1, draws=4), lambda p, e, f: SAM(p, e, rho=0.1, variant="sam")),
+    "usam": (lambda q, e: d.USAM(q, e, rho=0.1, draws=4), lambda p, e, f: SAM(p, e, rho=0.1, variant="usam")),
+    "dnsam": (
+        lambda q, e: d.DNSAM(q, e, rho=0.1, draws=4),
+        lambda p, e, f: SAM(p, e, rho=0.1, variant="dnsam", full=f),
+    ),
 }
 
 
@@ -213,22 +196,13 @@ def test_the_update_of_many_paths_is_the_optimizers(name):
     Y = sde.begin(theta.expand(2, -1))
     if name == "rmsprop":
         Y[1] = 0.0  # where torch starts
-    parameters = list(model.parameters())
-    if not name.endswith("sam"):
-        optimizer = optimizer(parameters, eta)
+    solver = optimizer(model.parameters(), eta, lambda: F.cross_entropy(model(X), y))
     g = generator(2)
     for step in range(20):
         draws = problem.sample(2, g)
         Y = sde.update(Y, step, lambda at, draws=draws: problem.stochastic(at, draws))
         batch = draws[0]
-
-        def loss(batch=batch):
-            return F.cross_entropy(model(X[batch]), y[batch])
-
-        if name.endswith("sam"):
-            optimizer(parameters, loss, lambda: F.cross_entropy(model(X), y), eta)
-        else:
-            optimizer.step(loss)
+        solver.step(lambda batch=batch: F.cross_entropy(model(X[batch]), y[batch]))
         torch.testing.assert_close(Y[0, 0], objective.theta(), rtol=1e-8, atol=1e-10)
     assert float((Y[0, 0] - Y[0, 1]).norm()) > 1e-3  # the other path had batches of its own
 
@@ -298,6 +272,17 @@ def test_dnsam_and_usam_have_the_closed_forms_of_additive_noise():
         torch.testing.assert_close(sde.drift(X[None])[0, 0], -raised @ G, rtol=1e-12, atol=1e-14)
         expected = 0.1 * raised @ SIGMA @ raised
         torch.testing.assert_close(diffusion_covariance(sde, X[None], 0.0), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_where_the_gradient_is_zero_nothing_goes_uphill():
+    problem = d.Quadratic(H, torch.zeros(2))
+    nowhere = torch.zeros(1, 1, 2, dtype=torch.float64)
+    for kind in (d.SAM, d.USAM, d.DNSAM):
+        sde = kind(problem, 0.1, rho=0.2)
+        assert torch.equal(sde.drift(nowhere).abs(), nowhere)
+        assert torch.equal(sde.update(nowhere, 0, problem.gradient), nowhere)
+    noisy = d.DNSAM(d.Quadratic(H, SIGMA), 0.1, rho=0.2)
+    torch.testing.assert_close(diffusion_covariance(noisy, nowhere, 0.0), 0.1 * SIGMA)
 
 
 def test_the_hessian_of_any_function():

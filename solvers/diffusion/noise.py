@@ -14,7 +14,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-_NODES = 24  # of the quadrature over a correlation: exact to rounding up to |correlation| = .95 or so
+_NODES = 16  # of the quadrature over a correlation: its error is below 1e-11 at 0.95, 1e-7 at 0.99
 
 
 class Noise(ABC):

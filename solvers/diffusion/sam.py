@@ -19,8 +19,6 @@ from landscape.spectra.vectors import seeded
 from solvers.diffusion.problems import Function, Problem, Spread
 from solvers.diffusion.sde import SDE, Stochastic, Terms, require
 
-_TINY = 1e-300  # g / |g| is 0 where g is
-
 
 class _SharpnessAware(SDE):
     """x <- x - eta g(x + rho g / c), both gradients of the same batch.
@@ -104,5 +102,6 @@ class DNSAM(_SharpnessAware):
 
 
 def norm(g: Tensor) -> Tensor:
-    """|g|, `(..., 1)`, not 0."""
-    return torch.linalg.vector_norm(g, dim=-1, keepdim=True).clamp_min(_TINY)
+    """|g|, `(..., 1)`; infinite where it is 0, where the solvers of this package go nowhere uphill."""
+    size = torch.linalg.vector_norm(g, dim=-1, keepdim=True)
+    return torch.where(size > 0, size, math.inf)

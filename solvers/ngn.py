@@ -29,7 +29,7 @@ As in "dec", momentum damps the gradient's part alone and lets the decay act 1 /
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -154,7 +154,7 @@ def _move_part(part: Part, f: float, shrink: float) -> None:
     rate, keep, curve = (1 - momentum) * c, momentum or 1 - decay, min(c / (2 * f), STEEPEST) if f else 0.0
     moved = buffers(states, parameters, "displacement") if momentum else parameters
     squares = [buffers(states, parameters, "square")] if variant in PRECONDITIONED else []
-    counts: list[Any] = _step_tensors(part) if variant == "md1" else _steps(part)
+    counts: Sequence[Any] = _step_tensors(part) if variant == "md1" else _steps(part)
     scratch = Scratch(1)
     for steps, xs, gs, ds, *vs in blocks(counts, parameters, gradients, moved, *squares):
         if keep != 1:

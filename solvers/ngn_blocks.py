@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ CACHED = 2**18  # entries of a block on a CPU
 AT_ONCE = 2**24  # and elsewhere, where the temporaries are what it bounds
 
 
-def blocks(counts: list[int], *lists: list[Tensor]) -> Iterator[list[Any]]:
+def blocks(counts: Sequence[Any], *lists: list[Tensor]) -> Iterator[list[Any]]:
     """Columns of a block: the counts, then the tensors of each list; some small tensors, or a piece of a large one.
 
     Pieces are flat views. Tensors of which one of the row is not contiguous come whole. A block has one device and one

@@ -157,6 +157,8 @@ class SAM(Solver):
     def _share(self) -> None:
         """Groups, state and defaults are the base's."""
         self.param_groups, self.state = self.base.param_groups, self.base.state
+        for group in self.param_groups:
+            group.setdefault("rho", self.defaults["rho"])  # where the base has made groups of its own
         self.defaults = {**self.base.defaults, "rho": self.defaults["rho"]}
 
 

@@ -12,7 +12,7 @@ is
     B = f' - rho lower_bound - q + sum of <d, theta> / (1 + lr lambda),
     N = sum of lr ||d||_(D^-1)^2 / (1 + lr lambda),
 
-sums over groups. For one group this is Algorithm 2 of the paper; for several, the same minimisation with their lr's.
+sums over groups. For one group this is the rule of the paper; for several, the same minimisation with their lr's.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 import landscape
 from landscape.layer_norms import KINDS, dual_norm, newton_schulz, norm, polar_factor, steepest
-from probes import Trace, measure_once
+from probes import Monitor, Trace, measure_once
 from probes.dual_gradient import DualGradient
+from probes.dual_gradient_plot import dual_gradient_figure
 from solvers.scion import Scion
 
 SHAPES = {"tall": (9, 4), "wide": (3, 8), "square": (5, 5), "conv": (6, 3, 3, 2), "conv1d": (4, 5, 3), "row": (1, 7)}
@@ -313,6 +314,24 @@ def test_total_is_the_first_order_decrease_of_scions_step(problem):
     before = objective.value()
     optimizer.step(lambda: F.cross_entropy(model(x), y))
     assert (before - objective.value()) / 1e-6 == pytest.approx(total, rel=1e-4)
+
+
+def test_the_picture(problem, tmp_path):
+    model, objective, (x, y) = problem
+    optimizer = Scion(model.parameters(), 0.05)
+    with Trace.create(tmp_path / "run.h5", seed=0) as trace:
+        monitor = Monitor(objective, [DualGradient(infimum=0.1)], trace, on_error="raise")
+        for step in range(5):
+            monitor(step)
+            optimizer.step(lambda: F.cross_entropy(model(x), y))
+        columns, settings = trace["dual-gradient"].read(), trace["dual-gradient"].settings
+    left, right = dual_gradient_figure(columns, settings).axes
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), columns["total"])
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), columns["mu"])
+    assert set(right.lines[1].get_ydata()) == {columns["mu"].min()}
+    assert "infimum 0.1" in left.texts[0].get_text()
+    unknown = columns | {"mu": np.full(5, np.nan), "gap": np.full(5, -1.0)}
+    assert len(dual_gradient_figure(unknown, {}).axes[1].lines) == 1
 
 
 def test_what_the_probe_refuses(problem, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ def sensitivity_figure(found: Sequence[Curve], path: Path, title: str = "") -> P
         return save(made, path)
 
 
-def draw(axes: Axes, found: Sequence[Curve], colours: Mapping[str, Any] | None = None) -> None:
+def draw(
+    axes: Axes, found: Sequence[Curve], colours: Sequence[Any] = COLOURS, names: Sequence[str] | None = None
+) -> None:
     """A line for each solver, a band of one standard error, a cross where a run diverged."""
     for i, curve in enumerate(found):
-        colour = COLOURS[i % len(COLOURS)] if colours is None else colours[curve.solver]
-        dash = "-" if i < len(COLOURS) else "--"
+        colour, dash = colours[i % len(colours)], "-" if i < len(colours) else "--"
         mean, error = curve.mean, curve.stderr
-        axes.plot(curve.lrs, mean, color=colour, ls=dash, marker="o", ms=3, lw=1.6, label=curve.solver)
+        label = curve.solver if names is None else names[i]
+        axes.plot(curve.lrs, mean, color=colour, ls=dash, marker="o", ms=3, lw=1.6, label=label)
         axes.fill_between(curve.lrs, np.maximum(mean - error, mean / 10), mean + error, color=colour, alpha=0.18, lw=0)
         lost = curve.diverged > 0
         axes.plot(curve.lrs[lost], mean[lost], ls="", marker="x", ms=8, mew=1.6, color=colour)
@@ -42,6 +44,7 @@ def draw(axes: Axes, found: Sequence[Curve], colours: Mapping[str, Any] | None =
     if min(float(curve.mean.min()) for curve in found) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
+        axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
     axes.set_xlabel("step size")
     axes.set_ylabel("training loss at the end")
     note(axes, "mean of the seeds ± standard error; dotted: the start; ×: a run diverged")

@@ -20,9 +20,9 @@ from probes.digits import CLASSES, digits
 from probes.errors import UserError, did_you_mean
 from probes.problems import build_objective
 from runs.edge_jobs import batches
-from runs.function_class_jobs import WINDOW, Transformer
 
-TRAINED = 384  # windows of text to train on; those after them are for the test
+WINDOW = 32  # bytes
+TRAINED, TESTED = 256, 64  # windows of text
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,28 @@ def build(name: str) -> Problem:
     return Problem(objective, objective.on(test))
 
 
-def accuracy(objective: Objective) -> float:
-    """Share of right answers where outputs are logits (N, C, ...) and targets their classes; else nan."""
-    right, count = 0, 0
+def evaluate(objective: Objective) -> tuple[float, float]:
+    """The loss over all data, as `objective.value()`, and the share of right answers, from one pass.
+
+    The share is nan where outputs are no logits (N, C, ...) with their classes (N, ...) as targets.
+    """
+    total, terms, right, count = 0.0, 0.0, 0, 0
     with objective.measuring(), torch.no_grad():
         for batch in objective.sweep():
             outputs, targets = objective.outputs(batch), batch.targets
-            if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor) or targets.is_floating_point():
-                return math.nan
-            if outputs.ndim != targets.ndim + 1 or outputs[:, 0].shape != targets.shape:
-                return math.nan
-            answers = outputs.argmax(dim=1)
-            right, count = right + int((answers == targets).sum()), count + targets.numel()
-    return right / count
+            weight = objective.terms(outputs, batch)
+            if weight:
+                total, terms = total + weight * float(objective.batch_loss(outputs, batch)), terms + weight
+            if _classes(outputs, targets):
+                right, count = right + int((outputs.argmax(dim=1) == targets).sum()), count + targets.numel()
+    return float(objective.normalise(total, terms)), right / count if count else math.nan
+
+
+def _classes(outputs: Any, targets: Any) -> bool:
+    tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
+    if not tensors or targets.is_floating_point() or outputs.ndim != targets.ndim + 1:
+        return False
+    return bool(outputs[:, 0].shape == targets.shape)
 
 
 # -- networks and data -----------------------------------------------------------------------------------------------
@@ -105,23 +114,54 @@ def cnn() -> nn.Module:
     return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(128, CLASSES))
 
 
+class Block(nn.Module):
+    """A pre-norm transformer block with four heads."""
+
+    def __init__(self, width: int, *, causal: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.causal = causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (N, T, width)."""
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(self.first(x)).view(batch, tokens, 3, 4, width // 4).permute(2, 0, 3, 1, 4)
+        heads = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        x = x + self.mix(heads.transpose(1, 2).reshape(batch, tokens, width))
+        return x + self.mlp(self.second(x))
+
+
 class ViT(nn.Module):
-    """A vision transformer on 8 x 8 images: 16 patches of 2 x 2, two blocks of width 16 with four heads."""
+    """A vision transformer on 8 x 8 images: 16 patches of 2 x 2, two blocks of width 16."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, width, 2, stride=2)
         self.place = nn.Parameter(0.02 * torch.randn(16, width))
-        made: dict[str, Any] = {"dropout": 0.0, "batch_first": True, "norm_first": True}
-        self.blocks = nn.Sequential(
-            *(nn.TransformerEncoderLayer(width, 4, 2 * width, **made) for _ in range(2)), nn.LayerNorm(width)
-        )
+        self.blocks = nn.Sequential(*(Block(width, causal=False) for _ in range(2)), nn.LayerNorm(width))
         self.out = nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, 10) of images (N, 1, 8, 8)."""
         tokens = self.patches(x).flatten(2).transpose(1, 2) + self.place
         return self.out(self.blocks(tokens).mean(dim=1))
+
+
+class ByteTransformer(nn.Module):
+    """Two causal blocks of width 32 on bytes."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(256, width)
+        self.place = nn.Parameter(0.02 * torch.randn(WINDOW, width))
+        self.blocks = nn.Sequential(*(Block(width, causal=True) for _ in range(2)), nn.LayerNorm(width))
+        self.out = nn.Linear(width, 256)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, 256, T) of the byte after each of (N, T)."""
+        return self.out(self.blocks(self.embed(x) + self.place[: x.shape[1]])).transpose(1, 2)
 
 
 Data = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -143,10 +183,11 @@ def text() -> Data:
     raw = "\n".join(getattr(datasets, f"load_{name}")().DESCR for name in names).encode()
     codes = torch.tensor(list(raw[: (len(raw) - 1) // WINDOW * WINDOW + 1]))
     x, y = codes[:-1].reshape(-1, WINDOW), codes[1:].reshape(-1, WINDOW)
-    return (x[:TRAINED], y[:TRAINED]), (x[TRAINED:], y[TRAINED:])
+    test = slice(TRAINED, TRAINED + TESTED)
+    return (x[:TRAINED], y[:TRAINED]), (x[test], y[test])
 
 
 PROBLEMS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Data]]] = {
     "digits-mlp": (mlp, images), "digits-cnn": (cnn, images), "digits-vit": (ViT, images),
-    "text-transformer": (lambda: Transformer(32), text),
+    "text-transformer": (ByteTransformer, text),
 }  # fmt: skip

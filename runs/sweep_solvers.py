@@ -87,11 +87,8 @@ def make(spec: str, parameters: Iterable[Tensor], lr: float) -> torch.optim.Opti
         raise UserError(f"the solver {spec} with lr={lr:g}: {one_line(error)}", status=2) from error
 
 
-def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
-    """One step, whichever kind of closure the optimizer wants."""
-    if isinstance(optimizer, Solver):
-        optimizer.step(cast(Any, loss))
-        return
+def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
+    """One step, whichever kind of closure the optimizer wants; the loss where it began."""
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -99,7 +96,8 @@ def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
         value.backward()
         return value
 
-    optimizer.step(cast(Any, closure))
+    value = optimizer.step(cast(Any, loss if isinstance(optimizer, Solver) else closure))
+    return float(cast(Tensor, value).detach())
 
 
 def _option(text: str, spec: str) -> tuple[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from probes.trace_file import Field
 from runs import sweep_problems, sweep_solvers
 from runs.jobs import Desk
-from runs.sweep_problems import Problem, accuracy
+from runs.sweep_problems import Problem, evaluate
 
 LOOKS = 10  # at the whole data, evenly spaced over a run
 SCHEDULES = ("constant", "sqrt", "cosine")
@@ -117,11 +117,11 @@ def descend(
     objective, test = problem.objective, problem.test
     optimizer = sweep_solvers.make(solver, objective.leaves(), lr)
     losses: list[float] = []
-    seen: list[tuple[float, float]] = []
+    seen: list[tuple[float, float, float, float]] = []  # loss, accuracy, and both on the test data
 
     def look() -> None:
-        seen.append((objective.value(), test.value() if test else math.nan))
-        on_look(len(losses), *seen[-1])
+        seen.append((*evaluate(objective), *(evaluate(test) if test else (math.nan, math.nan))))
+        on_look(len(losses), seen[-1][0], seen[-1][2])
 
     look()
     start = time.perf_counter()
@@ -136,42 +136,38 @@ def descend(
         if (step + 1) % max(steps // looks, 1) == 0 or step + 1 == steps:
             look()
     seconds = time.perf_counter() - start
-    first, best = seen[0][0], float(np.nanmin([loss for loss, _ in seen]))
-    whole = math.isfinite(losses[-1]) and math.isfinite(seen[-1][0])
-    last, test_loss = seen[-1] if whole else (math.nan, math.nan)
+    first, best = seen[0][0], float(np.nanmin([loss for loss, *_ in seen]))
+    finite = math.isfinite(losses[-1]) and math.isfinite(seen[-1][0])
+    last, accuracy, test_loss, test_accuracy = seen[-1] if finite else (math.nan,) * 4
     return Row(
-        solver=solver, lr=lr, seed=seed, first_loss=first, loss=last, best_loss=best, test_loss=test_loss,
-        accuracy=accuracy(objective) if whole else math.nan,
-        test_accuracy=accuracy(test) if whole and test else math.nan,
-        diverged=not last <= first, steps=len(losses), seconds=seconds,
+        solver=solver, lr=lr, seed=seed, first_loss=first, loss=last, best_loss=best, accuracy=accuracy,
+        test_loss=test_loss, test_accuracy=test_accuracy, diverged=not last <= first, steps=len(losses),
+        seconds=seconds,
     )  # fmt: skip
 
 
 def _step(optimizer: torch.optim.Optimizer, problem: Problem, pair: Any) -> float:
     """Make a step unless the loss is not finite; the loss where it began."""
-    seen: list[float] = []
 
     def closure() -> Tensor:
         loss = problem.loss(pair)
-        seen.append(float(loss.detach()))
-        if not math.isfinite(seen[-1]):
-            raise _NotFinite
+        if not bool(torch.isfinite(loss).all()):
+            raise _NotFinite(loss)
         return loss
 
     try:
-        sweep_solvers.step(optimizer, closure)
-    except _NotFinite:
-        return seen[-1]
+        return sweep_solvers.step(optimizer, closure)
+    except _NotFinite as error:
+        return float(error.args[0].detach())
     except ValueError:
-        if _finite_gradient(problem, pair):
+        if _finite_norms(problem, pair):
             raise
         return math.nan  # a solver that refuses such gradients has diverged like any other
-    return seen[0]
 
 
-def _finite_gradient(problem: Problem, pair: Any) -> bool:
+def _finite_norms(problem: Problem, pair: Any) -> bool:
     pieces = torch.autograd.grad(problem.loss(pair), problem.objective.leaves(), allow_unused=True)
-    return all(bool(torch.isfinite(g).all()) for g in pieces if g is not None)
+    return all(bool(torch.isfinite(g.square().sum())) for g in pieces if g is not None)
 
 
 class _NotFinite(Exception):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from landscape import Objective
+from probes.digits import digits
 from probes.errors import UserError
 from runs import sweep, sweep_problems, sweep_solvers, sweep_training
 from runs.sweep import Sweep, grid
@@ -94,7 +95,10 @@ def test_a_run_is_the_training_loop_that_it_stands_for() -> None:
                 p.sub_(0.3 * v)
     assert found.first_loss == before
     assert found.loss == pytest.approx(made.objective.value(), rel=1e-5)
-    assert found.accuracy == sweep_problems.accuracy(made.objective)
+    x, y = digits().test
+    with torch.no_grad():
+        right = (model(x).argmax(dim=1) == y).double().mean()
+    assert found.test_accuracy == pytest.approx(float(right), abs=1e-12)
     assert (found.steps, found.diverged) == (12, False)
 
 
@@ -142,7 +146,9 @@ def test_batches_of_ones_own_stay_whole() -> None:
     pair = sweep_problems.Problem(Objective(net, nn.MSELoss(), (torch.randn(10, 2), torch.randn(10, 1))))
     assert [len(x) for x, _ in pair.draws(4, 5, 0)] == [4] * 5
     assert [len(x) for x, _ in pair.draws(64, 2, 0)] == [10] * 2
-    assert math.isnan(sweep_problems.accuracy(pair.objective))  # a regression has none
+    loss, accuracy = sweep_problems.evaluate(made.objective)
+    assert loss == pytest.approx(made.objective.value(), rel=1e-12)
+    assert math.isnan(accuracy)  # a regression has none
 
 
 def test_options_of_solvers() -> None:

@@ -1,0 +1,123 @@
+"""Milliseconds of a step of the first-order solvers, beside torch's fused optimizer of the same memory traffic.
+
+    python -m runs.benchmarks.first_order [--quick] [--rounds N] [--device cuda] [--out FILE.json]
+
+The parameters are those of a transformer (width 384, 5 blocks, 10 million in 62 tensors), in float32, with gradients
+that stay. All contenders step in turn in each round, on the same parameters with states of their own; a ratio is the
+median of the ratios to the unit of the same round, so that a slow round is slow for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+import solvers
+from runs.benchmarks.environment import alternate, environment, in_units_of
+from solvers.ngn import NGN
+
+RESULTS = Path("runs/out/benchmarks")
+LR = 1e-9  # the parameters stay what they are
+UNITS = ("torch SGD", "torch SGD, momentum", "torch AdamW")
+
+
+def transformer(width: int, depth: int, words: int, device: torch.device) -> list[nn.Parameter]:
+    """The parameters of a transformer, with gradients."""
+    generator = torch.Generator().manual_seed(0)
+    block = [(width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,)]
+    block += [(width,), (width,), (4 * width, width), (4 * width,), (width, 4 * width), (width,)]
+    parameters = []
+    for shape in [(words, width), *(block * depth), (width,)]:
+        p = nn.Parameter((0.02 * torch.randn(shape, generator=generator)).to(device))
+        p.grad = torch.randn(shape, generator=generator).to(device)
+        parameters.append(p)
+    return parameters
+
+
+def contenders(parameters: list[nn.Parameter]) -> dict[str, tuple[str, Callable[[], object]]]:
+    """(the unit's name, the step) of each contender."""
+    sgd, momentum, adamw = UNITS
+    made: dict[str, tuple[str, Callable[[], object]]] = {
+        sgd: (sgd, torch.optim.SGD(parameters, LR, fused=True).step),
+        momentum: (momentum, torch.optim.SGD(parameters, LR, momentum=0.9, fused=True).step),
+        adamw: (adamw, torch.optim.AdamW(parameters, LR, fused=True).step),
+        "torch AdamW, foreach": (adamw, torch.optim.AdamW(parameters, LR, foreach=True).step),
+    }
+    ngn: list[tuple[str, str, dict[str, Any]]] = [
+        ("NGN", sgd, {}),
+        ("NGN-M", momentum, {"momentum": 0.9}),
+        ("NGN-D", sgd, {"variant": "d"}),
+        ("NGN-MDv1", adamw, {"variant": "md1", "momentum": 0.9}),
+        ("NGN-MDv1W", adamw, {"variant": "md1", "momentum": 0.9, "weight_decay": 0.1, "decay": "w"}),
+        ("NGN-MDv2", adamw, {"variant": "md2", "momentum": 0.9}),
+    ]
+    for name, unit, settings in ngn:
+        made[name] = (unit, partial(NGN(parameters, LR, **settings).step, loss=1.0))
+    others = {
+        "SignSGD": sgd, "SPSMax": sgd, "Signum": momentum, "MoMo": momentum, "AdamCoupled": adamw, "MoMoAdam": adamw,
+    }  # fmt: skip
+    for name, unit in others.items():
+        if hasattr(solvers, name):
+            made[name] = (unit, partial(getattr(solvers, name)(parameters, lr=LR).step, loss=1.0))
+    return made
+
+
+def measure(parameters: list[nn.Parameter], rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """A row for each contender: milliseconds (median), and the ratio to its unit (median and quartiles)."""
+    made = contenders(parameters)
+    times = alternate({name: step for name, (_, step) in made.items()}, rounds, device)
+    rows = []
+    for name, (unit, _) in made.items():
+        middle, low, high = in_units_of(times[unit], times[name])
+        rows.append(
+            {
+                "name": name, "unit": unit, "milliseconds": 1e3 * statistics.median(times[name]), "ratio": middle,
+                "ratio_low": low, "ratio_high": high,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def table(rows: list[dict[str, Any]], entries: int) -> Table:
+    """The rows as a table."""
+    out = Table(title=f"a step on {entries / 1e6:.3g} million parameters")
+    for column in ("solver", "ms (median)", "ratio (quartiles)", "to"):
+        out.add_column(column, justify="left" if column in ("solver", "to") else "right")
+    for row in rows:
+        ratio = f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+        out.add_row(row["name"], f"{row['milliseconds']:.2f}", ratio, row["unit"])
+    return out
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small network, two rounds: does it run at all")
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args()
+    device, rounds = torch.device(arguments.device), 2 if arguments.quick else arguments.rounds
+    parameters = transformer(16, 1, 50, device) if arguments.quick else transformer(384, 5, 3000, device)
+    rows, entries = measure(parameters, rounds, device), sum(p.numel() for p in parameters)
+    console = Console(width=120)
+    console.print(table(rows, entries))
+    out = arguments.out or RESULTS / f"first-order-{device.type}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content = {"environment": environment(device), "parameters": entries, "rounds": rounds, "rows": rows}
+    out.write_text(json.dumps(content, indent=1) + "\n")
+    console.print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -108,6 +108,33 @@ def test_batches_without_replacement_are_enumerated(name, batch_size):
     torch.testing.assert_close(diffusion_covariance(sde, Y, 0.0), sde.eta * covariance, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("samples", "batch_size"), [(12, 4), (12, 5), (13, 6), (40, 1)])
+def test_balanced_batches_use_every_sample_as_often(samples, batch_size):
+    problem = least_squares(batch_size, samples)
+    batches = problem.balanced(30, generator(1))
+    assert len(batches) >= 30
+    assert batches.shape[1] == batch_size
+    assert all(len(set(row)) == batch_size for row in batches.tolist())
+    assert len(set(batches.flatten().bincount(minlength=samples).tolist())) == 1
+
+
+def test_a_covariance_from_some_samples_is_right_on_average():
+    """Over 400 looks at 3 of 6 samples, the mean of Sigma; the gradient is exact at each."""
+    exact = least_squares(2)
+    problem = d.FiniteSum(exact.f, exact.data, 2, 2, sampled=3, generator=generator(1))
+    X, identity = double([0.4, -0.7]), torch.eye(3, dtype=torch.float64)
+    looks = [problem.law(X) for _ in range(400)]
+    torch.testing.assert_close(looks[0].gradient, exact.gradient(X), rtol=1e-12, atol=1e-14)
+    columns = torch.stack([torch.cat([look.root(row[None]) for row in identity]) for look in looks])
+    covariances = columns.mT @ columns
+    expected = diffusion_covariance(d.SGD(exact, 1.0), X[None], 0.0)
+    error = covariances.std(0) / math.sqrt(400)
+    assert bool(((covariances.mean(0) - expected).abs() < 4 * error).all())
+    assert float(error.max()) > 0
+    variances = torch.stack([look.variance()[0] for look in looks])
+    torch.testing.assert_close(variances, covariances.diagonal(dim1=1, dim2=2))
+
+
 def test_adaptive_rules_see_the_moments_of_a_batch():
     problem = least_squares(2)
     X = double([0.4, -0.7])
@@ -253,12 +280,12 @@ def test_sams_diffusion_is_semidefinite_at_a_saddle():
     """At grad f = 0, H = -1, s = rho = 0.1: Sigma + rho (S + S^T) = -.0060, Cov(g + rho H g / |g|) = .0040."""
     s = rho = 0.1
     problem = d.Quadratic(double([-1.0]), double([s**2])[0])
-    sde = d.SAM(problem, 1.0, rho=rho, draws=4096, generator=generator())
+    sde = d.SAM(problem, 1.0, rho=rho, draws=1024, generator=generator())
     mean_abs = s * math.sqrt(2 / math.pi)
     naive = s**2 - 2 * rho * mean_abs
     assert naive == pytest.approx(-0.0060, abs=5e-5)
     found = float(diffusion_covariance(sde, torch.zeros(1, 1, 1, dtype=torch.float64), 0.0))
-    assert found == pytest.approx(s**2 - 2 * rho * mean_abs + rho**2, rel=2e-3)
+    assert found == pytest.approx(s**2 - 2 * rho * mean_abs + rho**2, rel=5e-3)
     assert found == pytest.approx(0.0040, abs=5e-5)
 
 
@@ -317,6 +344,7 @@ QUADRATIC = d.Quadratic(H, SIGMA)
         (lambda: d.Adam(QUADRATIC, 0.1, betas=(0.9, 1.0)), "betas"),
         (lambda: d.SAM(QUADRATIC, 0.1, rho=-0.1), "rho"),
         (lambda: d.Adam(QUADRATIC, 0.1).drift(torch.zeros(3, 1, 2)), "t=0"),
+        (lambda: d.FiniteSum(lambda x, a: a, (torch.ones(3),), 1, 1, sampled=1), "sampled=1"),
         (lambda: least_squares(7), "batch_size=7 is not possible with 6 samples"),
         (lambda: d.FiniteSum(lambda x, a, b: a, (torch.ones(3), torch.ones(4)), 1, 1), "one row per sample"),
         (lambda: d.StudentNoise(torch.ones(2), 2.0).root(torch.ones(1, 2)), "no variance"),
@@ -335,3 +363,5 @@ def test_objectives_that_are_no_mean_of_samples():
     weighted = Objective(model, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0], dtype=torch.float64)), (X, y))
     with pytest.raises(ValueError, match="mean of the samples' losses"):
         d.FiniteSum.of(weighted, 2)
+    with pytest.raises(ValueError, match="cannot take the loss apart"):
+        d.FiniteSum.of(Objective(model, lambda out, target: out.sum() * float(out.sum()), (X, y)), 2)

@@ -153,10 +153,10 @@ def versus(sde, paths, *, T=1.0, noise=1.0, x0=X0, seed=0, finer=10):
     )
 
 
-def agree(comparison, eta):
-    """Means within 3 standard errors + eta / 2, variance ratios within 3 + 3 eta."""
+def agree(comparison, eta, size=1.0):
+    """Means within 3 standard errors + eta size / 2, variance ratios within 3 + 3 eta."""
     x = comparison.statistics["x"]
-    means = bool((x.mean[-1].abs() < 3 * x.mean_stderr[-1] + eta / 2).all())
+    means = bool((x.mean[-1].abs() < 3 * x.mean_stderr[-1] + eta * size / 2).all())
     return means and bool(((x.ratio[-1] - 1).abs() < 3 * x.ratio_stderr[-1] + 3 * eta).all())
 
 
@@ -174,11 +174,12 @@ def test_paths_agree_and_the_controls_do_not(name):
 @pytest.mark.parametrize("name", list(RULES))
 def test_the_variance_ratio_tends_to_one(name, problem):
     paths = 1000 if name == "sam" else 8000
-    for eta in (0.1, 0.025):
+    size = 3.0 if name == "dnsam" else 1.0  # its diffusion has no bound near the minimum: stay away from there
+    for eta, controls in ((0.1, ()), (0.025, (0.0, 2.0))):
         sde = RULES[name](problem, eta)
-        assert agree(versus(sde, paths), eta)
-        for noise in (0.0, 2.0):
-            assert not agree(versus(sde, paths, noise=noise), eta)
+        assert agree(versus(sde, paths, x0=size * X0), eta, size)
+        for noise in controls:
+            assert not agree(versus(sde, paths, x0=size * X0, noise=noise), eta, size)
 
 
 def test_the_published_adaptive_sdes_have_too_narrow_a_band():

@@ -20,6 +20,7 @@ from torch.func import functional_call, grad, jvp, vmap
 
 from landscape import Objective
 from landscape.data import Batch
+from landscape.spectra.vectors import seeded
 from solvers.diffusion.problems import Law, Problem
 
 
@@ -31,30 +32,39 @@ class FiniteSum(Problem):
         data: tensors whose rows are the samples, `(N, ...)` each.
         n: the dimension of x.
         batch_size: B, 1 to N. With B = N there is no noise.
+        sampled: take Cov(g) from that many samples, drawn anew at each look, 2 to N; None takes all. It is right on
+            average, grad f is exact either way.
         chunk: paths differentiated together, to bound memory (per-sample gradients are paths x N x n numbers).
+        generator: draws those samples.
 
     Raises:
-        ValueError: the tensors differ in their number of rows, or the batch size is not in 1 ... N.
+        ValueError: the tensors differ in their number of rows, or a number of samples is not possible.
     """
 
     def __init__(
         self, loss: Callable[..., Tensor], data: tuple[Tensor, ...], n: int, batch_size: int, *,
-        chunk: int | None = None,
+        sampled: int | None = None, chunk: int | None = None, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         rows = {len(d) for d in data}
         if len(rows) != 1:
             raise ValueError(f"the data must be tensors with one row per sample, not {sorted(rows)} rows")
         self.f, self.data, self.n = loss, data, n
-        self.width = self.samples = rows.pop()
+        self.samples = rows.pop()
         if not 1 <= batch_size <= self.samples:
             raise ValueError(f"batch_size={batch_size} is not possible with {self.samples} samples")
-        self.batch_size = batch_size
-        self.chunk = chunk
+        if sampled is not None and not 2 <= sampled <= self.samples:
+            raise ValueError(f"sampled={sampled} is not possible with {self.samples} samples")
+        self.batch_size, self.sampled, self.chunk = batch_size, sampled, chunk
+        self.width = sampled or self.samples
+        self._generator, _ = seeded(generator)
         self._scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @classmethod
-    def of(cls, objective: Objective, batch_size: int, *, chunk: int | None = None) -> FiniteSum:
-        """A network's loss, each sample weighted the same; x is the objective's flat vector.
+    def of(
+        cls, objective: Objective, batch_size: int, *, sampled: int | None = None, chunk: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> FiniteSum:  # fmt: skip
+        """A network's loss, each sample weighted the same; x is the objective's flat vector. Arguments as the class.
 
         Raises:
             ValueError: the objective is not in float64, its inputs or targets are not tensors, or its loss is not
@@ -66,10 +76,14 @@ class FiniteSum(Problem):
         if not all(isinstance(part, Tensor) for batch in batches for part in batch):
             raise ValueError("the objective's inputs and targets must be tensors with one row per sample")
         data = tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
-        problem = cls(_sample_loss(objective), data, objective.size, batch_size, chunk=chunk)
+        loss = _sample_loss(objective)
+        problem = cls(loss, data, objective.size, batch_size, sampled=sampled, chunk=chunk, generator=generator)
         problem._scope = objective.measuring
         theta = objective.theta()
-        value, expected = float(problem.loss(theta[None])), objective.value()
+        try:
+            value, expected = float(problem.loss(theta[None])), objective.value()
+        except RuntimeError as error:
+            raise ValueError(f"torch.func cannot take the loss apart into samples: {error}") from error
         if not math.isclose(value, expected, rel_tol=1e-8, abs_tol=1e-12):
             raise ValueError(f"the mean of the samples' losses is {value:.6g}, the objective {expected:.6g}")
         return problem
@@ -80,11 +94,12 @@ class FiniteSum(Problem):
         N, B = self.samples, self.batch_size
         return (N - B) / (B * (N - 1)) if N > 1 else 0.0
 
-    def sample_gradients(self, X: Tensor) -> Tensor:
-        """`(paths, N, n)`."""
-        slopes = vmap(grad(self.f), in_dims=(None, *(0 for _ in self.data)))
+    def sample_gradients(self, X: Tensor, indices: Tensor | None = None) -> Tensor:
+        """`(paths, N, n)`, or those of some samples."""
+        data = self.data if indices is None else tuple(d[indices] for d in self.data)
+        slopes = vmap(grad(self.f), in_dims=(None, *(0 for _ in data)))
         with self._scope():
-            return vmap(lambda x: slopes(x, *self.data), chunk_size=self.chunk)(X)
+            return vmap(lambda x: slopes(x, *data), chunk_size=self.chunk)(X)
 
     def loss(self, X: Tensor) -> Tensor:
         """f, `(paths,)`."""
@@ -98,9 +113,17 @@ class FiniteSum(Problem):
 
     def law(self, X: Tensor) -> Law:
         """The moments of g at X; the noise of (g - grad f)^2 is that of a Gaussian g with independent entries."""
-        slopes = self.sample_gradients(X)
-        gradient = slopes.mean(1)
-        centred = (slopes - gradient[:, None]) * math.sqrt(self.factor / self.samples)
+        N, generator = self.samples, self._generator
+        if self.sampled is None:
+            slopes = self.sample_gradients(X)
+            gradient = slopes.mean(1)
+        else:
+            order = torch.randperm(N, generator=generator, device=generator.device)
+            slopes = self.sample_gradients(X, order[: self.sampled].to(self.data[0].device))
+            gradient = self.gradient(X)
+        # (1/N) sum over all = (N - 1) / N times the unbiased variance of some
+        scale = math.sqrt(self.factor * (N - 1) / (N * max(self.width - 1, 1)))
+        centred = (slopes - slopes.mean(1, keepdim=True)) * scale
         variance = centred.square().sum(1)
         return Law(
             gradient, lambda: variance, lambda xi: torch.einsum("pi,pin->pn", xi, centred),
@@ -113,17 +136,17 @@ class FiniteSum(Problem):
         return keys.argsort(1)[:, : self.batch_size].to(self.data[0].device)
 
     def balanced(self, count: int, generator: torch.Generator) -> Tensor:
-        """Indices `(k, B)`: all batches where there are at most `count`, else random partitions of the data.
+        """Indices `(k, B)`: all batches where there are at most `count`, else random ones.
 
-        In a partition every sample appears once, so its gradients have the mean grad f; the up to B - 1 samples
-        that are left over where B does not divide N are left out.
+        Those are cut from random orders of the data, one after the other and around the end, so that every sample
+        appears as often as any other: the mean of their gradients is grad f. At least `count` of them.
         """
         N, B = self.samples, self.batch_size
         if math.comb(N, B) <= count:
             return torch.tensor(list(itertools.combinations(range(N), B)), device=self.data[0].device)
-        rounds = math.ceil(count / (N // B))
-        order = torch.rand(rounds, N, generator=generator, device=generator.device).argsort(1)
-        return order[:, : N // B * B].reshape(-1, B).to(self.data[0].device)
+        common = math.gcd(N, B)
+        orders = torch.rand(math.ceil(count * common / N), N, generator=generator, device=generator.device).argsort(1)
+        return orders.repeat(1, B // common).reshape(-1, B).to(self.data[0].device)
 
     def stochastic(self, X: Tensor, draws: Tensor) -> Tensor:
         """The gradient of each path's batch at X, `(paths, n)`."""

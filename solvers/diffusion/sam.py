@@ -95,7 +95,11 @@ class USAM(_SharpnessAware):
 
 
 class DNSAM(_SharpnessAware):
-    """x <- x - eta g(x + rho g / |grad f|): normalised by the full gradient, singular where that is 0."""
+    """x <- x - eta g(x + rho g / |grad f|): normalised by the full gradient.
+
+    Where that is small its diffusion has no bound, and neither has the solver's step: near a minimum the paths have
+    heavy tails, and variances are not a measure of them.
+    """
 
     def _scale(self, g: Tensor, X: Tensor) -> Tensor:
         return norm(self.problem.gradient(X))

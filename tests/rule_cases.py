@@ -70,9 +70,13 @@ PROBLEMS = {"quadratic": (quadratic, 1000, 1e-12), "logistic": (logistic, 1000, 
 
 
 def spread(cases: Mapping[str, Any]) -> list[Any]:
-    """Each case on each problem; the long runs of variants ("rule-variant") take `-m slow`."""
+    """Each case on each problem; logistic regression, and the long runs of variants ("rule-variant"), are slow."""
+
+    def is_slow(name: str, problem: str) -> bool:
+        return problem == "logistic" or ("-" in name and problem != "network")
+
     return [
-        pytest.param(name, problem, marks=pytest.mark.slow if "-" in name and problem != "network" else ())
+        pytest.param(name, problem, marks=pytest.mark.slow if is_slow(name, problem) else ())
         for name in cases
         for problem in PROBLEMS
     ]

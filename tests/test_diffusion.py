@@ -168,6 +168,21 @@ def test_the_published_forms_have_no_noise_in_the_means():
     torch.testing.assert_close(sde.drift(Y, 0.5)[0, 0], expected[0], rtol=1e-6, atol=0)
 
 
+def test_adam_looks_ahead_as_the_solver_does():
+    """Noise with (G + z)^2 = G^2 + Sigma: V does what it does on average, and Euler-Maruyama at dt = eta is Adam."""
+    variance = double([0.3, 0.5])[0]
+    problem, eta = d.Quadratic(H, variance), 0.1
+    sde = d.Adam(problem, eta, betas=(0.7, 0.8), moment_noise=False)
+    Y = state(sde, double([0.4, -0.7]))
+    G = problem.gradient(Y[0])
+    z = (G.square() + variance).sqrt() - G
+    long = 10_000  # both bias corrections are 1
+    terms = sde.terms(Y, long * eta)
+    model = Y + eta * terms.drift + math.sqrt(eta) * terms.diffuse(z / variance.sqrt())
+    solver = sde.update(Y, long, lambda X: problem.stochastic(X, z))
+    torch.testing.assert_close(model, solver, rtol=1e-12, atol=1e-14)
+
+
 # -- the optimizers of the package ---------------------------------------------------------------------------------
 
 

@@ -129,10 +129,11 @@ def test_a_saddle_attracts_usam_where_rho_is_large():
             d.integrate(sde, torch.zeros(2), 0.02, 400, 500, generator=generator(), every=400),
         ):
             C, error = paths.covariance()
+            rest = d.linearised(held).covariance(0.02)
             if stays:
-                assert bool(((C - d.linearised(held).covariance(0.02)).abs() < 4 * error).all())
+                assert bool(((C - rest).abs() < 4 * error).all())
             else:
-                assert float(C[1, 1]) > 1.0
+                assert float(C[1, 1]) > 50 * float(rest[1, 1])
 
 
 def test_moments_along_the_way_are_exact():

@@ -57,6 +57,7 @@ def _panel(results: Results, axes: Axes, network: str, solvers: list[str]) -> No
     draw(axes, found, [COLOURS[s] for s in names], [NAMES[s] for s in names])
     for line, name in zip(axes.get_lines()[::2], names, strict=False):  # every other one is the crosses
         line.set_linewidth(2.2 if name in (*MOMENTUM, *ADAPTIVE) else 1.1)
+    axes.texts[0].set_text("mean ± standard error; dotted: the start; ×: a run diverged")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 

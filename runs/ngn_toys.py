@@ -81,10 +81,11 @@ def rosenbrock(desk: Desk, solver: str, steps: int) -> dict[str, Any]:
             found[f"{lr:g}"] = None
             for k in range(steps + 1):
                 f = step(optimizer, partial(valley, z))
-                if k % 20 == 0:
+                ended = f < SOLVED or not f < LOST
+                if k % 20 == 0 or ended:
                     trace.record(name, k, loss=f)
                     desk.progress(i * steps + k, len(ROSENBROCK) * steps)
-                if f < SOLVED or not f < LOST:
+                if ended:
                     found[f"{lr:g}"] = k if f < SOLVED else -1
                     break
     return {"solver": solver, "steps": found}

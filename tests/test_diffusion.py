@@ -347,7 +347,9 @@ QUADRATIC = d.Quadratic(H, SIGMA)
     [
         (lambda: d.GaussianNoise(double([1.0, 0.5], [0.2, 1.0])), "not symmetric"),
         (lambda: d.GaussianNoise(double([1.0, 2.0], [2.0, 1.0])), "eigenvalue -1"),
-        (lambda: d.GaussianNoise(double([1.0, math.nan])[0]), "not finite"),
+        (lambda: d.GaussianNoise(double([1.0, math.nan])[0]), "must be finite"),
+        (lambda: d.GaussianNoise(double([1.0, -1.0])[0]), "none of them negative"),
+        (lambda: d.GaussianNoise(double([1.0, math.inf], [math.inf, 1.0])), "not finite"),
         (lambda: d.GaussianNoise(torch.ones(2, 3)), "square"),
         (lambda: d.StudentNoise(torch.zeros(2), 3.0), "positive"),
         (lambda: d.StudentNoise(torch.ones(2), 0.0), "dof"),

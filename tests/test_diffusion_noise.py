@@ -106,6 +106,15 @@ def test_balanced_draws_stand_for_the_noise():
     assert torch.equal(d.GaussianNoise(SIGMA).balanced(8, 3), d.GaussianNoise(SIGMA).balanced(8, 3))
 
 
+def test_a_singular_covariance():
+    """Two entries with the same noise, up to a factor."""
+    noise = d.GaussianNoise(torch.tensor([[1.0, 2.0], [2.0, 4.0]]))
+    for z in (noise.sample(100, generator(6)), noise.balanced(64)):
+        torch.testing.assert_close(z[:, 1], 2 * z[:, 0])
+    signs = noise.sign_covariance(torch.zeros(1, 2, dtype=torch.float64))
+    torch.testing.assert_close(signs, torch.ones(1, 2, 2, dtype=torch.float64))
+
+
 def test_directions_of_a_gaussian():
     """E[z z^T / |z|] and E[z z^T / |z|^2] by Monte Carlo; for N(0, I) they are E|z| / n and 1 / n."""
     z = d.GaussianNoise(SIGMA).sample(DRAWS, generator(5))

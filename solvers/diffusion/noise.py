@@ -68,9 +68,7 @@ class Noise(ABC):
 
         Their mean is 0. They stand for the noise inside an expectation; the count is rounded up to an even number.
         """
-        engine = torch.quasirandom.SobolEngine(self.n, scramble=True, seed=seed)
-        points = engine.draw((count + 1) // 2, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
-        half = self.quantile(points.to(self.scale.device))
+        half = self.quantile(sobol(count, self.n, seed).to(self.scale.device))
         return torch.cat([half, -half])
 
     def mean_sign(self, mean: Tensor) -> Tensor:
@@ -95,26 +93,36 @@ class GaussianNoise(Noise):
 
     def __init__(self, covariance: Tensor) -> None:
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
-        self._covariance = torch.diag(covariance) if covariance.ndim == 1 else covariance
-        check_semidefinite("Sigma", self._covariance)
-        self.n = len(self._covariance)
-        self.scale = self.variance.sqrt()
-        self.diagonal = bool((self._covariance == torch.diag(self.variance)).all())
-        self._root = root_of(self._covariance)
-        self._square_root = math.sqrt(2) * root_of(self._covariance.square())
+        if covariance.ndim == 1:
+            check_variances(covariance)
+            self._variance = covariance
+        else:
+            check_semidefinite("Sigma", covariance)
+            self._variance = covariance.diagonal().clone()
+        self.n, self.scale = len(self._variance), self._variance.sqrt()
+        self.diagonal = covariance.ndim == 1 or not bool((covariance - torch.diag(self._variance)).any())
+        if not self.diagonal:
+            self._covariance = covariance
+            self._root = root_of(covariance)
+            self._square_root = math.sqrt(2) * root_of(covariance.square())
 
     @property
     def covariance(self) -> Tensor:
         """Sigma, `(n, n)`."""
-        return self._covariance
+        return torch.diag(self._variance) if self.diagonal else self._covariance
+
+    @property
+    def variance(self) -> Tensor:
+        """`(n,)`, the diagonal of Sigma."""
+        return self._variance
 
     def root(self, xi: Tensor) -> Tensor:
         """Sigma^{1/2} xi for standard normals `(paths, n)`."""
-        return xi @ self._root
+        return xi * self.scale if self.diagonal else xi @ self._root
 
     def squares(self, xi: Tensor) -> Tensor:
         """As the base class: Cov(z_i^2, z_j^2) = 2 Sigma_ij^2."""
-        return xi @ self._square_root
+        return math.sqrt(2) * self._variance * xi if self.diagonal else xi @ self._square_root
 
     def distribution(self, z: Tensor) -> Tensor:
         """Erf(z / sqrt(2))."""
@@ -130,13 +138,11 @@ class GaussianNoise(Noise):
         return self.root(normals((count, self.n), generator).to(self.scale.device))
 
     def balanced(self, count: int, seed: int = 0) -> Tensor:
-        """As the base class; their covariance is Sigma exactly where there are enough of them, 2n or more."""
-        draws = super().balanced(count, seed)
-        half = draws[: len(draws) // 2]
-        if len(half) < self.n or not bool((self.scale > 0).all()):
-            return draws
-        z = torch.linalg.solve(self._root, draws, left=False)
-        return z @ torch.linalg.inv(root_of(z.mT @ z / len(z))) @ self._root
+        """As the base class; their covariance is Sigma exactly where there are 2n of them or more."""
+        half = torch.special.ndtri(sobol(count, self.n, seed))
+        if len(half) >= self.n:
+            half = half @ torch.linalg.inv(root_of(half.mT @ half / len(half)))
+        return self.root(torch.cat([half, -half]).to(self.scale.device))
 
     def quantile(self, u: Tensor) -> Tensor:
         """Sigma^{1/2} Phi^{-1}(u)."""
@@ -224,7 +230,7 @@ class StudentNoise(Noise):
 def check_semidefinite(name: str, matrix: Tensor) -> None:
     """Raises `ValueError` unless the matrix is square, finite, symmetric and positive semi-definite to rounding."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
-        raise ValueError(f"{name} must be a square matrix or its diagonal, not of shape {tuple(matrix.shape)}")
+        raise ValueError(f"{name} must be a square matrix (or its diagonal), not of shape {tuple(matrix.shape)}")
     if not bool(torch.isfinite(matrix).all()):
         raise ValueError(f"{name} has entries that are not finite")
     size = float(matrix.abs().max())
@@ -233,6 +239,12 @@ def check_semidefinite(name: str, matrix: Tensor) -> None:
     lowest = float(torch.linalg.eigvalsh(matrix)[0])
     if lowest < -1e-10 * len(matrix) * size:
         raise ValueError(f"{name} is not positive semi-definite: it has the eigenvalue {lowest:.3g}")
+
+
+def check_variances(variances: Tensor) -> None:
+    """Raises `ValueError` unless they are finite and none is negative."""
+    if len(variances) == 0 or not bool(torch.isfinite(variances).all()) or float(variances.min()) < 0:
+        raise ValueError("variances must be finite numbers, none of them negative")
 
 
 def root_of(matrix: Tensor) -> Tensor:
@@ -244,6 +256,12 @@ def root_of(matrix: Tensor) -> Tensor:
 def normals(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard normals in float64 on the generator's device."""
     return torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+
+
+def sobol(count: int, n: int, seed: int) -> Tensor:
+    """The first points of a scrambled Sobol' sequence, half as many as `count`, in (0, 1)."""
+    engine = torch.quasirandom.SobolEngine(n, scramble=True, seed=seed)
+    return engine.draw((count + 1) // 2, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
 
 
 def open_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

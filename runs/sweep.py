@@ -134,7 +134,7 @@ class Swept:
 
     @property
     def traces(self) -> TraceSet:
-        """The traces of all runs: `loss` has a row a step, `whole` eleven rows a run."""
+        """The traces of all runs: `loss` has a row a step, `whole` the start and some ten looks at all data."""
         return TraceSet.open([path for path in self.paths if path.exists()])
 
 
@@ -221,6 +221,9 @@ def main(words: Sequence[str]) -> None:
     except UserError as error:
         print(f"sweep: {error}", file=sys.stderr)
         raise SystemExit(error.status) from None
+    except OSError as error:
+        print(f"sweep: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("sweep: interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None

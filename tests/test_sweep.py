@@ -272,6 +272,14 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: Any, changed: dict[st
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_is_a_file(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(["--problem=digits-mlp", "--solvers=sgd", "--lr=0.1", "--steps=1", "-o", str(tmp_path / "file")])
+    assert ended.value.code == 1
+    assert "Not a directory" in capsys.readouterr().err
+
+
 def test_grids() -> None:
     assert grid("1e-3:1e1:5") == (0.001, 0.01, 0.1, 1.0, 10.0)
     assert grid("0.3,1") == (0.3, 1.0)

@@ -119,16 +119,15 @@ def _range(solvers: Sequence[str]) -> Any:
 )  # fmt: skip
 def never(results: Results) -> Verdict:
     """Diverged runs by solver."""
-    lost: dict[str, list[int]] = {}
+    lost: dict[str, list[int]] = {}  # diverged, not finite, all
     for n, (_, _, _, solvers) in NETWORKS.items():
         for s in solvers:
-            if results.data(f"{n}-{s}"):
-                found = curve(results, n, s)
-                total = lost.setdefault(s, [0, 0])
-                total[0] += int(found.diverged.sum())
-                total[1] += found.losses.size
-    text = ", ".join(f"{NAMES[s]} {bad} of {runs}" for s, (bad, runs) in lost.items())
-    return Verdict(not any(lost[s][0] for s in NEVER), f"diverged: {text}", lost)
+            for row in results.data(f"{n}-{s}").get(f"{n}-{s}", {"rows": []})["rows"]:
+                total = lost.setdefault(s, [0, 0, 0])
+                for i, counted in enumerate((row["diverged"], row["loss"] is None, True)):
+                    total[i] += counted
+    text = ", ".join(f"{NAMES[s]} {bad} of {runs} ({nan})" for s, (bad, nan, runs) in lost.items())
+    return Verdict(not any(lost[s][0] for s in NEVER), f"diverged (not finite): {text}", lost)
 
 
 @claim(

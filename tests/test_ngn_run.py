@@ -213,7 +213,7 @@ def test_claims_on_divergence_versions_text_and_decay() -> None:
     assert judged(networks.never, mlp_sgd_m={"diverged": 2}, mlp_ngn_d={"diverged": 1}).holds
     found = judged(networks.never, cnn_ngn={"diverged": 1})
     assert found.holds is False
-    assert "NGN 3 of 54" in found.measured
+    assert "NGN 3 of 54 (3)" in found.measured
     assert judged(networks.versions).holds
     assert judged(networks.versions, mlp_ngn_md2={"least": 0.05, "width": 1}).holds is False
     assert judged(networks.text_model).holds

@@ -189,13 +189,13 @@ def _precondition(
     group: Mapping[str, Any], rate: float,
 ) -> None:  # fmt: skip
     """v sees g, then targets -= rate D^-1 g: Adam's fused kernel, whose first moment is g with beta1 = 0."""
-    given = (targets, gs, vs)
-    flat = [[t.contiguous() for t in tensors] for tensors in given]  # the kernel does not look at strides
+    # the kernel does not look at strides
+    moved, gradients, seen = ([t.contiguous() for t in tensors] for tensors in (targets, gs, vs))
     torch._fused_adam_(
-        flat[0], flat[1], first, flat[2], [], steps, amsgrad=False, maximize=False, lr=rate, beta1=0.0,
+        moved, gradients, first, seen, [], steps, amsgrad=False, maximize=False, lr=rate, beta1=0.0,
         beta2=group["beta2"], eps=group["eps"], weight_decay=0.0,
     )  # fmt: skip
-    for t, used in zip(targets + vs, flat[0] + flat[2], strict=True):
+    for t, used in zip(targets + vs, moved + seen, strict=True):
         if used is not t:
             t.copy_(used)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probes.conditioning import GaussNewtonConditioning
     from probes.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
+    from probes.dual_gradient import DualGradient
     from probes.dynamics import BatchSharpness, CriticalSharpness, Sharpness
     from probes.function_class import FunctionClass
     from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "probes.conditioning": ("GaussNewtonConditioning",),
     "probes.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
+    "probes.dual_gradient": ("DualGradient",),
     "probes.dynamics": ("BatchSharpness", "CriticalSharpness", "Sharpness"),
     "probes.function_class": ("FunctionClass",),
     "probes.gradients": ("Alignment", "Gradient", "SAMSharpness", "Updates"),
@@ -54,6 +56,7 @@ __all__ = [
     "Context",
     "CriticalSharpness",
     "CurvatureTrace",
+    "DualGradient",
     "Epochs",
     "Every",
     "Field",

@@ -6,6 +6,7 @@ from typing import Any
 
 from probes import curvature
 from probes.conditioning import GaussNewtonConditioning
+from probes.dual_gradient import DualGradient
 from probes.dynamics import BatchSharpness, CriticalSharpness, DynamicsProbe, Sharpness
 from probes.function_class import FunctionClass
 from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
@@ -16,6 +17,8 @@ _DYNAMICS: tuple[type[DynamicsProbe], ...] = (
     Sharpness, Gradient, BatchSharpness, CriticalSharpness, SAMSharpness, Alignment, Updates, SolverSteps,
 )  # fmt: skip
 
-_OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, FunctionClass, NeuralCollapse, *_DYNAMICS)
+_OTHERS: tuple[type[Any], ...] = (
+    GaussNewtonConditioning, FunctionClass, NeuralCollapse, DualGradient, *_DYNAMICS,
+)  # fmt: skip
 
 PROBES: dict[str, type[Any]] = {**curvature.PROBES, **{probe.default_name: probe for probe in _OTHERS}}

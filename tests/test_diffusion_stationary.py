@@ -155,6 +155,8 @@ def test_what_has_no_closed_form():
     problem = d.Quadratic(H, SIGMA)
     with pytest.raises(ValueError, match="DNSAM"):
         d.linearised(d.DNSAM(problem, 0.1, rho=0.1))
+    with pytest.raises(ValueError, match="positive definite"):
+        d.linearised(d.SAM(d.Quadratic(H, double([0.0, 1.0])[0]), 0.1, rho=0.1))
     with pytest.raises(ValueError, match="needs a Quadratic"):
         d.linearised(d.SGD(d.Function(lambda x: x.square().sum(), d.GaussianNoise(SIGMA)), 0.1))
     with pytest.raises(ValueError, match="does not contract"):

@@ -71,7 +71,8 @@ def integrate(
         sde: drift, diffusion and what to start from.
         x0: `(n,)`, or `(paths, n)`.
         dt: length of a step, > 0.
-        steps, paths: >= 1.
+        steps: >= 1.
+        paths: >= 2.
         generator: for the Brownian motion; its device is where the numbers are drawn.
         every: record each so many steps, and at the start.
         statistics: more of them, by name: function of X `(paths, n)` -> `(paths, ...)`.
@@ -115,11 +116,10 @@ def discrete(
 
 def covariance(X: Tensor) -> tuple[Tensor, Tensor]:
     """Covariance `(n, n)` of points `(paths, n)`, and the standard error of each entry."""
-    centred = X - X.mean(0)
-    products = centred[:, :, None] * centred[:, None, :]
-    mean = products.mean(0)
-    count = len(X)
-    return mean * count / (count - 1), ((products - mean).square().mean(0) / count).sqrt()
+    count, centred = len(X), X - X.mean(0)
+    mean = centred.T @ centred / count
+    squares = centred.square().T @ centred.square() / count
+    return mean * count / (count - 1), ((squares - mean.square()).clamp_min(0) / count).sqrt()
 
 
 def summary(values: Tensor) -> Summary:

@@ -63,7 +63,7 @@ class Linear:
             S = linalg.solve_continuous_lyapunov(A, Q)
         else:
             S = linalg.solve_discrete_lyapunov(np.eye(len(A)) - dt * A, dt * Q)
-        return torch.from_numpy(S)[: self.n, : self.n]
+        return torch.from_numpy(S).to(self.A)[: self.n, : self.n]
 
     def rates(self, dt: float = 0.0) -> Tensor:
         """`(m,)`, ascending: the mean's components fall as exp(-rate t), the loss's as exp(-2 rate t).
@@ -75,7 +75,7 @@ class Linear:
 
     def moments(self, y0: Tensor, dt: float, steps: int) -> tuple[Tensor, Tensor]:
         """Exact mean `(m,)` and covariance `(m, m)` of Euler-Maruyama after `steps` steps from the fixed y0 `(m,)`."""
-        G = torch.eye(len(self.A), dtype=torch.float64) - dt * self.A
+        G = torch.eye(len(self.A)).to(self.A) - dt * self.A
         mean, S = y0.clone(), torch.zeros_like(self.A)
         for _ in range(steps):
             mean, S = G @ mean, G @ S @ G.T + dt * self.Q
@@ -92,7 +92,7 @@ def linearised(sde: SDE) -> Linear:
     problem, eta = sde.problem, sde.eta
     if not isinstance(problem, Quadratic):
         raise ValueError("a stationary covariance in closed form needs a Quadratic")
-    H, noise, identity = problem.H, problem.noise, torch.eye(problem.n, dtype=torch.float64)
+    H, noise, identity = problem.H, problem.noise, torch.eye(problem.n).to(problem.H)
     if isinstance(sde, SGD):
         return Linear(H + sde.weight_decay * identity, eta * noise.covariance, problem.n)
     if isinstance(sde, SignSGD):
@@ -105,6 +105,8 @@ def linearised(sde: SDE) -> Linear:
         raised = identity + sde.rho * H
         return Linear(H @ raised, eta * raised @ noise.covariance @ raised, problem.n)
     if isinstance(sde, SAM) and isinstance(noise, GaussianNoise):
+        if float(torch.linalg.eigvalsh(noise.covariance)[0]) <= 0:
+            raise ValueError("SAM has a linear form near a minimum only where Sigma is positive definite")
         C, U = directions(noise.covariance)
         cross = H @ C
         A = H + sde.rho * H @ cross @ torch.linalg.inv(noise.covariance)
@@ -122,9 +124,9 @@ def directions(covariance: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(covariance)
     unit = float(values.mean())
     nodes, weights = np.polynomial.legendre.leggauss(400)
-    angle = torch.from_numpy((nodes + 1) * math.pi / 4)
+    angle = torch.from_numpy((nodes + 1) * math.pi / 4).to(covariance)
     s = angle.tan()  # of the integral over s > 0, in units of the mean eigenvalue's root
-    measure = torch.from_numpy(weights) * math.pi / 4 * (1 + s.square())
+    measure = torch.from_numpy(weights).to(covariance) * math.pi / 4 * (1 + s.square())
     shrink = 1 / (1 + 2 * s.square()[:, None] * values / unit)
     mean = values * shrink * shrink.sqrt().prod(1, keepdim=True)
     first = 2 / math.sqrt(math.pi) * (measure[:, None] * mean).sum(0) / math.sqrt(unit)
@@ -134,14 +136,14 @@ def directions(covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sign_covariance(noise: Noise) -> Tensor:
     if isinstance(noise, GaussianNoise):
-        return noise.sign_covariance(torch.zeros(1, noise.n, dtype=torch.float64))[0]
-    return torch.eye(noise.n, dtype=torch.float64)
+        return noise.sign_covariance(torch.zeros_like(noise.scale)[None])[0]
+    return torch.eye(noise.n).to(noise.scale)
 
 
 def _adaptive(sde: RMSprop | Adam, H: Tensor, covariance: Tensor) -> Linear:
     n = len(H)
     P = (covariance.diagonal().sqrt() + sde.eps)[:, None]
-    identity = torch.eye(n, dtype=torch.float64)
+    identity = torch.eye(n).to(H)
     if isinstance(sde, RMSprop):
         return Linear(H / P + sde.decoupled * identity, sde.eta * covariance / (P * P.T), n)
     r1 = sde.r[0]

@@ -35,6 +35,7 @@ RADII = (5.0, 20.0)  # of constrained runs
 HEAD = 10.0  # radius of the last layer, in the sign norm; 1 for the others
 MOMENTUM = 0.1
 MU_LR, MU_EPOCHS = 2.0**-5, {BATCH: 60, 1347: 600}  # 1347: all images
+RESOLUTION = 1e-5  # losses below are rounding, in float32
 
 
 def plan(quick: bool) -> list[Job]:
@@ -82,7 +83,10 @@ def sweep(
 
 
 def follow(desk: Desk, network: str, batch: int, lr: float, epochs: int, seeds: int) -> dict[str, Any]:
-    """The gradient's dual norm over the loss along training; a group of the trace for each seed, `seed-0`."""
+    """The gradient's dual norm over the loss along training, while the loss is above its rounding.
+
+    A group of the trace for each seed, `seed-0` and so on, has all of it.
+    """
     runs, steps = [], _steps(batch, epochs)
     with desk.trace(network=network, batch=batch, lr=lr, epochs=epochs) as trace:
         for seed in range(seeds):
@@ -100,7 +104,8 @@ def follow(desk: Desk, network: str, batch: int, lr: float, epochs: int, seeds: 
             train(model, make("scion", model, lr), batch, epochs, desk.seed + seed, look)
             monitor(steps)
             found = trace[f"seed-{seed}"].read()
-            runs.append({key: [float(x) for x in found[key]] for key in ("step", "mu", "total", "gap")})
+            known = found["gap"] >= RESOLUTION
+            runs.append({key: [float(x) for x in found[key][known]] for key in ("step", "mu", "total", "gap")})
     return {"network": network, "batch": batch, "steps": steps, "runs": runs}
 
 

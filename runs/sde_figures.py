@@ -12,11 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator
 
-from probes.figures import BLUE, GREEN, GREY, ORANGE, note, save, style
+from probes.figures import BLUE, GREEN, GREY, ORANGE, note, save, sequence, style
+from probes.formats import short
 from runs.experiment import Results
+from runs.sde_criteria import smallest
 from runs.sde_jobs import RULES_ON
 from runs.sde_problems import DECAY
+from runs.sde_saddles import RADII
 from runs.sde_stationary import CURVATURES, ETA
 
 TITLES = {
@@ -123,7 +127,7 @@ def ratios(results: Results, axes: Axes) -> None:
                 color=colour, ls=dash, marker="o", ms=4, capsize=3, label=label,
             )  # fmt: skip
     axes.axhline(1, color=GREY, lw=0.9)
-    axes.set_xscale("log")
+    _ticks(axes, [row["eta"] for row in rows])
     axes.set_xlabel("η")
     axes.set_title("Covariance, solver over SDE", pad=20)
     note(axes, "trace at the end; with and without noise in the second moment")
@@ -139,7 +143,7 @@ def noise_panel(results: Results, axes: Axes) -> None:
         axes.plot(sigma, [row["loss"] for row in rows], "o", color=colour, ms=4.5, label=TITLES[name])
         axes.plot(sigma, [row["sde"] for row in rows], color=colour, lw=1.2)
     axes.axhline(ETA * sum(CURVATURES) / (4 * DECAY), color=GREY, lw=0.9, ls=":")
-    axes.set_xscale("log")
+    _ticks(axes, sigma)
     axes.set_yscale("log")
     axes.set_xlabel("deviation of the noise")
     axes.set_title("Stationary loss", pad=20)
@@ -188,7 +192,7 @@ def heavy_panel(results: Results, axes: Axes) -> None:
             eta, label = [row["eta"] for row in rows], f"{TITLES[rule]}, {dof}"
             axes.plot(eta, [row["median"] for row in rows], color=colour, ls=dash, marker="o", ms=4, label=label)
             axes.plot(eta, [row["largest"] for row in rows], color=colour, ls=dash, lw=0.7, marker="^", ms=4)
-    axes.set_xscale("log")
+    _ticks(axes, eta)
     axes.set_yscale("log")
     axes.set_xlabel("η")
     axes.set_title("Student noise: |x|", pad=20)
@@ -205,7 +209,7 @@ def saddle_panel(results: Results, axes: Axes) -> None:
         if rule != "dnsam":
             axes.plot(noise, [row["sde"] for row in rows], "x", color=colour, ms=7)
     axes.axvline(math.sqrt(math.pi / 8), color=GREY, lw=0.9, ls=":")
-    axes.set_xscale("log")
+    _ticks(axes, noise)
     axes.set_xlabel("deviation of the noise over ρ")
     axes.set_title("Share that left the saddle", pad=20)
     note(axes, "crosses: SDE; dotted: the threshold √(π/8) of SAM's SDE")
@@ -214,23 +218,60 @@ def saddle_panel(results: Results, axes: Axes) -> None:
 
 def radius_panel(results: Results, axes: Axes) -> None:
     """Share of full-batch starts that end at the saddle, by radius."""
-    from runs.sde_saddles import RADII
-
     found = {(row["case"], row["kind"]): row for row in results.data("saddle")["saddle"]}
     for case, colour, label in (("gd", BLUE, "gradient descent"), ("sam", ORANGE, "SAM")):
         axes.plot(RADII, found[case, "solver"]["by_radius"], "o-", color=colour, ms=4.5, lw=1.0, label=label)
         axes.plot(RADII, found[case, "ode"]["by_radius"], "x", color=colour, ms=7)
     axes.axvline(1, color=GREY, lw=0.9, ls=":")
-    axes.set_xscale("log")
+    _ticks(axes, [0.1, 0.3, 1.0, 3.0])
     axes.set_xlabel("distance of the start over ρ")
     axes.set_title("Full batch: share that ends at the saddle", pad=20)
     note(axes, "48 directions; crosses: ODE")
     axes.legend(loc="center left")
 
 
+def order_panel(results: Results, axes: Axes) -> None:
+    """Distance of the means over the way made, by step size."""
+    for rule, colour in zip(SEVEN, sequence(len(SEVEN)), strict=True):
+        rows = results.data(f"track-rotated-{rule}")[f"track-rotated-{rule}"]["rows"]
+        eta, found = [row["eta"] for row in rows], [row["sdes"]["sde"] for row in rows]
+        distance = [max(f["error"], 1e-4) / f["scale"] for f in found]
+        stderr = [f["error_stderr"] / f["scale"] for f in found]
+        axes.errorbar(eta, distance, stderr, color=colour, marker="o", ms=4, capsize=3, lw=1.2, label=TITLES[rule])
+    axes.plot(eta, [0.2 * e for e in eta], color=GREY, ls=":", lw=1.2)
+    _ticks(axes, eta)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=3e-4)
+    axes.set_xlabel("η")
+    axes.set_title("Distance of means over the way made", pad=20)
+    note(axes, f"quadratic, {PROBLEMS['rotated']}; dotted: slope 1")
+    axes.legend(fontsize=8, ncols=2, loc="lower right")
+
+
+def controls_panel(results: Results, axes: Axes) -> None:
+    """Ratios of covariances of all rules and problems at the smallest step size, and with twice the covariance."""
+    data = list(results.data("track-*").values())
+    for kind, colour, label in (("sde", BLUE, "SDE"), ("double", ORANGE, "twice the covariance")):
+        found = [smallest(d, kind) for d in data]
+        axes.errorbar(
+            range(len(data)), [f["ratio"] for f in found], [2 * f["ratio_stderr"] for f in found], color=colour,
+            ls="", marker="o", ms=3.5, capsize=2, lw=1.0, label=label,
+        )  # fmt: skip
+    starts = [i for i, d in enumerate(data) if i == 0 or data[i - 1]["problem"] != d["problem"]]
+    for start in starts[1:]:
+        axes.axvline(start - 0.5, color=GREY, lw=0.6)
+    axes.set_xticks(starts, [data[i]["problem"] for i in starts], ha="left", fontsize=8.5)
+    axes.axhline(1, color=GREY, lw=0.9)
+    axes.set_ylim(bottom=0)
+    axes.set_title("Covariance, solver over SDE, smallest η", pad=20)
+    note(axes, "trace; every rule on every problem; without diffusion the ratio is infinite")
+    axes.legend(loc="upper left", ncols=2)
+
+
 FINDINGS: tuple[tuple[Any, str], ...] = (
     (noise_panel, "noise-sgd"), (phase_panel, "phases"), (decay_panel, "phases"), (heavy_panel, "heavy-sgd-1"),
-    (radius_panel, "saddle"), (saddle_panel, "escape-dnsam"),
+    (radius_panel, "saddle"), (saddle_panel, "escape-dnsam"), (order_panel, "track-rotated-dnsam"),
+    (controls_panel, "track-network-dnsam"),
 )  # fmt: skip
 
 
@@ -238,6 +279,13 @@ def _grid(rows: int, columns: int, height: float = 3.2) -> tuple[Figure, Any]:
     made = Figure(figsize=(4.3 * columns, height * rows + 0.4), layout="constrained", dpi=110)
     FigureCanvasAgg(made)
     return made, made.subplots(rows, columns, squeeze=False)
+
+
+def _ticks(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis with these marks and no others."""
+    axes.set_xscale("log")
+    axes.set_xticks(values, [short(v, 3) for v in values])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _legend(made: Figure) -> None:

@@ -32,7 +32,7 @@ def moved(thetas, gs, each, share):
 
 
 def sps_reference(thetas, gs, loss, state, each):
-    s = min((loss - each[0]["infimum"]) / (each[0]["c"] * metric(gs, each)), 1.0)
+    s = min((loss - each[0]["lower_bound"]) / (each[0]["c"] * metric(gs, each)), 1.0)
     return moved(thetas, gs, each, s)
 
 
@@ -41,7 +41,7 @@ def dec_sps_reference(thetas, gs, loss, state, each):
     k, c0 = state.setdefault("k", 0), each[0]["c0"]
     before = c0 * math.sqrt(k) if k else c0
     c = c0 * math.sqrt(k + 1)
-    state["s"] = min((loss - each[0]["infimum"]) / metric(gs, each), before * state.get("s", 1.0)) / c
+    state["s"] = min((loss - each[0]["lower_bound"]) / metric(gs, each), before * state.get("s", 1.0)) / c
     state["k"] += 1
     return moved(thetas, gs, each, state["s"])
 
@@ -54,10 +54,10 @@ def adagrad_reference(thetas, gs, loss, state, each):
 
 
 CASES = {
-    "sps": (SPSMax, sps_reference, {"lr": 0.9, "c": 1.0, "infimum": 0.0}),
-    "sps-half": (SPSMax, sps_reference, {"lr": 0.9, "c": 0.5, "infimum": 0.02}),
-    "decsps": (DecSPS, dec_sps_reference, {"lr": 0.9, "c0": 1.0, "infimum": 0.0}),
-    "decsps-2": (DecSPS, dec_sps_reference, {"lr": 1.5, "c0": 2.0, "infimum": 0.02}),
+    "sps": (SPSMax, sps_reference, {"lr": 0.9, "c": 1.0, "lower_bound": 0.0}),
+    "sps-half": (SPSMax, sps_reference, {"lr": 0.9, "c": 0.5, "lower_bound": 0.02}),
+    "decsps": (DecSPS, dec_sps_reference, {"lr": 0.9, "c0": 1.0, "lower_bound": 0.0}),
+    "decsps-2": (DecSPS, dec_sps_reference, {"lr": 1.5, "c0": 2.0, "lower_bound": 0.02}),
     "adagrad": (AdaGradNorm, adagrad_reference, {"lr": 0.5, "b0": 0.1, "variant": "sum"}),
     "adagrad-max": (AdaGradNorm, adagrad_reference, {"lr": 2.0, "b0": 1.0, "variant": "max"}),
 }
@@ -89,7 +89,7 @@ def test_one_lr_gives_the_published_step():
     """min{(f - f*) / (c ||g||^2), lr}: gradient 4 at x = 2 of x^2 + 1."""
     for lr, c, infimum, expected in ((10.0, 1.0, 0.0, 5 / 16), (10.0, 1.0, 1.0, 4 / 16), (0.1, 0.5, 1.0, 0.1)):
         x = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
-        optimizer = SPSMax([x], lr, c=c, infimum=infimum)
+        optimizer = SPSMax([x], lr, c=c, lower_bound=infimum)
         optimizer.step(lambda x=x: x.square().sum() + 1)
         assert float(x.detach()) == pytest.approx(2 - 4 * expected, rel=1e-14)
         assert optimizer.last.shrink == pytest.approx(expected / lr)
@@ -101,7 +101,7 @@ def test_polyaks_step_is_a_projection_in_the_metric():
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
     start = torch.cat([x, y]).detach()
-    optimizer = SPSMax([{"params": [x], "lr": 50.0}, {"params": [y], "lr": 200.0}], 1.0, infimum=0.3)
+    optimizer = SPSMax([{"params": [x], "lr": 50.0}, {"params": [y], "lr": 200.0}], 1.0, lower_bound=0.3)
     value = optimizer.step(lambda: (x.exp().sum() + y.square().sum()) + 1)
     g = torch.cat([start[:3].exp(), 2 * start[3:]])
     weights = torch.tensor([1 / 50.0] * 3 + [1 / 200.0] * 3, dtype=torch.float64)
@@ -121,11 +121,11 @@ def test_at_the_minimum_nothing_moves():
         assert torch.equal(x.detach(), torch.zeros(2))
 
 
-def test_a_loss_below_the_infimum_is_said_and_roundings_are_not():
+def test_a_loss_below_the_bound_is_said_and_roundings_are_not():
     x = torch.ones(1, requires_grad=True)
     for solver in (SPSMax, DecSPS):
-        optimizer = solver([x], 0.1, infimum=1.0)
-        with pytest.raises(ValueError, match=r"the loss 0\.5 is below infimum=1: pass a lower bound"):
+        optimizer = solver([x], 0.1, lower_bound=1.0)
+        with pytest.raises(ValueError, match=r"lower_bound=1 and the loss is 0.5: pass a smaller lower_bound="):
             optimizer.step(lambda: 0.5 * x.sum())
         optimizer.step(lambda: (1 - 1e-7) * x.sum())
         assert torch.equal(x.detach(), torch.ones(1))
@@ -163,7 +163,7 @@ def test_adagrads_sums():
     [
         (SPSMax, {"lr": -1.0}, "lr"),
         (SPSMax, {"lr": 1.0, "c": 0.0}, "c"),
-        (SPSMax, {"lr": 1.0, "infimum": math.inf}, "infimum"),
+        (SPSMax, {"lr": 1.0, "lower_bound": math.inf}, "lower_bound"),
         (DecSPS, {"lr": 1.0, "c0": -1.0}, "c0"),
         (DecSPS, {"lr": math.nan}, "lr"),
         (AdaGradNorm, {"lr": 1.0, "b0": 0.0}, "b0"),
@@ -203,9 +203,9 @@ def test_the_bounds_of_theorems_2_and_5_hold():
     """Bound / measured: SPS_max 680 and 880 with caps 0.1 and 1, DecSPS 31 and 260 (after 60 steps from x = 4)."""
     line = Line()
     for cap in (0.1, 1.0):
-        found, _ = line.measured(lambda p, low, cap=cap: SPSMax(p, cap, c=1.5, infimum=low), 60)
+        found, _ = line.measured(lambda p, low, cap=cap: SPSMax(p, cap, c=1.5, lower_bound=low), 60)
         bound = sps_max(line.constants, scale=1.5, cap=cap, distance=4.0, steps=60)
         assert found <= bound.total
-        found, far = line.measured(lambda p, low, cap=cap: DecSPS(p, cap, c0=2.0, infimum=low), 60)
+        found, far = line.measured(lambda p, low, cap=cap: DecSPS(p, cap, c0=2.0, lower_bound=low), 60)
         bound = dec_sps(line.constants, cap=cap, diameter=far, steps=60, scale=2.0)
         assert found <= bound.total

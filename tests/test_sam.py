@@ -9,16 +9,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 from rule_cases import PROBLEMS, network, spread
-from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
 from solvers import SGD, SSCN, AdamCoupled
-from solvers.adagrad_norm import AdaGradNorm
-from solvers.momo import MoMo, MoMoAdam
 from solvers.sam import SAM
-from solvers.scion import Scion
-from solvers.sps import DecSPS, SPSMax
+from solvers.sps import SPSMax
 
 SHARES = (1.0, 0.4, 0.1)
 
@@ -328,43 +324,3 @@ def test_what_cannot_be():
     with pytest.raises(ValueError, match="rho=-2"):
         SAM([{"params": [x], "rho": -2}], 0.1)
     assert isinstance(SAM([x], 0.1).base, SGD)
-
-
-# -- several processes ------------------------------------------------------------------------------------------------
-
-RULES = {
-    "sam": lambda p: SAM(p, 0.1, rho=0.5, momentum=0.9),
-    "dnsam": lambda p: SAM(p, 0.1, rho=0.5, variant="dnsam", full=lambda: sum(t.square().sum() for t in p)),
-    "sps": lambda p: SPSMax(p, 5.0),
-    "decsps": lambda p: DecSPS(p, 5.0),
-    "adagrad": lambda p: AdaGradNorm(p, 0.5),
-    "momo": lambda p: MoMo(p, 5.0),
-    "momoadam": lambda p: MoMoAdam(p, 0.1),
-    "scion": lambda p: Scion(p, 0.1, exact=True),
-}
-
-
-def descend(name, x, y):
-    model = Net().double()
-    optimizer = RULES[name](list(model.parameters()))
-    for _ in range(5):
-        optimizer.step(lambda: F.cross_entropy(model(x), y))
-    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-
-
-def worker(rank, path):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=2)
-    ends = {name: descend(name, X.double()[rank::2], Y[rank::2]) for name in RULES}
-    torch.save(ends, f"{path}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_are_one_with_both_batches(tmp_path):
-    torch.multiprocessing.spawn(worker, args=(str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for name in RULES:
-        expected = descend(name, X.double(), Y)
-        for ends in found:
-            torch.testing.assert_close(ends[name], expected, rtol=1e-9, atol=1e-10, msg=name)

@@ -128,15 +128,14 @@ def test_the_difference_is_that_of_exact_moments() -> None:
 
 
 def test_euler_maruyama_at_the_solvers_step_is_sgd() -> None:
-    """Why dt = eta is no test of SGD with Gaussian noise: the same normals give the same paths, mirrored noise apart."""
+    """Why dt = eta is no test of SGD with Gaussian noise: normals and their negatives give the same paths."""
     problem = Quadratic(torch.tensor([2.0, 0.5]), GaussianNoise(torch.tensor([0.25, 1.0])))
     sde = SGD(problem, 0.1)
     X = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
     xi = torch.tensor([[0.3, -0.7]], dtype=torch.float64)
     stepped = X + 0.1 * sde.drift(X[None])[0] + 0.1**0.5 * sde.diffusion(X[None], xi)[0]
-    torch.testing.assert_close(
-        stepped, sde.update(X[None], 0, lambda at: problem.stochastic(at, -problem.noise.root(xi)))[0]
-    )
+    z = -problem.noise.root(xi)
+    torch.testing.assert_close(stepped, sde.update(X[None], 0, lambda at: problem.stochastic(at, z))[0])
 
 
 def test_no_difference_without_one(tmp_path: Path) -> None:
@@ -156,14 +155,12 @@ def test_powers() -> None:
     assert 0 < stderr < 0.05
     assert criteria.power(eta, [0.0, 0.0, 0.0], [1e-3] * 3)[1] == math.inf
     # against the errors that many draws show
-    rng = np.random.default_rng(0)
-    drawn = [
-        criteria.power(eta, [0.3 * e + 0.003 * rng.standard_normal() for e in eta], [0.003] * 3) for _ in range(200)
-    ]
+    noise = 0.003 * np.random.default_rng(0).standard_normal((200, 3))
+    drawn = [criteria.power(eta, row, [0.003] * 3) for row in (0.3 * np.array(eta) + noise).tolist()]
     assert float(np.std([d[0] for d in drawn])) == pytest.approx(float(np.mean([d[1] for d in drawn])), rel=0.3)
     p, stderr = criteria.slope([1, 2, 4], [1, 4, 16], [0.1, 0.4, 1.6])
-    assert (p, stderr) == (pytest.approx(2), pytest.approx(0.1 / math.log(2) / 2**0.5))
-    assert criteria.line([0, 1, 2], [1, 3, 5]) == (pytest.approx(2), pytest.approx(1))
+    assert [p, stderr] == pytest.approx([2, 0.1 / math.log(2) / 2**0.5])
+    assert list(criteria.line([0, 1, 2], [1, 3, 5])) == pytest.approx([2, 1])
 
 
 def test_means_track_within_a_constant_and_a_power() -> None:
@@ -247,7 +244,10 @@ def test_phases(tmp_path: Path) -> None:
     assert found.holds is False
     assert found.numbers["erf"] < 0.06
     assert found.numbers["sign"] < 0.04
-    line = [{"low": k / 8, "high": (k + 1) / 8, "drift": min(1.0, (2 * k + 1) / 8 / math.pi**0.5)} for k in range(24)]
+    line = [
+        {"low": k / 8, "high": (k + 1) / 8, "drift": (2 * k + 1) / 8 / math.pi**0.5 if k < 8 else 1.0}
+        for k in range(24)
+    ]
     assert findings.phases.measure(made(phases={"bins": line})).holds
     decay = findings.decay.measure(results)
     for root, fit, _, _ in decay.numbers.values():
@@ -299,7 +299,8 @@ def test_a_job(tmp_path: Path, problem: str, rule: str) -> None:
     with Trace.open(tmp_path / "job.h5") as trace:
         np.testing.assert_allclose(trace["solver-0.1"]["t"], [0, 0.1, 0.2, 0.3, 0.4])
         assert trace["sde-0.1"]["t"][-1] == pytest.approx(0.4)
-        assert trace["solver-0.1"]["loss_mean"][0] == trace["none-0.2"]["loss_mean"][0] or rule == "adam"
+        if rule != "adam":  # which starts after a step
+            assert trace["solver-0.1"]["loss_mean"][0] == pytest.approx(trace["none-0.2"]["loss_mean"][0], rel=1e-12)
 
 
 def test_jobs_of_stationary_states(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ DIABETES_STEPS = 10_000
 
 # solver -> (options, schedule, step sizes) on the two functions
 NOISY: dict[str, tuple[str, str, tuple[float, ...]]] = {
-    "sps": ("sps:c=2.0,infimum=", "constant", (0.03, 0.3)),
+    "sps": ("sps:c=2.0,lower_bound=", "constant", (0.03, 0.3)),
     "ngn": ("ngn", "constant", (0.01, 0.1, 1.0)),
     "ngn-sqrt": ("ngn", "sqrt", (0.1, 1.0)),
 }

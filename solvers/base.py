@@ -151,6 +151,15 @@ class LossFirstOrder(FirstOrder):
     def _move_all(self, loss: float, parts: list[Part]) -> None:
         raise NotImplementedError
 
+    def above(self, loss: float, bound: float) -> float:
+        """loss - bound, 0 where rounding has put it below. Raises `ValueError` for a loss further below."""
+        if loss < bound - 1e-6 * abs(bound):
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} needs f >= lower_bound={bound:g} and the loss is {loss:g}: pass a smaller lower_bound="
+            )
+        return max(loss - bound, 0.0)
+
 
 def square_norms(parts: list[Part], tensors: list[list[Tensor]] | None = None) -> list[float]:
     """||g||^2 of each part's gradients, or of the `tensors` given for each part, with one wait for each device.

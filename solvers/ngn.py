@@ -96,7 +96,7 @@ class NGN(LossFirstOrder):
         super().add_param_group(param_group)
 
     def _move_all(self, loss: float, parts: list[Part]) -> None:
-        f = above(loss, float(parts[0].group["lower_bound"]))
+        f = self.above(loss, float(parts[0].group["lower_bound"]))
         squares = [_square(part) for part in parts]
         if not all(math.isfinite(square) for square in squares):
             raise ValueError("the norm of the gradients is not finite: nothing was moved")
@@ -107,13 +107,6 @@ class NGN(LossFirstOrder):
         for part in parts:
             _move_part(part, f, shrink)
         self.last = StepSize(loss, math.sqrt(sum(squares)), shrink if joint else math.nan)
-
-
-def above(loss: float, bound: float) -> float:
-    """loss - bound, 0 where rounding has put it below. Raises `ValueError` for a loss further below."""
-    if loss < bound - 1e-6 * abs(bound):
-        raise ValueError(f"NGN needs f > lower_bound={bound:g} and the loss is {loss:g}: pass a smaller lower_bound=")
-    return max(loss - bound, 0.0)
 
 
 def _rates(group: Mapping[str, Any]) -> tuple[float, float]:

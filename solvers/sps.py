@@ -18,8 +18,6 @@ import torch
 
 from solvers.base import LossFirstOrder, Parameters, Part, StepSize, check, square_norms
 
-ROUNDING = 1e-6  # how far below the infimum a loss may lie, relative to it or to 1
-
 
 class SPSMax(LossFirstOrder):
     """The Polyak step with a largest one; see the module for the rule.
@@ -29,20 +27,20 @@ class SPSMax(LossFirstOrder):
         lr: the largest step (gamma_b), >= 0.
         c: > 0. 1 is Polyak's step; convex losses need more than 1/2, the alpha-beta-condition more than
             1 / (2 (alpha - beta)). The one of the first group counts.
-        infimum: f*, a lower bound of every batch's loss. The one of the first group counts.
+        lower_bound: f*, a lower bound of every batch's loss. The one of the first group counts.
 
     Raises:
         ValueError: settings that are not possible; at a step no loss, or a loss or gradient that is not finite, or a
-            loss below `infimum`. Nothing is moved then.
+            loss below `lower_bound`. Nothing is moved then.
     """
 
-    def __init__(self, params: Parameters, lr: float, *, c: float = 1.0, infimum: float = 0.0) -> None:
-        check(lr=(lr, lr >= 0), c=(c, c > 0), infimum=(infimum, math.isfinite(infimum)))
-        super().__init__(params, {"lr": lr, "c": c, "infimum": infimum})
+    def __init__(self, params: Parameters, lr: float, *, c: float = 1.0, lower_bound: float = 0.0) -> None:
+        check(lr=(lr, lr >= 0), c=(c, c > 0), lower_bound=(lower_bound, math.isfinite(lower_bound)))
+        super().__init__(params, {"lr": lr, "c": c, "lower_bound": lower_bound})
 
     def _move_all(self, loss: float, parts: list[Part]) -> None:
-        c, infimum = self.param_groups[0]["c"], self.param_groups[0]["infimum"]
-        gap, square = above(loss, infimum), metric_square(parts)
+        c, lower_bound = self.param_groups[0]["c"], self.param_groups[0]["lower_bound"]
+        gap, square = self.above(loss, lower_bound), metric_square(parts)
         shrink = gap / (c * square) if gap < c * square else 1.0
         descend(parts, shrink)
         self.last = StepSize(loss, math.sqrt(square), shrink)
@@ -51,40 +49,32 @@ class SPSMax(LossFirstOrder):
 class DecSPS(LossFirstOrder):
     """Polyak steps that decrease, for convergence without interpolation; see the module for the rule.
 
-    c_k gamma_k never grows: a batch whose loss is `infimum` while its gradient is not 0 ends the descent for good.
+    c_k gamma_k never grows: a batch whose loss is `lower_bound` while its gradient is not 0 ends the descent for good.
 
     Args:
         params: parameters, or groups with an `lr` of their own.
         lr: the step before the first (gamma_b), >= 0.
         c0: > 0; the theorem asks for at least 1 / (alpha - beta), 1 for convex losses. Of the first group.
-        infimum: f*, a lower bound of every batch's loss. Of the first group.
+        lower_bound: f*, a lower bound of every batch's loss. Of the first group.
 
     Raises:
         ValueError: as `SPSMax`.
     """
 
-    def __init__(self, params: Parameters, lr: float, *, c0: float = 1.0, infimum: float = 0.0) -> None:
-        check(lr=(lr, lr >= 0), c0=(c0, c0 > 0), infimum=(infimum, math.isfinite(infimum)))
-        super().__init__(params, {"lr": lr, "c0": c0, "infimum": infimum})
+    def __init__(self, params: Parameters, lr: float, *, c0: float = 1.0, lower_bound: float = 0.0) -> None:
+        check(lr=(lr, lr >= 0), c0=(c0, c0 > 0), lower_bound=(lower_bound, math.isfinite(lower_bound)))
+        super().__init__(params, {"lr": lr, "c0": c0, "lower_bound": lower_bound})
 
     def _move_all(self, loss: float, parts: list[Part]) -> None:
         first = self.param_groups[0]  # its state is kept with the settings, which are saved and copied
         k, bound = first.get("recursion", (0, first["c0"]))  # bound = c_(k-1) s_(k-1)
-        gap, square = above(loss, first["infimum"]), metric_square(parts)
+        gap, square = self.above(loss, first["lower_bound"]), metric_square(parts)
         if gap < bound * square:
             bound = gap / square
         shrink = bound / (first["c0"] * math.sqrt(k + 1))
         descend(parts, shrink)
         first["recursion"] = (k + 1, bound)
         self.last = StepSize(loss, math.sqrt(square), shrink)
-
-
-def above(loss: float, infimum: float) -> float:
-    """f - f*, 0 for roundings below; `ValueError` for more than that."""
-    gap = loss - infimum
-    if gap < -ROUNDING * max(1.0, abs(infimum)):
-        raise ValueError(f"the loss {loss:.6g} is below infimum={infimum:g}: pass a lower bound of the loss")
-    return max(gap, 0.0)
 
 
 def metric_square(parts: list[Part]) -> float:

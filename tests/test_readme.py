@@ -59,6 +59,8 @@ def test_python_and_training_loop(folder, capsys):
     assert "NC0" in printed
     exec(by_title["solvers"], names)
     assert names["solver"].last.products == 20
+    exec(by_title["diffusion"], names)
+    assert abs(names["ratio"].ratio[-1] - 1) < 5 * names["ratio"].ratio_stderr[-1]
 
 
 def execute(commands, folder):

@@ -1,8 +1,8 @@
 """The jobs of `runs.ngn` on networks: one solver on one network, over a grid of step sizes, from several seeds.
 
 Step sizes of the solvers that move along the gradient (or its running mean) are 1e-2 ... 1e2, of those with a
-preconditioner 1e-4 ... 1, nine each, half a decade apart. A trace has a row
-for each run, with the loss of each step's batch.
+preconditioner 1e-4 ... 1, nine each, half a decade apart. A trace has a row for each run, with the loss of each
+step's batch.
 """
 
 from __future__ import annotations

@@ -149,10 +149,12 @@ def _real(problem: str, words: str, said: str) -> Any:
         told, numbers = {}, {}
         for name, d in data.items():
             found, last = smallest(d), min(d["rows"], key=lambda row: row["eta"])["statistics"]["loss"]
-            told[name] = f"{worst_mean(d):.2f}, {found['ratio']:.2f} ± {found['ratio_stderr']:.2f}, "
+            told[name] = f"{worst_mean(d):.2f}, {found['ratio']:.2f} ± {found['ratio_stderr']:.2f}"
+            told[name] += ", " if found["low"] is None else f" ({found['low']:.2f} … {found['high']:.2f}), "
             told[name] += f"{100 * (last['solver'] / last['sde'] - 1):+.1f} %"
             numbers[name] = {"worst": worst_mean(d), "ratio": found["ratio"], "loss": last}
-        text = "distance of means in η of the way, ratio, mean loss at the end solver to SDE: " + listed(told)
+        text = "distance of means in η of the way, ratio" + (" (by direction)" if problem == "cancer" else "")
+        text += ", mean loss at the end solver to SDE: " + listed(told)
         return Verdict(all(holds.values()), text + _missed(holds), numbers)
 
     return judge

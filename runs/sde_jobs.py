@@ -1,9 +1,9 @@
 """Jobs that lay an SDE beside its solver: means, covariances and bands at several step sizes, wrong SDEs as controls.
 
-The SDE is integrated with dt = eta / 10; at dt = eta SGD's with Gaussian noise would be SGD itself. Controls, with
-fewer paths: no diffusion, twice the covariance; for RMSprop and Adam no noise in the second moment ("quiet"), and for
-Adam the published SDE, which is that and takes the means before the step. Groups `solver-0.1`, `sde-0.1` ... of a trace
-have mean and deviation over paths.
+The SDE is integrated with dt = eta / 10; at dt = eta SGD's with Gaussian noise would be SGD itself. Controls: no
+diffusion, twice the covariance; for RMSprop and Adam no noise in the second moment ("quiet"), and for Adam the
+published SDE, which is that and takes the means before the step. Groups `solver-0.1`, `sde-0.1` ... of a trace have
+mean and deviation over paths.
 """
 
 from __future__ import annotations
@@ -148,10 +148,10 @@ def difference(solver: Cloud, sde: Cloud, x0: Tensor) -> dict[str, Any]:
 
 
 def _kinds(rule: str, sde: SDE, eta: float, problem: Any, paths: int) -> dict[str, tuple[SDE, float, int]]:
-    fewer = max(paths // 5, 40)
+    fewer = paths // 2 if paths >= 1000 else paths
     kinds = {"sde": (sde, 1.0, paths)} | {kind: (sde, noise, fewer) for kind, noise in CONTROLS.items()}
     if rule.startswith(("rmsprop", "adam")):
-        kinds["quiet"] = (model(rule, problem, eta, moment_noise=False), 1.0, fewer)
+        kinds["quiet"] = (model(rule, problem, eta, moment_noise=False), 1.0, paths)
     if rule.startswith("adam"):
         kinds["published"] = (model(rule, problem, eta, moment_noise=False, lookahead=False), 1.0, fewer)
     return kinds

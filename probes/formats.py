@@ -24,6 +24,7 @@ _FIELDS = {
     "function-class": {"inner", "final_loss", "infimum", "distance"},
     "function-class-sketch": {"infimum", "gradient_sketch", "position_sketch"},
     "neural-collapse": {"nc0", "nc1", "nc2", "nc3", "nc4", "accuracy"},
+    "dual-gradient": {"dual", "total", "gap", "mu"},
 }
 KINDS = tuple(_FIELDS)
 FUNCTION_CLASS = ("function-class", "function-class-sketch")

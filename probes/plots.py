@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from probes.axes import scale
 from probes.conditioning_plot import conditioning_figure
 from probes.density_plot import density_figure, density_map
+from probes.dual_gradient_plot import dual_gradient_figure
 from probes.dynamics_plots import batch_sharpness_figure, critical_sharpness_figure, sam_figure, sharpness_figure
 from probes.figures import BLUE, GREEN, GREY, ORANGE, figure, note, save, style
 from probes.formats import FUNCTION_CLASS, at_thresholds, kind_of, plus_minus, short
@@ -161,6 +162,7 @@ _CURVATURE: dict[str, Callable[[Columns, str], Figure]] = {
 _OTHERS: dict[str, Callable[[Columns, Mapping[str, Any]], Figure]] = {
     "conditioning": conditioning_figure,
     "neural-collapse": neural_collapse_figure,
+    "dual-gradient": dual_gradient_figure,
     "sharpness": sharpness_figure,
     "batch-sharpness": batch_sharpness_figure,
     "critical-sharpness": critical_sharpness_figure,

@@ -41,10 +41,12 @@ def draw(
     start = float(np.mean([curve.first.mean() for curve in found]))
     axes.axhline(start, color=GREY, lw=0.9, ls=":")
     axes.set_xscale("log")
-    if min(float(curve.mean.min()) for curve in found) > 0:
+    low, high = min(float(curve.mean.min()) for curve in found), max(float(curve.mean.max()) for curve in found)
+    if low > 0:
+        marked = "25" if high > 10 * low else "123456789"  # first digits of the small ticks that get a number
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
-        axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+        axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in marked else "")
     axes.set_xlabel("step size")
     axes.set_ylabel("training loss at the end")
     note(axes, "mean of the seeds ± standard error; dotted: the start; ×: a run diverged")

@@ -165,7 +165,7 @@ class Experiment:
         folder = folder / ("quick" if quick else "full")
         workshop = Workshop(folder / "jobs", seed, threads=self.threads)
         jobs = self.plan(quick)
-        with _Bars(console, len(jobs)) as bars:
+        with Bars(console, len(jobs)) as bars:
             outcomes = workshop.run(jobs, at_once=at_once, fresh=fresh, listener=bars.tell)
         results = Results(outcomes)
         claims = [statement.measure(results, quick=quick) for statement in self.claims]
@@ -235,7 +235,7 @@ def main(experiment: Experiment, words: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
 
 
-class _Bars:
+class Bars:
     """Bars on a terminal: one for the experiment, one for each job that runs. Nothing in a pipe."""
 
     def __init__(self, console: Console | None, jobs: int) -> None:
@@ -245,7 +245,7 @@ class _Bars:
         self.all = self.view.add_task("jobs", total=jobs)
         self.running: dict[str, TaskID] = {}
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> Bars:
         self.view.start()
         return self
 

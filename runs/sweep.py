@@ -31,7 +31,7 @@ from probes.errors import UserError, one_line
 from probes.formats import short
 from probes.trace_set import TraceSet
 from runs import sweep_problems, sweep_solvers
-from runs.experiment import OUT, _Bars
+from runs.experiment import OUT, Bars
 from runs.jobs import Job, Listener, Outcome, Workshop, write_json
 from runs.sweep_curves import Curve, curves, curves_table
 from runs.sweep_training import SCHEDULES, Row, run_one, started
@@ -205,7 +205,7 @@ def command(words: Sequence[str]) -> None:
         sweep_solvers.make(solver, made.objective.leaves(), sweep.lrs[0])
     folder = chosen.out or OUT / "sweep" / _slug(sweep.problem)
     console = Console(width=None if sys.stdout.isatty() else 140)
-    with _Bars(console, len(sweep.jobs())) as bars:
+    with Bars(console, len(sweep.jobs())) as bars:
         found = sweep.run(folder, seed=chosen.seed, at_once=max(chosen.jobs, 1), fresh=chosen.fresh, listener=bars.tell)
     console.print(curves_table(found.curves, f"{sweep.problem}, {sweep.steps} steps, {sweep.seeds} seeds"))
     for solver, why in found.failures.items():

@@ -182,7 +182,7 @@ def test_the_variance_ratio_tends_to_one(name, problem):
             assert not agree(versus(sde, paths, x0=size * X0, noise=noise), eta, size)
 
 
-def test_the_published_adaptive_sdes_have_too_narrow_a_band():
+def test_the_published_adaptive_sdes_have_too_wide_a_band():
     """The ratio of variances away from rest does not tend to 1 unless V carries noise."""
     eta = 0.025
     for with_noise, without in (
@@ -192,11 +192,10 @@ def test_the_published_adaptive_sdes_have_too_narrow_a_band():
             d.Adam(DIAGONAL, eta, betas=(1 - 5 * eta, 1 - eta), moment_noise=False),
         ),
     ):
-        # the ratio is that of the solver to the SDE: what is missing in V is missing in the band
-        narrow = versus(without, 2000).statistics["x"]
+        wide = versus(without, 2000).statistics["x"]
         right = versus(with_noise, 2000).statistics["x"]
         assert bool(((right.ratio[-1] - 1).abs() < 3 * right.ratio_stderr[-1] + 3 * eta).all())
-        assert bool(((narrow.ratio[-1] - 1).abs() > 4 * narrow.ratio_stderr[-1]).all())
+        assert bool((wide.ratio[-1] < 1 - 4 * wide.ratio_stderr[-1]).all())  # of the solver to the SDE
 
 
 def test_the_square_of_the_gradient_belongs_in_the_second_moment():

@@ -6,8 +6,9 @@
              dM = r_1 (G - M) dt + sqrt(eta) r_1 Sigma^{1/2} dW
              dV = r_2 (G^2 + diag Sigma - V) dt                                      P = diag(V)^{1/2} + eps sqrt(c_2)
 
-In that form V carries no noise and the paths' band is too narrow. `moment_noise=True` adds to dV what g^2 = (G + z)^2
-has of it, with the same dW: sqrt(eta) r (2 diag(G) Sigma^{1/2} dW + (2 Sigma o Sigma)^{1/2} dB).
+In that form V carries no noise, and the paths' band is too wide: with noise, V rises where the gradients that move the
+paths are large. `moment_noise=True` adds to dV what g^2 = (G + z)^2 has of it, with the same dW:
+sqrt(eta) r (2 diag(G) Sigma^{1/2} dW + (2 Sigma o Sigma)^{1/2} dB).
 
 Adam's own step uses its means after they have taken in the new gradient; of that the published form has the drift of M.
 `lookahead=True` takes all of it, at the same order: the noise eta r_1 sqrt(eta) Sigma^{1/2} dW of M, V + eta r_2 (G^2 +

@@ -63,7 +63,7 @@ def _size(problem: str, rule: str, quick: bool) -> dict[str, Any]:
     if (problem, rule) == ("network", "sam"):
         paths, changed = 80, {"draws": 16}
     if quick:
-        etas, paths, end = etas[:2], 40, 0.4
+        etas, paths, end = etas[:2], 40, 0.2 if rule in SAM_FAMILY else 0.4
     return {"etas": list(etas), "paths": paths, "end": end, "changed": changed}
 
 

@@ -45,7 +45,7 @@ def ratios(results: Results, axes: Axes) -> None:
     _ticks(axes, [row["eta"] for row in rows])
     axes.set_xlabel("η")
     axes.set_title("Covariance, solver over SDE", pad=20)
-    note(axes, "trace at the end; with and without noise in the second moment")
+    note(axes, "trace at the end; with and without noise in V")
     axes.set_ylim(0.3, 1.2)
     axes.legend(loc="lower center", ncols=2)
 
@@ -112,7 +112,7 @@ def heavy_panel(results: Results, axes: Axes) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("η")
     axes.set_title("Student noise: |x|", pad=20)
-    note(axes, "dots: median; triangles: largest of all paths; degrees of freedom")
+    note(axes, "dots: median; triangles: largest; by degrees of freedom")
     axes.legend(loc="center", bbox_to_anchor=(0.5, 0.42), ncols=2)
 
 

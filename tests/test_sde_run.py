@@ -333,4 +333,4 @@ def test_reduced(tmp_path: Path) -> None:
     for one in report["claims"]:
         assert "not measured:" not in one["measured"], one
     pictures = {path.name for path in (tmp_path / "quick").glob("*.png")}
-    assert pictures == {f"{p}.png" for p in (*jobs.RULES_ON, "findings", "sheet")}
+    assert pictures == {f"{p}.png" for p in (*jobs.RULES_ON, "sheet")}

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from solvers.base import LossFirstOrder, Parameters, Part, StepSize, buffers, check, square_norms
-from solvers.ngn_blocks import Scratch, blocks, dot, total
+from solvers.ngn_blocks import Scratch, blocks, dot, fused_momentum, fused_suits, total
 
 VARIANTS = ("ngn", "d", "md1", "md2")
 JOINT = ("ngn", "md1")  # one model for all coordinates
@@ -144,26 +144,46 @@ def _move_part(part: Part, f: float, shrink: float) -> None:
     group, parameters, gradients, states = part
     variant, momentum = group["variant"], group["momentum"]
     c, decay = _rates(group)
-    rate, keep, curve = (1 - momentum) * c, momentum or 1 - decay, min(c / (2 * f), STEEPEST) if f else 0.0
+    rate, curve = (1 - momentum) * c, min(c / (2 * f), STEEPEST) if f else 0.0
     moved = buffers(states, parameters, "displacement") if momentum else parameters
     squares = [buffers(states, parameters, "square")] if variant in PRECONDITIONED else []
     counts: Sequence[Any] = _step_tensors(part) if variant == "md1" else _steps(part)
-    scratch = Scratch(1)
-    for steps, xs, gs, ds, *vs in blocks(counts, parameters, gradients, moved, *squares):
-        if keep != 1:
-            torch._foreach_mul_(ds, keep)
-        if momentum and decay:
-            torch._foreach_add_(ds, xs, alpha=-decay)
+    scratch = Scratch(2)
+    for steps, xs, gs, ds, *vs in blocks(counts, parameters, gradients, moved, *squares, whole=variant == "ngn"):
         if variant == "ngn":
-            torch._foreach_add_(ds, gs, alpha=-rate * shrink)
+            _descend(xs, gs, ds, rate * shrink, momentum, decay)
         elif variant == "md1":
+            _decay(xs, ds, momentum, decay)
             _precondition(ds, gs, vs[0], scratch.like(gs)[0], steps, group, rate * shrink)
+            if momentum:
+                torch._foreach_add_(xs, ds)
         else:
-            _by_coordinate(ds, gs, vs, scratch.like(gs)[0], steps, group, rate if f else 0.0, curve)
-        if momentum:
-            torch._foreach_add_(xs, ds)
+            directions, scale = _by_coordinate(gs, vs, scratch.like(gs), steps, group, curve)
+            _descend(xs, directions, ds, rate * scale if f else 0.0, momentum, decay)
     for state in states if squares else ():
         state["step"] = state.get("step", 0) + 1
+
+
+def _decay(xs: list[Tensor], ds: list[Tensor], momentum: float, decay: float) -> None:
+    """What is left of the last displacement, or without momentum of x, before the gradient's part."""
+    keep = momentum or 1 - decay
+    if keep != 1:
+        torch._foreach_mul_(ds, keep)
+    if momentum and decay:
+        torch._foreach_add_(ds, xs, alpha=-decay)
+
+
+def _descend(
+    xs: list[Tensor], directions: list[Tensor], ds: list[Tensor], rate: float, momentum: float, decay: float
+) -> None:
+    """x+ = x - rate direction + momentum d - decay x, where d is the last displacement and becomes this one."""
+    if momentum and not decay and fused_suits(rate, xs, directions, ds):
+        fused_momentum(xs, directions, ds, rate, momentum)
+        return
+    _decay(xs, ds, momentum, decay)
+    torch._foreach_add_(ds, directions, alpha=-rate)
+    if momentum:
+        torch._foreach_add_(xs, ds)
 
 
 def _steps(part: Part) -> list[int]:
@@ -194,20 +214,21 @@ def _precondition(
 
 
 def _by_coordinate(
-    targets: list[Tensor], gs: list[Tensor], vs: list[list[Tensor]], metric: list[Tensor], steps: list[int],
-    group: Mapping[str, Any], rate: float, curve: float,
-) -> None:  # fmt: skip
-    """v sees g, then targets_j -= rate g_j / (D_j + curve g_j^2); D = 1 without v."""
-    if vs:
-        scales = [math.sqrt(1 - group["beta2"] ** k) for k in steps]  # of both sides of the fraction: costs no pass
-        torch._foreach_mul_(vs[0], group["beta2"])
-        torch._foreach_addcmul_(vs[0], gs, gs, 1 - group["beta2"])
-        torch._foreach_copy_(metric, vs[0])
-        torch._foreach_sqrt_(metric)
-        torch._foreach_add_(metric, [group["eps"] * scale for scale in scales])
-    else:
-        scales = [1.0] * len(gs)
-        torch._foreach_zero_(metric)
-        torch._foreach_add_(metric, 1.0)
-    torch._foreach_addcmul_(metric, gs, gs, [curve * scale for scale in scales])
-    torch._foreach_addcdiv_(targets, gs, metric, [-rate * scale for scale in scales])
+    gs: list[Tensor], vs: list[list[Tensor]], scratch: list[list[Tensor]], steps: list[int], group: Mapping[str, Any],
+    curve: float,
+) -> tuple[list[Tensor], float]:  # fmt: skip
+    """v sees g, then u and s with s u_j = g_j / (D_j + curve g_j^2), u in the scratch; D = 1 without v."""
+    metric, squares = scratch
+    scales = [math.sqrt(1 - group["beta2"] ** k) if vs else 1.0 for k in steps]
+    same = scales[0] if len(set(scales)) == 1 else 1.0  # of both sides of the fraction: mostly costs no pass
+    for i, (g, m, q, scale) in enumerate(zip(gs, metric, squares, scales, strict=True)):
+        torch.mul(g, g, out=q)
+        if vs:
+            vs[0][i].lerp_(q, 1 - group["beta2"])
+            torch.sqrt(vs[0][i], out=m).add_(group["eps"] * scale).add_(q, alpha=curve * scale)
+            torch.div(g, m, out=m)
+            if scale != same:
+                m.mul_(scale)
+        else:
+            torch.div(g, q.mul_(curve).add_(1.0), out=m)
+    return metric, same

@@ -29,18 +29,18 @@ As in "dec", momentum damps the gradient's part alone and lets the decay act 1 /
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from solvers.base import LossFirstOrder, Parameters, Part, StepSize, buffers, check, square_norms
-from solvers.ngn_blocks import Scratch, blocks, dot, fused_momentum, fused_suits, total
 
 VARIANTS = ("ngn", "d", "md1", "md2")
 JOINT = ("ngn", "md1")  # one model for all coordinates
 PRECONDITIONED = ("md1", "md2")
+CACHED = 2**18  # entries that several passes find in a CPU's cache again
 STEEPEST = 1e30  # lr / (2 f) at most, so that its product with 0 is 0 in float32
 
 
@@ -50,7 +50,8 @@ class NGN(LossFirstOrder):
     The loss must not fall below `lower_bound`; one that is below by at most 1e-6 |lower_bound| counts as there, where
     the gradient's part of the step is 0. `last.shrink` is s, nan without a group whose model is one for all
     coordinates; `last.norm` is ||g||_{D^-1}, with D = 1 for the groups by coordinate. The states (the displacement
-    x - x_prev with momentum, v with "md1" and "md2") have the dtype of the parameter, as torch's own have.
+    x - x_prev with momentum, v with "md1" and "md2") have the dtype of the parameter, as torch's own have; all variants
+    but "ngn" keep as much memory again for their directions.
 
     A step raises `ValueError`, and changes neither parameters nor states, for a loss below the bound or not finite, for
     no loss, and for gradients whose norm is not finite.
@@ -97,16 +98,37 @@ class NGN(LossFirstOrder):
 
     def _move_all(self, loss: float, parts: list[Part]) -> None:
         f = self.above(loss, float(parts[0].group["lower_bound"]))
-        squares = [_square(part) for part in parts]
+        squares = [square_norms([part])[0] for part in parts]
         if not all(math.isfinite(square) for square in squares):
             raise ValueError("the norm of the gradients is not finite: nothing was moved")
-        joint = [(part, square) for part, square in zip(parts, squares, strict=True) if part.group["variant"] in JOINT]
-        curve = sum(_rates(part.group)[0] * square for part, square in joint)
-        pull = sum(_pull(part) for part, _ in joint)
+        directions = [self._directions(part) for part in parts]
+        curve = pull = 0.0
+        for i, (part, us) in enumerate(zip(parts, directions, strict=True)):
+            if part.group["variant"] == "md1":
+                squares[i] = _inner(part.gradients, us)
+            if part.group["variant"] in JOINT:
+                curve += _rates(part.group)[0] * squares[i]
+                pull += _pull(part)
         shrink = max(2 * f - pull, 0.0) / (2 * f + curve) if f or curve else 1.0
-        for part in parts:
-            _move_part(part, f, shrink)
+        for part, us in zip(parts, directions, strict=True):
+            _move_part(part, us, f, shrink)
+        joint = any(part.group["variant"] in JOINT for part in parts)
         self.last = StepSize(loss, math.sqrt(sum(squares)), shrink if joint else math.nan)
+
+    def _directions(self, part: Part) -> list[Tensor]:
+        """D^-1 g, for which v sees g; in memory that is kept, but for "ngn", whose directions are the gradients."""
+        if part.group["variant"] == "ngn":
+            return part.gradients
+        kept = self.__dict__.setdefault("_kept", {})  # a copied or pickled solver comes without
+        for p in part.parameters:
+            if p not in kept:
+                kept[p] = torch.empty_like(p, memory_format=torch.contiguous_format)
+        us: list[Tensor] = [kept[p] for p in part.parameters]
+        if part.group["variant"] == "d":
+            torch._foreach_copy_(us, part.gradients)
+        else:
+            _precondition(us, part)
+        return us
 
 
 def _rates(group: Mapping[str, Any]) -> tuple[float, float]:
@@ -119,116 +141,90 @@ def _rates(group: Mapping[str, Any]) -> tuple[float, float]:
 def _pull(part: Part) -> float:
     """By how much the decay of "w" alone lowers the model's 2 f."""
     decay = _rates(part.group)[1]
-    if part.group["decay"] != "w" or not decay:
-        return 0.0
-    return decay * total([dot(g, p) for g, p in zip(part.gradients, part.parameters, strict=True)])
+    return decay * _inner(part.gradients, part.parameters) if part.group["decay"] == "w" and decay else 0.0
 
 
-def _square(part: Part) -> float:
-    """||g||^2; for "md1" in the metric D^-1 that has seen g. No state changes."""
-    group, parameters, gradients, states = part
-    if group["variant"] != "md1":
-        return square_norms([part])[0]
-    squares = [s["square"] if "square" in s else torch.zeros_like(p) for s, p in zip(states, parameters, strict=True)]
-    scratch, terms = Scratch(3), []
-    for steps, gs, vs in blocks(_step_tensors(part), gradients, squares):
-        seen, downhill, first = scratch.like(gs)
-        torch._foreach_copy_(seen, vs)
-        torch._foreach_zero_(downhill)
-        _precondition(downhill, gs, seen, first, steps, group, 1.0)
-        terms += [-dot(g, p) for g, p in zip(gs, downhill, strict=True)]
-    return total(terms)
+def _inner(first: list[Tensor], second: list[Tensor]) -> float:
+    """<a, b> over all tensors, summed in float32 or wider, with one wait for the device."""
+    terms = []
+    for a, b in zip(first, second, strict=True):
+        wide = torch.promote_types(a.dtype, torch.float32)
+        terms.append(torch.dot(a.flatten().to(wide), b.flatten().to(wide)).double())
+    return float(torch.stack([t.to(terms[0].device) for t in terms]).sum())
 
 
-def _move_part(part: Part, f: float, shrink: float) -> None:
-    group, parameters, gradients, states = part
-    variant, momentum = group["variant"], group["momentum"]
-    c, decay = _rates(group)
-    rate, curve = (1 - momentum) * c, min(c / (2 * f), STEEPEST) if f else 0.0
-    moved = buffers(states, parameters, "displacement") if momentum else parameters
-    squares = [buffers(states, parameters, "square")] if variant in PRECONDITIONED else []
-    counts: Sequence[Any] = _step_tensors(part) if variant == "md1" else _steps(part)
-    scratch = Scratch(2)
-    for steps, xs, gs, ds, *vs in blocks(counts, parameters, gradients, moved, *squares, whole=variant == "ngn"):
-        if variant == "ngn":
-            _descend(xs, gs, ds, rate * shrink, momentum, decay)
-        elif variant == "md1":
-            _decay(xs, ds, momentum, decay)
-            _precondition(ds, gs, vs[0], scratch.like(gs)[0], steps, group, rate * shrink)
-            if momentum:
-                torch._foreach_add_(xs, ds)
-        else:
-            directions, scale = _by_coordinate(gs, vs, scratch.like(gs), steps, group, curve)
-            _descend(xs, directions, ds, rate * scale if f else 0.0, momentum, decay)
-    for state in states if squares else ():
+def _precondition(us: list[Tensor], part: Part) -> None:
+    """v sees g, then u = D^-1 g: Adam's fused kernel, whose first moment is g with beta1 = 0."""
+    vs = buffers(part.states, part.parameters, "square")
+    for state in part.states:
         state["step"] = state.get("step", 0) + 1
+    torch._foreach_zero_(us)
+    steps = [torch.tensor(float(state["step"]), device=u.device) for state, u in zip(part.states, us, strict=True)]
+    for rows in alike(us, part.gradients, vs, steps):
+        targets, gs, seen, counts = ([row[i] for row in rows] for i in range(4))
+        # the kernel does not look at strides, and what it leaves of first moments is not read again
+        flat_gs, flat_vs = [g.contiguous() for g in gs], [v.contiguous() for v in seen]
+        first = targets[0].new_zeros(max(t.numel() for t in targets))
+        firsts = [first[: t.numel()].view(t.shape) for t in targets]
+        torch._fused_adam_(
+            targets, flat_gs, firsts, flat_vs, [], counts, amsgrad=False, maximize=False, lr=-1.0, beta1=0.0,
+            beta2=part.group["beta2"], eps=part.group["eps"], weight_decay=0.0,
+        )  # fmt: skip
+        for v, flat in zip(seen, flat_vs, strict=True):
+            if flat is not v:
+                v.copy_(flat)
 
 
-def _decay(xs: list[Tensor], ds: list[Tensor], momentum: float, decay: float) -> None:
-    """What is left of the last displacement, or without momentum of x, before the gradient's part."""
-    keep = momentum or 1 - decay
-    if keep != 1:
-        torch._foreach_mul_(ds, keep)
-    if momentum and decay:
-        torch._foreach_add_(ds, xs, alpha=-decay)
-
-
-def _descend(
-    xs: list[Tensor], directions: list[Tensor], ds: list[Tensor], rate: float, momentum: float, decay: float
-) -> None:
-    """x+ = x - rate direction + momentum d - decay x, where d is the last displacement and becomes this one."""
-    if momentum and not decay and fused_suits(rate, xs, directions, ds):
-        fused_momentum(xs, directions, ds, rate, momentum)
+def _move_part(part: Part, us: list[Tensor], f: float, shrink: float) -> None:
+    group, xs = part.group, part.parameters
+    c, decay = _rates(group)
+    rate, momentum = (1 - group["momentum"]) * c, group["momentum"]
+    if group["variant"] in JOINT:
+        rate *= shrink
+    elif f:
+        _by_coordinate(us, part.gradients, min(c / (2 * f), STEEPEST))
+    else:
+        rate = 0.0
+    if not momentum:
+        if decay:
+            torch._foreach_mul_(xs, 1 - decay)
+        torch._foreach_add_(xs, us, alpha=-rate)
         return
-    _decay(xs, ds, momentum, decay)
-    torch._foreach_add_(ds, directions, alpha=-rate)
-    if momentum:
+    for rows in alike(xs, us, buffers(part.states, xs, "displacement")):
+        _descend([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], rate, momentum, decay)
+
+
+def _by_coordinate(us: list[Tensor], gradients: list[Tensor], curve: float) -> None:
+    """g_j / (D_j + curve g_j^2) in place of u_j = g_j / D_j."""
+    ones = us[0].new_ones(0)
+    for u, g in zip(us, gradients, strict=True):
+        if len(ones) < min(CACHED, u.numel()) or ones.dtype != u.dtype or ones.device != u.device:
+            ones = u.new_ones(min(CACHED, u.numel()))
+        for piece, seen in zip(u.view(-1).split(CACHED), g.reshape(-1).split(CACHED), strict=True):
+            piece.div_(torch.addcmul(ones[: len(piece)], seen, piece, value=curve))
+
+
+def _descend(xs: list[Tensor], us: list[Tensor], ds: list[Tensor], rate: float, momentum: float, decay: float) -> None:
+    """d <- momentum d - decay x - rate u, then x <- x + d."""
+    # SGD's kernel makes both in one pass; it takes 1 + rate, which costs digits that only float32 does not miss
+    exact = rate > 1e-8 and all(t.is_contiguous() and t.dtype == torch.float32 for ts in (xs, us, ds) for t in ts)
+    if not exact:
+        torch._foreach_mul_(ds, momentum)
+    if decay:
+        torch._foreach_add_(ds, xs, alpha=-decay / momentum if exact else -decay)
+    if exact:
+        torch._fused_sgd_(
+            xs, us, ds, weight_decay=0.0, momentum=momentum, lr=-1.0, dampening=1.0 + rate, nesterov=False,
+            maximize=False, is_first_step=False,
+        )  # fmt: skip
+    else:
+        torch._foreach_add_(ds, us, alpha=-rate)
         torch._foreach_add_(xs, ds)
 
 
-def _steps(part: Part) -> list[int]:
-    """k of each parameter, which may have come later than others."""
-    return [state.get("step", 0) + 1 for state in part.states]
-
-
-def _step_tensors(part: Part) -> list[Tensor]:
-    keys = [(k, p.device) for k, p in zip(_steps(part), part.parameters, strict=True)]
-    tensors = {(k, device): torch.tensor(float(k), device=device) for k, device in set(keys)}
-    return [tensors[key] for key in keys]
-
-
-def _precondition(
-    targets: list[Tensor], gs: list[Tensor], vs: list[Tensor], first: list[Tensor], steps: list[Tensor],
-    group: Mapping[str, Any], rate: float,
-) -> None:  # fmt: skip
-    """v sees g, then targets -= rate D^-1 g: Adam's fused kernel, whose first moment is g with beta1 = 0."""
-    # the kernel does not look at strides
-    moved, gradients, seen = ([t.contiguous() for t in tensors] for tensors in (targets, gs, vs))
-    torch._fused_adam_(
-        moved, gradients, first, seen, [], steps, amsgrad=False, maximize=False, lr=rate, beta1=0.0,
-        beta2=group["beta2"], eps=group["eps"], weight_decay=0.0,
-    )  # fmt: skip
-    for t, used in zip(targets + vs, moved + seen, strict=True):
-        if used is not t:
-            t.copy_(used)
-
-
-def _by_coordinate(
-    gs: list[Tensor], vs: list[list[Tensor]], scratch: list[list[Tensor]], steps: list[int], group: Mapping[str, Any],
-    curve: float,
-) -> tuple[list[Tensor], float]:  # fmt: skip
-    """v sees g, then u and s with s u_j = g_j / (D_j + curve g_j^2), u in the scratch; D = 1 without v."""
-    metric, squares = scratch
-    scales = [math.sqrt(1 - group["beta2"] ** k) if vs else 1.0 for k in steps]
-    same = scales[0] if len(set(scales)) == 1 else 1.0  # of both sides of the fraction: mostly costs no pass
-    for i, (g, m, q, scale) in enumerate(zip(gs, metric, squares, scales, strict=True)):
-        torch.mul(g, g, out=q)
-        if vs:
-            vs[0][i].lerp_(q, 1 - group["beta2"])
-            torch.sqrt(vs[0][i], out=m).add_(group["eps"] * scale).add_(q, alpha=curve * scale)
-            torch.div(g, m, out=m)
-            if scale != same:
-                m.mul_(scale)
-        else:
-            torch.div(g, q.mul_(curve).add_(1.0), out=m)
-    return metric, same
+def alike(*lists: list[Tensor]) -> list[list[tuple[Tensor, ...]]]:
+    """Rows of the lists, put together by device and dtype of the first."""
+    found: dict[Any, list[tuple[Tensor, ...]]] = {}
+    for row in zip(*lists, strict=True):
+        found.setdefault((row[0].device, row[0].dtype), []).append(row)
+    return list(found.values())

@@ -228,7 +228,7 @@ def test_missing_gradients_and_late_ones(name):
 @pytest.mark.parametrize("name", list(CASES))
 def test_strides_pieces_and_mixed_dtypes(name, monkeypatch):
     """Slices, transposes and channels-last, in pieces of 5 entries, move as one contiguous vector does."""
-    monkeypatch.setattr("solvers.ngn_blocks.CACHED", 5)
+    monkeypatch.setattr("solvers.ngn.CACHED", 5)
     generator = torch.Generator().manual_seed(3)
     values = [
         torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((4, 3), (2, 3, 2, 2), (7,), ())
@@ -265,6 +265,19 @@ def test_bfloat16(name):
     tensors = [v for state in solvers[0].state.values() for v in state.values() if isinstance(v, torch.Tensor)]
     assert all(t.dtype == torch.bfloat16 for t in [*narrow.parameters(), *tensors])
     torch.testing.assert_close(flat(narrow).double(), flat(exact), rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize("variant", ["ngn", "md1"])
+def test_a_copy_goes_on(variant):
+    p = torch.tensor([2.0, -1.0], dtype=torch.float64, requires_grad=True)
+    solver = NGN([p], 0.3, momentum=0.5, variant=variant)
+    solver.step(lambda: (p**4).sum())
+    copied = copy.deepcopy(solver)
+    (q,) = copied.param_groups[0]["params"]
+    for _ in range(3):
+        solver.step(lambda: (p**4).sum())
+        copied.step(lambda: (q**4).sum())
+    assert torch.equal(p, q)
 
 
 def test_schedulers_act_at_once():

@@ -27,7 +27,7 @@ from runs.benchmarks.environment import alternate, environment, in_units_of
 from solvers.ngn import NGN
 
 RESULTS = Path("runs/out/benchmarks")
-LR = 1e-9  # the parameters stay what they are
+LR = 1e-3
 UNITS = ("torch SGD", "torch SGD, momentum", "torch AdamW")
 
 
@@ -39,7 +39,7 @@ def transformer(width: int, depth: int, words: int, device: torch.device) -> lis
     parameters = []
     for shape in [(words, width), *(block * depth), (width,)]:
         p = nn.Parameter((0.02 * torch.randn(shape, generator=generator)).to(device))
-        p.grad = torch.randn(shape, generator=generator).to(device)
+        p.grad = (3e-4 * torch.randn(shape, generator=generator)).to(device)  # a norm of about 1
         parameters.append(p)
     return parameters
 

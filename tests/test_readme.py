@@ -12,7 +12,8 @@ from torch import nn
 
 import solvers
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
 
 COST_COLUMNS = (
     "Hessian", "Hessian, PyHessian", "Hessian, curvlinops", "Gauss-Newton", "Gauss-Newton, curvlinops",
@@ -128,3 +129,10 @@ def test_the_table_of_solvers_lists_them_all():
     }
     assert listed == there - {"FirstOrder", "Solver"}
     assert all(row.count("|") - row.count(r"\|") == 5 and row.split("|")[-2].strip() for row in rows)
+
+
+def test_the_ratios_of_a_step_are_those_of_the_committed_benchmark():
+    rows = json.loads((ROOT / "runs/benchmarks/results/first-order-cpu.json").read_text())["rows"]
+    ratio = {row["name"]: f"{row['ratio']:.1f}" for row in rows}
+    said = "{NGN} (NGN), {NGN-M} (NGN-M), {NGN-MDv1} (MDv1) and {NGN-MDv2} (MDv2)".format(**ratio)
+    assert said in README

@@ -35,6 +35,8 @@ SOLVERS: dict[str, tuple[str, Options]] = {
     "momo": ("solvers.momo:MoMo", {}),
     "momo-adam": ("solvers.momo:MoMoAdam", {}),
     "adagrad-norm": ("solvers.adagrad_norm:AdaGradNorm", {}),
+    "sam": ("solvers.sam:SAM", {"momentum": 0.9}),
+    "scion": ("solvers.scion:Scion", {}),
     "signsgd": ("solvers.sign:SignSGD", {}),
     "signum": ("solvers.sign:Signum", {}),
 }

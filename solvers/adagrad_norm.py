@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from solvers.base import FirstOrder, Parameters, Part, check, square_norms
+from solvers.base import FirstOrder, Parameters, Part, check, square_norm
 
 
 class AdaGradNorm(FirstOrder):
@@ -48,7 +48,7 @@ class AdaGradNorm(FirstOrder):
     def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
         if not parts:
             return
-        square = sum(square_norms(parts))
+        square = sum(square_norm(part.gradients) for part in parts)
         if not math.isfinite(square):
             raise ValueError(f"the norm of the gradient is {math.sqrt(abs(square))}: nothing was moved")
         first = self.param_groups[0]

@@ -25,7 +25,7 @@ class Solver(Optimizer):
         super().__init__(params, defaults)
 
     def evaluate(self, closure: Closure) -> tuple[Tensor, dict[Tensor, Tensor]]:
-        """The loss and the gradients of the parameters that it uses, from one call; `.grad` is not touched.
+        """The loss and the gradients, made dense, of the parameters that it uses, from one call; `.grad` stays.
 
         Raises:
             TypeError: the closure returns no tensor.
@@ -36,7 +36,7 @@ class Solver(Optimizer):
         with torch.enable_grad(), explained():
             loss = checked_loss(closure)
             found = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
-        return loss.detach(), {p: g for p, g in zip(parameters, found, strict=True) if g is not None}
+        return loss.detach(), {p: dense(g) for p, g in zip(parameters, found, strict=True) if g is not None}
 
 
 def checked_loss(closure: Closure) -> Tensor:
@@ -88,7 +88,7 @@ class FirstOrder(Solver):
         Raises `ValueError` for both a closure and a loss.
         """
         if closure is None:
-            given = {p: p.grad for group in self.param_groups for p in group["params"] if p.grad is not None}
+            given = {p: dense(p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None}
         elif loss is not None:
             raise ValueError("pass a closure or the loss, not both")
         else:
@@ -101,8 +101,7 @@ class FirstOrder(Solver):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p in given]
             if parameters:
-                gradients = [given[p].to_dense() if given[p].is_sparse else given[p] for p in parameters]
-                yield Part(group, parameters, gradients, [self.state[p] for p in parameters])
+                yield Part(group, parameters, [given[p] for p in parameters], [self.state[p] for p in parameters])
 
     def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
         """The step of all groups."""
@@ -161,17 +160,25 @@ class LossFirstOrder(FirstOrder):
         return max(loss - bound, 0.0)
 
 
-def square_norms(parts: list[Part], tensors: list[list[Tensor]] | None = None) -> list[float]:
-    """||g||^2 of each part's gradients, or of the `tensors` given for each part, with one wait for each device.
+def dense(gradient: Tensor) -> Tensor:
+    """The gradient, or the dense form of a sparse one."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
-    Summed in the dtype of the tensors, in float32 for those of 16 bits.
-    """
-    squares = []
-    for of_part in [part.gradients for part in parts] if tensors is None else tensors:
-        narrow = any(t.dtype.itemsize < 4 for t in of_part)
-        norms = torch._foreach_norm(of_part, 2, dtype=torch.float32 if narrow else None)
-        squares.append(torch.stack([n.to(dtype=torch.float64, device=norms[0].device) for n in norms]).square().sum())
-    return [float(s) for s in squares]
+
+def square_norm(tensors: list[Tensor]) -> float:
+    """||g||^2 over all tensors, summed in their dtype, in float32 for those of 16 bits."""
+    narrow = any(t.dtype.itemsize < 4 for t in tensors)
+    norms = torch._foreach_norm(tensors, 2, dtype=torch.float32 if narrow else None)
+    return float(torch.stack([n.to(dtype=torch.float64, device=norms[0].device) for n in norms]).square().sum())
+
+
+def inner_products(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """<a, b> of each pair, summed in their dtype, in float32 for those of 16 bits; float64 on one device."""
+    found = []
+    for a, b in zip(first, second, strict=True):
+        wide = torch.promote_types(a.dtype, torch.float32)
+        found.append(torch.dot(a.flatten().to(wide), b.flatten().to(wide)))
+    return torch.stack([dot.to(dtype=torch.float64, device=found[0].device) for dot in found])
 
 
 def check(**conditions: tuple[Any, bool]) -> None:

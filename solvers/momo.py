@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.base import LossFirstOrder, Parameters, Part, StepSize, buffers, check
+from solvers.base import LossFirstOrder, Parameters, Part, StepSize, buffers, check, inner_products
 
 
 class MoMo(LossFirstOrder):
@@ -60,7 +60,7 @@ class MoMo(LossFirstOrder):
     def _move_all(self, loss: float, parts: list[Part]) -> None:
         first = self.param_groups[0]
         beta, corrected = self._mean_of(first)
-        inner = [_dots(part.gradients, part.parameters) for part in parts]
+        inner = [inner_products(part.gradients, part.parameters).tolist() for part in parts]
         if not all(map(math.isfinite, itertools.chain(*inner))):
             raise ValueError("the gradient is not finite: nothing was moved")
         k, mean_loss = first.get("means", (0, 0.0 if corrected else loss))
@@ -71,8 +71,8 @@ class MoMo(LossFirstOrder):
             shrink = 1.0 / (1.0 + float(part.group["lr"]) * part.group["weight_decay"])
             mean, q = self._means(part, products, beta, corrected)
             directions.append(self._directions(part, mean))
-            rises += shrink * sum(_dots(mean, part.parameters)) - sum(q)
-            square += float(part.group["lr"]) * shrink * sum(_dots(mean, directions[-1]))
+            rises += shrink * sum(inner_products(mean, part.parameters).tolist()) - sum(q)
+            square += float(part.group["lr"]) * shrink * sum(inner_products(mean, directions[-1]).tolist())
         share = min(1.0, max(0.0, rho * rises / square)) if square > 0 else 1.0
         for part, direction in zip(parts, directions, strict=True):
             lr = float(part.group["lr"])
@@ -153,12 +153,3 @@ def _check(lr: float, lower_bound: float, weight_decay: float) -> None:
         lr=(lr, lr >= 0), lower_bound=(lower_bound, math.isfinite(lower_bound)),
         weight_decay=(weight_decay, weight_decay >= 0),
     )  # fmt: skip
-
-
-def _dots(first: list[Tensor], second: list[Tensor]) -> list[float]:
-    """<a, b> of each pair, at least in float32, with one wait."""
-    found = []
-    for a, b in zip(first, second, strict=True):
-        dtype = torch.float32 if a.dtype.itemsize < 4 else a.dtype
-        found.append(torch.dot(a.reshape(-1).to(dtype), b.reshape(-1).to(dtype)))
-    return torch.stack([dot.to(dtype=torch.float64, device=found[0].device) for dot in found]).tolist()

@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solvers.base import LossFirstOrder, Parameters, Part, StepSize, buffers, check, square_norms
+from solvers.base import LossFirstOrder, Parameters, Part, StepSize, buffers, check, inner_products, square_norm
 
 VARIANTS = ("ngn", "d", "md1", "md2")
 JOINT = ("ngn", "md1")  # one model for all coordinates
@@ -98,14 +98,14 @@ class NGN(LossFirstOrder):
 
     def _move_all(self, loss: float, parts: list[Part]) -> None:
         f = self.above(loss, float(parts[0].group["lower_bound"]))
-        squares = [square_norms([part])[0] for part in parts]
+        squares = [square_norm(part.gradients) for part in parts]
         if not all(math.isfinite(square) for square in squares):
             raise ValueError("the norm of the gradients is not finite: nothing was moved")
         directions = [self._directions(part) for part in parts]
         curve = pull = 0.0
         for i, (part, us) in enumerate(zip(parts, directions, strict=True)):
             if part.group["variant"] == "md1":
-                squares[i] = _inner(part.gradients, us)
+                squares[i] = float(inner_products(part.gradients, us).sum())
             if part.group["variant"] in JOINT:
                 curve += _rates(part.group)[0] * squares[i]
                 pull += _pull(part)
@@ -141,16 +141,9 @@ def _rates(group: Mapping[str, Any]) -> tuple[float, float]:
 def _pull(part: Part) -> float:
     """By how much the decay of "w" alone lowers the model's 2 f."""
     decay = _rates(part.group)[1]
-    return decay * _inner(part.gradients, part.parameters) if part.group["decay"] == "w" and decay else 0.0
-
-
-def _inner(first: list[Tensor], second: list[Tensor]) -> float:
-    """<a, b> over all tensors, summed in float32 or wider, with one wait for the device."""
-    terms = []
-    for a, b in zip(first, second, strict=True):
-        wide = torch.promote_types(a.dtype, torch.float32)
-        terms.append(torch.dot(a.flatten().to(wide), b.flatten().to(wide)).double())
-    return float(torch.stack([t.to(terms[0].device) for t in terms]).sum())
+    if part.group["decay"] != "w" or not decay:
+        return 0.0
+    return decay * float(inner_products(part.gradients, part.parameters).sum())
 
 
 def _precondition(us: list[Tensor], part: Part) -> None:

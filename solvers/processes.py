@@ -29,7 +29,7 @@ def average_loss(loss: float, device: torch.device) -> float:
 
 
 def average_gradients(groups: Iterable[Mapping[str, Any]], given: dict[Tensor, Tensor]) -> None:
-    """Replace gradients by their means over processes; all of them must call this, with the same groups.
+    """Replace dense gradients by their means over processes; all of them must call this, with the same groups.
 
     A parameter that some process uses gets a gradient on all, 0 counting for those that do not use it.
     """
@@ -42,7 +42,7 @@ def average_gradients(groups: Iterable[Mapping[str, Any]], given: dict[Tensor, T
     dist.all_reduce(used, op=dist.ReduceOp.MAX)
     for p, by_any in zip(parameters, used.tolist(), strict=True):
         if by_any:
-            g = given[p].to_dense() if p in given and given[p].is_sparse else given.get(p)
+            g = given.get(p)
             mean = torch.zeros_like(p) if g is None else g.clone(memory_format=torch.contiguous_format)
             dist.all_reduce(mean)
             given[p] = mean.div_(dist.get_world_size())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from solvers.base import Closure, FirstOrder, LossFirstOrder, Parameters, Solver, check, square_norms
+from solvers.base import Closure, FirstOrder, LossFirstOrder, Parameters, Solver, check, square_norm
 from solvers.processes import average_gradients
 from solvers.sgd import SGD
 
@@ -98,14 +98,13 @@ class SAM(Solver):
         return loss
 
     def _gradients(self, closure: Closure) -> tuple[Tensor, dict[Tensor, Tensor], float]:
-        """Loss, gradients as dense tensors, and their norm over all groups, which is finite."""
+        """Loss, gradients, and their norm over all groups, which is finite."""
         loss, given = self.evaluate(closure)
         average_gradients(self.param_groups, given)
-        dense = {p: g.to_dense() if g.is_sparse else g for p, g in given.items()}
-        norm = math.sqrt(square_norms([], [list(dense.values())])[0]) if dense else 0.0
+        norm = math.sqrt(square_norm(list(given.values()))) if given else 0.0
         if not math.isfinite(norm):
             raise ValueError(f"the norm of the gradient is {norm}: the parameters are as before")
-        return loss, dense, norm
+        return loss, given, norm
 
     @contextmanager
     def _moved(self, gradients: dict[Tensor, Tensor], norm: float) -> Iterator[None]:

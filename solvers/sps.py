@@ -16,7 +16,7 @@ import math
 
 import torch
 
-from solvers.base import LossFirstOrder, Parameters, Part, StepSize, check, square_norms
+from solvers.base import LossFirstOrder, Parameters, Part, StepSize, check, square_norm
 
 
 class SPSMax(LossFirstOrder):
@@ -79,7 +79,7 @@ class DecSPS(LossFirstOrder):
 
 def metric_square(parts: list[Part]) -> float:
     """Sum over groups of lr ||g||^2; `ValueError` where it is not finite."""
-    squares = square_norms(parts)
+    squares = [square_norm(part.gradients) for part in parts]
     total = sum(float(part.group["lr"]) * square for part, square in zip(parts, squares, strict=True))
     if not math.isfinite(total):
         raise ValueError(f"the norm of the gradient is {math.sqrt(abs(total))}: nothing was moved")

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
+from small_network import data, flat, loss_of, network
 from torch import nn
-from torch.nn import functional as F
 
 from solvers import SGD, AdamCoupled, SignSGD, Signum
 
@@ -65,25 +65,6 @@ CASES = {
         {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-6, "coupled": 0.02, "decoupled": 0.3},
     ),
 }
-
-
-def network(dtype=torch.float64):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).to(dtype)
-
-
-def data(dtype=torch.float64):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(20, 5, generator=generator).to(dtype), torch.randint(0, 3, (20,), generator=generator)
-
-
-def loss_of(model):
-    X, y = data(next(model.parameters()).dtype)
-    return F.cross_entropy(model(X), y)
-
-
-def flat(model):
-    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
 @pytest.mark.parametrize("name", list(CASES))

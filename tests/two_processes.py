@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from test_ngn import data, flat, network
+from small_network import data, flat, network
 from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F

@@ -23,8 +23,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from solvers.base import check
 from solvers.diffusion.problems import Law, Problem
-from solvers.diffusion.sde import SDE, Stochastic, Terms, require
+from solvers.diffusion.sde import SDE, Stochastic, Terms
 
 
 class _Adaptive(SDE):
@@ -34,7 +35,7 @@ class _Adaptive(SDE):
         self, problem: Problem, eta: float, eps: float, coupled: float, decoupled: float, moment_noise: bool,
         noise_dominates: bool,
     ) -> None:  # fmt: skip
-        require(eps=(eps, eps >= 0), coupled=(coupled, coupled >= 0), decoupled=(decoupled, decoupled >= 0))
+        check(eps=(eps, eps >= 0), coupled=(coupled, coupled >= 0), decoupled=(decoupled, decoupled >= 0))
         super().__init__(problem, eta)
         self.eps, self.coupled, self.decoupled = eps, coupled, decoupled
         self.moment_noise, self.noise_dominates = moment_noise, noise_dominates
@@ -76,7 +77,7 @@ class RMSprop(_Adaptive):
         self, problem: Problem, eta: float, *, beta: float = 0.99, eps: float = 1e-8, coupled: float = 0.0,
         decoupled: float = 0.0, moment_noise: bool = True, noise_dominates: bool = False,
     ) -> None:  # fmt: skip
-        require(beta=(beta, 0 <= beta < 1))
+        check(beta=(beta, 0 <= beta < 1))
         super().__init__(problem, eta, eps, coupled, decoupled, moment_noise, noise_dominates)
         self.beta, self.r = beta, (1 - beta) / eta
 
@@ -129,7 +130,7 @@ class Adam(_Adaptive):
         coupled: float = 0.0, decoupled: float = 0.0, moment_noise: bool = True, lookahead: bool = True,
         noise_dominates: bool = False,
     ) -> None:  # fmt: skip
-        require(betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas)))
+        check(betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas)))
         super().__init__(problem, eta, eps, coupled, decoupled, moment_noise, noise_dominates)
         self.betas, self.r = betas, ((1 - betas[0]) / eta, (1 - betas[1]) / eta)
         self.ahead = eta if lookahead else 0.0

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from landscape.spectra.vectors import seeded
+from solvers.base import check
 from solvers.diffusion.noise import normals
 from solvers.diffusion.problems import Problem
-from solvers.diffusion.sde import SDE, require
+from solvers.diffusion.sde import SDE
 
 Statistic = Callable[[Tensor], Tensor]
 
@@ -82,7 +83,7 @@ def integrate(
     Raises:
         ValueError: a setting is not possible, or the shape of x0 does not fit.
     """
-    require(dt=(dt, 0 < dt < math.inf), noise=(noise, 0 <= noise < math.inf))
+    check(dt=(dt, 0 < dt < math.inf), noise=(noise, 0 <= noise < math.inf))
     X, record, generator = _prepared(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
     Y, begin = sde.start(X, generator)
     record(begin, Y[0])
@@ -172,7 +173,7 @@ def _prepared(
     problem: Problem, x0: Tensor, steps: int, paths: int, generator: torch.Generator | None, every: int,
     statistics: Mapping[str, Statistic] | None, trajectory: bool,
 ) -> tuple[Tensor, _Recorder, torch.Generator]:  # fmt: skip
-    require(steps=(steps, steps >= 1), paths=(paths, paths >= 2), every=(every, every >= 1))
+    check(steps=(steps, steps >= 1), paths=(paths, paths >= 2), every=(every, every >= 1))
     X = torch.as_tensor(x0, dtype=torch.float64)
     if X.shape not in ((problem.n,), (paths, problem.n)):
         raise ValueError(f"x0 has shape {tuple(X.shape)}: it must be ({problem.n},) or ({paths}, {problem.n})")

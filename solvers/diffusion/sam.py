@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from landscape.spectra.vectors import seeded
+from solvers.base import check
 from solvers.diffusion.problems import Function, Problem, Spread
-from solvers.diffusion.sde import SDE, Stochastic, Terms, require
+from solvers.diffusion.sde import SDE, Stochastic, Terms
 
 
 class _SharpnessAware(SDE):
@@ -34,7 +35,7 @@ class _SharpnessAware(SDE):
     def __init__(
         self, problem: Problem, eta: float, *, rho: float, draws: int = 256, generator: torch.Generator | None = None
     ) -> None:
-        require(rho=(rho, 0 <= rho < math.inf), draws=(draws, draws >= 1))
+        check(rho=(rho, 0 <= rho < math.inf), draws=(draws, draws >= 1))
         super().__init__(problem, eta)
         self.rho = rho
         self._draws = None if self._exact else problem.balanced(draws, seeded(generator)[0])

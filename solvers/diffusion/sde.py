@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from solvers.base import check
 from solvers.diffusion.problems import Problem
 
 Stochastic = Callable[[Tensor], Tensor]
@@ -53,7 +54,7 @@ class SDE(ABC):
     parts: ClassVar[tuple[str, ...]] = ("x",)
 
     def __init__(self, problem: Problem, eta: float) -> None:
-        require(eta=(eta, 0 < eta < math.inf))
+        check(eta=(eta, 0 < eta < math.inf))
         self.problem, self.eta = problem, float(eta)
         self.width = problem.width
 
@@ -84,10 +85,3 @@ class SDE(ABC):
     def repair(self, Y: Tensor) -> Tensor:
         """A state that the SDE cannot leave but a step of finite length can, put back."""
         return Y
-
-
-def require(**conditions: tuple[object, bool]) -> None:
-    """Raise `ValueError` for the first setting, given as (value, whether it is possible), that is not possible."""
-    for name, (value, possible) in conditions.items():
-        if not possible:
-            raise ValueError(f"{name}={value!r} is not possible")

@@ -9,15 +9,16 @@ import math
 
 from torch import Tensor
 
+from solvers.base import check
 from solvers.diffusion.problems import Problem
-from solvers.diffusion.sde import SDE, Stochastic, Terms, require
+from solvers.diffusion.sde import SDE, Stochastic, Terms
 
 
 class SGD(SDE):
     """x <- x - eta (g + weight_decay x)."""
 
     def __init__(self, problem: Problem, eta: float, *, weight_decay: float = 0.0) -> None:
-        require(weight_decay=(weight_decay, weight_decay >= 0))
+        check(weight_decay=(weight_decay, weight_decay >= 0))
         super().__init__(problem, eta)
         self.weight_decay = weight_decay
 

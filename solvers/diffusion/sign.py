@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from landscape.spectra.vectors import seeded
+from solvers.base import check
 from solvers.diffusion.finite_sum import FiniteSum
 from solvers.diffusion.problems import Function, Problem, Spread
-from solvers.diffusion.sde import SDE, Stochastic, Terms, require
+from solvers.diffusion.sde import SDE, Stochastic, Terms
 
 
 class SignSGD(SDE):
@@ -35,7 +36,7 @@ class SignSGD(SDE):
         self, problem: Problem, eta: float, *, coupled: float = 0.0, decoupled: float = 0.0, draws: int = 256,
         generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
-        require(coupled=(coupled, coupled >= 0), decoupled=(decoupled, decoupled >= 0), draws=(draws, draws >= 1))
+        check(coupled=(coupled, coupled >= 0), decoupled=(decoupled, decoupled >= 0), draws=(draws, draws >= 1))
         super().__init__(problem, eta)
         self.coupled, self.decoupled = coupled, decoupled
         if isinstance(problem, FiniteSum):

@@ -27,11 +27,12 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
+from solvers.base import check
 from solvers.diffusion.adaptive import Adam, RMSprop
 from solvers.diffusion.noise import GaussianNoise, Noise
 from solvers.diffusion.problems import Quadratic
 from solvers.diffusion.sam import SAM, USAM
-from solvers.diffusion.sde import SDE, require
+from solvers.diffusion.sde import SDE
 from solvers.diffusion.sgd import SGD
 from solvers.diffusion.sign import SignSGD
 
@@ -55,7 +56,7 @@ class Linear:
         Raises:
             ValueError: there is none, the paths leave.
         """
-        require(dt=(dt, 0 <= dt < math.inf))
+        check(dt=(dt, 0 <= dt < math.inf))
         if float(self.rates(dt).min()) <= 0:
             raise ValueError(f"there is no stationary state: with dt={dt:g} a direction does not contract")
         A, Q = self.A.cpu().numpy(), self.Q.cpu().numpy()

@@ -10,7 +10,6 @@ cost is the median over rounds of the ratio to the bare forward pass of the same
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +25,7 @@ from landscape import Objective
 from landscape.collapse import CollapseStatistics, gather, measure
 from runs.benchmarks.environment import alternate, environment, in_units_of, peak_bytes
 from runs.benchmarks.models import Problem, mlp, resnet
+from runs.jobs import write_json
 
 RESULTS = Path("runs/out/benchmarks")
 TARGET = 1.10  # of the statistics' pass on the CNN, in bare forward passes
@@ -133,9 +133,8 @@ def main(words: list[str] | None = None) -> None:
         verdict = "within" if met else "above"
         console.print(f"the measuring pass on the CNN takes {cnn:.3f} forward passes: {verdict} the target {TARGET}")
     out = arguments.out or RESULTS / f"collapse-{device.type}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     result = {"environment": environment(device), "target": TARGET, "met": met, "rows": rows}
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(out, result)
     console.print(f"written to {out}")
 
 

@@ -10,7 +10,6 @@ median of the ratios to the unit of the same round, so that a slow round is slow
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ from torch import nn
 
 import solvers
 from runs.benchmarks.environment import alternate, environment, in_units_of
+from runs.jobs import write_json
 from solvers.ngn import NGN
 
 RESULTS = Path("runs/out/benchmarks")
@@ -113,9 +113,8 @@ def main() -> None:
     console = Console(width=120)
     console.print(table(rows, entries))
     out = arguments.out or RESULTS / f"first-order-{device.type}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     content = {"environment": environment(device), "parameters": entries, "rounds": rounds, "rows": rows}
-    out.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(out, content)
     console.print(f"written to {out}")
 
 

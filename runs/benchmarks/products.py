@@ -10,7 +10,6 @@ to a gradient measured in the same round, with its quartiles.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import warnings
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from torch import Tensor
 from landscape import GaussNewton, Hessian, Objective
 from runs.benchmarks.environment import alternate, environment, in_units_of, peak_bytes
 from runs.benchmarks.models import Problem, gpt, mlp, resnet
+from runs.jobs import write_json
 
 RESULTS = Path("runs/out/benchmarks")
 Product = Callable[[Tensor], Tensor]
@@ -185,8 +185,7 @@ def main() -> None:
             rows += measure(problem, batches[:count], vectors, device, fewer.get((count, vectors), 1))
         console.print(table([row for row in rows if row["model"] == problem.name]))
     out = arguments.out or RESULTS / f"products-{device.type}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"environment": environment(device), "rows": rows}, indent=1) + "\n")
+    write_json(out, {"environment": environment(device), "rows": rows})
     console.print(f"written to {out}")
 
 

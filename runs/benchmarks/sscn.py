@@ -15,7 +15,6 @@ without negative curvature and neither comes to the target on these data (`runs.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import resource
 import statistics
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runs.benchmarks.environment import environment
+from runs.jobs import write_json
 from solvers import SSCN, NonConvex, linear_model
 from solvers.steps import Rule
 
@@ -192,8 +192,7 @@ def main() -> None:
     console = Console(width=120)
     console.print(table(rows))
     out = arguments.out or RESULTS / "sscn-cpu.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"environment": environment(torch.device("cpu")), "rows": rows}, indent=1) + "\n")
+    write_json(out, {"environment": environment(torch.device("cpu")), "rows": rows})
     console.print(f"written to {out}")
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import shutil
 import statistics
@@ -35,6 +34,7 @@ from rich.table import Table
 
 from probes import Field, Trace
 from runs.benchmarks.environment import alternate, environment
+from runs.jobs import write_json
 
 RESULTS = Path("runs/out/benchmarks")
 NODES = 2048  # of a density: 32 KiB a record with their weights
@@ -204,9 +204,8 @@ def main(words: list[str] | None = None) -> None:
         title = f"a trace of {read[0]['bytes'] / 1e9:.2f} GB"
         console.print(table(title, ("what", "seconds", "quartiles"), cells))
     out = arguments.out or RESULTS / "traces-cpu.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     result = {"environment": environment(torch.device("cpu")), "written": written, "read": read}
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(out, result)
     console.print(f"written to {out}")
 
 

@@ -180,12 +180,7 @@ def own_loader(loader: DataLoader[Any]) -> _OwnLoader:
         return _OwnLoader(settings | {"batch_size": loader.batch_size, "drop_last": loader.drop_last})
     generators = {
         id(g): g
-        for owner in (
-            loader,
-            loader.sampler,
-            loader.batch_sampler,
-            getattr(loader.batch_sampler, "sampler", None),
-        )
+        for owner in (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
         if isinstance(g := getattr(owner, "generator", None), torch.Generator)
     }
     states = {key: g.get_state() for key, g in generators.items()}

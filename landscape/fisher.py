@@ -121,12 +121,7 @@ class MonteCarloFisher(JacobianOperator):
         return self._bernoulli(known.options, outputs, batch.targets, scale, generator)
 
     def _bernoulli(
-        self,
-        options: dict[str, Any],
-        outputs: Tensor,
-        targets: Tensor,
-        scale: float,
-        generator: torch.Generator,
+        self, options: dict[str, Any], outputs: Tensor, targets: Tensor, scale: float, generator: torch.Generator
     ) -> Curvature:
         p = outputs.sigmoid()
         slopes = [p - (_uniform(p, generator) < p).to(p.dtype) for _ in range(self.samples)]

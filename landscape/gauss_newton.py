@@ -79,9 +79,12 @@ class GaussNewton(JacobianOperator):
 def output_curvature(objective: Objective, batch: Batch, outputs: Tensor) -> Curvature:
     """d2 loss / d outputs2 of the batch's own loss, as a function of `(k, *outputs.shape)`."""
     return loss_hessian(
-        objective.known, lambda o: objective.batch_loss(o, batch), outputs, batch.targets,
+        objective.known,
+        lambda o: objective.batch_loss(o, batch),
+        outputs,
+        batch.targets,
         objective.count(outputs, batch),
-    )  # fmt: skip
+    )
 
 
 class JacobianGraph:

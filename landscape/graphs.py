@@ -46,11 +46,7 @@ class ObjectiveOperator(LinearOperator):
 
     def __init__(self, objective: Objective) -> None:
         super().__init__(
-            objective.size,
-            objective.dtype,
-            objective.device,
-            noise=objective.rounding,
-            memory=objective.memory,
+            objective.size, objective.dtype, objective.device, noise=objective.rounding, memory=objective.memory
         )
         self.objective = objective
         self._kept: dict[int, tuple[Graph, float]] = {}

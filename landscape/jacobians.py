@@ -121,8 +121,6 @@ def _row_by_row(objective: Objective, outputs: Tensor, first: int, budget: int) 
         stop = min(start + together, len(flat))
         rows = torch.empty(stop - start, objective.size, dtype=objective.dtype, device=objective.device)
         for i in range(start, stop):  # iterating over a slice would differentiate through all of its entries
-            pieces = torch.autograd.grad(
-                flat[i], leaves, retain_graph=True, allow_unused=True, materialize_grads=True
-            )  # fmt: skip
+            pieces = torch.autograd.grad(flat[i], leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
             rows[i - start] = objective.gather(pieces)
         yield first + start, rows

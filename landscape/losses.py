@@ -36,9 +36,20 @@ _KNOWN: dict[str, tuple[type[nn.Module], Callable[..., Tensor], str]] = {
 }
 CONVEX = ("cross_entropy", "nll", "mse", "l1", "smooth_l1", "huber", "bce", "bce_with_logits", "kl_div", "soft_margin")
 _OPTIONS = (
-    "weight", "pos_weight", "ignore_index", "label_smoothing", "reduction", "beta", "delta", "log_input", "full",
-    "eps", "log_target", "p", "margin",
-)  # fmt: skip
+    "weight",
+    "pos_weight",
+    "ignore_index",
+    "label_smoothing",
+    "reduction",
+    "beta",
+    "delta",
+    "log_input",
+    "full",
+    "eps",
+    "log_target",
+    "p",
+    "margin",
+)
 
 
 @dataclass(frozen=True)
@@ -139,8 +150,9 @@ def recognise(loss: object) -> KnownLoss | None:
 Curvature = Callable[[Tensor], Tensor]
 
 
-def loss_hessian(known: KnownLoss | None, batch_loss: Callable[[Tensor], Tensor], outputs: Tensor, targets: Any,
-                 count: float) -> Curvature:  # fmt: skip
+def loss_hessian(
+    known: KnownLoss | None, batch_loss: Callable[[Tensor], Tensor], outputs: Tensor, targets: Any, count: float
+) -> Curvature:
     """d2 (batch mean) / d outputs2: closed form where there is one, else by differentiating the loss twice."""
     outputs = outputs.detach()
     if known is not None and known.reduction in ("mean", "sum"):

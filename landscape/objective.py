@@ -253,9 +253,7 @@ class Objective:
             else:
                 device = self.device
                 yield Batch(
-                    batch.index,
-                    move(batch.inputs, device, self._cast),
-                    move(batch.targets, device, self._cast),
+                    batch.index, move(batch.inputs, device, self._cast), move(batch.targets, device, self._cast)
                 )
 
     def outputs(self, batch: Batch, call: Callable[..., Any] | None = None) -> Any:

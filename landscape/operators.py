@@ -45,13 +45,7 @@ class LinearOperator:
     __array_priority__: ClassVar[float] = 1e6  # a * A with a numpy scalar must come to __rmul__
 
     def __init__(
-        self,
-        size: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        *,
-        noise: float = 0.0,
-        memory: Memory = "auto",
+        self, size: int, dtype: torch.dtype, device: torch.device, *, noise: float = 0.0, memory: Memory = "auto"
     ) -> None:
         self.shape = (size, size)
         self.dtype = dtype
@@ -215,9 +209,13 @@ class LinearOperator:
 
         dtype = np.dtype(str(self.dtype).removeprefix("torch."))
         return ScipyOperator(
-            shape=self.shape, matvec=lambda v: matmat(v.reshape(-1)), rmatvec=lambda v: matmat(v.reshape(-1)),
-            matmat=matmat, rmatmat=matmat, dtype=dtype,
-        )  # fmt: skip
+            shape=self.shape,
+            matvec=lambda v: matmat(v.reshape(-1)),
+            rmatvec=lambda v: matmat(v.reshape(-1)),
+            matmat=matmat,
+            rmatmat=matmat,
+            dtype=dtype,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n={self.shape[0]}, dtype={self.dtype}, device={self.device})"
@@ -254,9 +252,12 @@ class _Combined(LinearOperator):
 
     def __init__(self, first: LinearOperator, *others: LinearOperator) -> None:
         super().__init__(
-            first.shape[0], first.dtype, first.device,
-            noise=max(A.noise for A in (first, *others)), memory=first._memory,
-        )  # fmt: skip
+            first.shape[0],
+            first.dtype,
+            first.device,
+            noise=max(A.noise for A in (first, *others)),
+            memory=first._memory,
+        )
         self._parts = (first, *others)
         # instance attributes: a sharded operator's helpers go on serving the sums that it is part of
         self.inner = first.inner  # type: ignore[method-assign]

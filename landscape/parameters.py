@@ -121,8 +121,11 @@ def _match(model: nn.Module, patterns: list[str], first: dict[str, nn.Parameter]
 def _predicate(function: Callable[..., bool]) -> Callable[[str, Any], bool]:
     """Predicates may take (name) or (name, parameter)."""
     try:
-        needed = [p for p in inspect.signature(function).parameters.values()
-                  if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]  # fmt: skip
+        needed = [
+            p
+            for p in inspect.signature(function).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+        ]
     except (TypeError, ValueError):
         needed = []
     return (lambda name, p: bool(function(name, p))) if len(needed) >= 2 else (lambda name, p: bool(function(name)))

@@ -107,6 +107,13 @@ def second_order_stationary(
     # what the search may have missed is measured by the largest Ritz value that it saw itself, at most ||H||
     error = max(residual, tol * norm * (1.0 + _NORM_TOL)) if confirmed else math.inf
     return Stationary(
-        gradient, float(smallest.values[0]), residual, error, norm, confirmed, smallest.vectors[:, 0],
-        largest.matvecs + smallest.matvecs, seed,
-    )  # fmt: skip
+        gradient,
+        float(smallest.values[0]),
+        residual,
+        error,
+        norm,
+        confirmed,
+        smallest.vectors[:, 0],
+        largest.matvecs + smallest.matvecs,
+        seed,
+    )

@@ -56,9 +56,12 @@ def tree_of(trace: TraceView) -> xarray.DataTree:
 def identity(trace: TraceView) -> dict[str, Any]:
     """What tells one trace from another, as attributes that any file format can hold."""
     return {
-        "file": str(trace.path), "uuid": trace.uuid, "created": trace.created, "seed": trace.seed,
+        "file": str(trace.path),
+        "uuid": trace.uuid,
+        "created": trace.created,
+        "seed": trace.seed,
         "config": json.dumps(trace.config),
-    }  # fmt: skip
+    }
 
 
 def frame_of(records: Records) -> pandas.DataFrame:

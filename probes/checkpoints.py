@@ -97,16 +97,7 @@ def _read_torch(path: Path, zipped: bool) -> Any:
         raise UserError(
             f"{path} holds more than weights{f' ({name})' if name else ''}: loading it may run code; {_SAVE}"
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        KeyError,
-        IndexError,
-        ValueError,
-        AttributeError,
-        TypeError,
-        OSError,
-    ) as error:
+    except (RuntimeError, EOFError, KeyError, IndexError, ValueError, AttributeError, TypeError, OSError) as error:
         if "TorchScript" in str(error):
             raise UserError(f"{path} is a TorchScript program, not a state dict: {_SAVE}") from error
         if "not in a subdirectory" in str(error):

@@ -41,9 +41,7 @@ def err() -> Console:
 
 
 @app.callback()
-def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
-) -> None:
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
     """Read what stands before the command; `main` has taken --debug out, wherever it stood."""
 
 
@@ -78,8 +76,7 @@ def probe(
     output: Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")] = Path("probe.h5"),
     operator: Annotated[str, typer.Option(help="hessian, gauss-newton or fisher.")] = "hessian",
     steps: Annotated[
-        str | None,
-        typer.Option(help="Step of each checkpoint: 0,100,200.", show_default="the numbers in their names"),
+        str | None, typer.Option(help="Step of each checkpoint: 0,100,200.", show_default="the numbers in their names")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the probes' random vectors.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Measure what is missing in the output.")] = False,
@@ -139,8 +136,7 @@ def show(
 def plot(
     trace: Annotated[Path, typer.Argument(help="A trace.")],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder for the pictures.", show_default="beside the trace"),
+        Path | None, typer.Option("-o", "--output", help="Folder for the pictures.", show_default="beside the trace")
     ] = None,
 ) -> None:
     """Write the pictures of a trace as PNG files, and print their paths."""
@@ -167,12 +163,10 @@ def export(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Folder or file to write.", show_default="beside the trace"),
+        Path | None, typer.Option("-o", "--output", help="Folder or file to write.", show_default="beside the trace")
     ] = None,
     probe: Annotated[
-        list[str] | None,
-        typer.Option(help="A probe to write. May be given several times.", show_default="all"),
+        list[str] | None, typer.Option(help="A probe to write. May be given several times.", show_default="all")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:

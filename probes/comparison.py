@@ -227,9 +227,13 @@ def _configured(runs: Sequence[Run]) -> bool:
 
 
 def _notes(
-    runs: TraceSet, have: Sequence[Run], groups: Sequence[Repeated], lines: Mapping[str, Curve],
-    keys: Sequence[str], field: str,
-) -> list[str]:  # fmt: skip
+    runs: TraceSet,
+    have: Sequence[Run],
+    groups: Sequence[Repeated],
+    lines: Mapping[str, Curve],
+    keys: Sequence[str],
+    field: str,
+) -> list[str]:
     """What a reader must know to read the numbers right."""
     notes = []
     missing = [run.name for run in runs if run not in have]

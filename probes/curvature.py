@@ -163,9 +163,13 @@ class CurvatureTrace(CurvatureProbe):
         from landscape import spectra
 
         estimate = spectra.trace(
-            self._operator(context), method=self.method, rtol=self.rtol, matvecs=self.matvecs,
-            generator=context.generator, callback=context.callback,
-        )  # fmt: skip
+            self._operator(context),
+            method=self.method,
+            rtol=self.rtol,
+            matvecs=self.matvecs,
+            generator=context.generator,
+            callback=context.callback,
+        )
         return {
             "value": float(estimate.value),
             "stderr": float(estimate.stderr),
@@ -212,9 +216,12 @@ class SpectralDensity(CurvatureProbe):
 
         A = self._operator(context)
         density = spectra.density(
-            A, probes=self.probes, steps=min(self.steps, A.shape[0]),
-            generator=context.generator, callback=context.callback,
-        )  # fmt: skip
+            A,
+            probes=self.probes,
+            steps=min(self.steps, A.shape[0]),
+            generator=context.generator,
+            callback=context.callback,
+        )
         shape = (self.probes, self.steps)
         return {
             "nodes": _padded(density.nodes, shape, None),

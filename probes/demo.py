@@ -200,10 +200,19 @@ def _seconds_per_gradient(objective: Objective) -> float:
 
 def _table(plan: Plan, columns: list[list[str]]) -> Table:
     names = [
-        "parameters", "loss", "accuracy, train / test", "largest eigenvalues (Hessian)", "trace (Hessian)",
-        "outliers among the largest", "  at the earlier checkpoints", "classes", "rank above 1e-2 λ₁ (Gauss-Newton)",
-        "rank above 1e-4 λ₁", "rank above 1e-6 λ₁", "cost in gradients",
-    ]  # fmt: skip
+        "parameters",
+        "loss",
+        "accuracy, train / test",
+        "largest eigenvalues (Hessian)",
+        "trace (Hessian)",
+        "outliers among the largest",
+        "  at the earlier checkpoints",
+        "classes",
+        "rank above 1e-2 λ₁ (Gauss-Newton)",
+        "rank above 1e-4 λ₁",
+        "rank above 1e-6 λ₁",
+        "cost in gradients",
+    ]
     view = table(
         title="Digits (8 x 8), momentum SGD, at the last checkpoint",
         caption=(

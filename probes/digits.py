@@ -50,10 +50,13 @@ def mlp_network() -> nn.Module:
 def cnn_network() -> nn.Module:
     """Two 3 x 3 convolutions of stride 2 and a linear layer: 1210 parameters as well, so ranks are exact."""
     return nn.Sequential(
-        nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Conv2d(6, 12, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(48, CLASSES),
-    )  # fmt: skip
+        nn.Conv2d(1, 6, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(6, 12, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(48, CLASSES),
+    )
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp_network, "cnn": cnn_network}

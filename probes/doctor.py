@@ -27,17 +27,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     """Every finding, one after the other; nothing raises."""
     yield Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Finding("landscape-engine", _version("landscape-engine") or "not installed, running from a checkout")
-    for package in (
-        "torch",
-        "numpy",
-        "scipy",
-        "h5py",
-        "matplotlib",
-        "rich",
-        "typer",
-        "safetensors",
-        "scikit-learn",
-    ):
+    for package in ("torch", "numpy", "scipy", "h5py", "matplotlib", "rich", "typer", "safetensors", "scikit-learn"):
         version = _version(package)
         yield Finding(package, version or "missing: pip install landscape-engine installs it", version is not None)
     yield _checked("HDF5", _hdf5)

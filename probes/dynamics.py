@@ -138,10 +138,15 @@ class Sharpness(ThresholdProbe):
         plain = context.eigenpairs(self.pairs)
         found = self._stability(context)
         row = {
-            "value": _first(plain.values), "residual": _first(plain.residuals), "threshold": self._threshold(context),
-            "preconditioned": math.nan, "preconditioned_residual": math.nan, "preconditioned_threshold": math.nan,
-            "matvecs": int(plain.matvecs), "converged": bool(plain.converged),
-        }  # fmt: skip
+            "value": _first(plain.values),
+            "residual": _first(plain.residuals),
+            "threshold": self._threshold(context),
+            "preconditioned": math.nan,
+            "preconditioned_residual": math.nan,
+            "preconditioned_threshold": math.nan,
+            "matvecs": int(plain.matvecs),
+            "converged": bool(plain.converged),
+        }
         if found is not None and _decides(found):
             pairs = self._preconditioned(context, found)
             row |= {
@@ -283,9 +288,13 @@ class CriticalSharpness(ThresholdProbe):
         if found.converged:
             context.memory["step"] = found.step
         return {
-            "value": found.value, "lower": found.lower, "upper": found.upper, "evaluations": found.evaluations,
-            "converged": found.converged, "threshold": threshold,
-        }  # fmt: skip
+            "value": found.value,
+            "lower": found.lower,
+            "upper": found.upper,
+            "evaluations": found.evaluations,
+            "converged": found.converged,
+            "threshold": threshold,
+        }
 
     def _rate(self, context: Context) -> float:
         """The one learning rate, or 1 where there is none: the step is then counted in updates."""

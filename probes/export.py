@@ -33,9 +33,13 @@ _BLOCK = 4096  # records in memory at once
 
 
 def export(
-    trace: Trace, kind: str | None = None, output: Path | None = None, *,
-    probes: Sequence[str] = (), overwrite: bool = False,
-) -> list[Path]:  # fmt: skip
+    trace: Trace,
+    kind: str | None = None,
+    output: Path | None = None,
+    *,
+    probes: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[Path]:
     """Write a trace as "csv", "json" or "parquet"; the files written.
 
     `output`: a file with the format's suffix, else a folder; None for beside the trace. `kind`: by default what
@@ -120,10 +124,15 @@ def _texts(column: Any) -> list[Any]:
 def write_json(trace: Trace, names: Sequence[str], file: TextIO) -> None:
     """The trace as one JSON document, its events included, written record by record."""
     head = {
-        "file": trace.path.name, "format_version": trace.format_version, "uuid": trace.uuid,
-        "created": trace.created, "seed": trace.seed, "config": trace.config,
-        "environment": trace.environment, "periods": trace.periods,
-    }  # fmt: skip
+        "file": trace.path.name,
+        "format_version": trace.format_version,
+        "uuid": trace.uuid,
+        "created": trace.created,
+        "seed": trace.seed,
+        "config": trace.config,
+        "environment": trace.environment,
+        "periods": trace.periods,
+    }
     file.write('{\n"trace": ' + _dumps(head) + ',\n"probes": {')
     for i, name in enumerate(names):
         file.write(("," if i else "") + f"\n{_dumps(name)}: ")

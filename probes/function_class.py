@@ -73,9 +73,12 @@ class FunctionClass(DynamicsProbe):
         theta = self._theta()
         mark = None if theta is None else f"{tensor_print([theta]):08x}"
         return {
-            "probe": type(self).__name__, "end": mark, "per": self.per, "infimum": self.infimum,
+            "probe": type(self).__name__,
+            "end": mark,
+            "per": self.per,
+            "infimum": self.infimum,
             "sketch": self.sketch if self.end is None else None,
-        }  # fmt: skip
+        }
 
     def ending_at(self, theta: torch.Tensor) -> FunctionClass:
         """The same probe with the end point `(n,)`, where it has none yet."""

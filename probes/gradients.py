@@ -62,9 +62,7 @@ class Gradient(DynamicsProbe):
         """One value per field."""
         from landscape.sharpness import gradient_statistics
 
-        found = (
-            context.gradients() if self.parts is None else gradient_statistics(context.objective, parts=self.parts)
-        )  # fmt: skip
+        found = context.gradients() if self.parts is None else gradient_statistics(context.objective, parts=self.parts)
         if found.reason:
             warnings.warn(f"{self.name}: the gradient noise is not known: {found.reason}", ProbeWarning, stacklevel=2)
         return {name: getattr(found, name) for name in self.fields(context)}
@@ -109,9 +107,13 @@ class SAMSharpness(DynamicsProbe):
 
         known = context.gradients()
         found = sam_sharpness(
-            context.objective, self.rho, steps=self.steps, adaptive=self.adaptive, gradient=known.gradient,
+            context.objective,
+            self.rho,
+            steps=self.steps,
+            adaptive=self.adaptive,
+            gradient=known.gradient,
             loss=known.loss,
-        )  # fmt: skip
+        )
         return {"value": found.value, "error": found.error, "rho": found.rho, "norm": found.norm}
 
 
@@ -178,14 +180,19 @@ class Alignment(DynamicsProbe):
         row: dict[str, Any] = {
             "eigenvalues": _filled(pairs.values, self.k),
             "residuals": _filled(pairs.residuals, self.k),
-            "cosines": np.full(self.k, math.nan), "bounds": np.ones(self.k), "total": math.nan, "total_bound": 1.0,
-        }  # fmt: skip
+            "cosines": np.full(self.k, math.nan),
+            "bounds": np.ones(self.k),
+            "total": math.nan,
+            "total_bound": 1.0,
+        }
         if vector is not None and len(pairs.values):
             found = alignment(vector, pairs, min(self.k, len(pairs.values)))
             row |= {
-                "cosines": _filled(found.cosines, self.k), "bounds": _filled(found.bounds, self.k, 1.0),
-                "total": found.total, "total_bound": found.total_bound,
-            }  # fmt: skip
+                "cosines": _filled(found.cosines, self.k),
+                "bounds": _filled(found.bounds, self.k, 1.0),
+                "total": found.total,
+                "total_bound": found.total_bound,
+            }
         return row
 
     def _vector(self, context: Context) -> torch.Tensor | None:

@@ -38,10 +38,18 @@ class Outcome:
 
 
 def measure_once(
-    objective: Objective, probes: Iterable[Probe], trace: Trace, step: int, *, epoch: float | None = None,
-    loss: Any = None, batch: Any = None, optimizer: torch.optim.Optimizer | None = None,
-    on_error: OnError = "record", callback: Callback | None = None,
-) -> dict[str, Outcome]:  # fmt: skip
+    objective: Objective,
+    probes: Iterable[Probe],
+    trace: Trace,
+    step: int,
+    *,
+    epoch: float | None = None,
+    loss: Any = None,
+    batch: Any = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    on_error: OnError = "record",
+    callback: Callback | None = None,
+) -> dict[str, Outcome]:
     """Measure the probes at the parameters as they stand, record the results and return them by name.
 
     A probe that fails gets a row in `/events`, a `ProbeWarning` and an `Outcome` with the reason, or raises

@@ -55,10 +55,16 @@ class Monitor:
     """
 
     def __init__(
-        self, objective: Objective, probes: Iterable[Probe], trace: Trace, *,
-        optimizer: torch.optim.Optimizer | None = None, budget: float | None = None,
-        on_error: OnError = "record", callback: Callback | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        objective: Objective,
+        probes: Iterable[Probe],
+        trace: Trace,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        budget: float | None = None,
+        on_error: OnError = "record",
+        callback: Callback | None = None,
+    ) -> None:
         if budget is not None and not 0 < budget < 1:
             raise ValueError(f"budget is a share of the wall-clock time between 0 and 1, or None, not {budget}")
         check_on_error(on_error)
@@ -129,10 +135,19 @@ class Monitor:
     ) -> dict[str, Outcome]:
         with ExitStack() as kept:
             context = Context(
-                self.objective, now.step, now.epoch, now.loss, batch, self.optimizer, callback=self.callback,
-                previous=self._previous, seed=self.trace.seed, operators=self._operators, memories=self._memories,
+                self.objective,
+                now.step,
+                now.epoch,
+                now.loss,
+                batch,
+                self.optimizer,
+                callback=self.callback,
+                previous=self._previous,
+                seed=self.trace.seed,
+                operators=self._operators,
+                memories=self._memories,
                 kept=kept,
-            )  # fmt: skip
+            )
             chosen = waiting if self._budget is None else self._affordable(waiting, due, now, context, start)
             outcomes = measure_all(chosen, self.trace, context, self.on_error, self._warned)
         for name, outcome in outcomes.items():

@@ -156,9 +156,15 @@ class Context:
         name = "/".join(str(part) for part in wanted.key)
         generator = torch.Generator().manual_seed(measurement_seed(self.seed, name, self.step))
         found = spectra.eigsh(
-            A, wanted.k, which=wanted.which, tol=wanted.tol, v0=start, confirm=wanted.confirm, generator=generator,
+            A,
+            wanted.k,
+            which=wanted.which,
+            tol=wanted.tol,
+            v0=start,
+            confirm=wanted.confirm,
+            generator=generator,
             callback=self.callback,
-        )  # fmt: skip
+        )
         if wanted.warm and bool(torch.isfinite(found.values).all()):
             kept["vectors"] = found.vectors.cpu()  # training may need the device's memory
         return found

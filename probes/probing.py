@@ -194,13 +194,7 @@ def _record_loss(trace: Trace, step: int, values: dict[str, float]) -> None:
 
 
 def _measure(
-    objective: Objective,
-    probe: Any,
-    trace: Trace,
-    step: int,
-    path: Path,
-    problem: str,
-    callback: Callable[..., Any],
+    objective: Objective, probe: Any, trace: Trace, step: int, path: Path, problem: str, callback: Callable[..., Any]
 ) -> None:
     from probes.measuring import measure_once
 
@@ -219,10 +213,15 @@ class _progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[products]}"), console=console, transient=True, disable=not
-            console.is_terminal,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[products]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         self.task = self.bar.add_task("", total=total, products="")
 
     def __enter__(self) -> Callable[[str, int], Callable[..., None]]:

@@ -14,11 +14,16 @@ from probes.neural_collapse import NeuralCollapse
 from probes.solver_steps import SolverSteps
 
 _DYNAMICS: tuple[type[DynamicsProbe], ...] = (
-    Sharpness, Gradient, BatchSharpness, CriticalSharpness, SAMSharpness, Alignment, Updates, SolverSteps,
-)  # fmt: skip
+    Sharpness,
+    Gradient,
+    BatchSharpness,
+    CriticalSharpness,
+    SAMSharpness,
+    Alignment,
+    Updates,
+    SolverSteps,
+)
 
-_OTHERS: tuple[type[Any], ...] = (
-    GaussNewtonConditioning, FunctionClass, NeuralCollapse, DualGradient, *_DYNAMICS,
-)  # fmt: skip
+_OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, FunctionClass, NeuralCollapse, DualGradient, *_DYNAMICS)
 
 PROBES: dict[str, type[Any]] = {**curvature.PROBES, **{probe.default_name: probe for probe in _OTHERS}}

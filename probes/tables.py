@@ -25,9 +25,15 @@ _SHOWN = 5
 def table(title: str = "", caption: str = "") -> Table:
     """A table in the house style."""
     return Table(
-        title=title or None, caption=caption or None, box=_STYLE, title_justify="left", caption_justify="left",
-        title_style="bold", caption_style="dim", pad_edge=False,
-    )  # fmt: skip
+        title=title or None,
+        caption=caption or None,
+        box=_STYLE,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        caption_style="dim",
+        pad_edge=False,
+    )
 
 
 def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> Group:

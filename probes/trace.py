@@ -28,14 +28,7 @@ import h5py
 from probes.environment import environment
 from probes.trace_buffer import Table, check_names, read_table, truncated
 from probes.trace_building import EVENTS, exists
-from probes.trace_file import (
-    EVENT_FIELDS,
-    Field,
-    Header,
-    Settings,
-    TraceError,
-    to_json,
-)
+from probes.trace_file import EVENT_FIELDS, Field, Header, Settings, TraceError, to_json
 from probes.trace_reading import count_rows, open_for_reading, read_header
 from probes.trace_state import check_whole, state_of
 from probes.trace_system import WriterLock
@@ -64,12 +57,7 @@ class Trace(TraceView):
 
     @classmethod
     def create(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        config: Any = None,
-        seed: int | None = None,
-        overwrite: bool = False,
+        cls, path: str | os.PathLike[str], *, config: Any = None, seed: int | None = None, overwrite: bool = False
     ) -> Trace:
         """A new trace, for writing. The file is there, whole and readable, when this returns.
 
@@ -130,10 +118,7 @@ class Trace(TraceView):
                 header = read_header(file)
                 header = replace(header, periods=(*header.periods, period))
                 start = max((float(g["time"][count_rows(g) - 1]) for g in groups if count_rows(g)), default=0.0)
-                return cls(
-                    path,
-                    Writer(path, header, lock, tables, source=file, until=step, replace=True, start=start),
-                )
+                return cls(path, Writer(path, header, lock, tables, source=file, until=step, replace=True, start=start))
         except BaseException:
             lock.release()
             raise

@@ -30,9 +30,8 @@ class Open(NamedTuple):
 
 
 def build(
-    path: Path, header: Header, tables: Mapping[str, Table], *,
-    old: h5py.File | None, until: int | None, replace: bool,
-) -> Open:  # fmt: skip
+    path: Path, header: Header, tables: Mapping[str, Table], *, old: h5py.File | None, until: int | None, replace: bool
+) -> Open:
     """A new file in single-writer mode, put under the name `path` when it is complete.
 
     It has all tables, and the rows of `old` with step <= `until`; each table is told how many it has now.

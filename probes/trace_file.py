@@ -176,11 +176,7 @@ def create_table(
         dtype = h5py.string_dtype("utf-8", int(field.dtype[1:])) if field.is_string else np.dtype(field.dtype)
         rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // field.row_bytes))
         dataset = group.create_dataset(
-            column,
-            shape=(0, *field.inner),
-            maxshape=(None, *field.inner),
-            chunks=(rows, *field.inner),
-            dtype=dtype,
+            column, shape=(0, *field.inner), maxshape=(None, *field.inner), chunks=(rows, *field.inner), dtype=dtype
         )
         _write_text(dataset, "units", field.units)
         _write_text(dataset, "description", field.description)

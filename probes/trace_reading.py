@@ -15,17 +15,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from probes.trace_file import (
-    COLUMNS,
-    FORMAT,
-    VERSION,
-    Array,
-    Field,
-    Header,
-    TraceError,
-    offsets_name,
-    write_at,
-)
+from probes.trace_file import COLUMNS, FORMAT, VERSION, Array, Field, Header, TraceError, offsets_name, write_at
 
 _ATTEMPTS = 5
 _READ_ATTEMPTS = 26

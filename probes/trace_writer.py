@@ -40,9 +40,17 @@ class Writer:
     """
 
     def __init__(
-        self, path: Path, header: Header, lock: WriterLock, tables: Mapping[str, Table], *,
-        source: h5py.File | None = None, until: int | None = None, replace: bool = False, start: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        header: Header,
+        lock: WriterLock,
+        tables: Mapping[str, Table],
+        *,
+        source: h5py.File | None = None,
+        until: int | None = None,
+        replace: bool = False,
+        start: float = 0.0,
+    ) -> None:
         self.path = path
         self.header = header
         self.tables: dict[str, Table] = {EVENTS: Table("events", EVENT_FIELDS), **tables}

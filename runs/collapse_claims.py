@@ -191,12 +191,11 @@ def nc4_holds(results: Results) -> Verdict:
 def kept(results: Results) -> Verdict:
     """The largest change."""
     rows = chosen(runs(results), optimizer="SGD", decay=0.0)
-    moved = {f"{row['network']} β = {row['momentum']:g}": abs(row["train"]["nc0"] / row["start"]["nc0"] - 1)
-             for row in rows}  # fmt: skip
+    moved = {
+        f"{row['network']} β = {row['momentum']:g}": abs(row["train"]["nc0"] / row["start"]["nc0"] - 1) for row in rows
+    }
     told = "; ".join(f"{name}: {value:.0e}" for name, value in moved.items())
     return Verdict(every([value <= 1e-4 for value in moved.values()]), f"relative change: {told}", moved)
 
 
-CLAIMS: Sequence[Any] = (
-    nc0_order, nc3_order, best_order, coupled_falls, decoupled_stays, nc1_small, nc4_holds, kept,
-)  # fmt: skip
+CLAIMS: Sequence[Any] = (nc0_order, nc3_order, best_order, coupled_falls, decoupled_stays, nc1_small, nc4_holds, kept)

@@ -71,8 +71,15 @@ def theorems_figure(results: Results) -> Figure:
                 network.plot(columns["step"], columns["expected"], color=colour, lw=1.2)
                 every = max(6, len(columns["step"]) // 12)
                 marked = slice((3 * number + shift) * every // 6, None, every)  # side by side where lines coincide
-                network.plot(columns["step"][marked], columns["value"][marked], mark, ms=4, color=colour, mfc="none",
-                             label=f"{rule}, β = {momentum:g}")  # fmt: skip
+                network.plot(
+                    columns["step"][marked],
+                    columns["value"][marked],
+                    mark,
+                    ms=4,
+                    color=colour,
+                    mfc="none",
+                    label=f"{rule}, β = {momentum:g}",
+                )
     network.set_title("An MLP on digits", pad=22)
     note(network, "marks: measured, lines: predicted from the learning rates alone")
     network.set_yscale("log")
@@ -128,10 +135,18 @@ def trends_figure(results: Results) -> Figure:
         colour = COLOURS[family(optimizer)]
         for network in networks(rows):
             own = chosen(rows, optimizer=optimizer, network=network)
-            scatter.plot(numbers(own, "nc0"), numbers(own, "nc3"), MARKERS[network], ms=5, color=colour,
-                         mfc="none" if optimizer.endswith("W") else colour, alpha=0.8)  # fmt: skip
-        scatter.plot([], [], "o", ms=5, color=colour, mfc="none" if optimizer.endswith("W") else colour,
-                     label=optimizer)  # fmt: skip
+            scatter.plot(
+                numbers(own, "nc0"),
+                numbers(own, "nc3"),
+                MARKERS[network],
+                ms=5,
+                color=colour,
+                mfc="none" if optimizer.endswith("W") else colour,
+                alpha=0.8,
+            )
+        scatter.plot(
+            [], [], "o", ms=5, color=colour, mfc="none" if optimizer.endswith("W") else colour, label=optimizer
+        )
     told = []
     for network in networks(rows):
         own = chosen(rows, network=network)

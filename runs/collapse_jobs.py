@@ -33,18 +33,27 @@ from runs.jobs import Desk, Job
 
 BATCH = 32
 MOMENTUM, DECAY = 0.9, 5e-3  # the setting at which all optimizers are compared
-DECAYS = {
-    "coupled": (0.0, 5e-4, DECAY, 0.05), "SGDW": (5e-4, DECAY, 0.05), "decoupled": (DECAY, 0.05, 0.5, 5.0),
-}  # fmt: skip
+DECAYS = {"coupled": (0.0, 5e-4, DECAY, 0.05), "SGDW": (5e-4, DECAY, 0.05), "decoupled": (DECAY, 0.05, 0.5, 5.0)}
 # Without decay the two kinds are one: coupled runs stand for both.
 MOMENTA = {"mlp": (0.0, 0.5, MOMENTUM), "cnn": (MOMENTUM,), "resnet": (MOMENTUM,)}
 ACCELERATION = (0.0, 0.5, 0.7, MOMENTUM)
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the decay that is coupled, between Adam and AdamW
 SEEDS = 3
 KEPT = (
-    "nc0", "nc0_normalized", "nc1", "nc1_traces", "cdnv", "nc2", "nc2_weight", "nc2_product", "nc3", "nc4", "accuracy",
-    "weight_norm", "smallest_singular",
-)  # fmt: skip
+    "nc0",
+    "nc0_normalized",
+    "nc1",
+    "nc1_traces",
+    "cdnv",
+    "nc2",
+    "nc2_weight",
+    "nc2_product",
+    "nc3",
+    "nc4",
+    "accuracy",
+    "weight_norm",
+    "smallest_singular",
+)
 
 
 def plan(quick: bool) -> list[Job]:
@@ -139,5 +148,6 @@ def trained(
         "start": {name: float(value) for name, value in first.items()},
         **{name: {key: float(values[key]) for key in KEPT} for name, values in last.items()},
         "nc4_test": statistics.metrics(weight_of_head(model)).nc4,
-        "loss": whole.value(), "test_loss": held.value(),
-    }  # fmt: skip
+        "loss": whole.value(),
+        "test_loss": held.value(),
+    }

@@ -24,9 +24,12 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs),
-        )  # fmt: skip
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,17 +46,30 @@ def mlp() -> nn.Module:
 def cnn() -> nn.Module:
     """Two 3 x 3 convolutions of stride 2, and a hidden layer."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(64, WIDTH), nn.ReLU(), head(WIDTH),
-    )  # fmt: skip
+        nn.Conv2d(1, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, WIDTH),
+        nn.ReLU(),
+        head(WIDTH),
+    )
 
 
 def resnet() -> nn.Module:
     """Three residual blocks with batch norm, of 8, 16 and 32 channels, and the mean over the image."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-        Block(8, 8, 1), Block(8, 16, 2), Block(16, 32, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head(32),
-    )  # fmt: skip
+        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        Block(8, 8, 1),
+        Block(8, 16, 2),
+        Block(16, 32, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        head(32),
+    )
 
 
 def head(width: int) -> nn.Linear:

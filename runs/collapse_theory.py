@@ -36,13 +36,21 @@ def plan(quick: bool) -> list[Job]:
         Job("theory-network", network, {"steps": steps, "schedule": "constant"}, "network"),
         Job("theory-schedule", network, {"steps": steps, "schedule": "steps"}, "network"),
         Job("theory-stability", stability, {"factors": [0.99, 1.01], "steps": 5000}),
-        Job("theory-sign-decoupled", sign_decoupled, {"classes": [3, 4, 10], "eta": 0.4, "decay": 0.05,
-                                                      "steps": 2000}),
+        Job("theory-sign-decoupled", sign_decoupled, {"classes": [3, 4, 10], "eta": 0.4, "decay": 0.05, "steps": 2000}),
         Job("theory-sign-coupled", sign_coupled, {"etas": etas, "decay": 1e-3, "path": 15.0}),
-        Job("theory-sign-decaying", sign_decaying, {"eta": 0.02 if quick else 0.01, "decay": 1e-3, "path": 20.0,
-                                                    "halvings": 30, "each": 100 if quick else 200}),
+        Job(
+            "theory-sign-decaying",
+            sign_decaying,
+            {
+                "eta": 0.02 if quick else 0.01,
+                "decay": 1e-3,
+                "path": 20.0,
+                "halvings": 30,
+                "each": 100 if quick else 200,
+            },
+        ),
         Job("theory-heat-map", heat_map, {"decay": 0.005}),
-    ]  # fmt: skip
+    ]
 
 
 # -- SGD -----------------------------------------------------------------------------------------------------
@@ -108,8 +116,15 @@ def stability(desk: Desk, factors: list[float], steps: int) -> dict[str, Any]:
                 ratio = values[-1] / values[0]
                 vanished, diverged = ratio <= VANISHED, ratio >= 1 / VANISHED
                 write(trace, f"{name}-{factor:g}", value=np.array(values))
-                runs.append({"name": name, "factor": factor, "steps": len(values) - 1,
-                             "vanished": vanished, "diverged": diverged})  # fmt: skip
+                runs.append(
+                    {
+                        "name": name,
+                        "factor": factor,
+                        "steps": len(values) - 1,
+                        "vanished": vanished,
+                        "diverged": diverged,
+                    }
+                )
     return {"runs": runs}
 
 
@@ -140,9 +155,14 @@ def formula(rule: str, momentum: float, steps: int) -> Vector:
 
 
 def followed(
-    weight: Tensor, model: nn.Module, rule: str, momentum: float, rates: Sequence[float],
-    losses: Iterator[Callable[[], Tensor]], desk: Desk,
-) -> Vector:  # fmt: skip
+    weight: Tensor,
+    model: nn.Module,
+    rule: str,
+    momentum: float,
+    rates: Sequence[float],
+    losses: Iterator[Callable[[], Tensor]],
+    desk: Desk,
+) -> Vector:
     """NC0 before training and after each step."""
     optimizer = made(rule, model.parameters(), rates[0], momentum, DECAY)
     values = [nc0(weight)]
@@ -176,8 +196,16 @@ def sign_decoupled(desk: Desk, classes: list[int], eta: float, decay: float, ste
             write(trace, f"classes-{K}", value=values, expected=expected)
             error = float(np.abs(values[1:] / expected[1:] - 1).max())
             falls = float(-np.diff(values).min() / limit)
-            runs.append({"classes": K, "last": values[-1], "limit": limit, "error": error,
-                         "limit_error": abs(values[-1] / limit - 1), "falls": max(falls, 0.0)})  # fmt: skip
+            runs.append(
+                {
+                    "classes": K,
+                    "last": values[-1],
+                    "limit": limit,
+                    "error": error,
+                    "limit_error": abs(values[-1] / limit - 1),
+                    "falls": max(falls, 0.0),
+                }
+            )
     return {"runs": runs}
 
 
@@ -189,9 +217,16 @@ def sign_coupled(desk: Desk, etas: list[float], decay: float, path: float) -> di
             a, b, values = entries(signs([eta] * round(path / eta), decay, CLASSES, decoupled=False))
             write(trace, f"eta-{eta:g}", value=values, a=a, b=b)
             last = values[-len(values) // 10 :]
-            runs.append({"eta": eta, "peak": values.max(), "peak_step": int(values.argmax()), "last": last.max(),
-                         "alpha_over_bound": float((last**2 / CLASSES).max() / (CLASSES * eta) ** 2)}
-                        | phases(a, b))  # fmt: skip
+            runs.append(
+                {
+                    "eta": eta,
+                    "peak": values.max(),
+                    "peak_step": int(values.argmax()),
+                    "last": last.max(),
+                    "alpha_over_bound": float((last**2 / CLASSES).max() / (CLASSES * eta) ** 2),
+                }
+                | phases(a, b)
+            )
             desk.progress(number + 1, len(etas))
     return {"runs": runs}
 
@@ -204,9 +239,14 @@ def sign_decaying(desk: Desk, eta: float, decay: float, path: float, halvings: i
         write(trace, "nc0", value=values, a=a, b=b, rate=np.array([*rates, rates[-1]]))
     fixed = fixed_point(decay)
     return {
-        "peak": values.max(), "last": values[-1], "last_rate": rates[-1], "a": a[-1], "b": b[-1], "fixed": fixed,
+        "peak": values.max(),
+        "last": values[-1],
+        "last_rate": rates[-1],
+        "a": a[-1],
+        "b": b[-1],
+        "fixed": fixed,
         "error": max(abs(found / point - 1) for found, point in zip((a[-1], b[-1]), fixed, strict=True)),
-    }  # fmt: skip
+    }
 
 
 def signs(rates: Sequence[float], decay: float, K: int, *, decoupled: bool) -> Iterator[Tensor]:
@@ -269,8 +309,13 @@ def nc0(weight: Tensor) -> float:
 
 def write(trace: Trace, name: str, **columns: Vector) -> None:
     """Columns of one length, a row for each step."""
-    about = {"value": "||W^T 1||", "expected": "||W^T 1|| of the theorem", "a": "entry of W on the diagonal",
-             "b": "minus the entry of W beside it", "rate": "learning rate"}  # fmt: skip
+    about = {
+        "value": "||W^T 1||",
+        "expected": "||W^T 1|| of the theorem",
+        "a": "entry of W on the diagonal",
+        "b": "minus the entry of W beside it",
+        "rate": "learning rate",
+    }
     trace.declare(name, {key: Field((), "float64", "parameter", about[key]) for key in columns})
     for step, row in enumerate(zip(*columns.values(), strict=True)):
         trace.record(name, step, **dict(zip(columns, row, strict=True)))

@@ -148,10 +148,12 @@ def three_phases(results: Results) -> Verdict:
         for run in found
     )
     holds = all(
-        0 < run["first_b"] < run["first_a"] < run["steps"] and run["turns"] >= 10
-        and run["last"] < run["peak"] / 100 and 0 < run["peak_step"] < run["steps"]
+        0 < run["first_b"] < run["first_a"] < run["steps"]
+        and run["turns"] >= 10
+        and run["last"] < run["peak"] / 100
+        and 0 < run["peak_step"] < run["steps"]
         for run in found
-    )  # fmt: skip
+    )
     return Verdict(holds, told, {"runs": found})
 
 
@@ -189,6 +191,4 @@ def arrives(results: Results) -> Verdict:
     return Verdict(found["last"] <= 1e-6 * found["peak"] and found["error"] <= 1e-6, told, found)
 
 
-CLAIMS: Sequence[Any] = (
-    geometric, heavy_ball, bounds, scheduled, heat_map, limit, three_phases, floor, arrives,
-)  # fmt: skip
+CLAIMS: Sequence[Any] = (geometric, heavy_ball, bounds, scheduled, heat_map, limit, three_phases, floor, arrives)

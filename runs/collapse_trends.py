@@ -21,8 +21,9 @@ EXPLAINED = 0.5  # R^2
 def accelerated(results: Results) -> dict[str, list[Row]]:
     """SGD's counting runs at the setting's decay, by network, in the order of momentum."""
     rows = chosen(counting(runs(results)), optimizer="SGD", decay=DECAY, seed=0)
-    found = {network: sorted(chosen(rows, network=network), key=lambda row: row["momentum"])
-             for network in networks(rows)}  # fmt: skip
+    found = {
+        network: sorted(chosen(rows, network=network), key=lambda row: row["momentum"]) for network in networks(rows)
+    }
     return {network: own for network, own in found.items() if len(own) > 1}
 
 
@@ -84,8 +85,10 @@ def shares(results: Results) -> tuple[list[float], dict[str, list[float]]]:
     rows = counting(runs(results, "between-*"))
     found = sorted({row["share"] for row in rows})
     groups = [chosen(rows, share=share) for share in found]
-    table = {key: [float(np.mean([row["train"][key] for row in own])) for own in groups]
-             for key in ("nc0", "nc1", "nc2", "nc3", "accuracy")}  # fmt: skip
+    table = {
+        key: [float(np.mean([row["train"][key] for row in own])) for own in groups]
+        for key in ("nc0", "nc1", "nc2", "nc3", "accuracy")
+    }
     return found, table | {"test": [float(np.mean([row["test"]["accuracy"] for row in own])) for own in groups]}
 
 

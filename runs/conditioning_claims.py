@@ -281,6 +281,19 @@ def square_skips(results: Results) -> Verdict:
 
 
 CLAIMS = (
-    deeper, quadratic, wider, close, agrees, slower, improves, equality, far, far_deeper, unwhitened, gap, skips,
-    square_skips, *MORE,
-)  # fmt: skip
+    deeper,
+    quadratic,
+    wider,
+    close,
+    agrees,
+    slower,
+    improves,
+    equality,
+    far,
+    far_deeper,
+    unwhitened,
+    gap,
+    skips,
+    square_skips,
+    *MORE,
+)

@@ -137,10 +137,12 @@ def kept(groups: Groups) -> dict[str, Any]:
     """For JSON: geometric mean and spread by keys; None where it is infinite."""
     return {
         ", ".join(f"{k:g}" for k in key): {
-            "mean": _plain(geometric(values)), "spread": _plain(spread(values)), "networks": len(values)
+            "mean": _plain(geometric(values)),
+            "spread": _plain(spread(values)),
+            "networks": len(values),
         }
         for key, values in groups.items()
-    }  # fmt: skip
+    }
 
 
 def _plain(value: float) -> float | None:

@@ -77,7 +77,14 @@ class Sheet:
         if isinstance(found, Conditioning):
             bounds = {"bound": found.bound, "loose": found.loose_bound}
         self._trace.record(
-            "networks", self._rows, **keys, kappa=found.kappa, rank=found.rank, size=len(found.eigenvalues),
-            smallest=found.smallest, threshold=found.threshold, **bounds,
-        )  # fmt: skip
+            "networks",
+            self._rows,
+            **keys,
+            kappa=found.kappa,
+            rank=found.rank,
+            size=len(found.eigenvalues),
+            smallest=found.smallest,
+            threshold=found.threshold,
+            **bounds,
+        )
         self._rows += 1

@@ -57,10 +57,16 @@ def plan(quick: bool) -> list[Job]:
     jobs.append(Job("slopes", slopes, {"widths": [50] if quick else [50, 100, 200], "inits": inits}))
     jobs.append(Job("small", small, {"count": 200 if quick else 5000}))
     jobs.append(
-        Job("convolution", convolution,
-            {"filters": list(FILTERS[:2] if quick else FILTERS), "kernels": list(KERNELS[1:] if quick else KERNELS),
-             "inits": inits})
-    )  # fmt: skip
+        Job(
+            "convolution",
+            convolution,
+            {
+                "filters": list(FILTERS[:2] if quick else FILTERS),
+                "kernels": list(KERNELS[1:] if quick else KERNELS),
+                "inits": inits,
+            },
+        )
+    )
     return jobs + networks.plan(quick)
 
 
@@ -92,8 +98,14 @@ def proportional(desk: Desk, factor: int, depths: list[int], inits: int) -> dict
     """kappa by depth L at width factor * L, and at the width that this has at two layers; white digits."""
     inputs = images().shape[1]
     with desk.trace(factor=factor) as trace:
-        sheet = Sheet(trace, factor="width / depth", fixed="1: the width stays", width="hidden units",
-                      depth="weight matrices", init="number of the initialisation")  # fmt: skip
+        sheet = Sheet(
+            trace,
+            factor="width / depth",
+            fixed="1: the width stays",
+            width="hidden units",
+            depth="weight matrices",
+            init="number of the initialisation",
+        )
         for init in range(inits):
             source = generator(desk, init)
             for place, layers in enumerate(depths):
@@ -138,8 +150,13 @@ def skips(desk: Desk, widths: list[int], depths: list[int], inits: int) -> dict[
     """F(x) = (W_L + beta I) ... (W_1 + beta I) x with several beta on the same weights; white data."""
     inputs, width, outputs = widths
     with desk.trace(widths=widths) as trace:
-        sheet = Sheet(trace, depth="weight matrices", skip="number in the list of skips", beta="of the skip",
-                      init="number of the initialisation")  # fmt: skip
+        sheet = Sheet(
+            trace,
+            depth="weight matrices",
+            skip="number in the list of skips",
+            beta="of the skip",
+            init="number of the initialisation",
+        )
         for init in range(inits):
             source = generator(desk, init)
             for place, layers in enumerate(depths):
@@ -162,8 +179,14 @@ def slopes(desk: Desk, widths: list[int], inits: int) -> dict[str, Any]:
     x = images(40)
     data = (x, white(x))
     with desk.trace(samples=40) as trace:
-        sheet = Sheet(trace, width="hidden units", slope="of negative inputs", white="1: white data",
-                      init="number of the initialisation", **ESTIMATES)  # fmt: skip
+        sheet = Sheet(
+            trace,
+            width="hidden units",
+            slope="of negative inputs",
+            white="1: white data",
+            init="number of the initialisation",
+            **ESTIMATES,
+        )
         for init in range(inits):
             source = generator(desk, init)
             for place, width in enumerate(widths):
@@ -216,8 +239,13 @@ def convolution(desk: Desk, filters: list[int], kernels: list[int], inits: int) 
     x = white(images_of_36())
     targets = torch.zeros(len(x), 1, dtype=torch.float64)
     with desk.trace(positions=POSITIONS) as trace:
-        sheet = Sheet(trace, filters="of both layers", kernel="positions", shared="1: by the shared kernels",
-                      init="number of the initialisation")  # fmt: skip
+        sheet = Sheet(
+            trace,
+            filters="of both layers",
+            kernel="positions",
+            shared="1: by the shared kernels",
+            init="number of the initialisation",
+        )
         for init in range(inits):
             source = generator(desk, init)
             for count in filters:

@@ -257,6 +257,17 @@ def stays_close(results: Results) -> Verdict:
 
 
 MORE = (
-    leaky, estimates, filters, kernels, norm, norm_training, norm_many, norm_width, pruned, pruned_inside,
-    pruned_loss, steady, stays_close,
-)  # fmt: skip
+    leaky,
+    estimates,
+    filters,
+    kernels,
+    norm,
+    norm_training,
+    norm_many,
+    norm_width,
+    pruned,
+    pruned_inside,
+    pruned_loss,
+    steady,
+    stays_close,
+)

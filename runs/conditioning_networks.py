@@ -32,12 +32,18 @@ def plan(quick: bool) -> list[Job]:
         for width in (BN_WIDTHS[:2] if quick else BN_WIDTHS)
     ]
     jobs += [
-        Job(f"many-{width}", batch_norm,
-            {"width": width, "samples": 60 if quick else 500, "inits": 2 if quick else 5, "norms": 2})
+        Job(
+            f"many-{width}",
+            batch_norm,
+            {"width": width, "samples": 60 if quick else 500, "inits": 2 if quick else 5, "norms": 2},
+        )
         for width in ((4, 6) if quick else BN_NARROW)
-    ]  # fmt: skip
-    less = {"fractions": list(PRUNED[::2] if quick else PRUNED), "samples": 16 if quick else 64,
-            "epochs": 2 if quick else 15}  # fmt: skip
+    ]
+    less = {
+        "fractions": list(PRUNED[::2] if quick else PRUNED),
+        "samples": 16 if quick else 64,
+        "epochs": 2 if quick else 15,
+    }
     jobs += [Job(f"pruning-{init}", pruning, less) for init in range(1 if quick else 4)]
     steps = {"epochs": 20 if quick else 300, "every": 10 if quick else 15}
     return jobs + [Job(f"training-{init}", training, steps) for init in range(1 if quick else 3)]
@@ -173,8 +179,13 @@ def pruning(desk: Desk, fractions: list[float], samples: int, epochs: int) -> di
     size = 64
     with desk.trace(samples=samples) as trace:
         sheet = Sheet(trace, fraction="pruned", trained="1: after training", left_out="1: pruned ones not in J")
-        trace.declare("loss", {"fraction": Field((), "float64", "", "pruned"),
-                               "value": Field((), "float64", "loss", "mean over the epoch")})  # fmt: skip
+        trace.declare(
+            "loss",
+            {
+                "fraction": Field((), "float64", "", "pruned"),
+                "value": Field((), "float64", "loss", "mean over the epoch"),
+            },
+        )
         for number, fraction in enumerate(fractions):
             model = seeded(resnet, desk.seed)
             masks = magnitude_masks(model, fraction)
@@ -185,8 +196,9 @@ def pruning(desk: Desk, fractions: list[float], samples: int, epochs: int) -> di
                     parameters[name].register_hook(lambda grad, mask=mask: grad * mask)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
 
-            def measure(trained: int, model: nn.Module = model, masks: dict[str, Tensor] = masks,
-                        fraction: float = fraction) -> None:  # fmt: skip
+            def measure(
+                trained: int, model: nn.Module = model, masks: dict[str, Tensor] = masks, fraction: float = fraction
+            ) -> None:
                 for left_out in (0, 1):
                     found = pruned_kappa(model, masks, measured, left_out=bool(left_out))
                     sheet.add(found, fraction=fraction, trained=trained, left_out=left_out)

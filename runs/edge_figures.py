@@ -134,8 +134,9 @@ def outliers_figure(results: Results) -> Figure:
             for mask, colour in ((above, ORANGE), (~above, BLUE)):
                 axes.plot(values[mask], np.full(mask.sum(), row), "|", ms=20, mew=1.8, color=colour)
             told = f"{data['classes']} classes: {apart.count} above the widest gap (× {short(apart.ratio, 3)})"
-            axes.annotate(told, (1.0, row), xytext=(0, 14), textcoords="offset points", ha="right", fontsize=9.5,
-                          color="#333333")  # fmt: skip
+            axes.annotate(
+                told, (1.0, row), xytext=(0, 14), textcoords="offset points", ha="right", fontsize=9.5, color="#333333"
+            )
         axes.set_xscale("log")
         plain_numbers(axes.xaxis)
         axes.set_xlim(None, 1.15)
@@ -162,16 +163,32 @@ def threshold_line(axes: Axes) -> None:
     """The dashed line at 1, named."""
     axes.axhline(1, color=GREY, ls=_DASHED, lw=1.4, zorder=1)
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    axes.annotate("2/η", (0.012, 1), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
-                  color=GREY, va="bottom", fontsize=10.5, bbox=box)  # fmt: skip
+    axes.annotate(
+        "2/η",
+        (0.012, 1),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        color=GREY,
+        va="bottom",
+        fontsize=10.5,
+        bbox=box,
+    )
 
 
 def label_end(axes: Axes, text: str, height: float, colour: Any) -> None:
     """A label at the right edge, beside what it names."""
     axes.annotate(
-        text, (1.0, height), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
-        color=colour, va="center", fontsize=9.5, annotation_clip=False,
-    )  # fmt: skip
+        text,
+        (1.0, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(6, 0),
+        textcoords="offset points",
+        color=colour,
+        va="center",
+        fontsize=9.5,
+        annotation_clip=False,
+    )
 
 
 def thinned(steps: Iterable[int], values: Any, points: int = 1500) -> tuple[Any, Any]:

@@ -85,10 +85,9 @@ def plan(quick: bool) -> list[Job]:
     ]
     steps, every = (240, 40) if quick else (8000, 100)
     jobs += [
-        Job(f"sgd-{batch}", stochastic,
-            {"rate": SGD_RATE, "batch": batch, "steps": steps, "every": every}, "gd")
+        Job(f"sgd-{batch}", stochastic, {"rate": SGD_RATE, "batch": batch, "steps": steps, "every": every}, "gd")
         for batch in ((16, 256) if quick else BATCHES)
-    ]  # fmt: skip
+    ]
     most = {"epochs": 3, "eigenvalues": 10} if quick else {"epochs": 60, "eigenvalues": 30}
     jobs += [
         Job(f"{data}-{classes}", spectrum, {"data": data, "classes": classes, **most})
@@ -193,9 +192,13 @@ def keep(desk: Desk, rate: float, steps: int, ratios: list[float], epochs: int) 
             )
         model.load_state_dict(start)
     return {
-        "rate": rate, "loss": objective.value(), "trace": curvature, "stderr": float(minimum["trace"]["stderr"]),
-        "sharpness": float(minimum["sharpness"]["value"]), "runs": runs,
-    }  # fmt: skip
+        "rate": rate,
+        "loss": objective.value(),
+        "trace": curvature,
+        "stderr": float(minimum["trace"]["stderr"]),
+        "sharpness": float(minimum["sharpness"]["value"]),
+        "runs": runs,
+    }
 
 
 def scratch(desk: Desk, rate: float, epochs: int) -> dict[str, Any]:

@@ -198,8 +198,10 @@ def flatter(results: Results) -> Verdict:
 def bulk(results: Results) -> Verdict:
     """The mass of the density around zero."""
     shares = {name: criteria.masses_at_zero(results, name) for name in results.data("digits-*")}
-    told = [f"{criteria.rate_of(n)}: {100 * a[0]:.1f} ± {100 * a[1]:.1f} → {100 * b[0]:.1f} ± {100 * b[1]:.1f} %"
-            for n, (a, b) in shares.items()]  # fmt: skip
+    told = [
+        f"{criteria.rate_of(n)}: {100 * a[0]:.1f} ± {100 * a[1]:.1f} → {100 * b[0]:.1f} ± {100 * b[1]:.1f} %"
+        for n, (a, b) in shares.items()
+    ]
     holds = all(mass >= 0.9 for pair in shares.values() for mass, _ in pair)
     return Verdict(holds, "by classes, before → after: " + "; ".join(told), shares)
 
@@ -279,8 +281,20 @@ def unbounded(results: Results) -> Verdict:
 
 
 CLAIMS: Sequence[Any] = (
-    sharpens, stays, falls, stable, entropy, batch_sharpness, below, flatter, bulk, classes, clusters, kept, unbounded,
-)  # fmt: skip
+    sharpens,
+    stays,
+    falls,
+    stable,
+    entropy,
+    batch_sharpness,
+    below,
+    flatter,
+    bulk,
+    classes,
+    clusters,
+    kept,
+    unbounded,
+)
 EXPERIMENT = Experiment(
     "edge_of_stability", "Edge of stability, MLPs on digits\n\n" + str(__doc__), edge_jobs.plan, CLAIMS, figures
 )

@@ -154,9 +154,15 @@ class Experiment:
     threads: int = 1
 
     def run(
-        self, folder: Path, *, seed: int = 0, quick: bool = False, fresh: bool = False, at_once: int = 1,
+        self,
+        folder: Path,
+        *,
+        seed: int = 0,
+        quick: bool = False,
+        fresh: bool = False,
+        at_once: int = 1,
         console: Console | None = None,
-    ) -> list[Claim]:  # fmt: skip
+    ) -> list[Claim]:
         """Run the jobs that have no result yet, judge, draw, write `claims.json` and `claims.md`; the claims.
 
         Quick and full results lie in folders of their own.
@@ -171,12 +177,16 @@ class Experiment:
         claims = [statement.measure(results, quick=quick) for statement in self.claims]
         title = self.title.splitlines()[0]
         report = {
-            "experiment": self.name, "title": title, "quick": quick, "seed": seed,
-            "written": datetime.now(UTC).isoformat(timespec="seconds"), "environment": environment(),
+            "experiment": self.name,
+            "title": title,
+            "quick": quick,
+            "seed": seed,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "environment": environment(),
             "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
             "jobs": {job.name: _account(job, outcomes[job.name]) for job in jobs},
             "claims": [dataclasses.asdict(found) for found in claims],
-        }  # fmt: skip
+        }
         write_json(folder / "claims.json", report)
         (folder / "claims.md").write_text(markdown(claims))
         drawn = [] if self.figures is None else list(self.figures(results, folder))
@@ -227,9 +237,13 @@ def main(experiment: Experiment, words: Sequence[str] | None = None) -> None:
         console = Console(width=160)
     try:
         experiment.run(
-            chosen.out, seed=chosen.seed, quick=chosen.quick, fresh=chosen.fresh, at_once=max(chosen.jobs, 1),
+            chosen.out,
+            seed=chosen.seed,
+            quick=chosen.quick,
+            fresh=chosen.fresh,
+            at_once=max(chosen.jobs, 1),
             console=console,
-        )  # fmt: skip
+        )
     except KeyboardInterrupt:
         console.print("Interrupted: the same command goes on from here.")
         raise SystemExit(130) from None

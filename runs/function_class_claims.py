@@ -20,9 +20,14 @@ NETWORKS = ["mlp-*", "cnn-*", "depth-*", "batch-*", "optimizer-*", "lstm", "tran
 
 
 def _sizes(
-    name: str, pattern: str, said: str, rule: str, decide: Callable[[Sequence[float]], bool],
-    measure: Callable[[Smallest], float], what: str,
-) -> Statement:  # fmt: skip
+    name: str,
+    pattern: str,
+    said: str,
+    rule: str,
+    decide: Callable[[Sequence[float]], bool],
+    measure: Callable[[Smallest], float],
+    what: str,
+) -> Statement:
     """A claim on a number of each configuration, in the order of the jobs."""
 
     rule += " (undecided where β is 0 in all)"
@@ -50,47 +55,78 @@ def _product(s: Smallest) -> float:
 BETA = f"β at gap {GAP} of all 4 seeds (each alone)"
 PRODUCT = "β · f(x_K)"
 wide = _sizes(
-    "MLP: up, then down with width", "mlp-*",
+    "MLP: up, then down with width",
+    "mlp-*",
     "the smallest α and β rise up to a width (512 of 32 to 4096, Fashion-MNIST) and fall from there",
     f"β at gap {GAP} rises with every width up to one inside 16 … 512 and falls with every one after it",
-    criteria.rises_then_falls, _beta, BETA + " by width",
-)  # fmt: skip
+    criteria.rises_then_falls,
+    _beta,
+    BETA + " by width",
+)
 channels = _sizes(
-    "CNN: up, then down with channels", "cnn-*",
+    "CNN: up, then down with channels",
+    "cnn-*",
     "the smallest α and β rise up to 64 or 128 channels (of 32 to 2048, CIFAR10) and fall from there",
     f"β at gap {GAP} rises with every number of channels up to one inside 4 … 64 and falls with every one after it",
-    criteria.rises_then_falls, _beta, BETA + " by channels",
-)  # fmt: skip
+    criteria.rises_then_falls,
+    _beta,
+    BETA + " by channels",
+)
 deep = _sizes(
-    "deeper, smaller", "depth-*", "the smallest α and β fall with depth (ResNets on CIFAR100)",
-    f"β at gap {GAP} falls with every doubling of the residual blocks, 1 … 8", criteria.falls, _beta,
+    "deeper, smaller",
+    "depth-*",
+    "the smallest α and β fall with depth (ResNets on CIFAR100)",
+    f"β at gap {GAP} falls with every doubling of the residual blocks, 1 … 8",
+    criteria.falls,
+    _beta,
     BETA + " by blocks",
-)  # fmt: skip
+)
 batch = _sizes(
-    "larger batches, smaller", "batch-*", "the smallest α and β fall with the batch size (ResNet9, CIFAR100)",
-    f"β at gap {GAP} falls with every doubling of the batch, 32 … 256", criteria.falls, _beta, BETA + " by batch",
-)  # fmt: skip
+    "larger batches, smaller",
+    "batch-*",
+    "the smallest α and β fall with the batch size (ResNet9, CIFAR100)",
+    f"β at gap {GAP} falls with every doubling of the batch, 32 … 256",
+    criteria.falls,
+    _beta,
+    BETA + " by batch",
+)
 optimizer = _sizes(
-    "Adam < momentum < SGD", "optimizer-*", "α and β are smallest for Adam and largest for SGD (ResNet9, CIFAR100)",
+    "Adam < momentum < SGD",
+    "optimizer-*",
+    "α and β are smallest for Adam and largest for SGD (ResNet9, CIFAR100)",
     f"β at gap {GAP} of Adam is below that of SGD with momentum, and that below SGD's",
-    lambda values: criteria.falls(values[::-1]), _beta, BETA,
-)  # fmt: skip
+    lambda values: criteria.falls(values[::-1]),
+    _beta,
+    BETA,
+)
 _SAID = "β σ_int², the noise floor of the theorems, falls with"
 noise_width = _sizes(
-    "noise floor falls with width", "mlp-*", f"{_SAID} width",
-    f"β at gap {GAP} times the mean of f(x_K) (f_k^* = 0) falls with every width of the MLP", criteria.falls, _product,
+    "noise floor falls with width",
+    "mlp-*",
+    f"{_SAID} width",
+    f"β at gap {GAP} times the mean of f(x_K) (f_k^* = 0) falls with every width of the MLP",
+    criteria.falls,
+    _product,
     PRODUCT + " by width",
-)  # fmt: skip
+)
 noise_depth = _sizes(
-    "noise floor falls with depth", "depth-*", f"{_SAID} depth",
-    f"β at gap {GAP} times the mean of f(x_K) falls with every doubling of the blocks", criteria.falls, _product,
+    "noise floor falls with depth",
+    "depth-*",
+    f"{_SAID} depth",
+    f"β at gap {GAP} times the mean of f(x_K) falls with every doubling of the blocks",
+    criteria.falls,
+    _product,
     PRODUCT + " by blocks",
-)  # fmt: skip
+)
 noise_batch = _sizes(
-    "noise floor falls with the batch", "batch-*", f"{_SAID} the batch size",
-    f"β at gap {GAP} times the mean of f(x_K) falls with every doubling of the batch", criteria.falls, _product,
+    "noise floor falls with the batch",
+    "batch-*",
+    f"{_SAID} the batch size",
+    f"β at gap {GAP} times the mean of f(x_K) falls with every doubling of the batch",
+    criteria.falls,
+    _product,
     PRODUCT + " by batch",
-)  # fmt: skip
+)
 
 
 @claim(
@@ -177,8 +213,9 @@ def pointing(results: Results) -> Verdict:
     """The share of steps with a positive cosine."""
     shares = {
         name: [float((t.inner > 0).mean()) for t in criteria.runs_of(results, name)]
-        for pattern in NETWORKS for name in results.data(pattern)
-    }  # fmt: skip
+        for pattern in NETWORKS
+        for name in results.data(pattern)
+    }
     below = {name: criteria.span(s, 4) for name, s in shares.items() if min(s) < 0.95}
     every = [s for values in shares.values() for s in values]
     told = f"shares of {criteria.span(every, 4)} over {len(every)} runs"
@@ -207,6 +244,18 @@ def _every(results: Results, pattern: str) -> list[Trajectory]:
 
 
 CLAIMS: tuple[Any, ...] = (
-    works, wide, channels, deep, batch, optimizer, noise_width, noise_depth, noise_batch, language, outliers, pl,
-    plateau, pointing,
-)  # fmt: skip
+    works,
+    wide,
+    channels,
+    deep,
+    batch,
+    optimizer,
+    noise_width,
+    noise_depth,
+    noise_batch,
+    language,
+    outliers,
+    pl,
+    plateau,
+    pointing,
+)

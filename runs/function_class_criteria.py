@@ -64,11 +64,16 @@ def smallest(results: Results, job: str) -> Smallest:
     found = [alpha_beta(t, GAP) for t in runs]
     best = best_ratio(every)
     return Smallest(
-        beta=alpha_beta(every, GAP).beta, seeds=tuple(f.beta for f in found),
-        most=alpha_beta(every, GAP, quantile=0.99).beta, at_one=alpha_beta(every, 1.0).beta,
-        ratio=best.ratio, ratio_gap=best.gap, vacuous=sum(f.vacuous for f in found),
-        sigma2=float(np.mean([run["loss"] for run in results.data(job)[job]["runs"]])), steps=len(runs[0]),
-    )  # fmt: skip
+        beta=alpha_beta(every, GAP).beta,
+        seeds=tuple(f.beta for f in found),
+        most=alpha_beta(every, GAP, quantile=0.99).beta,
+        at_one=alpha_beta(every, 1.0).beta,
+        ratio=best.ratio,
+        ratio_gap=best.gap,
+        vacuous=sum(f.vacuous for f in found),
+        sigma2=float(np.mean([run["loss"] for run in results.data(job)[job]["runs"]])),
+        steps=len(runs[0]),
+    )
 
 
 def family(results: Results, pattern: str) -> dict[str, Smallest]:
@@ -105,12 +110,18 @@ def kept(found: Mapping[str, Smallest]) -> dict[str, Any]:
     """For JSON, where there is no inf."""
     return {
         name: {
-            "beta": number(s.beta), "seeds": [number(b) for b in s.seeds], "most": number(s.most),
-            "at_one": number(s.at_one), "ratio": number(s.ratio), "ratio_gap": number(s.ratio_gap),
-            "vacuous": s.vacuous, "sigma2": s.sigma2, "steps": s.steps,
+            "beta": number(s.beta),
+            "seeds": [number(b) for b in s.seeds],
+            "most": number(s.most),
+            "at_one": number(s.at_one),
+            "ratio": number(s.ratio),
+            "ratio_gap": number(s.ratio_gap),
+            "vacuous": s.vacuous,
+            "sigma2": s.sigma2,
+            "steps": s.steps,
         }
         for name, s in found.items()
-    }  # fmt: skip
+    }
 
 
 def number(value: float) -> float | str:

@@ -177,6 +177,4 @@ def neighbourhood(results: Results) -> Verdict:
     return Verdict(list(shares.values())[-1] >= 0.1, told, shares)
 
 
-CLAIMS: tuple[Any, ...] = (
-    toys, tight, region, saddle, half_space, one_step, bounds, neighbourhood
-)  # fmt: skip
+CLAIMS: tuple[Any, ...] = (toys, tight, region, saddle, half_space, one_step, bounds, neighbourhood)

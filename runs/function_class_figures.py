@@ -18,9 +18,13 @@ from runs.function_class_criteria import GAP, first_part, runs_of
 
 _DASHED = (0, (4, 2))
 FAMILIES = {
-    "mlp-*": ("MLP", "width"), "cnn-*": ("CNN", "channels"), "depth-*": ("Residual network", "blocks"),
-    "batch-*": ("CNN", "batch"), "optimizer-*": ("CNN", "optimizer"), "text": ("Text", "network"),
-}  # fmt: skip
+    "mlp-*": ("MLP", "width"),
+    "cnn-*": ("CNN", "channels"),
+    "depth-*": ("Residual network", "blocks"),
+    "batch-*": ("CNN", "batch"),
+    "optimizer-*": ("CNN", "optimizer"),
+    "text": ("Text", "network"),
+}
 TEXT = ("lstm", "transformer")
 
 
@@ -133,8 +137,15 @@ def theorems_figure(results: Results) -> Figure:
     marks = (floor, "neighbourhood 2βσ²/(α − β)"), (data["first"], "f(x₀) − f*: above it a bound is vacuous")
     for height, text in marks:
         axes.axhline(height, color=GREY, lw=1.0, ls=":")
-        axes.annotate(text, (0.01, height), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                      textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
+        axes.annotate(
+            text,
+            (0.01, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            color=GREY,
+            fontsize=9,
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("steps K")

@@ -55,17 +55,31 @@ def plan(quick: bool) -> list[Job]:
         for name, lr in OPTIMIZERS.items()
     ]
     text: dict[str, Any] = common | {"batch": 16, "size": 32, "every": 8}
-    jobs.append(Job("lstm", train, text | {"network": "lstm", "optimizer": "normalized", "lr": 1.0,
-                                           "schedule": "power"}))  # fmt: skip
-    jobs.append(Job("transformer", train, text | {"network": "transformer", "optimizer": "adamw", "lr": 0.006,
-                                                  "schedule": "warm-cosine"}))  # fmt: skip
+    jobs.append(
+        Job("lstm", train, text | {"network": "lstm", "optimizer": "normalized", "lr": 1.0, "schedule": "power"})
+    )
+    jobs.append(
+        Job(
+            "transformer",
+            train,
+            text | {"network": "transformer", "optimizer": "adamw", "lr": 0.006, "schedule": "warm-cosine"},
+        )
+    )
     return jobs
 
 
 def train(
-    desk: Desk, network: str, size: int, batch: int, epochs: int, optimizer: str, lr: float, schedule: str,
-    seeds: int, every: int,
-) -> dict[str, Any]:  # fmt: skip
+    desk: Desk,
+    network: str,
+    size: int,
+    batch: int,
+    epochs: int,
+    optimizer: str,
+    lr: float,
+    schedule: str,
+    seeds: int,
+    every: int,
+) -> dict[str, Any]:
     """Runs of one network from several seeds, each with its own end point."""
     data = text() if network in ("lstm", "transformer") else digits().train
     steps = epochs * (len(data[0]) // batch)
@@ -183,8 +197,12 @@ class Transformer(nn.Module):
 
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
-    "mlp": mlp, "cnn": cnn, "residual": residual, "lstm": LSTM, "transformer": Transformer,
-}  # fmt: skip
+    "mlp": mlp,
+    "cnn": cnn,
+    "residual": residual,
+    "lstm": LSTM,
+    "transformer": Transformer,
+}
 
 
 def text(windows: int = 256) -> tuple[Tensor, Tensor]:

@@ -26,13 +26,20 @@ from runs.jobs import Desk, Job
 Array = NDArray[np.float64]
 PLANE, SMALLER = (-6.0, 8.0), ((-5.0, 5.0), (-2.0, 3.0))
 EXAMPLES: dict[str, Callable[[], FiniteSum]] = {
-    "1": problems.unbounded_minimisers, "2": problems.saddle, "3": problems.local_minimum, "6": problems.two_minima,
-}  # fmt: skip
+    "1": problems.unbounded_minimisers,
+    "2": problems.saddle,
+    "3": problems.local_minimum,
+    "6": problems.two_minima,
+}
 GAPS = {"1": 0.5, "2": 8.0, "3": 1.0, "6": 1.0}
 ROW = {
-    "inner": "loss", "loss": "loss", "final_loss": "loss", "infimum": "loss", "grad_norm": "loss/parameter",
+    "inner": "loss",
+    "loss": "loss",
+    "final_loss": "loss",
+    "infimum": "loss",
+    "grad_norm": "loss/parameter",
     "distance": "parameter",
-}  # fmt: skip
+}
 START, GAP = 3.0, 0.5  # of the two-function problem
 HORIZONS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
@@ -41,10 +48,18 @@ def plan(quick: bool) -> list[Job]:
     """The jobs; the reduced ones differ in the numbers of points and runs."""
     points = 57 if quick else 281
     jobs = [
-        Job(f"example-{name}", example, {"name": name, "gap": gap, "points": points,
-                                         "regions": [list(r) for r in (PLANE, *(SMALLER if name == "6" else ()))]})
+        Job(
+            f"example-{name}",
+            example,
+            {
+                "name": name,
+                "gap": gap,
+                "points": points,
+                "regions": [list(r) for r in (PLANE, *(SMALLER if name == "6" else ()))],
+            },
+        )
         for name, gap in GAPS.items()
-    ]  # fmt: skip
+    ]
     jobs.append(Job("half-space", half_space, {"steps": 800 if quick else 4000, "paths": 2 if quick else 16}))
     runs, horizons = (100, list(HORIZONS[:5])) if quick else (2000, list(HORIZONS))
     for rule, parts in (("constant", [1.0, 0.25, 0.0625]), ("decreasing", [1.0])):
@@ -96,10 +111,13 @@ def half_space(desk: Desk, steps: int, paths: int) -> dict[str, Any]:
             record(trace, f"seed-{seed}", rows, 1)
             values, gradients = problem.values(x).mean(axis=0), problem.gradients(x[:-1]).mean(axis=0)
             full = Trajectory(
-                inner=(gradients * (x[:-1] - x[-1])).sum(axis=1), loss=values[:-1],
-                final_loss=np.full(steps, values[-1]), infimum=np.full(steps, problem.infimum.mean()),
-                grad_norm=np.linalg.norm(gradients, axis=1), distance=np.linalg.norm(x[:-1] - x[-1], axis=1),
-            )  # fmt: skip
+                inner=(gradients * (x[:-1] - x[-1])).sum(axis=1),
+                loss=values[:-1],
+                final_loss=np.full(steps, values[-1]),
+                infimum=np.full(steps, problem.infimum.mean()),
+                grad_norm=np.linalg.norm(gradients, axis=1),
+                distance=np.linalg.norm(x[:-1] - x[-1], axis=1),
+            )
             record(trace, f"seed-{seed}-full", full, 1)
             found.append({"seed": seed, "samples": n, "first_loss": float(values[0]), "loss": float(values[-1])})
             desk.progress(seed + 1, paths)
@@ -138,14 +156,25 @@ def theorem(desk: Desk, rule: str, part: float, runs: int, horizons: list[int]) 
         trace.declare("bound", fields)
         for steps in horizons:
             made = promise(c, lr=lr, distance=START, steps=steps)
-            row = {"measured": float(least[steps - 1]), "stderr": errors[int(np.argmin(means[:steps]))],
-                   "bound": made.total, "neighbourhood": made.neighbourhood}  # fmt: skip
+            row = {
+                "measured": float(least[steps - 1]),
+                "stderr": errors[int(np.argmin(means[:steps]))],
+                "bound": made.total,
+                "neighbourhood": made.neighbourhood,
+            }
             trace.record("bound", steps, **row)
             rows.append({"steps": steps} | row)
     return {
-        "rule": rule, "lr": lr, "constants": dataclasses.asdict(c), "region": list(region), "visited": reached,
-        "points": runs * horizons[-1], "tightest": tightest, "first": means[0], "rows": rows,
-    }  # fmt: skip
+        "rule": rule,
+        "lr": lr,
+        "constants": dataclasses.asdict(c),
+        "region": list(region),
+        "visited": reached,
+        "points": runs * horizons[-1],
+        "tightest": tightest,
+        "first": means[0],
+        "rows": rows,
+    }
 
 
 def one_step(c: ProblemConstants, lr: float, x: Array, height: Array) -> Array:

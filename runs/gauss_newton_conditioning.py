@@ -14,9 +14,12 @@ from runs.conditioning_figures import figures
 from runs.experiment import Experiment, main
 
 EXPERIMENT = Experiment(
-    "gauss_newton_conditioning", "Conditioning of the Gauss-Newton matrix\n\n" + str(__doc__), conditioning_jobs.plan,
-    conditioning_claims.CLAIMS, figures,
-)  # fmt: skip
+    "gauss_newton_conditioning",
+    "Conditioning of the Gauss-Newton matrix\n\n" + str(__doc__),
+    conditioning_jobs.plan,
+    conditioning_claims.CLAIMS,
+    figures,
+)
 
 
 if __name__ == "__main__":

@@ -153,9 +153,14 @@ class Workshop:
             data = job.run(Desk(job.name, seed, self._trace(job), _paced(progress)), **job.settings)
         seconds = time.perf_counter() - start
         kept = {
-            "job": job.name, "key": job.key(self.seed), "settings": dict(job.settings), "seed": seed,
-            "seconds": round(seconds, 2), "environment": environment(), "data": data,
-        }  # fmt: skip
+            "job": job.name,
+            "key": job.key(self.seed),
+            "settings": dict(job.settings),
+            "seed": seed,
+            "seconds": round(seconds, 2),
+            "environment": environment(),
+            "data": data,
+        }
         write_json(self._result(job), kept)
         # as a resumed run would read it: a tuple comes back as a list, whichever way the result is come by
         return Outcome(json.loads(json.dumps(data)), self._trace(job), seconds)

@@ -38,11 +38,12 @@ def rosenbrock_ngn(results: Results) -> Verdict:
 
 
 @claim(
-    "SGD with momentum diverges there from 1e-2 on", literature=f"{PAPER}, section 5; SGDM has dampening 0.9 there",
+    "SGD with momentum diverges there from 1e-2 on",
+    literature=f"{PAPER}, section 5; SGDM has dampening 0.9 there",
     criterion="f passes 1e10 at every c >= 1e-2 and converges at 1e-3 undamped and with torch's dampening 0.9, which "
     "takes the first step whole; with 1 - β on every step it converges at 1e-3 and 1e-2 and diverges from 0.1 on",
     needs="rosenbrock-sgd-m*",
-)  # fmt: skip
+)
 def rosenbrock_sgd(results: Results) -> Verdict:
     """Steps by c, for three ways of damping."""
     found = {n: results.data(f"rosenbrock-{n}")[f"rosenbrock-{n}"]["steps"] for n in MOVERS if n.startswith("sgd")}
@@ -61,7 +62,7 @@ def rosenbrock_sgd(results: Results) -> Verdict:
     criterion="from one of the starts " + ", ".join(f"{x:g}" for x in STARTS) + " the fewest steps of either to "
     f"f < 1e-15 (at most {QUARTIC_STEPS}) are at the published step size and within 1 of the published count",
     needs="quartic",
-)  # fmt: skip
+)
 def quartic_counts(results: Results) -> Verdict:
     """The best of both solvers from each start."""
     counts = results.data("quartic")["quartic"]["counts"]
@@ -85,8 +86,9 @@ def quartic_counts(results: Results) -> Verdict:
     "NGN-M converges on x² + x⁴ at any large step size",
     literature=f"for every c >= 1/2 and β >= 9/25 ({PAPER}, Theorem E.5)",
     criterion=f"f < 1e-15 within {QUARTIC_STEPS} steps for c in 0.5, 1, 10, 1e3, 1e4, β in 9/25, 0.5, 0.9 and x₀ in "
-    "0.1, 1, 10, 100", needs="quartic",
-)  # fmt: skip
+    "0.1, 1, 10, 100",
+    needs="quartic",
+)
 def quartic_theorem(results: Results) -> Verdict:
     """All settings."""
     runs = results.data("quartic")["quartic"]["theorem"]
@@ -101,8 +103,9 @@ def quartic_theorem(results: Results) -> Verdict:
     literature=f"NGN-M accelerates at c in {{10, 100}} and does not diverge at 1e3, data normalised ({PAPER})",
     criterion="in some reading of “normalised” (rows or columns of length 1, sum or mean of squares) NGN-M at c = 10 "
     "and at 100 takes fewer steps than at 1 to 1e-2 of f(0) - f*, and at 1e3 f - f* stays in every reading below "
-    f"{BOUNDED:g} times its start", needs=REGRESSION,
-)  # fmt: skip
+    f"{BOUNDED:g} times its start",
+    needs=REGRESSION,
+)
 def diabetes_accelerates(results: Results) -> Verdict:
     """Steps by reading."""
     found = {d: results.data(d)[d]["runs"]["ngn-m"] for d in REGRESSION}
@@ -130,8 +133,9 @@ def _times(value: float | None) -> str:
 @claim(
     "the step must not come from a mean of gradients",
     literature=f"version 2, with the norm of the running mean in the step, diverges on diabetes at 1e3 ({PAPER})",
-    criterion="in some reading f of version 2 passes 1e30 at c = 1e3, and that of NGN-M in none", needs=REGRESSION,
-)  # fmt: skip
+    criterion="in some reading f of version 2 passes 1e30 at c = 1e3, and that of NGN-M in none",
+    needs=REGRESSION,
+)
 def diabetes_version(results: Results) -> Verdict:
     """The readings in which each diverges."""
     lost: dict[str, dict[str, list[str]]] = {}
@@ -139,8 +143,9 @@ def diabetes_version(results: Results) -> Verdict:
         lost[version] = {
             d.removeprefix("diabetes-"): [
                 lr for lr, run in results.data(d)[d]["runs"][version].items() if run["largest"] is None
-            ] for d in REGRESSION
-        }  # fmt: skip
+            ]
+            for d in REGRESSION
+        }
     holds = any("1000" in lrs for lrs in lost["version-2"].values())
     holds = holds and not any("1000" in lrs for lrs in lost["ngn-m"].values())
     text = "; ".join(
@@ -154,8 +159,10 @@ def diabetes_version(results: Results) -> Verdict:
     "the theorems' bounds hold on two noisy functions",
     literature=f"Theorems 2, 3 and 6 of {CONDITION}, with the constants of the two functions (L = 3)",
     criterion="the smallest mean (over the runs) of f - f* is at most the bound, for SPS_max (cap 0.03, 0.3), NGN "
-    "(0.01, 0.1, 1) and NGN with c/√(k+1) (0.1, 1)", needs="noisy-*", quick=True,
-)  # fmt: skip
+    "(0.01, 0.1, 1) and NGN with c/√(k+1) (0.1, 1)",
+    needs="noisy-*",
+    quick=True,
+)
 def bounds_hold(results: Results) -> Verdict:
     """Bound over measured."""
     found: dict[str, dict[str, Any]] = {}
@@ -173,8 +180,9 @@ def bounds_hold(results: Results) -> Verdict:
     "decreasing steps get past the noise",
     literature=f"Õ(1/√K) with c/√(k+1), a neighbourhood with constant c (NGN: arXiv 2407.04358; {CONDITION})",
     criterion="on the two noisy functions f - f*, mean over the last tenth of the steps, is with c/√(k+1) at most half "
-    "of that with constant c, for c = 0.1 and 1", needs=["noisy-ngn", "noisy-ngn-sqrt"],
-)  # fmt: skip
+    "of that with constant c, for c = 0.1 and 1",
+    needs=["noisy-ngn", "noisy-ngn-sqrt"],
+)
 def decreasing(results: Results) -> Verdict:
     """Late means of both."""
     constant, falling = (results.data(job)[job]["runs"] for job in ("noisy-ngn", "noisy-ngn-sqrt"))
@@ -185,6 +193,13 @@ def decreasing(results: Results) -> Verdict:
 
 
 CLAIMS: tuple[Any, ...] = (
-    rosenbrock_ngn, rosenbrock_sgd, quartic_counts, quartic_theorem, diabetes_accelerates, diabetes_version,
-    bounds_hold, decreasing, *NETWORK_CLAIMS,
-)  # fmt: skip
+    rosenbrock_ngn,
+    rosenbrock_sgd,
+    quartic_counts,
+    quartic_theorem,
+    diabetes_accelerates,
+    diabetes_version,
+    bounds_hold,
+    decreasing,
+    *NETWORK_CLAIMS,
+)

@@ -19,10 +19,19 @@ from runs.sweep_figures import draw
 
 TITLES = {"mlp": "MLP on digits", "cnn": "CNN on digits", "vit": "ViT on digits", "text": "Transformer on text"}
 COLOURS = {
-    "sgd-m": ORANGE, "momo": BLUE, "ngn-m": GREEN, "sps": "#E69F00", "ngn": "#56B4E9", "ngn-d": GREY,
-    "adam": ORANGE, "momo-adam": BLUE, "ngn-md1": GREEN, "ngn-md2": "#CC79A7", "ngn-md1-dec": "#56B4E9",
+    "sgd-m": ORANGE,
+    "momo": BLUE,
+    "ngn-m": GREEN,
+    "sps": "#E69F00",
+    "ngn": "#56B4E9",
+    "ngn-d": GREY,
+    "adam": ORANGE,
+    "momo-adam": BLUE,
+    "ngn-md1": GREEN,
+    "ngn-md2": "#CC79A7",
+    "ngn-md1-dec": "#56B4E9",
     "ngn-md1-w": "#E69F00",
-}  # fmt: skip
+}
 READING = "diabetes-rows-mean"  # in which version 2 diverges at the published step size
 
 

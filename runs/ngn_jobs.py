@@ -26,7 +26,7 @@ NETWORKS: dict[str, tuple[str, int, int, tuple[str, ...]]] = {  # problem, batch
     "cnn": ("digits-cnn", 32, 150, (*MOMENTUM, "sps", "ngn", *ADAPTIVE, "ngn-md2")),
     "vit": ("digits-vit", 32, 120, (*MOMENTUM, *ADAPTIVE)),
     "text": ("text-transformer", 4, 120, (*MOMENTUM, *ADAPTIVE, *DECAY)),
-}  # fmt: skip
+}
 IMAGES = ("mlp", "cnn", "vit")
 
 
@@ -42,8 +42,14 @@ def plan(quick: bool) -> list[Job]:
         problem, batch, steps, solvers = NETWORKS[network]
         for solver in solvers:
             lrs, seeds = (grid(solver)[::4], 1) if quick else (grid(solver), SEEDS)
-            settings = {"problem": problem, "solver": DECAY.get(solver, solver), "lrs": list(lrs), "seeds": seeds,
-                        "steps": 10 if quick else steps, "batch": batch}  # fmt: skip
+            settings = {
+                "problem": problem,
+                "solver": DECAY.get(solver, solver),
+                "lrs": list(lrs),
+                "seeds": seeds,
+                "steps": 10 if quick else steps,
+                "batch": batch,
+            }
             jobs.append(Job(f"{network}-{solver}", sensitivity, settings, network))
     return jobs + ngn_toys.plan(quick)
 
@@ -54,20 +60,28 @@ def sensitivity(
     """A run at each step size from each seed; the rows of a sweep."""
     rows = []
     fields = {
-        "lr": Field((), "float64", "", "step size"), "seed": Field((), "int64", "", "which repetition"),
+        "lr": Field((), "float64", "", "step size"),
+        "seed": Field((), "int64", "", "which repetition"),
         "loss": Field((steps,), "float64", "loss", "of each step's mini-batch; nan from where it is not finite"),
         "first": Field((), "float64", "loss", "over the training data at the start"),
         "last": Field((), "float64", "loss", "over the training data at the end; nan where it is not finite"),
-    }  # fmt: skip
+    }
     with desk.trace(problem=problem, solver=solver, steps=steps, batch=batch) as trace:
         trace.declare("runs", fields)
         for run, (lr, seed) in enumerate((lr, seed) for lr in lrs for seed in range(seeds)):
             losses = [math.nan] * steps
             start = (desk.seed + seed) % 2**63
             row = descend(
-                started(problem, start), solver, lr, seed, steps, batch, order=start, looks=1,
+                started(problem, start),
+                solver,
+                lr,
+                seed,
+                steps,
+                batch,
+                order=start,
+                looks=1,
                 on_step=losses.__setitem__,
-            )  # fmt: skip
+            )
             trace.record("runs", run, lr=lr, seed=seed, loss=losses, first=row.first_loss, last=row.loss)
             desk.progress(run + 1, len(lrs) * seeds)
             rows.append(plain(row))

@@ -16,10 +16,19 @@ from runs.sweep_training import Row
 
 PAPER = "Islamov et al. 2025, arXiv 2508.15071"
 NAMES = {
-    "sgd-m": "SGDM", "momo": "MoMo", "ngn-m": "NGN-M", "adam": "Adam", "momo-adam": "MoMo-Adam", "ngn-md1": "NGN-MDv1",
-    "ngn-md2": "NGN-MDv2", "sps": "SPS_max", "ngn": "NGN", "ngn-d": "NGN-D", "ngn-md1-dec": "Dec-NGN-MDv1",
+    "sgd-m": "SGDM",
+    "momo": "MoMo",
+    "ngn-m": "NGN-M",
+    "adam": "Adam",
+    "momo-adam": "MoMo-Adam",
+    "ngn-md1": "NGN-MDv1",
+    "ngn-md2": "NGN-MDv2",
+    "sps": "SPS_max",
+    "ngn": "NGN",
+    "ngn-d": "NGN-D",
+    "ngn-md1-dec": "Dec-NGN-MDv1",
     "ngn-md1-w": "NGN-MDv1W",
-}  # fmt: skip
+}
 NEVER = ("ngn", "ngn-m", "ngn-md1")  # one model for all coordinates
 STDERRS = 2.0
 
@@ -104,19 +113,21 @@ def _range(solvers: Sequence[str]) -> Any:
     def judge(results: Results) -> Verdict:
         found = {n: {s: curve(results, n, s).decades() for s in solvers} for n in NETWORKS}
         holds = all(v[own] >= max(v[s] for s in others) for v in found.values())
-        text = "; ".join(f"{n}: " + ", ".join(f"{NAMES[s]} {short(v, 2)}" for s, v in by.items())
-                         for n, by in found.items())  # fmt: skip
+        text = "; ".join(
+            f"{n}: " + ", ".join(f"{NAMES[s]} {short(v, 2)}" for s, v in by.items()) for n, by in found.items()
+        )
         return Verdict(holds, f"decades. {text}", found)
 
     return judge
 
 
 @claim(
-    "NGN, NGN-M and NGN-MDv1 never diverge", literature=f"for any step size (arXiv 2407.04358; {PAPER})",
+    "NGN, NGN-M and NGN-MDv1 never diverge",
+    literature=f"for any step size (arXiv 2407.04358; {PAPER})",
     criterion="no run of them on any network, at any step size and from any seed, ends with a loss above that at its "
     "start or not finite",
     needs=[f"{n}-{s}" for n, (_, _, _, solvers) in NETWORKS.items() for s in solvers if s in NEVER],
-)  # fmt: skip
+)
 def never(results: Results) -> Verdict:
     """Diverged runs by solver."""
     lost: dict[str, list[int]] = {}  # diverged, not finite, all
@@ -131,10 +142,11 @@ def never(results: Results) -> Verdict:
 
 
 @claim(
-    "one step for all coordinates beats one for each", literature=f"NGN-MDv1 against v2, Table 8 of {PAPER}",
+    "one step for all coordinates beats one for each",
+    literature=f"NGN-MDv1 against v2, Table 8 of {PAPER}",
     criterion="on the MLP and the CNN NGN-MDv1 is less sensitive than NGN-MDv2 and its least loss is no larger",
     needs=jobs(("mlp", "cnn"), ("ngn-md1", "ngn-md2")),
-)  # fmt: skip
+)
 def versions(results: Results) -> Verdict:
     """Sensitivity and least loss of both."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
@@ -142,8 +154,10 @@ def versions(results: Results) -> Verdict:
         both = {s: curve(results, n, s) for s in ("ngn-md1", "ngn-md2")}
         found[n] = {s: (c.sensitivity[0], float(c.mean[c.best])) for s, c in both.items()}
     holds = all(v["ngn-md1"][0] < v["ngn-md2"][0] and v["ngn-md1"][1] <= v["ngn-md2"][1] for v in found.values())
-    text = "; ".join(f"{n}: " + ", ".join(f"{NAMES[s]} {short(a, 3)}, {short(b, 2)}" for s, (a, b) in by.items())
-                     for n, by in found.items())  # fmt: skip
+    text = "; ".join(
+        f"{n}: " + ", ".join(f"{NAMES[s]} {short(a, 3)}, {short(b, 2)}" for s, (a, b) in by.items())
+        for n, by in found.items()
+    )
     return Verdict(holds, f"sensitivity, least loss. {text}", found)
 
 
@@ -163,20 +177,28 @@ def text_model(results: Results) -> Verdict:
         apart, error = difference(own.test_loss[own.best], found[s].test_loss[found[s].best])
         holds = holds and apart <= STDERRS * error and own.sensitivity[0] < found[s].sensitivity[0]
     numbers = {
-        s: {"perplexity": float(np.exp(c.test_loss[c.best]).mean()), "lr": float(c.lrs[c.best]),
-            "sensitivity": c.sensitivity[0]} for s, c in found.items()
-    }  # fmt: skip
-    text = "; ".join(f"{NAMES[s]}: perplexity {short(v['perplexity'], 3)} at {short(v['lr'], 2)}, sensitivity "
-                     f"{short(v['sensitivity'], 3)}" for s, v in numbers.items())  # fmt: skip
+        s: {
+            "perplexity": float(np.exp(c.test_loss[c.best]).mean()),
+            "lr": float(c.lrs[c.best]),
+            "sensitivity": c.sensitivity[0],
+        }
+        for s, c in found.items()
+    }
+    text = "; ".join(
+        f"{NAMES[s]}: perplexity {short(v['perplexity'], 3)} at {short(v['lr'], 2)}, sensitivity "
+        f"{short(v['sensitivity'], 3)}"
+        for s, v in numbers.items()
+    )
     return Verdict(holds, text, numbers)
 
 
 @claim(
-    "both forms of weight decay do alike", literature=f"about equal on 70M parameters, still stable ({PAPER}, App. G)",
+    "both forms of weight decay do alike",
+    literature=f"about equal on 70M parameters, still stable ({PAPER}, App. G)",
     criterion=f"on text with a decay of 0.1 the test losses of both at their best step sizes differ by at most "
     f"{STDERRS:g} standard errors, and neither has a run that diverges",
     needs=jobs(["text"], ["ngn-md1", *DECAY]),
-)  # fmt: skip
+)
 def decay(results: Results) -> Verdict:
     """Test losses and diverged runs."""
     found: Mapping[str, Curve] = {s: curve(results, "text", s) for s in ("ngn-md1", *DECAY)}
@@ -199,6 +221,16 @@ good, good_adaptive = _as_good(MOMENTUM), _as_good(ADAPTIVE)
 ranges, ranges_adaptive = _range(MOMENTUM), _range(ADAPTIVE)
 
 CLAIMS: tuple[Any, ...] = (
-    less_than_sgd, less_than_momo, less_than_adam, less_than_momo_adam, good, good_adaptive, ranges, ranges_adaptive,
-    never, versions, text_model, decay,
-)  # fmt: skip
+    less_than_sgd,
+    less_than_momo,
+    less_than_adam,
+    less_than_momo_adam,
+    good,
+    good_adaptive,
+    ranges,
+    ranges_adaptive,
+    never,
+    versions,
+    text_model,
+    decay,
+)

@@ -111,8 +111,10 @@ def quartic(desk: Desk, steps: int) -> dict[str, Any]:
     }
     theorem = [
         {"start": x, "lr": lr, "beta": beta, "steps": descent(x, lr, beta, steps, adaptive=True)}
-        for x in THEOREM["starts"] for lr in THEOREM["lrs"] for beta in THEOREM["betas"]
-    ]  # fmt: skip
+        for x in THEOREM["starts"]
+        for lr in THEOREM["lrs"]
+        for beta in THEOREM["betas"]
+    ]
     return {"counts": counts, "theorem": theorem}
 
 
@@ -165,9 +167,10 @@ def diabetes(desk: Desk, reading: str, steps: int) -> dict[str, Any]:
                 reached = np.flatnonzero(excess <= 1e-2)
                 largest = float(excess.max()) if np.isfinite(excess).all() else None
                 found[version][f"{lr:g}"] = {
-                    "to_1e-2": int(reached[0]) if len(reached) else None, "largest": largest,
+                    "to_1e-2": int(reached[0]) if len(reached) else None,
+                    "largest": largest,
                     "last": float(excess[-1]) if largest is not None else None,
-                }  # fmt: skip
+                }
     L = float(np.linalg.norm(A, 2)) ** 2
     return {"smoothness": L, "floor": least / most, "runs": found}
 
@@ -219,9 +222,11 @@ def two_noisy(desk: Desk, solver: str, steps: int, runs: int) -> dict[str, Any]:
                 trace.record(f"lr-{lr:g}", k, excess=float(value))
             bound = bounds(c, solver, lr, steps)
             found[f"{lr:g}"] = {
-                "least": float(excess[:-1].min()), "late": float(excess[-max(steps // 10, 1) :].mean()),
-                "bound": bound.total, "neighbourhood": bound.neighbourhood,
-            }  # fmt: skip
+                "least": float(excess[:-1].min()),
+                "late": float(excess[-max(steps // 10, 1) :].mean()),
+                "bound": bound.total,
+                "neighbourhood": bound.neighbourhood,
+            }
     return {"solver": solver, "alpha": c.alpha, "beta": c.beta, "runs": found}
 
 

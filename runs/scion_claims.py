@@ -220,10 +220,13 @@ def ball(results: Results) -> Verdict:
     for n in NETWORKS:
         jobs = {"none": f"{n}-batch-{BATCH}"} | {f"{r:g}": f"{n}-radius-{r:g}" for r in RADII}
         rows = {r: (accuracy(results, job), best(results, job)[0], _largest(results, job)) for r, job in jobs.items()}
-        said.append(f"{n}: " + ", ".join(
-            f"{r}: accuracy {short(a, 3)}, loss {short(loss, 3)}, largest norm {short(top, 3)}"
-            for r, (a, loss, top) in rows.items()
-        ))  # fmt: skip
+        said.append(
+            f"{n}: "
+            + ", ".join(
+                f"{r}: accuracy {short(a, 3)}, loss {short(loss, 3)}, largest norm {short(top, 3)}"
+                for r, (a, loss, top) in rows.items()
+            )
+        )
         kept[n] = {r: list(row) for r, row in rows.items()}
         large = rows[f"{max(RADII):g}"]
         holds.append(large[0] >= rows["none"][0] - 0.01 and large[2] <= BALL)
@@ -258,6 +261,4 @@ def newton_schulz(results: Results) -> Verdict:
     return Verdict(all(holds), "; ".join(said), kept)
 
 
-CLAIMS = (
-    helps, saturates, hurts, step_sizes, away_from_zero, robust, lower, ball, newton_schulz,
-)  # fmt: skip
+CLAIMS = (helps, saturates, hurts, step_sizes, away_from_zero, robust, lower, ball, newton_schulz)

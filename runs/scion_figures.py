@@ -44,8 +44,14 @@ def _batch(results: Results, axes: Axes) -> None:
         for b, colour in colours.items():
             if results.data(job := f"{network}-batch-{b}"):
                 found = losses(results, job)
-                axes.plot(list(found), list(found.values()), _MARKS[network], color=colour, lw=1.3,
-                          label=f"batch {b}" if network == "mlp" else None)  # fmt: skip
+                axes.plot(
+                    list(found),
+                    list(found.values()),
+                    _MARKS[network],
+                    color=colour,
+                    lw=1.3,
+                    label=f"batch {b}" if network == "mlp" else None,
+                )
         ends = by_batch(results)[network].values()
         axes.plot([lr for _, lr in ends], [loss for loss, _ in ends], "o", ms=4, color="black")
     axes.set_xlabel("lr of Scion")
@@ -73,8 +79,14 @@ def _step(results: Results, axes: Axes) -> None:
         for solver, middle in GRIDS.items():
             found = losses(results, f"{network}-solver-{solver}")
             label = _NAMES[solver] if network == "mlp" else None
-            axes.plot([lr / middle for lr in found], list(found.values()), _MARKS[network], color=_COLOURS[solver],
-                      marker=".", label=label)  # fmt: skip
+            axes.plot(
+                [lr / middle for lr in found],
+                list(found.values()),
+                _MARKS[network],
+                color=_COLOURS[solver],
+                marker=".",
+                label=label,
+            )
     axes.set_xlabel("lr / middle of the solver's grid")
     axes.set_ylabel("training loss at the end")
     axes.set_title("Step sizes at batch 32", pad=22)

@@ -65,9 +65,16 @@ def plan(quick: bool) -> list[Job]:
 
 
 def sweep(
-    desk: Desk, network: str, batch: int, epochs: int, seeds: int, lrs: list[float], solver: str,
-    radius: float | None = None, exact: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    desk: Desk,
+    network: str,
+    batch: int,
+    epochs: int,
+    seeds: int,
+    lrs: list[float],
+    solver: str,
+    radius: float | None = None,
+    exact: bool = False,
+) -> dict[str, Any]:
     """One solver over step sizes and seeds: for each lr a list over seeds of losses, accuracies and norms."""
     runs: list[dict[str, Any]] = []
     for lr in lrs:
@@ -177,10 +184,13 @@ def _mlp() -> nn.Module:
 def _cnn() -> nn.Module:
     """Two 3 x 3 convolutions of stride 2 to 8 and 16 channels and a linear layer, 1898 parameters."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(64, CLASSES),
-    )  # fmt: skip
+        nn.Conv2d(1, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, CLASSES),
+    )
 
 
 NETWORK: dict[str, Callable[[], nn.Module]] = {"mlp": _mlp, "cnn": _cnn}

@@ -50,11 +50,12 @@ _RULES = "SGD, SignSGD, RMSprop, Adam, SAM, USAM, DNSAM"
 
 
 @claim(
-    "path means within O(η), quadratics", literature=f"weak approximation of order 1 ({SIGN}; {SAM})",
+    "path means within O(η), quadratics",
+    literature=f"weak approximation of order 1 ({SIGN}; {SAM})",
     criterion=f"for {_RULES} on H commuting with Σ or not, RMSpropW and AdamW on the first, SignSGD also with Cauchy "
     f"noise, η = 0.2 … 0.025, SDE at dt = η/{FINER}: {_MEANS}",
     needs=needs(EXACT),
-)  # fmt: skip
+)
 def means(results: Results) -> Verdict:
     """Powers of eta and constants."""
     return _means(tracks(results, EXACT))
@@ -76,11 +77,12 @@ def _means(data: dict[str, Any]) -> Verdict:
 
 
 @claim(
-    "centred covariance tends to the SDE's, quadratics", literature=f"weak approximation of order 1 ({SIGN}; {SAM})",
+    "centred covariance tends to the SDE's, quadratics",
+    literature=f"weak approximation of order 1 ({SIGN}; {SAM})",
     criterion=f"for the same solvers at η = 0.025 the covariance at the end, solver over SDE, is within {BAND} of 1 in "
     "every direction, widened by 2 standard errors",
     needs=needs(EXACT),
-)  # fmt: skip
+)
 def covariances(results: Results) -> Verdict:
     """Extremes over directions."""
     data = tracks(results, EXACT)
@@ -91,11 +93,12 @@ def covariances(results: Results) -> Verdict:
 
 
 @claim(
-    "the test of covariances refuses wrong SDEs", literature="control of the test above",
+    "the test of covariances refuses wrong SDEs",
+    literature="control of the test above",
     criterion="without diffusion, and with twice its covariance, no solver passes the test of covariances, on any "
     "problem",
     needs=needs(tuple(RULES_ON)),
-)  # fmt: skip
+)
 def controls(results: Results) -> Verdict:
     """How many wrong SDEs pass, and how many of them have the right means."""
     data = tracks(results, tuple(RULES_ON))
@@ -116,7 +119,7 @@ def controls(results: Results) -> Verdict:
     criterion=f"on both quadratics at η = 0.025 the ratio of covariances (trace, solver over SDE) is within {MOMENT} "
     "of 1 with that noise, widened by 2 standard errors, and farther from it without",
     needs=[f"track-{p}-{rule}" for p in QUADRATICS for rule in ("rmsprop", "adam")],
-)  # fmt: skip
+)
 def moment_noise(results: Results) -> Verdict:
     """Ratios with and without."""
     told, holds, numbers = {}, [], {}
@@ -138,11 +141,12 @@ def moment_noise(results: Results) -> Verdict:
 
 def _real(problem: str, words: str, said: str) -> Any:
     @claim(
-        f"tracks on {words}", literature=f"the SDEs follow the optimizers on data and networks ({SIGN}; {SAM})",
+        f"tracks on {words}",
+        literature=f"the SDEs follow the optimizers on data and networks ({SIGN}; {SAM})",
         criterion=f"{said}, η = 0.2, 0.1, 0.05, for {_RULES}: {_MEANS}; the trace of the covariance, solver over SDE, "
         f"at η = 0.05 is within {BAND} of 1, widened by 2 standard errors",
         needs=needs((problem,)),
-    )  # fmt: skip
+    )
     def judge(results: Results) -> Verdict:
         data = {name.removeprefix(f"{problem}-"): d for name, d in tracks(results, (problem,)).items()}
         holds = {name: mean_tracks(d) and band_tracks(d) for name, d in data.items()}

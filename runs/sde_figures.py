@@ -96,9 +96,13 @@ def _grid(rows: int, columns: int, height: float) -> tuple[Figure, Any]:
     made = Figure(figsize=(width, tall), dpi=110)
     FigureCanvasAgg(made)
     places = {
-        "left": 0.65 / width, "right": 1 - 0.15 / width, "bottom": 0.95 / tall, "top": 1 - 0.8 / tall,
-        "wspace": 0.22, "hspace": 0.22 if height < 3.5 else 0.42,
-    }  # fmt: skip
+        "left": 0.65 / width,
+        "right": 1 - 0.15 / width,
+        "bottom": 0.95 / tall,
+        "top": 1 - 0.8 / tall,
+        "wspace": 0.22,
+        "hspace": 0.22 if height < 3.5 else 0.42,
+    }
     return made, made.subplots(rows, columns, squeeze=False, gridspec_kw=places)
 
 

@@ -24,11 +24,12 @@ def _noise_slope(results: Results, name: str, last: int = 0) -> tuple[float, flo
 
 
 @claim(
-    "noise enters SignSGD's stationary loss linearly, SGD's quadratically", literature=SIGN,
+    "noise enters SignSGD's stationary loss linearly, SGD's quadratically",
+    literature=SIGN,
     criterion=f"the power of the gradient noise's standard deviation 0.25 … 8 in the stationary loss is within {LINE} "
     "of 1 for SignSGD and of 2 for SGD, widened by 2 standard errors",
     needs=["noise-sgd", "noise-sign"],
-)  # fmt: skip
+)
 def noise(results: Results) -> Verdict:
     """Powers of both."""
     found = {name: _noise_slope(results, name) for name in ("sign", "sgd")}
@@ -44,7 +45,7 @@ def noise(results: Results) -> Verdict:
     "AdamW times r_1 / (r_1 + decay), widened by 2 standard errors, and its power of the deviation over the two "
     "largest is below 0.4; that of Adam, of Adam with coupled decay (1) and of SGD with decay (2) stays within 0.1",
     needs=["noise-*"],
-)  # fmt: skip
+)
 def bounded(results: Results) -> Verdict:
     """Losses at the largest deviation against their limit, and powers there."""
     limit = ETA * sum(CURVATURES) / (4 * DECAY)
@@ -76,7 +77,7 @@ def closed_form(rule: str, decay: float, r1: float, h: float, sigma: float, eta:
     "form, widened by 2 standard errors: RMSpropW (η/2)/(h/σ + decay), AdamW that times r_1/(r_1 + decay), coupled "
     "decay (η/2) σ/(h + decay), in SignSGD times sqrt(π/2); without its factor AdamW's fails",
     needs="form-*",
-)  # fmt: skip
+)
 def forms(results: Results) -> Verdict:
     """Ratios, solver over form."""
     found: dict[str, list[float]] = {}
@@ -100,12 +101,13 @@ def forms(results: Results) -> Verdict:
 
 
 @claim(
-    "SignSGD settles under noise of infinite variance", literature=f"robust to heavy tails ({SIGN})",
+    "SignSGD settles under noise of infinite variance",
+    literature=f"robust to heavy tails ({SIGN})",
     criterion="with Student noise of 1 (Cauchy) and 1.5 degrees of freedom and η = 0.1, 0.03, 0.01 the mean square is "
     "within 15 % of the SDE's (η/2) / (2 p(0) h), widened by 2 standard errors, and no path is ever beyond 20 of its "
     "deviations and the start's 1.5",
     needs="heavy-sign-*",
-)  # fmt: skip
+)
 def heavy_sign(results: Results) -> Verdict:
     """Mean squares over closed forms, and the largest |x|."""
     told, holds, numbers = {}, [], {}
@@ -121,11 +123,12 @@ def heavy_sign(results: Results) -> Verdict:
 
 
 @claim(
-    "SGD does not", literature=f"noise of infinite variance keeps SGD from converging ({SIGN})",
+    "SGD does not",
+    literature=f"noise of infinite variance keeps SGD from converging ({SIGN})",
     criterion="with Cauchy noise the median |x| is the same at all η, the noise's scale over h, within 10 %, and with "
     "1.5 degrees of freedom its power of η is within 0.1 of 1/3, not 1/2; in both some path comes 20 medians away",
     needs="heavy-sgd-*",
-)  # fmt: skip
+)
 def heavy_sgd(results: Results) -> Verdict:
     """Medians and the largest |x|."""
     data = {dof: results.data(f"heavy-sgd-{dof}")[f"heavy-sgd-{dof}"] for dof in ("1", "1.5")}
@@ -146,7 +149,7 @@ def heavy_sgd(results: Results) -> Verdict:
     criterion="in bins of |Y| of width 1/8 the solver's mean step over η is within 0.05 of 1 for all |Y| ≥ 3/2, and of "
     "2Y / sqrt(π) for all |Y| ≤ 1",
     needs="phases",
-)  # fmt: skip
+)
 def phases(results: Results) -> Verdict:
     """The largest distances from both laws, and up to which |Y| the linear one is so near."""
     bins = results.data("phases")["phases"]["bins"]
@@ -178,7 +181,7 @@ def _mean_erf(low: float, high: float) -> float:
     "time (R² ≥ 0.999) of slope -sqrt(1/2) within 5 %, in solver and SDE; once the mean Y ≤ 1/4 the mean x falls at "
     "the rate sqrt(2/π) within 10 % until it is 0.02",
     needs="phases",
-)  # fmt: skip
+)
 def decay(results: Results) -> Verdict:
     """Slopes of both phases."""
     found: dict[str, list[float]] = {}

@@ -31,15 +31,19 @@ QUADRATICS, REAL = ("commuting", "rotated"), ("cancer", "network")
 # rules by problem: no decoupled decay and no DNSAM off the quadratics
 RULES_ON = {
     "commuting": ("sgd", "sign", "rmsprop", "rmspropw", "adam", "adamw", "sam", "usam", "dnsam"),
-    "rotated": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"), "cauchy": ("sign",),
+    "rotated": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"),
+    "cauchy": ("sign",),
     "cancer": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"),
     "network": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"),
-}  # fmt: skip
+}
 _BAND = {
     "t": Field((), "float64", "", "steps times eta"),
-    **{f"{s}_{part}": Field((), "float64", "", f"{part} over paths of {s}") for s in STATISTICS
-       for part in ("mean", "std")},
-}  # fmt: skip
+    **{
+        f"{s}_{part}": Field((), "float64", "", f"{part} over paths of {s}")
+        for s in STATISTICS
+        for part in ("mean", "std")
+    },
+}
 
 
 def plan(quick: bool) -> list[Job]:
@@ -133,9 +137,10 @@ def difference(solver: Cloud, sde: Cloud, x0: Tensor) -> dict[str, Any]:
     stderr = math.sqrt(float(d @ C @ d) / float(d.square().sum()) + both / (2 * max(error, math.sqrt(2 * both))))
     found: dict[str, Any] = {
         "paths": sde.X.shape[1],
-        "error": math.sqrt(error) / root, "error_stderr": stderr / root,
+        "error": math.sqrt(error) / root,
+        "error_stderr": stderr / root,
         "scale": float((solver.X.mean(1) - x0).norm()) / root,
-    }  # fmt: skip
+    }
     (a, da), (b, db) = solver.spread(), sde.spread()
     if b <= 1e-12 * a:
         return found | {"ratio": None, "ratio_stderr": None, "low": None, "high": None}
@@ -157,15 +162,11 @@ def _kinds(rule: str, sde: SDE, eta: float, problem: Any, paths: int) -> dict[st
     return kinds
 
 
-def _integrated(
-    sde: SDE, x0: Tensor, end: float, paths: int, generator: torch.Generator, noise: float
-) -> Paths:  # fmt: skip
+def _integrated(sde: SDE, x0: Tensor, end: float, paths: int, generator: torch.Generator, noise: float) -> Paths:
     eta = sde.eta
     begin = sde.start(x0[None], torch.Generator().manual_seed(0))[1]
     steps = FINER * (round(end / eta) - round(begin / eta))
-    return integrate(
-        sde, x0, eta / FINER, steps, paths, generator=generator, every=FINER, trajectory=True, noise=noise
-    )  # fmt: skip
+    return integrate(sde, x0, eta / FINER, steps, paths, generator=generator, every=FINER, trajectory=True, noise=noise)
 
 
 def _rows(paths: Paths, grid: float) -> Tensor:
@@ -196,8 +197,9 @@ def _statistics(solver: Paths, sde: Paths) -> dict[str, dict[str, float]]:
     for name in STATISTICS:
         a, b = solver.statistics[name], sde.statistics[name]
         found[name] = {
-            "solver": float(a.mean[-1].sum()), "sde": float(b.mean[-1].sum()),
+            "solver": float(a.mean[-1].sum()),
+            "sde": float(b.mean[-1].sum()),
             "stderr": float((a.mean_stderr[-1].square().sum() + b.mean_stderr[-1].square().sum()).sqrt()),
             "ratio": float(a.variance[-1].sum() / b.variance[-1].sum()),
-        }  # fmt: skip
+        }
     return found

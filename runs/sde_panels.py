@@ -20,13 +20,25 @@ from runs.sde_saddles import RADII
 from runs.sde_stationary import CURVATURES, ETA
 
 TITLES = {
-    "sgd": "SGD", "sign": "SignSGD", "rmsprop": "RMSprop", "rmspropw": "RMSpropW", "adam": "Adam", "adamw": "AdamW",
-    "sam": "SAM", "usam": "USAM", "dnsam": "DNSAM", "sgd-decay": "SGD with decay", "adam-coupled": "Adam, coupled",
-}  # fmt: skip
+    "sgd": "SGD",
+    "sign": "SignSGD",
+    "rmsprop": "RMSprop",
+    "rmspropw": "RMSpropW",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "sam": "SAM",
+    "usam": "USAM",
+    "dnsam": "DNSAM",
+    "sgd-decay": "SGD with decay",
+    "adam-coupled": "Adam, coupled",
+}
 PROBLEMS = {
-    "commuting": "H and Σ commute", "rotated": "H and Σ do not commute", "cauchy": "Cauchy noise",
-    "cancer": "logistic regression, batches of 2 of 12", "network": "network on iris",
-}  # fmt: skip
+    "commuting": "H and Σ commute",
+    "rotated": "H and Σ do not commute",
+    "cauchy": "Cauchy noise",
+    "cancer": "logistic regression, batches of 2 of 12",
+    "network": "network on iris",
+}
 SEVEN = ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam")
 _OTHER = "#CC79A7"
 
@@ -38,9 +50,16 @@ def ratios(results: Results, axes: Axes) -> None:
         for kind, dash, label in (("sde", "-", TITLES[rule]), ("quiet", ":", f"{TITLES[rule]}, without")):
             found = [row["sdes"][kind] for row in rows]
             axes.errorbar(
-                [row["eta"] for row in rows], [f["ratio"] for f in found], [2 * f["ratio_stderr"] for f in found],
-                color=colour, ls=dash, marker="o", ms=4, capsize=3, label=label,
-            )  # fmt: skip
+                [row["eta"] for row in rows],
+                [f["ratio"] for f in found],
+                [2 * f["ratio_stderr"] for f in found],
+                color=colour,
+                ls=dash,
+                marker="o",
+                ms=4,
+                capsize=3,
+                label=label,
+            )
     axes.axhline(1, color=GREY, lw=0.9)
     _ticks(axes, [row["eta"] for row in rows])
     axes.set_xlabel("η")
@@ -170,9 +189,17 @@ def controls_panel(results: Results, axes: Axes) -> None:
     for kind, colour, label in (("sde", BLUE, "SDE"), ("double", ORANGE, "twice the covariance")):
         found = [smallest(d, kind) for d in data]
         axes.errorbar(
-            range(len(data)), [f["ratio"] for f in found], [2 * f["ratio_stderr"] for f in found], color=colour,
-            ls="", marker="o", ms=3.5, capsize=2, lw=1.0, label=label,
-        )  # fmt: skip
+            range(len(data)),
+            [f["ratio"] for f in found],
+            [2 * f["ratio_stderr"] for f in found],
+            color=colour,
+            ls="",
+            marker="o",
+            ms=3.5,
+            capsize=2,
+            lw=1.0,
+            label=label,
+        )
     starts = [i for i, d in enumerate(data) if i == 0 or data[i - 1]["problem"] != d["problem"]]
     for start in starts[1:]:
         axes.axvline(start - 0.5, color=GREY, lw=0.6)
@@ -186,10 +213,15 @@ def controls_panel(results: Results, axes: Axes) -> None:
 
 
 FINDINGS: tuple[tuple[Any, str], ...] = (
-    (noise_panel, "noise-sgd"), (phase_panel, "phases"), (decay_panel, "phases"), (heavy_panel, "heavy-sgd-1"),
-    (radius_panel, "saddle"), (saddle_panel, "escape-dnsam"), (order_panel, "track-rotated-dnsam"),
+    (noise_panel, "noise-sgd"),
+    (phase_panel, "phases"),
+    (decay_panel, "phases"),
+    (heavy_panel, "heavy-sgd-1"),
+    (radius_panel, "saddle"),
+    (saddle_panel, "escape-dnsam"),
+    (order_panel, "track-rotated-dnsam"),
     (controls_panel, "track-network-dnsam"),
-)  # fmt: skip
+)
 
 
 def _ticks(axes: Axes, values: Sequence[float]) -> None:

@@ -18,7 +18,7 @@ from runs.sde_saddles import FLAT, RADII, STEEP
     "gradient of the network, DNSAM too) over ρ differs from the gradient by autograd by a relative error whose power "
     "of ρ, 0.1 … 0.003, is at least 0.9, and which is at most 0.02 at ρ = 0.003",
     needs="drift-*",
-)  # fmt: skip
+)
 def drift(results: Results) -> Verdict:
     """Relative errors and their powers."""
     told, numbers = {}, {}
@@ -42,7 +42,7 @@ def _cases(results: Results) -> dict[tuple[str, str], Any]:
     criterion="on (x² - y²)/2, ρ = 0.1, in solver and ODE: all starts with ‖∇f‖ < ρ end within 2ηρ of the saddle, none "
     "with |y| > 1.05 ρ does, and from all starts gradient descent leaves",
     needs="saddle",
-)  # fmt: skip
+)
 def saddle(results: Results) -> Verdict:
     """Shares by radius."""
     found = _cases(results)
@@ -57,11 +57,12 @@ def saddle(results: Results) -> Verdict:
 
 
 @claim(
-    "a saddle attracts full-batch USAM only if ρ > 1 / ‖λ_min‖", literature=f"the drift -H (I + ρH) X ({SAM})",
+    "a saddle attracts full-batch USAM only if ρ > 1 / ‖λ_min‖",
+    literature=f"the drift -H (I + ρH) X ({SAM})",
     criterion=f"with λ_min = -1 all starts end at the saddle for ρ = {STEEP}, and all leave for ρ = {FLAT}, in solver "
     "and ODE",
     needs="saddle",
-)  # fmt: skip
+)
 def saddle_usam(results: Results) -> Verdict:
     """Shares that stayed and left."""
     found = _cases(results)
@@ -82,7 +83,7 @@ def _left(results: Results, rule: str, kind: str = "solver") -> dict[float, floa
     criterion="of paths from ‖X‖ = ρ/2 over a time of 20, at most 5 % leave with noise of deviation s ≤ ρ/2 and at "
     "least 90 % with s ≥ ρ, by solver and SDE; of SGD and USAM (ρ = 0.1) at least 90 % leave with every s",
     needs="escape-*",
-)  # fmt: skip
+)
 def freed(results: Results) -> Verdict:
     """Shares that left."""
     holds = []
@@ -104,7 +105,7 @@ def freed(results: Results) -> Verdict:
     criterion="for every noise s ≤ ρ/2 the share of DNSAM's paths that leave is larger than that of SAM's by more than "
     "3 standard errors",
     needs=["escape-sam", "escape-dnsam"],
-)  # fmt: skip
+)
 def dnsam(results: Results) -> Verdict:
     """Shares that left."""
     own, other = _left(results, "dnsam"), _left(results, "sam")
@@ -116,24 +117,27 @@ def dnsam(results: Results) -> Verdict:
 
 
 @claim(
-    "the published diffusion of SAM is a covariance", literature=f"Σ + ρ (S + Sᵀ) ({SAM})",
+    "the published diffusion of SAM is a covariance",
+    literature=f"Σ + ρ (S + Sᵀ) ({SAM})",
     criterion="at the saddle (∇f = 0, H = diag(1, -1), s = ρ = 0.1) its smallest eigenvalue is not negative",
     needs="covariance",
-)  # fmt: skip
+)
 def published(results: Results) -> Verdict:
     """Its smallest eigenvalue."""
     data = results.data("covariance")["covariance"]
     return Verdict(
-        data["lowest_published"] >= 0, f"smallest eigenvalue {data['lowest_published']:.4f}",
+        data["lowest_published"] >= 0,
+        f"smallest eigenvalue {data['lowest_published']:.4f}",
         {"lowest": data["lowest_published"]},
-    )  # fmt: skip
+    )
 
 
 @claim(
-    "Cov(g + ρ H_g g/‖g‖) is the covariance of SAM's step there", literature="own: the same to first order in ρ",
+    "Cov(g + ρ H_g g/‖g‖) is the covariance of SAM's step there",
+    literature="own: the same to first order in ρ",
     criterion="at that saddle both variances are those of the solver's step within 1 %, widened by 2 standard errors",
     needs="covariance",
-)  # fmt: skip
+)
 def whole(results: Results) -> Verdict:
     """Variances along x and y."""
     data = results.data("covariance")["covariance"]

@@ -45,11 +45,7 @@ def plan(quick: bool) -> list[Job]:
     eta = 0.1 if quick else 0.02
     jobs.append(Job("saddle", saddle, {"eta": eta, "end": 40.0}))
     jobs += [
-        Job(
-            f"escape-{rule}",
-            escape,
-            {"rule": rule, "eta": eta, "end": 2.0 if quick else 20.0, "paths": paths},
-        )
+        Job(f"escape-{rule}", escape, {"rule": rule, "eta": eta, "end": 2.0 if quick else 20.0, "paths": paths})
         for rule in ("sgd", "sam", "usam", "dnsam")
     ]
     return [*jobs, Job("covariance", covariance, {"paths": 20_000 if quick else 2_000_000})]
@@ -173,10 +169,11 @@ def covariance(desk: Desk, paths: int) -> dict[str, Any]:
     return {
         "solver": [float(v) for v in squares.mean(0)],
         "stderr": [float(v) for v in squares.std(0) / math.sqrt(paths)],
-        "published": [float(v) for v in published.diagonal()], "psd": [float(v) for v in ours.diagonal()],
+        "published": [float(v) for v in published.diagonal()],
+        "psd": [float(v) for v in ours.diagonal()],
         "lowest_published": float(torch.linalg.eigvalsh(published)[0]),
         "lowest_psd": float(torch.linalg.eigvalsh(ours)[0]),
-    }  # fmt: skip
+    }
 
 
 def _at_saddle(deviation: float) -> Quadratic:

@@ -22,25 +22,38 @@ RELAXED = 4.0  # times of relaxation, of the slowest direction
 SIGMAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 # what of the noise's size reaches the stationary loss: rule, settings of the SDE
 NOISY: dict[str, tuple[str, dict[str, float]]] = {
-    "sgd": ("sgd", {}), "sgd-decay": ("sgd", {"weight_decay": DECAY}), "sign": ("sign", {}), "adam": ("adam", {}),
-    "adam-coupled": ("adam", {"coupled": DECAY}), "rmspropw": ("rmspropw", {}), "adamw": ("adamw", {}),
-}  # fmt: skip
+    "sgd": ("sgd", {}),
+    "sgd-decay": ("sgd", {"weight_decay": DECAY}),
+    "sign": ("sign", {}),
+    "adam": ("adam", {}),
+    "adam-coupled": ("adam", {"coupled": DECAY}),
+    "rmspropw": ("rmspropw", {}),
+    "adamw": ("adamw", {}),
+}
 ETA = 0.01  # step size for the noise's size
 SMALL = 0.005  # step size for closed forms, which are of leading order
 SPREADS = (0.5, 1.0)  # the noise's deviations there
 # rule, decay, r_1 (Adam)
 FORMS = (
-    ("rmspropw", 0.25, 0.0), ("rmspropw", 1.0, 0.0), ("adamw", 0.5, 1.0), ("adamw", 1.0, 1.0), ("adamw", 1.0, 4.0),
-    ("coupled-rmsprop", 0.5, 0.0), ("coupled-adam", 0.5, 2.0), ("coupled-sign", 0.5, 0.0),
-)  # fmt: skip
+    ("rmspropw", 0.25, 0.0),
+    ("rmspropw", 1.0, 0.0),
+    ("adamw", 0.5, 1.0),
+    ("adamw", 1.0, 1.0),
+    ("adamw", 1.0, 4.0),
+    ("coupled-rmsprop", 0.5, 0.0),
+    ("coupled-adam", 0.5, 2.0),
+    ("coupled-sign", 0.5, 0.0),
+)
 HEAVY = (0.1, 0.03, 0.01)  # step sizes
 DOFS = (1.0, 1.5)
 BINS, WIDTH = 24, 0.125  # of |Y|
 PHASE_ETA, PHASE_START, PHASE_END = 0.01, 5.0, 10.0
 _LOSS = {
-    "t": Field((), "float64", "", "steps times eta"), "loss": Field((), "float64", "loss", "mean over paths"),
-    "std": Field((), "float64", "loss", "over paths"), "x": Field((), "float64", "", "mean over paths"),
-}  # fmt: skip
+    "t": Field((), "float64", "", "steps times eta"),
+    "loss": Field((), "float64", "loss", "mean over paths"),
+    "std": Field((), "float64", "loss", "over paths"),
+    "x": Field((), "float64", "", "mean over paths"),
+}
 
 
 def plan(quick: bool) -> list[Job]:
@@ -62,7 +75,7 @@ def plan(quick: bool) -> list[Job]:
 
 def noise(
     desk: Desk, rule: str, changed: Mapping[str, float], sigmas: Sequence[float], paths: int, relaxed: float
-) -> list[dict[str, float]]:  # fmt: skip
+) -> list[dict[str, float]]:
     """Stationary loss of the solver on f = (x_1^2 + x_2^2 / 2) / 2 by the noise's standard deviation."""
     generator = torch.Generator().manual_seed(desk.seed)
     found = []
@@ -157,9 +170,13 @@ def phases(desk: Desk, paths: int, eta: float) -> dict[str, Any]:
             for i in range(0, steps + 1, 5):
                 loss = ran.statistics["loss"]
                 trace.record(
-                    name, i, t=float(ran.times[i]), loss=float(loss.mean[i]), std=float(loss.variance[i].sqrt()),
+                    name,
+                    i,
+                    t=float(ran.times[i]),
+                    loss=float(loss.mean[i]),
+                    std=float(loss.variance[i].sqrt()),
                     x=float(ran.statistics["x"].mean[i, 0]),
-                )  # fmt: skip
+                )
     assert solver.trajectory is not None
     X = solver.trajectory[..., 0]
     towards = -torch.sign(X[:-1]) * (X[1:] - X[:-1]) / eta

@@ -65,10 +65,13 @@ def _kept(found: dict[str, list[float]]) -> dict[str, list[float | None]]:
 
 def _converges(rule: str, problems: Sequence[str], name: str, said: str) -> Any:
     @claim(
-        name, literature=said, needs=[job for p in problems for job in names(p, rule)],
+        name,
+        literature=said,
+        needs=[job for p in problems for job in names(p, rule)],
         criterion="from every start and with every constant size below n the gradient norm comes to 1e-6 "
-        + ("(the network: 1e-2) " if "mlp" in problems else "") + "within the steps and seconds given",
-    )  # fmt: skip
+        + ("(the network: 1e-2) " if "mlp" in problems else "")
+        + "within the steps and seconds given",
+    )
     def judge(results: Results) -> Verdict:
         found = lists(results, problems, "steps", rule, False)
         missed = []
@@ -87,20 +90,25 @@ def _converges(rule: str, problems: Sequence[str], name: str, said: str) -> Any:
 
 
 any_size = _converges(
-    "doubling", PROBLEMS, "any subspace size converges",
+    "doubling",
+    PROBLEMS,
+    "any subspace size converges",
     f"converges to a stationary point for any subspace size, from any start ({PAPER}); rule: doubling",
-)  # fmt: skip
+)
 published = _converges(
-    "ratio", LINEAR, "the same with the rule of the paper's experiments",
+    "ratio",
+    LINEAR,
+    "the same with the rule of the paper's experiments",
     f"one subset a step, M by the ratio of decreases (code of {PAPER})",
-)  # fmt: skip
+)
 
 
 @claim(
-    "larger subspaces need fewer steps", literature=f"rates interpolate towards those of cubic Newton ({PAPER})",
+    "larger subspaces need fewer steps",
+    literature=f"rates interpolate towards those of cubic Newton ({PAPER})",
     criterion="on every problem the steps to the target fall with every size, the whole space included (duke: without)",
     needs=[job for p in PROBLEMS for job in names(p, full=p != "duke")],
-)  # fmt: skip
+)
 def fewer(results: Results) -> Verdict:
     """Steps by size."""
     found = {p: lists(results, [p], "steps", "doubling", p != "duke")[p] for p in PROBLEMS}
@@ -135,13 +143,24 @@ in_seconds = _intermediate("seconds", "seconds")
     literature=f"schedules reach the rate of cubic Newton without all coordinates at all steps ({PAPER})",
     criterion="the exponential (50 + 0.1 exp(0.02 k); log-sum-exp 20 + ...), the linear and the adaptive size (c = 10) "
     "take a smaller sum of τ² + τ to a gradient norm of 1e-6 than τ = n",
-    needs=["gisette-exponential", "gisette-linear", "gisette-adaptive*", "gisette-cubic", "lse-exponential",
-           "lse-linear", "lse-cubic"],
-)  # fmt: skip
+    needs=[
+        "gisette-exponential",
+        "gisette-linear",
+        "gisette-adaptive*",
+        "gisette-cubic",
+        "lse-exponential",
+        "lse-linear",
+        "lse-cubic",
+    ],
+)
 def growing(results: Results) -> Verdict:
     """Sums of tau^2 + tau."""
-    jobs = [j for p in ("gisette", "lse") for k in ("exponential", "linear", "adaptive", "adaptive-tight", "cubic")
-            if results.data(j := f"{p}-{k}")]  # fmt: skip
+    jobs = [
+        j
+        for p in ("gisette", "lse")
+        for k in ("exponential", "linear", "adaptive", "adaptive-tight", "cubic")
+        if results.data(j := f"{p}-{k}")
+    ]
     found = {job: cost(results, job, "coordinates") for job in jobs}
     judged = [job for job in jobs if not job.endswith(("cubic", "tight"))]
     holds = all(found[job] < found[job.split("-")[0] + "-cubic"] for job in judged)
@@ -149,11 +168,12 @@ def growing(results: Results) -> Verdict:
 
 
 @claim(
-    "a schedule beats every constant size", literature="own question",
+    "a schedule beats every constant size",
+    literature="own question",
     criterion="on gisette and log-sum-exp the best schedule takes a smaller sum of τ² + τ to 1e-6 than every constant "
     "size",
     needs=["gisette-*", "lse-*"],
-)  # fmt: skip
+)
 def scheduled(results: Results) -> Verdict:
     """The best of both kinds."""
     found: dict[str, float] = {}
@@ -172,11 +192,12 @@ def _middle(p: str) -> int:
 
 
 @claim(
-    "curvature beats coordinate descent in steps", literature=f"speed-up over first-order subspaces ({PAPER})",
+    "curvature beats coordinate descent in steps",
+    literature=f"speed-up over first-order subspaces ({PAPER})",
     criterion="on every problem SSCN takes fewer steps to the target than coordinate descent with the same size, for "
     "the smallest size and the middle one",
     needs=[f"{p}-{k}-{t}" for p in PROBLEMS for k in ("cd", "doubling") for t in {SIZES[p][0], _middle(p)}],
-)  # fmt: skip
+)
 def coordinate_descent(results: Results) -> Verdict:
     """Steps of both."""
     pairs = [(f"{p}-doubling-{t}", f"{p}-cd-{t}") for p in PROBLEMS for t in (SIZES[p][0], _middle(p))]
@@ -185,11 +206,12 @@ def coordinate_descent(results: Results) -> Verdict:
 
 
 @claim(
-    "beats RS-RNM in seconds", literature=f"speed-up over another second-order subspace method ({PAPER})",
+    "beats RS-RNM in seconds",
+    literature=f"speed-up over another second-order subspace method ({PAPER})",
     criterion="on every linear model SSCN (doubling, middle size) comes to 1e-6 in fewer CPU seconds than RS-RNM in as "
     "many dimensions, with P's entries of deviation 1 / s as published and with 1 / sqrt(s) (unit)",
     needs=[f"{p}-{k}-{_middle(p)}" for p in LINEAR for k in ("rsrnm", "rsrnm-unit", "doubling")],
-)  # fmt: skip
+)
 def random_subspaces(results: Results) -> Verdict:
     """Seconds of all three."""
     found: dict[str, float] = {}
@@ -204,11 +226,12 @@ def random_subspaces(results: Results) -> Verdict:
 
 def _first_order(other: str, words: str, said: str) -> Any:
     @claim(
-        f"beats {words} in seconds", literature=said,
+        f"beats {words} in seconds",
+        literature=said,
         criterion=f"on every linear model the fastest constant size (doubling, below n) comes to 1e-6 in fewer CPU "
         f"seconds than {words}",
         needs=[job for p in LINEAR for job in (*names(p), f"{p}-{other}")],
-    )  # fmt: skip
+    )
     def judge(results: Results) -> Verdict:
         found: dict[str, float] = {}
         holds: list[bool] = []
@@ -229,11 +252,12 @@ lbfgs = _first_order("lbfgs", "L-BFGS", "own question: torch's L-BFGS with a str
 
 
 @claim(
-    "ends at second-order stationary points", literature=f"second-order stationary points, adaptive sampling ({PAPER})",
+    "ends at second-order stationary points",
+    literature=f"second-order stationary points, adaptive sampling ({PAPER})",
     criterion=f"every run with doubling that came to its gradient norm ends where the smallest eigenvalue of the whole "
     f"Hessian, less its error, is at least -{PSD:g}",
     needs=["*-doubling-*"],
-)  # fmt: skip
+)
 def second_order(results: Results) -> Verdict:
     """The smallest eigenvalues of the whole Hessian, by problem."""
     found: dict[str, list[float]] = {}
@@ -251,9 +275,11 @@ def second_order(results: Results) -> Verdict:
 
 def _duke(rule: str, said: str, within: int) -> Any:
     @claim(
-        f"1e-9 on the shape of duke, {rule}", literature=said,
-        criterion=f"every size of 50 … 500 brings the gradient norm to 1e-9 within {within} steps", needs="duke-*",
-    )  # fmt: skip
+        f"1e-9 on the shape of duke, {rule}",
+        literature=said,
+        criterion=f"every size of 50 … 500 brings the gradient norm to 1e-9 within {within} steps",
+        needs="duke-*",
+    )
     def judge(results: Results) -> Verdict:
         found = {job: cost(results, job, level="1e-09") for job in names("duke", rule)}
         runs = {job: results.data(job)[job]["runs"][0] for job in found}
@@ -268,6 +294,18 @@ tight = _duke("doubling", "a gradient norm of 1e-9 is within reach with a rule t
 tight_published = _duke("ratio", f"tolerance 1e-9, 5000 iterations (settings of {PAPER})", SHAPED)
 
 CLAIMS: tuple[Any, ...] = (
-    any_size, published, fewer, in_coordinates, in_seconds, growing, scheduled, coordinate_descent, random_subspaces,
-    gradient_descent, lbfgs, second_order, tight, tight_published,
-)  # fmt: skip
+    any_size,
+    published,
+    fewer,
+    in_coordinates,
+    in_seconds,
+    growing,
+    scheduled,
+    coordinate_descent,
+    random_subspaces,
+    gradient_descent,
+    lbfgs,
+    second_order,
+    tight,
+    tight_published,
+)

@@ -15,9 +15,13 @@ from runs.sscn_jobs import PROBLEMS, SCHEDULES, SIZES
 
 AXES = {"step": "steps", "seconds": "CPU seconds", "coordinates": "sum of τ² + τ"}
 TITLES = {
-    "cancer": "Breast cancer", "digits": "Digits, even or odd", "duke": "Shape of duke (n = 7129, N = 44)",
-    "gisette": "Gisette's kind (n = 1000, N = 1200)", "lse": "log-sum-exp (n = 200)", "mlp": "Network on digits",
-}  # fmt: skip
+    "cancer": "Breast cancer",
+    "digits": "Digits, even or odd",
+    "duke": "Shape of duke (n = 7129, N = 44)",
+    "gisette": "Gisette's kind (n = 1000, N = 1200)",
+    "lse": "log-sum-exp (n = 200)",
+    "mlp": "Network on digits",
+}
 _RATIO, _OTHER = (0, (3, 1.5)), (0, (1, 1))
 
 

@@ -28,9 +28,13 @@ LOOKED_AT = 1e-2  # gradient norm from which the smallest eigenvalue of the Hess
 RULES = ("doubling", "ratio")
 SCHEDULES = ("exponential", "linear", "adaptive", "adaptive-tight")
 SIZES = {
-    "cancer": (3, 10), "digits": (6, 20), "lse": (20, 50, 100), "gisette": (20, 50, 100, 200),
-    "duke": (50, 100, 200, 500), "mlp": (20, 100),
-}  # fmt: skip
+    "cancer": (3, 10),
+    "digits": (6, 20),
+    "lse": (20, 50, 100),
+    "gisette": (20, 50, 100, 200),
+    "duke": (50, 100, 200, 500),
+    "mlp": (20, 100),
+}
 PROBLEMS = tuple(SIZES)
 LINEAR = PROBLEMS[:-1]
 # steps that SSCN may take, with the published number for duke; starts; steps from one look at the gradient to the next
@@ -51,8 +55,9 @@ _STEP = {
 }
 _LOOK = {
     "norm": Field((), "float64", "", "of the whole gradient after that many steps"),
-    "seconds": _STEP["seconds"], "coordinates": _STEP["coordinates"],
-}  # fmt: skip
+    "seconds": _STEP["seconds"],
+    "coordinates": _STEP["coordinates"],
+}
 
 
 def plan(quick: bool) -> list[Job]:
@@ -113,18 +118,25 @@ def mover(problem: Problem, solver: str, size: int, seed: int) -> Mover:
         return _of_torch(torch.optim.SGD(p, lr=lr), problem)
     if solver == "lbfgs":
         lbfgs = torch.optim.LBFGS(
-            p, max_iter=1, max_eval=50, tolerance_grad=0, tolerance_change=0, history_size=20,
+            p,
+            max_iter=1,
+            max_eval=50,
+            tolerance_grad=0,
+            tolerance_change=0,
+            history_size=20,
             line_search_fn="strong_wolfe",
-        )  # fmt: skip
+        )
         return _of_torch(lbfgs, problem)
     made: Any
     if solver in RULES or solver in SCHEDULES:
         chosen: int | Schedule = min(size, n)
         if solver in SCHEDULES:
             grown: dict[str, Schedule] = {
-                "exponential": Exponential(size, 0.1, 0.02), "linear": Linear(size, 1.0),
-                "adaptive": Adaptive(size, 10.0, 0.5), "adaptive-tight": Adaptive(size, 1e-6, 0.5),
-            }  # fmt: skip
+                "exponential": Exponential(size, 0.1, 0.02),
+                "linear": Linear(size, 1.0),
+                "adaptive": Adaptive(size, 10.0, 0.5),
+                "adaptive-tight": Adaptive(size, 1e-6, 0.5),
+            }
             chosen = grown[solver]
         made = SSCN(p, chosen, rule="ratio" if solver == "ratio" else "doubling", generator=generator)
     elif solver in ("cubic", "krylov"):
@@ -160,9 +172,16 @@ def _of_torch(optimizer: torch.optim.Optimizer, problem: Problem) -> Mover:
 
 
 def descend(
-    desk: Desk, problem: str, solver: str, size: int, steps: int, seconds: float, every: int, starts: int,
+    desk: Desk,
+    problem: str,
+    solver: str,
+    size: int,
+    steps: int,
+    seconds: float,
+    every: int,
+    starts: int,
     file: str = "",
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Runs of one solver from several starts until ||g|| is 1e-9, or steps or seconds are used up.
 
     `file` tells apart the contents of files with one name.
@@ -179,15 +198,22 @@ def descend(
             def tell(step: int, start: int = start) -> None:
                 desk.progress(start * steps + step, starts * steps)
 
-            runs.append({"seed": seed} | _run(made, mover(made, solver, size, seed), trace, start, steps, seconds,
-                                              every, tell))  # fmt: skip
+            runs.append(
+                {"seed": seed} | _run(made, mover(made, solver, size, seed), trace, start, steps, seconds, every, tell)
+            )
     return {"problem": problem, "solver": solver, "n": made.n, "samples": made.samples, "size": size, "runs": runs}
 
 
 def _run(
-    problem: Problem, moves: Mover, trace: Any, start: int, steps: int, seconds: float, every: int,
+    problem: Problem,
+    moves: Mover,
+    trace: Any,
+    start: int,
+    steps: int,
+    seconds: float,
+    every: int,
     tell: Callable[[int], None],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     spent, coordinates, accepted, step, first = 0.0, 0.0, 0, 0, float(problem.closure().detach())
     norm = best = problem.gradient_norm()
     reached: dict[str, dict[str, float]] = {}
@@ -221,10 +247,20 @@ def _run(
             break
     lowest, error = problem.lowest() if norm <= LOOKED_AT else (math.nan, math.inf)
     return {
-        "ended": ended, "steps": step, "seconds": round(spent, 4), "coordinates": coordinates, "accepted": accepted,
-        "first_loss": first, "loss": float(problem.closure().detach()), "gradient_norm": norm, "least_norm": best,
-        "M": _plain(M), "lambda_min": _plain(lowest), "lambda_error": _plain(error), "to": reached,
-    }  # fmt: skip
+        "ended": ended,
+        "steps": step,
+        "seconds": round(spent, 4),
+        "coordinates": coordinates,
+        "accepted": accepted,
+        "first_loss": first,
+        "loss": float(problem.closure().detach()),
+        "gradient_norm": norm,
+        "least_norm": best,
+        "M": _plain(M),
+        "lambda_min": _plain(lowest),
+        "lambda_error": _plain(error),
+        "to": reached,
+    }
 
 
 def _plain(value: float) -> float | str:
@@ -237,8 +273,10 @@ def of_file(problem: str, n: int, file: str) -> list[Job]:
     sizes = sorted({max(1, n // 20), max(1, n // 5)})
     chosen: Mapping[str, tuple[str, int]] = {
         **{f"{rule}-{tau}": (rule, tau) for tau in sizes for rule in RULES},
-        "cubic": ("cubic" if n <= 1500 else "krylov", 0), f"cd-{sizes[-1]}": ("cd", sizes[-1]), "gd": ("gd", 0),
+        "cubic": ("cubic" if n <= 1500 else "krylov", 0),
+        f"cd-{sizes[-1]}": ("cd", sizes[-1]),
+        "gd": ("gd", 0),
         "lbfgs": ("lbfgs", 0),
-    }  # fmt: skip
+    }
     common = {"problem": problem, "steps": 3000, "seconds": FILE_SECONDS, "every": 5, "starts": 1, "file": file}
     return [Job(f"file-{k}", descend, common | {"solver": s, "size": t}, "file") for k, (s, t) in chosen.items()]

@@ -82,10 +82,16 @@ class Sweep:
         """A job for each run, named SOLVER-LR-SEED; runs of one seed share a stream."""
         common = {"problem": self.problem, "steps": self.steps, "batch": self.batch, "schedule": self.schedule}
         return [
-            Job(f"{_slug(solver)}-{short(lr, 6)}-{seed}", run_one,
-                common | {"solver": solver, "lr": lr, "seed": seed}, f"{self.problem}-{seed}")
-            for solver in self.solvers for lr in self.lrs for seed in range(self.seeds)
-        ]  # fmt: skip
+            Job(
+                f"{_slug(solver)}-{short(lr, 6)}-{seed}",
+                run_one,
+                common | {"solver": solver, "lr": lr, "seed": seed},
+                f"{self.problem}-{seed}",
+            )
+            for solver in self.solvers
+            for lr in self.lrs
+            for seed in range(self.seeds)
+        ]
 
     def run(
         self, folder: Path, *, seed: int = 0, at_once: int = 1, fresh: bool = False, listener: Listener | None = None
@@ -151,14 +157,20 @@ def write(found: Swept, sweep: Sweep, folder: Path) -> list[Path]:
         writer.writeheader()
         writer.writerows(dataclasses.asdict(row) for row in found.rows)
     report = {
-        "sweep": dataclasses.asdict(sweep), "environment": environment(), "failures": dict(found.failures),
+        "sweep": dataclasses.asdict(sweep),
+        "environment": environment(),
+        "failures": dict(found.failures),
         "solvers": {
             curve.solver: {
-                "best_lr": float(curve.lrs[curve.best]), "loss": float(curve.mean[curve.best]),
-                "sensitivity": curve.sensitivity, "decades": curve.decades(), "diverged": int(curve.diverged.sum()),
-            } for curve in found.curves
+                "best_lr": float(curve.lrs[curve.best]),
+                "loss": float(curve.mean[curve.best]),
+                "sensitivity": curve.sensitivity,
+                "decades": curve.decades(),
+                "diverged": int(curve.diverged.sum()),
+            }
+            for curve in found.curves
         },
-    }  # fmt: skip
+    }
     write_json(folder / "sweep.json", report)
     picture = sensitivity_figure(found.curves, folder / "sensitivity.png", f"{sweep.problem}, {sweep.steps} steps")
     return [path, folder / "sweep.json", picture]

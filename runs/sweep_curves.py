@@ -125,10 +125,14 @@ def curves_table(found: Sequence[Curve], title: str = "") -> Table:
         means = [float(a[i].mean()) for a in (curve.accuracy, curve.test_accuracy)]
         shares = [f"{mean:.1%}" if math.isfinite(mean) else "" for mean in means]
         view.add_row(
-            curve.solver, short(float(curve.lrs[i])), _with_error(curve.mean[i], curve.stderr[i]), *shares,
-            _with_error(*curve.sensitivity), short(curve.decades(), 3),
+            curve.solver,
+            short(float(curve.lrs[i])),
+            _with_error(curve.mean[i], curve.stderr[i]),
+            *shares,
+            _with_error(*curve.sensitivity),
+            short(curve.decades(), 3),
             f"{int(curve.diverged.sum())} of {curve.losses.size}",
-        )  # fmt: skip
+        )
     return view
 
 

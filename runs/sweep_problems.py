@@ -188,6 +188,8 @@ def text() -> Data:
 
 
 PROBLEMS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Data]]] = {
-    "digits-mlp": (mlp, images), "digits-cnn": (cnn, images), "digits-vit": (ViT, images),
+    "digits-mlp": (mlp, images),
+    "digits-cnn": (cnn, images),
+    "digits-vit": (ViT, images),
     "text-transformer": (ByteTransformer, text),
-}  # fmt: skip
+}

@@ -100,10 +100,19 @@ def _unheard(*_: float) -> None:
 
 
 def descend(
-    problem: Problem, solver: str, lr: float, seed: int, steps: int, batch: int, schedule: str = "constant", *,
-    order: int = 0, looks: int = LOOKS, on_step: Callable[[int, float], None] = _unheard,
+    problem: Problem,
+    solver: str,
+    lr: float,
+    seed: int,
+    steps: int,
+    batch: int,
+    schedule: str = "constant",
+    *,
+    order: int = 0,
+    looks: int = LOOKS,
+    on_step: Callable[[int, float], None] = _unheard,
     on_look: Callable[[int, float, float], None] = _unheard,
-) -> Row:  # fmt: skip
+) -> Row:
     """Train the problem's model from where it stands; what came of it.
 
     Args:
@@ -140,10 +149,19 @@ def descend(
     finite = math.isfinite(losses[-1]) and math.isfinite(seen[-1][0])
     last, accuracy, test_loss, test_accuracy = seen[-1] if finite else (math.nan,) * 4
     return Row(
-        solver=solver, lr=lr, seed=seed, first_loss=first, loss=last, best_loss=best, accuracy=accuracy,
-        test_loss=test_loss, test_accuracy=test_accuracy, diverged=not last <= first, steps=len(losses),
+        solver=solver,
+        lr=lr,
+        seed=seed,
+        first_loss=first,
+        loss=last,
+        best_loss=best,
+        accuracy=accuracy,
+        test_loss=test_loss,
+        test_accuracy=test_accuracy,
+        diverged=not last <= first,
+        steps=len(losses),
         seconds=seconds,
-    )  # fmt: skip
+    )
 
 
 def _step(optimizer: torch.optim.Optimizer, problem: Problem, pair: Any) -> float:

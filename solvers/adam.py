@@ -30,16 +30,23 @@ class AdamCoupled(FirstOrder):
     """
 
     def __init__(
-        self, params: Parameters, lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        coupled: float = 0.0, decoupled: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        coupled: float = 0.0,
+        decoupled: float = 0.0,
+    ) -> None:
         check(
-            lr=(lr, lr >= 0), betas=(betas, all(0 <= b < 1 for b in betas) and len(betas) == 2), eps=(eps, eps > 0),
-            coupled=(coupled, coupled >= 0), decoupled=(decoupled, decoupled >= 0),
-        )  # fmt: skip
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "coupled": coupled, "decoupled": decoupled}
-        )  # fmt: skip
+            lr=(lr, lr >= 0),
+            betas=(betas, all(0 <= b < 1 for b in betas) and len(betas) == 2),
+            eps=(eps, eps > 0),
+            coupled=(coupled, coupled >= 0),
+            decoupled=(decoupled, decoupled >= 0),
+        )
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "coupled": coupled, "decoupled": decoupled})
 
     def _move(self, part: Part) -> None:
         group, parameters, gradients, states = part

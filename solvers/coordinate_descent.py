@@ -37,9 +37,14 @@ class CoordinateDescent(NewtonSolver):
     _dense = False
 
     def __init__(
-        self, params: Parameters, subspace: int | Schedule, *, L: float = 1.0, keep: bool = False,
+        self,
+        params: Parameters,
+        subspace: int | Schedule,
+        *,
+        L: float = 1.0,
+        keep: bool = False,
         generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(L=(L, 0 < L < math.inf))
         super().__init__(params, ("L", L), generator=generator)
         self.schedule, self._remembers = as_schedule(subspace), keep

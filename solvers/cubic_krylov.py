@@ -125,4 +125,4 @@ class _Search:
         h = self.space.combine(step.h.reshape(-1, 1))[..., 0]
         return CubicStep(
             h, step.multiplier, step.decrease, residual, step.hard_case, step.lowest, step.largest, self.made, converged
-        )  # fmt: skip
+        )

@@ -38,13 +38,21 @@ class CubicNewton(NewtonSolver):
     """
 
     def __init__(
-        self, params: Parameters, M: float = 1.0, *, rule: Rule = "doubling", krylov: bool | int = False,
-        tol: float = 1e-6, generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        params: Parameters,
+        M: float = 1.0,
+        *,
+        rule: Rule = "doubling",
+        krylov: bool | int = False,
+        tol: float = 1e-6,
+        generator: torch.Generator | None = None,
+    ) -> None:
         check(
-            M=(M, 0 < M < math.inf), rule=(rule, rule in ("ratio", "doubling", "fixed")), tol=(tol, tol > 0),
+            M=(M, 0 < M < math.inf),
+            rule=(rule, rule in ("ratio", "doubling", "fixed")),
+            tol=(tol, tol > 0),
             krylov=(krylov, krylov >= 0),
-        )  # fmt: skip
+        )
         super().__init__(params, ("M", M), generator=generator)
         self.rule, self.tol = rule, tol
         self._retries, self._compares = rule == "doubling", rule != "fixed"
@@ -71,7 +79,7 @@ class CubicNewton(NewtonSolver):
     def _search(self, point: Point, M: float) -> Move:
         found = solve_cubic_krylov(
             point.g, point.operator(), M, tol=self.tol, max_products=self._max_products, generator=self.generator
-        )  # fmt: skip
+        )
         point.products += found.products
         return Move(found.h, found.decrease, found.lowest, found.multiplier, found.products, found.hard_case)
 

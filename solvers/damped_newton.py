@@ -41,13 +41,21 @@ class DampedNewton(NewtonSolver):
     _compares = False
 
     def __init__(
-        self, params: Parameters, L: float = 1.0, *, rule: Literal["aicn", "root"] = "aicn", q: float = 3.0,
-        floor: float = 1e-3, krylov: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        params: Parameters,
+        L: float = 1.0,
+        *,
+        rule: Literal["aicn", "root"] = "aicn",
+        q: float = 3.0,
+        floor: float = 1e-3,
+        krylov: int | None = None,
+    ) -> None:
         check(
-            L=(L, 0 < L < math.inf), rule=(rule, rule in ("aicn", "root")), q=(q, 2 <= q <= 4),
+            L=(L, 0 < L < math.inf),
+            rule=(rule, rule in ("aicn", "root")),
+            q=(q, 2 <= q <= 4),
             floor=(floor, 0 < floor <= 1),
-        )  # fmt: skip
+        )
         super().__init__(params, ("L", L), krylov=krylov)
         self.rule, self.q, self.floor = rule, q, floor
         if krylov is None:

@@ -81,6 +81,8 @@ def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:
         return (process.combine(H @ y) + (A.combine(C, B @ y) if C.shape[-1] else 0.0))[..., 0].double().cpu()
 
     return Space(
-        ritz.values, S.T @ A.inner(process.basis, g)[:, 0],
-        lambda s: process.combine((S @ s).reshape(-1, 1))[..., 0], image,
-    )  # fmt: skip
+        ritz.values,
+        S.T @ A.inner(process.basis, g)[:, 0],
+        lambda s: process.combine((S @ s).reshape(-1, 1))[..., 0],
+        image,
+    )

@@ -39,9 +39,13 @@ class GradientNormalizedNewton(NewtonSolver):
     _retries = True
 
     def __init__(
-        self, params: Parameters, gamma: float = 1.0, *, curvature: Callable[[], LinearOperator] | None = None,
+        self,
+        params: Parameters,
+        gamma: float = 1.0,
+        *,
+        curvature: Callable[[], LinearOperator] | None = None,
         krylov: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(gamma=(gamma, 0 < gamma < math.inf))
         super().__init__(params, ("gamma", gamma), krylov=krylov)
         self.curvature = curvature

@@ -41,14 +41,19 @@ class GradientRegularizedNewton(NewtonSolver):
     """
 
     def __init__(
-        self, params: Parameters, H: float = 1.0, *,
-        rule: Literal["adaptive", "line-search", "super-universal", "fixed"] = "adaptive", alpha: float = 1.0,
+        self,
+        params: Parameters,
+        H: float = 1.0,
+        *,
+        rule: Literal["adaptive", "line-search", "super-universal", "fixed"] = "adaptive",
+        alpha: float = 1.0,
         krylov: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(
-            H=(H, 0 < H < math.inf), rule=(rule, rule in ("adaptive", "line-search", "super-universal", "fixed")),
+            H=(H, 0 < H < math.inf),
+            rule=(rule, rule in ("adaptive", "line-search", "super-universal", "fixed")),
             alpha=(alpha, 2 / 3 <= alpha <= 1),
-        )  # fmt: skip
+        )
         super().__init__(params, ("H", H), krylov=krylov)
         self.rule, self.alpha = rule, alpha
         self._retries = self._compares = rule in ("line-search", "super-universal")

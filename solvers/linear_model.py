@@ -233,9 +233,15 @@ class LinearModel:
 
 
 def linear_model(
-    X: Any, y: Any, loss: Loss = "logistic", regulariser: Regulariser | None = None, *, start: Any = None,
-    mu: float = 1.0, dtype: torch.dtype = torch.float64,
-) -> LinearModel:  # fmt: skip
+    X: Any,
+    y: Any,
+    loss: Loss = "logistic",
+    regulariser: Regulariser | None = None,
+    *,
+    start: Any = None,
+    mu: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> LinearModel:
     """A linear model's loss with its margins kept, to be minimised in `.weight`.
 
     Args:

@@ -47,15 +47,27 @@ class MoMo(LossFirstOrder):
     """
 
     def __init__(
-        self, params: Parameters, lr: float = 1.0, *, beta: float = 0.9, lower_bound: float = 0.0,
-        weight_decay: float = 0.0, bias_correction: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        params: Parameters,
+        lr: float = 1.0,
+        *,
+        beta: float = 0.9,
+        lower_bound: float = 0.0,
+        weight_decay: float = 0.0,
+        bias_correction: bool = False,
+    ) -> None:
         _check(lr, lower_bound, weight_decay)
         check(beta=(beta, 0 <= beta < 1))
-        super().__init__(params, {
-            "lr": lr, "beta": beta, "lower_bound": lower_bound, "weight_decay": weight_decay,
-            "bias_correction": bias_correction,
-        })  # fmt: skip
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "beta": beta,
+                "lower_bound": lower_bound,
+                "weight_decay": weight_decay,
+                "bias_correction": bias_correction,
+            },
+        )
 
     def _move_all(self, loss: float, parts: list[Part]) -> None:
         first = self.param_groups[0]
@@ -121,14 +133,22 @@ class MoMoAdam(MoMo):
     """
 
     def __init__(
-        self, params: Parameters, lr: float = 1e-2, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        lower_bound: float = 0.0, weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        params: Parameters,
+        lr: float = 1e-2,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        lower_bound: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
         _check(lr, lower_bound, weight_decay)
         check(betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas)), eps=(eps, eps > 0))
-        LossFirstOrder.__init__(self, params, {
-            "lr": lr, "betas": betas, "eps": eps, "lower_bound": lower_bound, "weight_decay": weight_decay,
-        })  # fmt: skip
+        LossFirstOrder.__init__(
+            self,
+            params,
+            {"lr": lr, "betas": betas, "eps": eps, "lower_bound": lower_bound, "weight_decay": weight_decay},
+        )
 
     def _mean_of(self, group: dict[str, Any]) -> tuple[float, bool]:
         return group["betas"][0], True
@@ -150,6 +170,7 @@ class MoMoAdam(MoMo):
 
 def _check(lr: float, lower_bound: float, weight_decay: float) -> None:
     check(
-        lr=(lr, lr >= 0), lower_bound=(lower_bound, math.isfinite(lower_bound)),
+        lr=(lr, lr >= 0),
+        lower_bound=(lower_bound, math.isfinite(lower_bound)),
         weight_decay=(weight_decay, weight_decay >= 0),
-    )  # fmt: skip
+    )

@@ -78,9 +78,13 @@ class NewtonSolver(Solver):
     _dense = True  # whether the dense Hessian is used: then models that know their blocks are asked for it
 
     def __init__(
-        self, params: Parameters, constant: tuple[str, float], *, krylov: int | None = None,
+        self,
+        params: Parameters,
+        constant: tuple[str, float],
+        *,
+        krylov: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._constant, value = constant
         super().__init__(params, {self._constant: value})
         name = type(self).__name__
@@ -202,10 +206,23 @@ class NewtonSolver(Solver):
             group[self._constant] = following if kept is None else kept
         ratio = (point.loss - new) / move.decrease if move.decrease > 0 else math.nan
         return move, NewtonStep(
-            accepted, point.loss, new, move.decrease, ratio, group[self._constant], used, move.size,
-            _seen(move, point.g), move.lowest, float(move.h.double().norm()), point.products, tries, stalled,
-            move.hard_case, move.shift,
-        )  # fmt: skip
+            accepted,
+            point.loss,
+            new,
+            move.decrease,
+            ratio,
+            group[self._constant],
+            used,
+            move.size,
+            _seen(move, point.g),
+            move.lowest,
+            float(move.h.double().norm()),
+            point.products,
+            tries,
+            stalled,
+            move.hard_case,
+            move.shift,
+        )
 
     def _point(self, closure: Closure | BlockModel) -> Point:
         if self._dense and self.krylov is None and isinstance(closure, BlockModel):
@@ -223,9 +240,11 @@ class NewtonSolver(Solver):
     def state_dict(self) -> dict[str, Any]:
         """Of the base class, with the random generator's state and what the solver keeps between steps."""
         own = {
-            "solver": type(self).__name__, "generator": self.generator.get_state(), "failures": self._failures,
+            "solver": type(self).__name__,
+            "generator": self.generator.get_state(),
+            "failures": self._failures,
             **self._own(),
-        }  # fmt: skip
+        }
         return {**super().state_dict(), "newton": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -68,28 +68,46 @@ class NGN(LossFirstOrder):
     """
 
     def __init__(
-        self, params: Parameters, lr: float = 1.0, *, momentum: float = 0.0, variant: str = "ngn",
-        beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0, decay: str = "dec",
+        self,
+        params: Parameters,
+        lr: float = 1.0,
+        *,
+        momentum: float = 0.0,
+        variant: str = "ngn",
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decay: str = "dec",
         lower_bound: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(lower_bound=(lower_bound, math.isfinite(lower_bound)))
         super().__init__(
-            params, {
-                "lr": lr, "momentum": momentum, "variant": variant, "beta2": beta2, "eps": eps,
-                "weight_decay": weight_decay, "decay": decay, "lower_bound": lower_bound,
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "variant": variant,
+                "beta2": beta2,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "decay": decay,
+                "lower_bound": lower_bound,
             },
-        )  # fmt: skip
+        )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's. Raises `ValueError` for settings that are not possible."""
         group = {**self.defaults, **param_group}
         lr, decay = group["lr"], group["weight_decay"]
         check(
-            lr=(lr, 0 <= lr < math.inf), momentum=(group["momentum"], 0 <= group["momentum"] < 1),
-            variant=(group["variant"], group["variant"] in VARIANTS), beta2=(group["beta2"], 0 <= group["beta2"] < 1),
-            eps=(group["eps"], group["eps"] > 0), weight_decay=(decay, 0 <= decay < math.inf),
+            lr=(lr, 0 <= lr < math.inf),
+            momentum=(group["momentum"], 0 <= group["momentum"] < 1),
+            variant=(group["variant"], group["variant"] in VARIANTS),
+            beta2=(group["beta2"], 0 <= group["beta2"] < 1),
+            eps=(group["eps"], group["eps"] > 0),
+            weight_decay=(decay, 0 <= decay < math.inf),
             decay=(group["decay"], group["decay"] in ("dec", "w")),
-        )  # fmt: skip
+        )
         if group["decay"] == "w" and group["variant"] not in JOINT:
             raise ValueError(f'decay="w" is for the variants "ngn" and "md1"; "{group["variant"]}" has decay="dec"')
         if group["lower_bound"] != self.defaults["lower_bound"]:
@@ -160,9 +178,20 @@ def _precondition(us: list[Tensor], part: Part) -> None:
         first = targets[0].new_zeros(max(t.numel() for t in targets))
         firsts = [first[: t.numel()].view(t.shape) for t in targets]
         torch._fused_adam_(
-            targets, flat_gs, firsts, flat_vs, [], counts, amsgrad=False, maximize=False, lr=-1.0, beta1=0.0,
-            beta2=part.group["beta2"], eps=part.group["eps"], weight_decay=0.0,
-        )  # fmt: skip
+            targets,
+            flat_gs,
+            firsts,
+            flat_vs,
+            [],
+            counts,
+            amsgrad=False,
+            maximize=False,
+            lr=-1.0,
+            beta1=0.0,
+            beta2=part.group["beta2"],
+            eps=part.group["eps"],
+            weight_decay=0.0,
+        )
         for v, flat in zip(seen, flat_vs, strict=True):
             if flat is not v:
                 v.copy_(flat)
@@ -207,9 +236,17 @@ def _descend(xs: list[Tensor], us: list[Tensor], ds: list[Tensor], rate: float, 
         torch._foreach_add_(ds, xs, alpha=-decay / momentum if exact else -decay)
     if exact:
         torch._fused_sgd_(
-            xs, us, ds, weight_decay=0.0, momentum=momentum, lr=-1.0, dampening=1.0 + rate, nesterov=False,
-            maximize=False, is_first_step=False,
-        )  # fmt: skip
+            xs,
+            us,
+            ds,
+            weight_decay=0.0,
+            momentum=momentum,
+            lr=-1.0,
+            dampening=1.0 + rate,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
     else:
         torch._foreach_add_(ds, us, alpha=-rate)
         torch._foreach_add_(xs, ds)

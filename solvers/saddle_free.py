@@ -40,13 +40,22 @@ class SaddleFreeNewton(NewtonSolver):
     """
 
     def __init__(
-        self, params: Parameters, damping: float = 1.0, *, rule: Rule = "doubling", rank: int | None = None,
-        krylov: int | None = None, tol: float = 1e-3, generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        params: Parameters,
+        damping: float = 1.0,
+        *,
+        rule: Rule = "doubling",
+        rank: int | None = None,
+        krylov: int | None = None,
+        tol: float = 1e-3,
+        generator: torch.Generator | None = None,
+    ) -> None:
         check(
-            damping=(damping, 0 < damping < math.inf), rule=(rule, rule in ("ratio", "doubling", "fixed")),
-            tol=(tol, tol > 0), rank=(rank, rank is None or rank >= 1),
-        )  # fmt: skip
+            damping=(damping, 0 < damping < math.inf),
+            rule=(rule, rule in ("ratio", "doubling", "fixed")),
+            tol=(tol, tol > 0),
+            rank=(rank, rank is None or rank >= 1),
+        )
         if rank is not None and krylov is not None:
             raise ValueError("pass rank or krylov, not both")
         super().__init__(params, ("damping", damping), krylov=krylov, generator=generator)

@@ -54,10 +54,17 @@ class SAM(Solver):
     uphill: bool = False
 
     def __init__(
-        self, params: Parameters, lr: float | None = None, *, rho: float = 0.05, variant: str = "sam",
-        momentum: float = 0.0, weight_decay: float = 0.0, base: Callable[[Any], Optimizer] | None = None,
+        self,
+        params: Parameters,
+        lr: float | None = None,
+        *,
+        rho: float = 0.05,
+        variant: str = "sam",
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        base: Callable[[Any], Optimizer] | None = None,
         full: Closure | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(rho=(rho, 0 <= rho < math.inf), variant=(variant, variant in VARIANTS))
         if (variant == "dnsam") != (full is not None):
             raise ValueError("'dnsam' needs full=, a closure of the full-batch loss, and the other variants have none")

@@ -40,12 +40,20 @@ class Scion(FirstOrder):
     """
 
     def __init__(
-        self, params: Parameters, lr: float, *, momentum: float = 0.1, scale: float = 1.0, norm: str = "auto",
-        constrained: bool = False, exact: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(params, {
-            "lr": lr, "momentum": momentum, "scale": scale, "norm": norm, "constrained": constrained, "exact": exact,
-        })  # fmt: skip
+        self,
+        params: Parameters,
+        lr: float,
+        *,
+        momentum: float = 0.1,
+        scale: float = 1.0,
+        norm: str = "auto",
+        constrained: bool = False,
+        exact: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {"lr": lr, "momentum": momentum, "scale": scale, "norm": norm, "constrained": constrained, "exact": exact},
+        )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch. Raises `ValueError` for settings that are not possible."""
@@ -71,8 +79,9 @@ class Scion(FirstOrder):
 def _check(group: dict[str, Any]) -> None:
     lr, momentum = float(group["lr"]), group["momentum"]
     check(
-        lr=(lr, lr >= 0 and not (group["constrained"] and lr > 1)), momentum=(momentum, 0 < momentum <= 1),
+        lr=(lr, lr >= 0 and not (group["constrained"] and lr > 1)),
+        momentum=(momentum, 0 < momentum <= 1),
         scale=(group["scale"], group["scale"] > 0),
-    )  # fmt: skip
+    )
     for p in group["params"]:
         resolve(group["norm"], p.shape)

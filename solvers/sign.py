@@ -35,9 +35,7 @@ class Signum(FirstOrder):
         decoupled: bool = False,
     ) -> None:
         check(lr=(lr, lr >= 0), momentum=(momentum, 0 <= momentum < 1), weight_decay=(weight_decay, weight_decay >= 0))
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "decoupled": decoupled}
-        )  # fmt: skip
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "decoupled": decoupled})
 
     def _move(self, part: Part) -> None:
         group, parameters, gradients, states = part

@@ -57,14 +57,21 @@ class SSCN(Solver):
     """
 
     def __init__(
-        self, params: Parameters, subspace: int | Schedule, *, kind: Kind = "coordinates", M: float = 1.0,
-        rule: Rule = "ratio", hessian_block: Callable[[Tensor], Tensor] | None = None,
+        self,
+        params: Parameters,
+        subspace: int | Schedule,
+        *,
+        kind: Kind = "coordinates",
+        M: float = 1.0,
+        rule: Rule = "ratio",
+        hessian_block: Callable[[Tensor], Tensor] | None = None,
         generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(
-            M=(M, 0 < M < math.inf), rule=(rule, rule in ("ratio", "doubling", "fixed")),
+            M=(M, 0 < M < math.inf),
+            rule=(rule, rule in ("ratio", "doubling", "fixed")),
             kind=(kind, kind in ("coordinates", "blocks", "layers", "gaussian")),
-        )  # fmt: skip
+        )
         if kind == "gaussian" and hessian_block is not None:
             raise ValueError("hessian_block gives blocks of coordinates: it does not fit kind='gaussian'")
         super().__init__(params, {"M": M})
@@ -131,9 +138,22 @@ class SSCN(Solver):
                 break
         ratio = (view.loss - new) / cubic.decrease if cubic.decrease > 0 else math.nan
         return cubic, Step(
-            accepted, view.loss, new, cubic.decrease, ratio, following, M, len(view.g), float(view.g.norm()),
-            cubic.lowest, float(cubic.h.norm()), view.products, tries, stalled, cubic.hard_case,
-        )  # fmt: skip
+            accepted,
+            view.loss,
+            new,
+            cubic.decrease,
+            ratio,
+            following,
+            M,
+            len(view.g),
+            float(view.g.norm()),
+            cubic.lowest,
+            float(cubic.h.norm()),
+            view.products,
+            tries,
+            stalled,
+            cubic.hard_case,
+        )
 
     def _judge(self, view: _View, cubic: CubicStep, new: float, M: float, stalled: bool) -> tuple[bool, float]:
         """(whether the step is taken, the next M)."""

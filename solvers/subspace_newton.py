@@ -38,13 +38,27 @@ class RSRNM(NewtonSolver):
     _remembers = False
 
     def __init__(
-        self, params: Parameters, subspace: int, *, c1: float = 2.0, c2: float = 1.0, gamma: float = 0.5,
-        alpha: float = 0.3, beta: float = 0.5, scale: float | None = None, generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        params: Parameters,
+        subspace: int,
+        *,
+        c1: float = 2.0,
+        c2: float = 1.0,
+        gamma: float = 0.5,
+        alpha: float = 0.3,
+        beta: float = 0.5,
+        scale: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
         check(
-            subspace=(subspace, subspace >= 1), c1=(c1, c1 > 1), c2=(c2, c2 > 0), gamma=(gamma, gamma >= 0),
-            alpha=(alpha, 0 < alpha < 1), beta=(beta, 0 < beta < 1), scale=(scale, scale is None or scale > 0),
-        )  # fmt: skip
+            subspace=(subspace, subspace >= 1),
+            c1=(c1, c1 > 1),
+            c2=(c2, c2 > 0),
+            gamma=(gamma, gamma >= 0),
+            alpha=(alpha, 0 < alpha < 1),
+            beta=(beta, 0 < beta < 1),
+            scale=(scale, scale is None or scale > 0),
+        )
         super().__init__(params, ("step", 1.0), generator=generator)
         if subspace > self.n:
             raise ValueError(f"a subspace of {subspace} dimensions does not fit into {self.n} parameters")

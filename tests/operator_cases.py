@@ -233,11 +233,7 @@ def binary() -> Case:
 
 @case
 def poisson() -> Case:
-    return Case(
-        perceptron(nn.Tanh(), 1),
-        nn.PoissonNLLLoss(),
-        ragged(vectors(), vectors(19, 1).exp().round(), (8, 11)),
-    )
+    return Case(perceptron(nn.Tanh(), 1), nn.PoissonNLLLoss(), ragged(vectors(), vectors(19, 1).exp().round(), (8, 11)))
 
 
 @case

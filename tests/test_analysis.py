@@ -24,10 +24,16 @@ FIELDS = {
 
 def row(i):
     return {
-        "value": i / 3, "ratio": [i, -i], "table": np.arange(6).reshape(2, 3) * i, "converged": i % 2 == 0,
-        "method": f"é{i}", "ritz": np.arange(i) / 7, "counts": np.arange(i), "words": ["ü"] * i,
+        "value": i / 3,
+        "ratio": [i, -i],
+        "table": np.arange(6).reshape(2, 3) * i,
+        "converged": i % 2 == 0,
+        "method": f"é{i}",
+        "ritz": np.arange(i) / 7,
+        "counts": np.arange(i),
+        "words": ["ü"] * i,
         "pairs": np.full((i, 2), i),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -48,9 +54,16 @@ def test_a_dataset_has_steps_labels_units_and_counts(path):
     assert data.attrs == {"name": "all", "settings": json.dumps({"k": 2})}
     assert data["step"].values.tolist() == [0, 10, 20, 30]
     assert set(data.coords) == {
-        "step", "epoch", "time", "cost", "ratio_0",
-        "ritz.count", "counts.count", "words.count", "pairs.count",
-    }  # fmt: skip
+        "step",
+        "epoch",
+        "time",
+        "cost",
+        "ratio_0",
+        "ritz.count",
+        "counts.count",
+        "words.count",
+        "pairs.count",
+    }
     assert data["value"].attrs == {"units": "nats", "description": "a number"}
     assert data["value"].sel(step=20).item() == 2 / 3
     assert data["ratio"].dims == ("step", "ratio_0")
@@ -101,10 +114,21 @@ def test_a_frame_has_a_column_per_entry(path):
     trace = Trace.open(path)
     frame = trace["all"].to_pandas()
     assert list(frame) == [
-        "step", "epoch", "time", "cost", "value", "ratio.fc1.weight", "ratio.fc2.weight",
+        "step",
+        "epoch",
+        "time",
+        "cost",
+        "value",
+        "ratio.fc1.weight",
+        "ratio.fc2.weight",
         *(f"table.{i}.{j}" for i in range(2) for j in range(3)),
-        "converged", "method", "ritz", "counts", "words", "pairs",
-    ]  # fmt: skip
+        "converged",
+        "method",
+        "ritz",
+        "counts",
+        "words",
+        "pairs",
+    ]
     assert frame["ratio.fc2.weight"].tolist() == [0, -1, -2, -3]
     assert frame["table.1.2"].tolist() == [0, 5, 10, 15]
     assert frame["ritz"][3].tolist() == [0, 1 / 7, 2 / 7]

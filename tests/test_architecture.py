@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FORBIDDEN = {
-    "landscape": {"solvers", "probes", "runs"},
-    "solvers": {"probes", "runs"},
-    "probes": {"solvers", "runs"},
-}
+FORBIDDEN = {"landscape": {"solvers", "probes", "runs"}, "solvers": {"probes", "runs"}, "probes": {"solvers", "runs"}}
 FILES = [path for floor in FORBIDDEN for path in sorted((ROOT / floor).rglob("*.py"))]
 
 

@@ -91,10 +91,13 @@ MIXES = {
     "one that takes a third of the budget": [("a", 1.0, 1000, 0.0)],
     "cheap and dear": [("a", 0.004, 1, 0.0), ("b", 6.0, 50, 0.0)],
     "four of all sizes with costs that vary": [
-        ("a", 0.002, 1, 0.5), ("b", 0.1, 10, 0.5), ("c", 1.5, 100, 0.3), ("d", 9.0, 500, 0.3),
+        ("a", 0.002, 1, 0.5),
+        ("b", 0.1, 10, 0.5),
+        ("c", 1.5, 100, 0.3),
+        ("d", 9.0, 500, 0.3),
     ],
     "two dear ones": [("a", 8.0, 10, 0.1), ("b", 8.0, 10, 0.1)],
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore::probes.ProbeWarning")

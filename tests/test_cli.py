@@ -170,9 +170,20 @@ def test_probe_show_and_plot(folder: Path, landscape: Landscape) -> None:
 
 def test_operators_and_steps(folder: Path, landscape: Landscape) -> None:
     done = landscape(
-        "probe", *CHECKPOINTS[:2], *TINY, "--operator", "gauss-newton", "--probe", "spectrum:k=2",
-        "--probe", "spectrum:k=2,operator=fisher,name=fisher", "--steps", "7,3", "-o", "a.h5",
-    )  # fmt: skip
+        "probe",
+        *CHECKPOINTS[:2],
+        *TINY,
+        "--operator",
+        "gauss-newton",
+        "--probe",
+        "spectrum:k=2",
+        "--probe",
+        "spectrum:k=2,operator=fisher,name=fisher",
+        "--steps",
+        "7,3",
+        "-o",
+        "a.h5",
+    )
     assert done.status == 0
     with Trace.open("a.h5") as trace:
         assert trace["fisher"]["step"].tolist() == [3, 7]
@@ -325,8 +336,11 @@ def test_interrupt_keeps_what_was_measured(folder: Path) -> None:
     ]
     process = subprocess.Popen(
         [sys.executable, "-c", "from probes.cli import main; main()", "probe", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     deadline = time.monotonic() + 60
     rows = 0
     while rows == 0 and time.monotonic() < deadline and process.poll() is None:

@@ -54,10 +54,14 @@ def two_pass(X, y, W, b=None):
 
     def angles(A):
         n = len(A)
-        return torch.stack([
-            (torch.cosine_similarity(A[i], A[j], dim=0, eps=0) + 1 / (n - 1)).abs()
-            for i in range(n) for j in range(n) if i != j
-        ]).mean()  # fmt: skip
+        return torch.stack(
+            [
+                (torch.cosine_similarity(A[i], A[j], dim=0, eps=0) + 1 / (n - 1)).abs()
+                for i in range(n)
+                for j in range(n)
+                if i != j
+            ]
+        ).mean()
 
     bias = torch.zeros(K, dtype=torch.float64) if b is None else b.double()
     nearest = torch.tensor(here)[torch.cdist(X, mu).argmin(1)]
@@ -230,8 +234,22 @@ def test_a_simplex_is_collapsed(generator, K):
     statistics = collected(X, y, K)
     statistics.update_agreement(X, y, 7.0 * M)
     found = statistics.metrics(7.0 * M, torch.zeros(K))
-    for name in ("nc0", "nc0_normalized", "nc1", "nc1_traces", "cdnv", "nc2", "nc2_norms", "nc2_angles", "nc2_weight",
-                 "nc2_weight_norms", "nc2_weight_angles", "nc2_product", "nc3", "bias_collapse"):  # fmt: skip
+    for name in (
+        "nc0",
+        "nc0_normalized",
+        "nc1",
+        "nc1_traces",
+        "cdnv",
+        "nc2",
+        "nc2_norms",
+        "nc2_angles",
+        "nc2_weight",
+        "nc2_weight_norms",
+        "nc2_weight_angles",
+        "nc2_product",
+        "nc3",
+        "bias_collapse",
+    ):
         assert getattr(found, name) == pytest.approx(0.0, abs=1e-12), name
     assert found.nc4 == found.nc4_bias == found.accuracy == found.nearest_accuracy == 1.0
     assert found.rank == K - 1

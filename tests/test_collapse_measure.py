@@ -22,9 +22,14 @@ def mlp(classes=4):
 def cnn(classes=4):
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
         nn.Linear(16, classes, bias=False),
-    )  # fmt: skip
+    )
 
 
 class Classifier(nn.Module):

@@ -71,9 +71,11 @@ def test_other_axes(folder):
 def test_fields_are_found(folder):
     runs = TraceSet.open("sweep")
     for text, name in (
-        ("sharpness", "sharpness.value"), ("loss.value", "loss.value"),
-        ("sharpness.top", "sharpness.top.a"), ("sharpness.top.b", "sharpness.top.b"),
-    ):  # fmt: skip
+        ("sharpness", "sharpness.value"),
+        ("loss.value", "loss.value"),
+        ("sharpness.top", "sharpness.top.a"),
+        ("sharpness.top.b", "sharpness.top.b"),
+    ):
         assert compare_runs(runs, text).field == name
     double = compare_runs(runs, "sharpness.top.b").groups[0].band(np.array([20.0]))
     assert double.mean == pytest.approx(2 * value(0.02, 1, 20))

@@ -138,9 +138,15 @@ def test_names_and_settings():
     assert [probe.name for probe in ALL] == list(PROBES)
     probe = Spectrum(5, every=100, name="test")
     assert probe.settings() == {
-        "probe": "Spectrum", "operator": "hessian", "parameters": None, "k": 5, "which": "LA", "tol": 1e-3,
-        "warm": True, "confirm": True,
-    }  # fmt: skip
+        "probe": "Spectrum",
+        "operator": "hessian",
+        "parameters": None,
+        "k": 5,
+        "which": "LA",
+        "tol": 1e-3,
+        "warm": True,
+        "confirm": True,
+    }
     assert "test" in repr(probe)
 
 

@@ -153,10 +153,7 @@ def test_adaptive_rules_see_the_moments_of_a_batch():
 def test_the_published_forms_have_no_noise_in_the_means():
     problem = d.Quadratic(H, SIGMA)
     X = double([0.4, -0.7])
-    for sde in (
-        d.RMSprop(problem, 0.1, moment_noise=False),
-        d.Adam(problem, 0.1, moment_noise=False, lookahead=False),
-    ):
+    for sde in (d.RMSprop(problem, 0.1, moment_noise=False), d.Adam(problem, 0.1, moment_noise=False, lookahead=False)):
         Y = state(sde, X)
         C = diffusion_covariance(sde, Y, 0.5)
         assert float(C[-2:].abs().max()) == 0.0  # V

@@ -259,9 +259,8 @@ def test_a_network_trained_on_batches():
 def test_statistics_of_paths():
     sde = d.SGD(QUADRATIC, 0.1)
     paths = d.integrate(
-        sde, X0, 0.05, 6, 500, generator=generator(), every=2, trajectory=True,
-        statistics={"first": lambda X: X[:, 0]},
-    )  # fmt: skip
+        sde, X0, 0.05, 6, 500, generator=generator(), every=2, trajectory=True, statistics={"first": lambda X: X[:, 0]}
+    )
     assert paths.times.tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert paths.trajectory.shape == (4, 500, 2)
     assert torch.equal(paths.trajectory[-1], paths.final[0])
@@ -277,8 +276,9 @@ def test_statistics_of_paths():
     C, error = paths.covariance()
     torch.testing.assert_close(C, torch.cov(last.T))
     # of Gaussian entries the variance has the standard error v sqrt(2 / paths)
-    torch.testing.assert_close(error.diagonal() / C.diagonal(), torch.full((2,), math.sqrt(2 / 500)).double(),
-                               rtol=0.2, atol=0)  # fmt: skip
+    torch.testing.assert_close(
+        error.diagonal() / C.diagonal(), torch.full((2,), math.sqrt(2 / 500)).double(), rtol=0.2, atol=0
+    )
     again = d.integrate(sde, X0, 0.05, 6, 500, generator=generator(), every=2)
     assert torch.equal(again.final, paths.final)
     assert again.trajectory is None

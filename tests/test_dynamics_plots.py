@@ -33,23 +33,36 @@ def groups(steps: int) -> dict[str, dict[str, Any]]:
     threshold, step = np.full(steps, 40.0), np.arange(0, 10 * steps, 10)
     columns: dict[str, dict[str, Any]] = {
         "sharpness": {
-            "value": rise, "residual": rise / 100, "threshold": threshold, "preconditioned": rise * 3,
-            "preconditioned_residual": rise / 50, "preconditioned_threshold": threshold * 3,
+            "value": rise,
+            "residual": rise / 100,
+            "threshold": threshold,
+            "preconditioned": rise * 3,
+            "preconditioned_residual": rise / 50,
+            "preconditioned_threshold": threshold * 3,
         },
         "batch-sharpness": {
-            "value": rise, "stderr": rise / 20, "ratio_of_means": rise, "threshold": threshold,
+            "value": rise,
+            "stderr": rise / 20,
+            "ratio_of_means": rise,
+            "threshold": threshold,
             "batches": np.full(steps, 8),
         },
         "critical-sharpness": {"value": rise, "lower": rise - 2, "upper": rise + 1, "threshold": threshold},
         "sam-sharpness": {"value": rise / 99, "error": rise / 999, "rho": np.full(steps, 0.05)},
         "gradient": {"loss": 1 / rise, "norm": 2 / rise, "noise_scale": rise, "noise_scale_stderr": rise / 10},
         "alignment": {
-            "cosines": part, "bounds": part / 9, "total": part.sum(axis=1), "total_bound": part.sum(axis=1) / 9,
+            "cosines": part,
+            "bounds": part / 9,
+            "total": part.sum(axis=1),
+            "total_bound": part.sum(axis=1) / 9,
         },
         "updates": {
-            "ratio": part / 100, "update": part, "weight": np.full((steps, 3), 100.0), "steps": np.full(steps, 10),
+            "ratio": part / 100,
+            "update": part,
+            "weight": np.full((steps, 3), 100.0),
+            "steps": np.full(steps, 10),
         },
-    }  # fmt: skip
+    }
     return {name: {"step": step} | fields for name, fields in columns.items()}
 
 
@@ -79,8 +92,9 @@ def test_every_group_is_written(tmp_path: Path, steps: int, nothing: bool) -> No
             columns = unknown(columns) if nothing else columns
             fields = {
                 k: Field(v.shape[1:], str(v.dtype), labels=LAYERS if name == "updates" and v.ndim > 1 else ())
-                for k, v in columns.items() if k != "step"
-            }  # fmt: skip
+                for k, v in columns.items()
+                if k != "step"
+            }
             trace.declare(name, fields)
             for i, step in enumerate(columns["step"]):
                 trace.record(name, int(step), **{k: columns[k][i] for k in fields})

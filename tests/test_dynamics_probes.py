@@ -29,9 +29,7 @@ from probes.arguments import parse_probes
 from probes.probe import Context
 from probes.registry import PROBES
 
-DYNAMICS = [
-    Sharpness(), Gradient(), BatchSharpness(), CriticalSharpness(), SAMSharpness(), Alignment(k=3), Updates(),
-]  # fmt: skip
+DYNAMICS = [Sharpness(), Gradient(), BatchSharpness(), CriticalSharpness(), SAMSharpness(), Alignment(k=3), Updates()]
 
 
 def problem(norm=False, dropout=0.0, batches=5):
@@ -360,7 +358,11 @@ def test_low_precision_models(trace, dtype):
         warnings.simplefilter("ignore", ProbeWarning)
         measure_once(objective, DYNAMICS, trace, 0, optimizer=adam, on_error="raise")
     for probe, field in (
-        ("sharpness", "value"), ("sharpness", "preconditioned"), ("gradient", "noise_scale"),
-        ("batch-sharpness", "value"), ("sam-sharpness", "value"), ("alignment", "total"),
-    ):  # fmt: skip
+        ("sharpness", "value"),
+        ("sharpness", "preconditioned"),
+        ("gradient", "noise_scale"),
+        ("batch-sharpness", "value"),
+        ("sam-sharpness", "value"),
+        ("alignment", "total"),
+    ):
         assert math.isfinite(trace[probe][field][0]), (probe, field)

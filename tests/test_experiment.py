@@ -131,9 +131,10 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path, at_once: int) -> None:
     assert "Traceback" not in out + err
 
 
-@pytest.mark.parametrize(("how", "at_once", "reason"), [
-    ("all", 1, "ValueError: all went wrong"), ("all", 2, "ValueError: all went wrong"), ("die", 2, "signal 9"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("how", "at_once", "reason"),
+    [("all", 1, "ValueError: all went wrong"), ("all", 2, "ValueError: all went wrong"), ("die", 2, "signal 9")],
+)
 def test_a_failing_job_stops_no_other(tmp_path: Path, how: str, at_once: int, reason: str) -> None:
     out = io.StringIO()
     console = Console(file=out, width=150)
@@ -151,8 +152,17 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.chdir(tmp_path)
     main(experiment(), ["--seed", "5"])  # a claim that fails is no failure of the command
     out = " ".join(capsys.readouterr().out.split())
-    for text in ("A toy.", "walks end somewhere", "folklore", "holds if all ends are finite", "3 ends", "yes", "no",
-                 "an end is 7 [units]", "runs/out/toy/full/claims.json"):  # fmt: skip
+    for text in (
+        "A toy.",
+        "walks end somewhere",
+        "folklore",
+        "holds if all ends are finite",
+        "3 ends",
+        "yes",
+        "no",
+        "an end is 7 [units]",
+        "runs/out/toy/full/claims.json",
+    ):
         assert text in out
     report = json.loads(Path("runs/out/toy/full/claims.json").read_text())
     assert report["seed"] == 5

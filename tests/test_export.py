@@ -35,10 +35,19 @@ def path(tmp_path):
         trace.declare("other probe", {"v": Field()})
         for i, value in enumerate(ODD):
             trace.record(
-                "all", 10 * i, epoch=i / 2, value=value, single=0.1, count=2**62 + i, ok=i % 2 == 0,
-                text='a "b", c\nü' if i else "", layer=[i, value], table=np.arange(4).reshape(2, 2),
-                ritz=[value] * i, pairs=np.ones((i % 2, 2)),
-            )  # fmt: skip
+                "all",
+                10 * i,
+                epoch=i / 2,
+                value=value,
+                single=0.1,
+                count=2**62 + i,
+                ok=i % 2 == 0,
+                text='a "b", c\nü' if i else "",
+                layer=[i, value],
+                table=np.arange(4).reshape(2, 2),
+                ritz=[value] * i,
+                pairs=np.ones((i % 2, 2)),
+            )
         trace.record("other probe", 0, v=1)
         trace.event(20, "all", "went wrong")
     return tmp_path / "run.h5"
@@ -56,9 +65,24 @@ def test_csv_reads_back_exactly(path, tmp_path):
     with written[0].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "step", "epoch", "time", "cost", "value", "single", "count", "ok", "text", "layer.fc1", "layer.fc2",
-        "table.0.0", "table.0.1", "table.1.0", "table.1.1", "ritz", "pairs",
-    ]  # fmt: skip
+        "step",
+        "epoch",
+        "time",
+        "cost",
+        "value",
+        "single",
+        "count",
+        "ok",
+        "text",
+        "layer.fc1",
+        "layer.fc2",
+        "table.0.0",
+        "table.0.1",
+        "table.1.0",
+        "table.1.1",
+        "ritz",
+        "pairs",
+    ]
     for i, (row, value) in enumerate(zip(rows, ODD, strict=True)):
         assert int(row["step"]) == 10 * i
         assert same(float(row["value"]), value)
@@ -103,9 +127,7 @@ def test_json_is_valid_and_whole(path, tmp_path):
     assert set(document["probes"]) == {"all", "other probe"}
     records = document["probes"]["all"]
     assert records["settings"] == {"k": 2}
-    assert records["fields"]["value"] == {
-        "shape": [], "dtype": "float64", "units": "nats", "description": "a number",
-    }  # fmt: skip
+    assert records["fields"]["value"] == {"shape": [], "dtype": "float64", "units": "nats", "description": "a number"}
     assert records["fields"]["layer"]["labels"] == ["fc1", "fc2"]
     values = [row["value"] for row in records["rows"]]
     assert values == [0.1, None, "Infinity", "-Infinity", 1e-320, 1 / 3]

@@ -136,9 +136,15 @@ def test_many_rows_keep_their_extremes() -> None:
 
 @pytest.mark.parametrize(
     ("values", "scale"),
-    [([1.0, 2.0], "linear"), ([1e-3, 1.0], "log"), ([-1e-3, 1e-3, 1.0, 5.0], "symlog"), ([-1.0, 1.0], "linear"),
-     ([0.0, 0.0], "linear"), ([np.nan], "linear")],
-)  # fmt: skip
+    [
+        ([1.0, 2.0], "linear"),
+        ([1e-3, 1.0], "log"),
+        ([-1e-3, 1e-3, 1.0, 5.0], "symlog"),
+        ([-1.0, 1.0], "linear"),
+        ([0.0, 0.0], "linear"),
+        ([np.nan], "linear"),
+    ],
+)
 def test_axes(values: list[float], scale: str) -> None:
     (axes,) = frontier_figure(made_up(10)).axes
     axes.set_yscale("linear")

@@ -203,9 +203,17 @@ def test_a_job_measures_the_run_that_it_repeats(tmp_path: Path, network: str, op
     monkeypatch.setattr(jobs, "digits", lambda: small)
     size = 2 if network != "mlp" else 32
     found = jobs.train(
-        desk(tmp_path), network, size=8, batch=size, epochs=2, optimizer=optimizer, lr=0.01, schedule="one-cycle",
-        seeds=2, every=2,
-    )  # fmt: skip
+        desk(tmp_path),
+        network,
+        size=8,
+        batch=size,
+        epochs=2,
+        optimizer=optimizer,
+        lr=0.01,
+        schedule="one-cycle",
+        seeds=2,
+        every=2,
+    )
     assert [made["seed"] for made in found["runs"]] == [0, 1]
     with Trace.open(tmp_path / "job.h5") as trace:
         assert list(trace["seed-1"]["step"]) == [0, 1, 2, 3]

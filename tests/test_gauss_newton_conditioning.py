@@ -83,17 +83,16 @@ def test_numbers() -> None:
     assert [criteria.number(v) for v in (13.62, 1234.4, 2.34e6, math.inf)] == ["13.6", "1234", "2.3e6", "∞"]
     rows = table([2.0, 3.0, 5.0], width=[64, 64, 8], depth=[2, 2, 2])
     assert {k: v.tolist() for k, v in criteria.grouped(rows, "width", "depth").items()} == {
-        (8, 2): [5], (64, 2): [2, 3]
-    }  # fmt: skip
+        (8, 2): [5],
+        (64, 2): [2, 3],
+    }
     assert criteria.chosen(rows, width=64)["kappa"].tolist() == [2, 3]
     assert criteria.exceeding(rows) == 0
     assert criteria.exceeding(rows | {"bound": np.array([2.0 * (1 - 1e-12), 2.9, 6.0])}) == 1
     assert criteria.deficiency(rows) == "ranks full"
     short = rows | {"rank": np.array([610.0, 600.0, 500.0])}
     assert criteria.deficiency(short) == "rank deficient in 2 of 3 networks, down to 500 of 610"
-    assert criteria.kept({(64.0, 2.0): np.array([math.inf])}) == {
-        "64, 2": {"mean": None, "spread": 1.0, "networks": 1}
-    }  # fmt: skip
+    assert criteria.kept({(64.0, 2.0): np.array([math.inf])}) == {"64, 2": {"mean": None, "spread": 1.0, "networks": 1}}
 
 
 def test_depth_and_width() -> None:
@@ -344,6 +343,4 @@ def test_reduced(tmp_path: Path) -> None:
     for one in report["claims"]:
         assert "not measured:" not in one["measured"], one
     pictures = {path.name for path in (tmp_path / "quick").glob("*.png")}
-    assert pictures == {
-        "overview.png", "skips.png", "layers.png", "batch-norm.png", "pruning.png", "training.png"
-    }  # fmt: skip
+    assert pictures == {"overview.png", "skips.png", "layers.png", "batch-norm.png", "pruning.png", "training.png"}

@@ -9,10 +9,7 @@ from torch.nn import functional as F
 from landscape import EmpiricalFisher, GaussNewton, Hessian, MonteCarloFisher, Objective
 from landscape.spectra import density, eigsh, trace
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 def both(name, **options):

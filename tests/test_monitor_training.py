@@ -33,10 +33,17 @@ class Net(nn.Module):
 
 def everything():
     return [
-        Spectrum(2, every=20), CurvatureTrace(every=50, matvecs=12), SpectralDensity(every=100, probes=1, steps=6),
-        Sharpness(every=20), Gradient(every=10), BatchSharpness(every=50), CriticalSharpness(every=25),
-        SAMSharpness(every=25), Alignment(k=2, every=40), Updates(every=20),
-    ]  # fmt: skip
+        Spectrum(2, every=20),
+        CurvatureTrace(every=50, matvecs=12),
+        SpectralDensity(every=100, probes=1, steps=6),
+        Sharpness(every=20),
+        Gradient(every=10),
+        BatchSharpness(every=50),
+        CriticalSharpness(every=25),
+        SAMSharpness(every=25),
+        Alignment(k=2, every=40),
+        Updates(every=20),
+    ]
 
 
 def data():

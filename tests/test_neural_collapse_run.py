@@ -95,9 +95,13 @@ def test_order() -> None:
 
 def test_best_runs() -> None:
     rows = [
-        run("SGD", 0.1, 0.2, decay=0.05), run("SGD", 3.0, 0.9, decay=0.0), run("SGDW", 0.2, 0.1, decay=0.05),
-        run("Adam", 0.5, 0.3), run("AdamW", 5.0, 0.6), run("AdamW", 0.1, 0.9, decay=0.5),
-    ]  # fmt: skip
+        run("SGD", 0.1, 0.2, decay=0.05),
+        run("SGD", 3.0, 0.9, decay=0.0),
+        run("SGDW", 0.2, 0.1, decay=0.05),
+        run("Adam", 0.5, 0.3),
+        run("AdamW", 5.0, 0.6),
+        run("AdamW", 0.1, 0.9, decay=0.5),
+    ]
     assert claims.best_order.measure(grid(*rows)).holds
     assert claims.best_order.measure(grid(*rows, run("AdamW", 5.0, 0.25, decay=5.0))).holds is False
 
@@ -167,16 +171,29 @@ def test_necessity_and_regression() -> None:
     found = collapse_trends.regressed.measure(grid(*line))
     assert found.holds
     assert "0.100 (log10: 0.230), R² 1.00" in found.measured
-    assert collapse_trends.regressed.measure(grid(*[r | {"train": r["train"] | {"nc3": -r["train"]["nc3"]}}
-                                                    for r in line])).holds is False  # fmt: skip
+    assert (
+        collapse_trends.regressed.measure(
+            grid(*[r | {"train": r["train"] | {"nc3": -r["train"]["nc3"]}} for r in line])
+        ).holds
+        is False
+    )
 
 
 def test_theorems_on_made_up_runs() -> None:
     def of(name: str, **data: Any) -> MadeUp:
         return MadeUp({name: data})
 
-    phase = {"eta": 0.1, "first_b": 10, "first_a": 50, "steps": 90, "turns": 20, "peak": 60.0, "peak_step": 10,
-             "last": 0.1, "alpha_over_bound": 1.0}  # fmt: skip
+    phase = {
+        "eta": 0.1,
+        "first_b": 10,
+        "first_a": 50,
+        "steps": 90,
+        "turns": 20,
+        "peak": 60.0,
+        "peak_step": 10,
+        "last": 0.1,
+        "alpha_over_bound": 1.0,
+    }
     assert theorems.three_phases.measure(of("theory-sign-coupled", runs=[phase])).holds
     for change in ({"first_a": 9}, {"turns": 3}, {"last": 1.0}, {"peak_step": 0}):
         assert theorems.three_phases.measure(of("theory-sign-coupled", runs=[phase, phase | change])).holds is False
@@ -190,9 +207,12 @@ def test_theorems_on_made_up_runs() -> None:
     exact = {"name": "SGD-0.9", "error": 1e-12}
     both = {name: {"steps": 9, "runs": [exact]} for name in ("theory-model", "theory-network")}
     assert theorems.heavy_ball.measure(MadeUp(both)).holds
-    assert theorems.heavy_ball.measure(
-        MadeUp(both | {"theory-network": {"steps": 9, "runs": [exact | {"error": 1e-9}]}})
-    ).holds is False  # fmt: skip
+    assert (
+        theorems.heavy_ball.measure(
+            MadeUp(both | {"theory-network": {"steps": 9, "runs": [exact | {"error": 1e-9}]}})
+        ).holds
+        is False
+    )
 
 
 def test_formulas() -> None:

@@ -379,13 +379,20 @@ def test_a_refused_step_changes_nothing(name):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"lr": -1.0}, "lr=-1.0"), ({"lr": math.inf}, "lr"), ({"lr": math.nan}, "lr"), ({"momentum": 1.0}, "momentum"),
-        ({"variant": "md3"}, "variant='md3'"), ({"beta2": 1.0}, "beta2"), ({"eps": 0.0}, "eps"),
-        ({"weight_decay": -0.1}, "weight_decay"), ({"decay": "l2"}, "decay='l2'"), ({"lower_bound": math.nan}, "lower"),
+        ({"lr": -1.0}, "lr=-1.0"),
+        ({"lr": math.inf}, "lr"),
+        ({"lr": math.nan}, "lr"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"variant": "md3"}, "variant='md3'"),
+        ({"beta2": 1.0}, "beta2"),
+        ({"eps": 0.0}, "eps"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"decay": "l2"}, "decay='l2'"),
+        ({"lower_bound": math.nan}, "lower"),
         ({"variant": "d", "decay": "w"}, 'decay="w" is for the variants "ngn" and "md1"'),
         ({"variant": "md2", "decay": "w"}, 'decay="w" is for'),
     ],
-)  # fmt: skip
+)
 def test_bad_settings(settings, match):
     p = torch.zeros(1, requires_grad=True)
     with pytest.raises(ValueError, match=match):

@@ -42,9 +42,9 @@ def test_descents_that_do_not_arrive() -> None:
     assert toys.descent(10.0, 1e-4, 0.9, 1000, adaptive=True) is None
 
 
-@pytest.mark.parametrize(("version", "spec", "scale"), [
-    ("ngn-m", "ngn-m", 1.0), ("sgd-m", "torch.optim:SGD:momentum=0.9", 0.1)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("version", "spec", "scale"), [("ngn-m", "ngn-m", 1.0), ("sgd-m", "torch.optim:SGD:momentum=0.9", 0.1)]
+)
 def test_the_written_out_regression_is_that_of_the_solver(version: str, spec: str, scale: float) -> None:
     A, b = toys.regression("columns-sum")
     found = toys.heavy_ball(A, b, 1.0, 60, version)
@@ -161,8 +161,18 @@ def rows(solver: str, least: float, width: int, accuracy: float, diverged: int =
         for seed in range(3):
             lost = i >= len(grid) - diverged
             loss = None if lost else (least if i in chosen else 1.0) + 1e-3 * seed
-            made.append({"solver": solver, "lr": lr, "seed": seed, "first_loss": 2.0, "loss": loss, "diverged": lost,
-                         "test_accuracy": accuracy + 1e-3 * seed * seed, "test_loss": least + 0.01 * seed})  # fmt: skip
+            made.append(
+                {
+                    "solver": solver,
+                    "lr": lr,
+                    "seed": seed,
+                    "first_loss": 2.0,
+                    "loss": loss,
+                    "diverged": lost,
+                    "test_accuracy": accuracy + 1e-3 * seed * seed,
+                    "test_loss": least + 0.01 * seed,
+                }
+            )
     return made
 
 
@@ -185,9 +195,11 @@ def judged(statement: Any, **changed: dict[str, Any]) -> Claim:
 
 def test_claims_on_sensitivity_and_ranges() -> None:
     for statement, job in (
-        (networks.less_than_sgd, "cnn_ngn_m"), (networks.less_than_momo, "vit_ngn_m"),
-        (networks.less_than_adam, "mlp_ngn_md1"), (networks.less_than_momo_adam, "cnn_ngn_md1"),
-    ):  # fmt: skip
+        (networks.less_than_sgd, "cnn_ngn_m"),
+        (networks.less_than_momo, "vit_ngn_m"),
+        (networks.less_than_adam, "mlp_ngn_md1"),
+        (networks.less_than_momo_adam, "cnn_ngn_md1"),
+    ):
         assert judged(statement).holds
         assert judged(statement, **{job: {"width": 2}}).holds is False
         assert judged(statement, text_ngn_m={"width": 1}, text_ngn_md1={"width": 1}).holds  # reported, not judged
@@ -262,8 +274,11 @@ def test_claims_on_regression_and_noise() -> None:
             for lr, k in zip(("1", "10", "100", "1000"), to, strict=True)
         }
 
-    same = {"ngn-m": runs([50, 60, 70, 80], 9.0), "version-2": runs([50, 60, 70, 80], 9.0),
-            "sgd-m": runs([50, 60, 70, 80], 9.0)}  # fmt: skip
+    same = {
+        "ngn-m": runs([50, 60, 70, 80], 9.0),
+        "version-2": runs([50, 60, 70, 80], 9.0),
+        "sgd-m": runs([50, 60, 70, 80], 9.0),
+    }
     data = {f"diabetes__{reading.replace('-', '__')}": {"runs": same} for reading in toys.READINGS}
     assert settled(claims.diabetes_accelerates, **data).holds is False
     assert settled(claims.diabetes_version, **data).holds is False

@@ -222,11 +222,7 @@ def everything_of(model):
         "python": random.getstate(),
         "numpy": np.random.get_state()[1].tolist(),
         "torch": torch.get_rng_state(),
-        "modes": (
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            torch.is_autocast_enabled("cpu"),
-        ),
+        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
     }
 
 

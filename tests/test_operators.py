@@ -71,8 +71,7 @@ def test_finite_differences_within_their_own_noise(table, generator):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["relu", "squared_error", "binary", "smoothed_and_weighted", "tied_and_ignored", "class_probabilities"],
+    "name", ["relu", "squared_error", "binary", "smoothed_and_weighted", "tied_and_ignored", "class_probabilities"]
 )
 def test_monte_carlo_fisher_averages_to_gauss_newton(name):
     case = CASES[name]()

@@ -90,9 +90,15 @@ def make_trace(path: Path, steps: int, *, converged: bool = True) -> None:
             weights[nodes <= 4] = np.repeat((1 - weights.sum(1)) / 13, 13)
             trace.record("density", step, nodes=nodes, weights=weights, n=1000)
             trace.record(
-                "condition", step, kappa=1e4, rank=50, converged=converged,
-                thresholds=[1e-2, 1e-4, 1e-6, np.nan], ranks=[5, 20, 50, -1], kappas=[90.0, 9e3, 9e5, np.nan],
-            )  # fmt: skip
+                "condition",
+                step,
+                kappa=1e4,
+                rank=50,
+                converged=converged,
+                thresholds=[1e-2, 1e-4, 1e-6, np.nan],
+                ranks=[5, 20, 50, -1],
+                kappas=[90.0, 9e3, 9e5, np.nan],
+            )
             trace.record("loss", step, value=1.0 / (1 + step), gradient_norm=0.1)
             trace.record("mine", step, x=1.0)
 

@@ -23,9 +23,14 @@ class Network(nn.Module):
     def __init__(self, classes):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-            nn.Linear(16, 12), nn.Tanh(),
-        )  # fmt: skip
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 12),
+            nn.Tanh(),
+        )
         self.head = nn.Linear(12, classes, bias=False)
 
     def forward(self, x):

@@ -15,9 +15,7 @@ import solvers
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
-COST_COLUMNS = (
-    "Hessian", "Hessian, PyHessian", "Hessian, curvlinops", "Gauss-Newton", "Gauss-Newton, curvlinops",
-)  # fmt: skip
+COST_COLUMNS = ("Hessian", "Hessian, PyHessian", "Hessian, curvlinops", "Gauss-Newton", "Gauss-Newton, curvlinops")
 
 
 def blocks(language):
@@ -70,8 +68,15 @@ def execute(commands, folder):
     path = str(Path(__file__).resolve().parent.parent)
     for command in commands.splitlines():
         script = command.replace("landscape", launch, 1)
-        done = subprocess.run(script, shell=True, capture_output=True, text=True, cwd=folder, timeout=300,
-                              env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"})  # fmt: skip
+        done = subprocess.run(
+            script,
+            shell=True,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            timeout=300,
+            env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         assert done.stdout.strip(), command
 

@@ -43,9 +43,11 @@ def sam_reference(loss, thetas, k, state, lrs, rhos, variant, momentum=0.0, weig
 
 
 CASES = {
-    "sam": ("sam", {}), "sam-momentum": ("sam", {"momentum": 0.9, "weight_decay": 0.05}), "usam": ("usam", {}),
+    "sam": ("sam", {}),
+    "sam-momentum": ("sam", {"momentum": 0.9, "weight_decay": 0.05}),
+    "usam": ("usam", {}),
     "dnsam": ("dnsam", {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "problem"), spread(CASES))

@@ -7,14 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from rule_cases import (
-    PROBLEMS,
-    check_bfloat16,
-    check_grad_scaler,
-    check_missing_gradients,
-    check_resumes,
-    spread,
-)
+from rule_cases import PROBLEMS, check_bfloat16, check_grad_scaler, check_missing_gradients, check_resumes, spread
 from torch import nn
 from torch.nn import functional as F
 

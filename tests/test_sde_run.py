@@ -40,9 +40,15 @@ def made(**data: Any) -> Results:
 def found(ratio: float | None = 1.0, error: float = 0.0, **changed: Any) -> dict[str, Any]:
     """What a job keeps of one SDE at one step size."""
     return {
-        "paths": 4000, "error": error, "error_stderr": 1e-3, "scale": 1.0, "ratio": ratio, "ratio_stderr": 0.01,
-        "low": ratio, "high": ratio,
-    } | changed  # fmt: skip
+        "paths": 4000,
+        "error": error,
+        "error_stderr": 1e-3,
+        "scale": 1.0,
+        "ratio": ratio,
+        "ratio_stderr": 0.01,
+        "low": ratio,
+        "high": ratio,
+    } | changed
 
 
 def tracked(problem: str = "commuting", power: float = 1.0, constant: float = 0.3, **sdes: Any) -> dict[str, Any]:

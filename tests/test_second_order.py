@@ -298,10 +298,7 @@ CASES = {
         lambda p: GradientNormalizedNewton(p),
         lambda fgh, w: gradient_normalised_reference(fgh, w, 1.0),
     ),
-    "damped aicn": (
-        lambda p: DampedNewton(p, 5.0),
-        lambda fgh, w: damped_reference(fgh, w, 5.0, "aicn"),
-    ),
+    "damped aicn": (lambda p: DampedNewton(p, 5.0), lambda fgh, w: damped_reference(fgh, w, 5.0, "aicn")),
     **{
         f"damped root {q:g}": (
             lambda p, q=q: DampedNewton(p, 0.5, rule="root", q=q),
@@ -316,10 +313,7 @@ CASES = {
         )
         for keep in (False, True)
     },
-    "rs-rnm": (
-        lambda p: RSRNM(p, 5, generator=generator()),
-        lambda fgh, w: rs_rnm_reference(fgh, w, 5, generator()),
-    ),
+    "rs-rnm": (lambda p: RSRNM(p, 5, generator=generator()), lambda fgh, w: rs_rnm_reference(fgh, w, 5, generator())),
 }
 
 

@@ -11,13 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from landscape import Hessian, MatrixOperator, Objective
-from landscape.sharpness import (
-    alignment,
-    batch_sharpness,
-    critical_sharpness,
-    gradient_statistics,
-    sam_sharpness,
-)
+from landscape.sharpness import alignment, batch_sharpness, critical_sharpness, gradient_statistics, sam_sharpness
 from landscape.spectra import eigsh
 from landscape.splitting import split
 

@@ -17,9 +17,23 @@ from probes.tables import steps_table
 from solvers import SSCN, CubicNewton, SaddleFreeNewton
 
 FIELDS = {
-    "accepted", "loss", "new_loss", "decrease", "ratio", "M", "used", "shift", "size", "gradient_norm", "lowest",
-    "length", "products", "tries", "stalled", "hard_case",
-}  # fmt: skip
+    "accepted",
+    "loss",
+    "new_loss",
+    "decrease",
+    "ratio",
+    "M",
+    "used",
+    "shift",
+    "size",
+    "gradient_norm",
+    "lowest",
+    "length",
+    "products",
+    "tries",
+    "stalled",
+    "hard_case",
+}
 
 
 def problem():

@@ -212,10 +212,12 @@ def test_blocks_of_the_users_own():
         names = [name for name, _ in models[1].named_parameters()]
         values = tuple(p.detach() for p in models[1].parameters())
         rows = torch.func.hessian(loss, argnums=tuple(range(len(values))))(*values)
-        H = torch.cat([
-            torch.cat([rows[i][j].reshape(values[i].numel(), -1) for j in range(len(values))], 1)
-            for i in range(len(values))
-        ])  # fmt: skip
+        H = torch.cat(
+            [
+                torch.cat([rows[i][j].reshape(values[i].numel(), -1) for j in range(len(values))], 1)
+                for i in range(len(values))
+            ]
+        )
         return H[indices][:, indices]
 
     first = SSCN(models[0].parameters(), 6, generator=torch.Generator().manual_seed(3))

@@ -24,13 +24,24 @@ from runs.jobs import Desk, Outcome
 
 def run(steps: float | None, **changed: Any) -> dict[str, Any]:
     """What a job keeps of a run that came to every level after that many steps, or to none."""
-    reached = {} if steps is None else {
-        f"{level:g}": {"steps": steps, "seconds": steps / 10, "coordinates": 7.0 * steps} for level in jobs.LEVELS
-    }  # fmt: skip
+    reached = (
+        {}
+        if steps is None
+        else {
+            f"{level:g}": {"steps": steps, "seconds": steps / 10, "coordinates": 7.0 * steps} for level in jobs.LEVELS
+        }
+    )
     return {
-        "to": reached, "accepted": 3, "steps": 9, "M": 2.0, "gradient_norm": 1e-9, "least_norm": 1e-9, "loss": 0.5,
-        "lambda_min": 0.1, "lambda_error": 1e-9,
-    } | changed  # fmt: skip
+        "to": reached,
+        "accepted": 3,
+        "steps": 9,
+        "M": 2.0,
+        "gradient_norm": 1e-9,
+        "least_norm": 1e-9,
+        "loss": 0.5,
+        "lambda_min": 0.1,
+        "lambda_error": 1e-9,
+    } | changed
 
 
 def results(**changed: float | None) -> Results:

@@ -41,13 +41,14 @@ OPTIMIZERS = {
     "adam-rates": lambda m: Adam(groups(m, {"lr": 0.3}, {"lr": 0.01}, {}), lr=0.1, **ADAM),
     "amsgrad": lambda m: Adam(m.parameters(), lr=0.1, amsgrad=True, **ADAM),
     "adamw": lambda m: AdamW(m.parameters(), lr=0.1, weight_decay=4.0, **ADAM),
-    "adamw-capturable-rate": lambda m: AdamW(m.parameters(), lr=torch.tensor(0.1), weight_decay=0.0, foreach=False,
-                                             **ADAM),
+    "adamw-capturable-rate": lambda m: AdamW(
+        m.parameters(), lr=torch.tensor(0.1), weight_decay=0.0, foreach=False, **ADAM
+    ),
     "rmsprop": lambda m: RMSprop(m.parameters(), lr=0.1, alpha=STILL, eps=0.05, weight_decay=0.5),
     "rmsprop-momentum": lambda m: RMSprop(m.parameters(), lr=0.1, alpha=STILL, momentum=0.6),
     "rmsprop-centered": lambda m: RMSprop(m.parameters(), lr=0.1, alpha=STILL, centered=True),
     "adagrad": lambda m: Adagrad(m.parameters(), lr=0.1, eps=0.01, weight_decay=0.3),
-}  # fmt: skip
+}
 MANY_STEPS = 10_000_000  # so that Adam's bias corrections stand still
 
 

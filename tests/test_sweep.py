@@ -158,8 +158,10 @@ def test_options_of_solvers() -> None:
     p = [torch.zeros(2, requires_grad=True)]
     ngn = sweep_solvers.make(first, p, 0.25)
     assert {k: ngn.defaults[k] for k in ("lr", "momentum", "variant")} == {
-        "lr": 0.25, "momentum": 0.5, "variant": "md1"
-    }  # fmt: skip
+        "lr": 0.25,
+        "momentum": 0.5,
+        "variant": "md1",
+    }
     adamw = sweep_solvers.make(third, p, 0.25)
     assert isinstance(adamw, torch.optim.AdamW)
     assert (adamw.defaults["betas"], adamw.defaults["amsgrad"]) == ((0.8, 0.9), True)

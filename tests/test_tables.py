@@ -29,9 +29,7 @@ def trace(tmp_path_factory):
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     objective = Objective(model, nn.CrossEntropyLoss(), [(a, b) for a, b in zip(X.split(10), y.split(10), strict=True)])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    probes = [
-        Sharpness(), BatchSharpness(), CriticalSharpness(), Gradient(), SAMSharpness(), Alignment(k=2), Updates()
-    ]  # fmt: skip
+    probes = [Sharpness(), BatchSharpness(), CriticalSharpness(), Gradient(), SAMSharpness(), Alignment(k=2), Updates()]
     with Trace.create(path, seed=0) as trace:
         monitor = Monitor(objective, probes, trace, optimizer=optimizer, on_error="raise")
         for step in range(2):

@@ -164,9 +164,13 @@ class BatchMean(Reuse):
 
 def convolutional():
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2), nn.Flatten(),
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, stride=2),
+        nn.Flatten(),
         nn.Linear(36, 3),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("kind", [Reuse, Twice, InPlace, Unvectorised, BatchMean])
@@ -239,9 +243,9 @@ def test_thresholds(small):
     result = gauss_newton(small, threshold=middle)
     assert result.rank == 4
     assert result.kappa == pytest.approx(float(values[-1] / values[-4]))
-    assert result.neighbours == pytest.approx({
-        -2: float(values[-1] / values[-2]), -1: float(values[-1] / values[-3]), 1: float(values[-1] / values[-5])
-    })  # fmt: skip
+    assert result.neighbours == pytest.approx(
+        {-2: float(values[-1] / values[-2]), -1: float(values[-1] / values[-3]), 1: float(values[-1] / values[-5])}
+    )
     assert "at rank 5" in str(result)
     for bad in (-1.0, math.nan, math.inf, "papers"):
         with pytest.raises(ValueError, match="threshold"):

@@ -202,12 +202,7 @@ def test_bad_declarations(path):
         with pytest.raises(ValueError, match="field"):
             Field(**field)
     with Trace.create(path) as trace:
-        for name, fields in [
-            ("a/b", {"v": Field()}),
-            ("a", {}),
-            ("a", {"step": Field()}),
-            ("a", {"x y": Field()}),
-        ]:
+        for name, fields in [("a/b", {"v": Field()}), ("a", {}), ("a", {"step": Field()}), ("a", {"x y": Field()})]:
             with pytest.raises(ValueError, match=r"name|declare"):
                 trace.declare(name, fields)
         with pytest.raises(KeyError, match="was not declared"):
@@ -334,10 +329,15 @@ def test_files_that_are_no_traces_get_one_line(path, tmp_path):
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = 2
     for name, message in {
-        "none.h5": "there is no trace", "short.h5": "truncated or damaged", "empty.h5": "not an HDF5 file",
-        "text.h5": "not an HDF5 file", "old.h5": "not a landscape trace", "new.h5": "not a landscape trace",
-        "run.h5": "version 2; this installation reads up to version 1", ".": "is not a file",
-    }.items():  # fmt: skip
+        "none.h5": "there is no trace",
+        "short.h5": "truncated or damaged",
+        "empty.h5": "not an HDF5 file",
+        "text.h5": "not an HDF5 file",
+        "old.h5": "not a landscape trace",
+        "new.h5": "not a landscape trace",
+        "run.h5": "version 2; this installation reads up to version 1",
+        ".": "is not a file",
+    }.items():
         for attempt in (Trace.open, Trace.resume):
             with pytest.raises(TraceError, match=message) as caught:
                 attempt(tmp_path / name)

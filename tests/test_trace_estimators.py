@@ -42,8 +42,10 @@ def test_truth_lies_within_two_standard_errors_when_stopping_on_rtol(name: str, 
 
 def test_sketches_beat_hutchinson_on_decaying_spectra() -> None:
     A, true = MatrixOperator(MATRICES["decaying"], memory=1 << 30), float(DESIGNED["decaying"].sum())
-    error = {m: np.mean([abs(trace(A, method=m, matvecs=48, generator=seeded(s)).value - true) for s in range(30)])
-             for m in METHODS}  # fmt: skip
+    error = {
+        m: np.mean([abs(trace(A, method=m, matvecs=48, generator=seeded(s)).value - true) for s in range(30)])
+        for m in METHODS
+    }
     assert error["hutch++"] < 0.2 * error["hutchinson"]
     assert error["xtrace"] < 0.2 * error["hutchinson"]
 

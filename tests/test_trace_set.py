@@ -95,8 +95,9 @@ def test_groups_ignore_seeds(folder):
     groups = TraceSet.open(folder).where(width=8).groups()
     assert [values for values, _ in groups] == [{"optimizer.lr": 0.02}, {"optimizer.lr": 0.1}]
     assert [runs.names for _, runs in groups] == [
-        ["lr0.02/seed2.h5", "lr0.02/seed10.h5"], ["lr0.1/seed2.h5", "lr0.1/seed10.h5"],
-    ]  # fmt: skip
+        ["lr0.02/seed2.h5", "lr0.02/seed10.h5"],
+        ["lr0.1/seed2.h5", "lr0.1/seed10.h5"],
+    ]
     assert groups[0].label == "optimizer.lr=0.02"
     everything = TraceSet.open(folder)
     assert [group.values["width"] for group in everything.groups("width")] == [8, None]
@@ -192,9 +193,19 @@ def test_long_frame_and_table_of_runs(folder):
     runs = TraceSet.open(folder)
     frame = runs.to_pandas("sharpness")
     assert list(frame) == [
-        "run", "optimizer.lr", "optimizer.betas", "width", "seed", "step", "epoch", "time", "cost",
-        "value", "top.0", "top.1",
-    ]  # fmt: skip
+        "run",
+        "optimizer.lr",
+        "optimizer.betas",
+        "width",
+        "seed",
+        "step",
+        "epoch",
+        "time",
+        "cost",
+        "value",
+        "top.0",
+        "top.1",
+    ]
     assert len(frame) == 14
     means = frame[frame["step"] == 1].groupby("optimizer.lr")["value"].mean()
     assert means.to_dict() == {0.02: 2 + 6 + 1, 0.1: 10 + 6 + 1, 1: 1}

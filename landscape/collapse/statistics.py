@@ -255,9 +255,16 @@ class CollapseStatistics:
         if not bool(torch.isfinite(self.traces).all() & torch.isfinite(self.offsets).all()):
             raise ValueError("the features have entries that are not finite: the network has diverged")
         return collapse_metrics(
-            self.counts, self.offsets, self.scatter, self.traces, weight, bias, shift=self.shift,
-            agreement=Agreement(*self.agreement.tolist()), rounding=self.rounding,
-        )  # fmt: skip
+            self.counts,
+            self.offsets,
+            self.scatter,
+            self.traces,
+            weight,
+            bias,
+            shift=self.shift,
+            agreement=Agreement(*self.agreement.tolist()),
+            rounding=self.rounding,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all tensors, and the sizes: what `torch.save` and another process need."""

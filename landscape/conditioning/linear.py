@@ -20,13 +20,7 @@ import torch
 from torch import Tensor
 
 from landscape.conditioning.inputs import as_float64, finite, quotient, require_memory, rounding, singular_range
-from landscape.conditioning.results import (
-    Conditioning,
-    LayerFactors,
-    Threshold,
-    check_threshold,
-    from_eigenvalues,
-)
+from landscape.conditioning.results import Conditioning, LayerFactors, Threshold, check_threshold, from_eigenvalues
 
 
 def linear_network(

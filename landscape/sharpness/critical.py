@@ -166,6 +166,4 @@ class _Search:
             value = 2.0 / step
             if above > (1.0 + rtol) * (1.0 + 1e-9) * below:
                 reason = f"the {self.limit} evaluations ran out"
-        return CriticalSharpness(
-            value, lower, upper, step, self.base, self.evaluations, gradients, not reason, reason
-        )  # fmt: skip
+        return CriticalSharpness(value, lower, upper, step, self.base, self.evaluations, gradients, not reason, reason)

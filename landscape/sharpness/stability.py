@@ -88,9 +88,7 @@ def stability(optimizer: Optimizer, objective: Objective) -> Stability:
         rules = _rules(optimizer, objective)
         return _joined(optimizer, objective, rules)
     except Unknown as reason:
-        return Stability(
-            math.nan, math.nan, None, 0.0, type(optimizer) in ADAPTIVE, math.nan, math.nan, str(reason)
-        )  # fmt: skip
+        return Stability(math.nan, math.nan, None, 0.0, type(optimizer) in ADAPTIVE, math.nan, math.nan, str(reason))
 
 
 def _rules(optimizer: Optimizer, objective: Objective) -> dict[str, Rule]:

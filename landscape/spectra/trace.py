@@ -30,8 +30,10 @@ class _Method(Protocol):
 
 
 _METHODS: dict[str, Callable[[LinearOperator, torch.Generator], _Method]] = {
-    "hutchinson": Hutchinson, "hutch++": HutchPlusPlus, "xtrace": XTrace,
-}  # fmt: skip
+    "hutchinson": Hutchinson,
+    "hutch++": HutchPlusPlus,
+    "xtrace": XTrace,
+}
 
 
 def trace(
@@ -101,9 +103,14 @@ def _choose(A: LinearOperator, method: str, limit: int) -> str:
 
 
 def _run(
-    A: LinearOperator, name: str, rtol: float | None, limit: int, rng: torch.Generator, seed: int,
+    A: LinearOperator,
+    name: str,
+    rtol: float | None,
+    limit: int,
+    rng: torch.Generator,
+    seed: int,
     callback: Callback | None,
-) -> Estimate[float]:  # fmt: skip
+) -> Estimate[float]:
     n, used = A.shape[0], 0
     if limit < 1:
         raise ValueError(f"matvecs must be at least 1, not {limit}")

@@ -83,13 +83,21 @@ def rows_of(problem: Problem, batches: Batches, device: torch.device, rounds: in
     for name, way in contenders.items():
         middle, low, high = in_units_of(times["forward"], times[name])
         peak = peak_bytes(way, device)
-        rows.append({
-            "model": problem.name, "parameters": sum(p.numel() for p in problem.model.parameters()),
-            "features": head.in_features, "classes": head.out_features, "batches": len(batches),
-            "batch": len(batches[0][1]), "way": name, "forward_passes": middle, "quartiles": [low, high],
-            "milliseconds": 1e3 * statistics.median(times[name]),
-            "peak_mib": None if peak is None else round(peak / 2**20, 1),
-        })  # fmt: skip
+        rows.append(
+            {
+                "model": problem.name,
+                "parameters": sum(p.numel() for p in problem.model.parameters()),
+                "features": head.in_features,
+                "classes": head.out_features,
+                "batches": len(batches),
+                "batch": len(batches[0][1]),
+                "way": name,
+                "forward_passes": middle,
+                "quartiles": [low, high],
+                "milliseconds": 1e3 * statistics.median(times[name]),
+                "peak_mib": None if peak is None else round(peak / 2**20, 1),
+            }
+        )
     return rows
 
 

@@ -123,12 +123,20 @@ def measure(
     rows: list[dict[str, Any]] = []
     for name in contenders:
         middle, low, high = (x / vectors for x in in_units_of(times["gradient"], times[name]))
-        rows.append({
-            "model": problem.name, "parameters": n, "batches": len(batches), "vectors": vectors, "product": name,
-            "gradients": middle, "quartiles": [low, high], "error": errors.get(name),
-            "peak_mib": _mib(peak_bytes(ways[name], device)) if vectors == 1 else None,
-            "gradient_ms": 1e3 * statistics.median(times["gradient"]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "model": problem.name,
+                "parameters": n,
+                "batches": len(batches),
+                "vectors": vectors,
+                "product": name,
+                "gradients": middle,
+                "quartiles": [low, high],
+                "error": errors.get(name),
+                "peak_mib": _mib(peak_bytes(ways[name], device)) if vectors == 1 else None,
+                "gradient_ms": 1e3 * statistics.median(times["gradient"]),
+            }
+        )
     return rows
 
 
@@ -156,9 +164,15 @@ def table(rows: list[dict[str, Any]]) -> Table:
         low, high = row["quartiles"]
         error = "" if row["error"] is None else f"{row['error']:.1e}"
         out.add_row(
-            row["model"], str(row["batches"]), str(row["vectors"]), row["product"], f"{row['gradients']:.2f}",
-            f"{low:.2f}-{high:.2f}", error, "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
-        )  # fmt: skip
+            row["model"],
+            str(row["batches"]),
+            str(row["vectors"]),
+            row["product"],
+            f"{row['gradients']:.2f}",
+            f"{low:.2f}-{high:.2f}",
+            error,
+            "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
+        )
     return out
 
 

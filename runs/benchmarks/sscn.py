@@ -138,12 +138,16 @@ def race(
             runner.norm = gradients[name]()
     loop_time, own_time = (runners[name].times for name in ways)
     return {
-        "samples": samples, "features": features, "tau": tau, "rule": rule, "target": target,
+        "samples": samples,
+        "features": features,
+        "tau": tau,
+        "rule": rule,
+        "target": target,
         **{name: runner.result() for name, runner in runners.items()},
         "ratio": sum(loop_time) / sum(own_time),
         "step_ratio": statistics.median(loop_time) / statistics.median(own_time),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    }  # fmt: skip
+    }
 
 
 @dataclass
@@ -155,9 +159,11 @@ class _Runner:
 
     def result(self) -> dict[str, Any]:
         return {
-            "steps": len(self.times), "seconds": sum(self.times), "median_step": statistics.median(self.times),
+            "steps": len(self.times),
+            "seconds": sum(self.times),
+            "median_step": statistics.median(self.times),
             "norm": self.norm,
-        }  # fmt: skip
+        }
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -168,12 +174,15 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         ways = [row["numpy loop"], row["SSCN"]]
         out.add_row(
-            f"{row['samples']} x {row['features']}", str(row["tau"]), row["rule"],
+            f"{row['samples']} x {row['features']}",
+            str(row["tau"]),
+            row["rule"],
             " / ".join(str(w["steps"]) for w in ways),
             " / ".join(f"{w['seconds']:.1f}" for w in ways),
             " / ".join(f"{1e3 * w['median_step']:.2f}" for w in ways),
-            f"{row['ratio']:.2f}", f"{row['step_ratio']:.2f}",
-        )  # fmt: skip
+            f"{row['ratio']:.2f}",
+            f"{row['step_ratio']:.2f}",
+        )
     return out
 
 

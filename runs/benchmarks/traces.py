@@ -99,10 +99,16 @@ def rates(folder: Path, records: int, rounds: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, (_, count, how) in ways.items():
         speeds = [count / seconds for seconds in times[name]]
-        rows.append({
-            "way": name, "records": count, "flushed": how["flush"], "per_second": round(statistics.median(speeds)),
-            "quartiles": [round(q) for q in quartiles(speeds)], "bytes": round(files[name].stat().st_size / count, 1),
-        })  # fmt: skip
+        rows.append(
+            {
+                "way": name,
+                "records": count,
+                "flushed": how["flush"],
+                "per_second": round(statistics.median(speeds)),
+                "quartiles": [round(q) for q in quartiles(speeds)],
+                "bytes": round(files[name].stat().st_size / count, 1),
+            }
+        )
     return rows
 
 
@@ -152,8 +158,14 @@ def reading(folder: Path, size: int, rounds: int) -> list[dict[str, Any]]:
             way()
             seconds.append(time.perf_counter() - start)
         seconds = seconds[1:]  # the first one warms up
-        rows.append({"what": name, "bytes": path.stat().st_size, "seconds": statistics.median(seconds),
-                     "quartiles": quartiles(seconds)})  # fmt: skip
+        rows.append(
+            {
+                "what": name,
+                "bytes": path.stat().st_size,
+                "seconds": statistics.median(seconds),
+                "quartiles": quartiles(seconds),
+            }
+        )
     return rows
 
 

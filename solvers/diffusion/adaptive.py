@@ -32,9 +32,15 @@ class _Adaptive(SDE):
     """What both have: decays, eps and a running mean V of squared gradients, the last row of the state."""
 
     def __init__(
-        self, problem: Problem, eta: float, eps: float, coupled: float, decoupled: float, moment_noise: bool,
+        self,
+        problem: Problem,
+        eta: float,
+        eps: float,
+        coupled: float,
+        decoupled: float,
+        moment_noise: bool,
         noise_dominates: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(eps=(eps, eps >= 0), coupled=(coupled, coupled >= 0), decoupled=(decoupled, decoupled >= 0))
         super().__init__(problem, eta)
         self.eps, self.coupled, self.decoupled = eps, coupled, decoupled
@@ -74,9 +80,17 @@ class RMSprop(_Adaptive):
     parts: ClassVar[tuple[str, ...]] = ("x", "v")
 
     def __init__(
-        self, problem: Problem, eta: float, *, beta: float = 0.99, eps: float = 1e-8, coupled: float = 0.0,
-        decoupled: float = 0.0, moment_noise: bool = True, noise_dominates: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        problem: Problem,
+        eta: float,
+        *,
+        beta: float = 0.99,
+        eps: float = 1e-8,
+        coupled: float = 0.0,
+        decoupled: float = 0.0,
+        moment_noise: bool = True,
+        noise_dominates: bool = False,
+    ) -> None:
         check(beta=(beta, 0 <= beta < 1))
         super().__init__(problem, eta, eps, coupled, decoupled, moment_noise, noise_dominates)
         self.beta, self.r = beta, (1 - beta) / eta
@@ -126,10 +140,18 @@ class Adam(_Adaptive):
     parts: ClassVar[tuple[str, ...]] = ("x", "m", "v")
 
     def __init__(
-        self, problem: Problem, eta: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        coupled: float = 0.0, decoupled: float = 0.0, moment_noise: bool = True, lookahead: bool = True,
+        self,
+        problem: Problem,
+        eta: float,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        coupled: float = 0.0,
+        decoupled: float = 0.0,
+        moment_noise: bool = True,
+        lookahead: bool = True,
         noise_dominates: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas)))
         super().__init__(problem, eta, eps, coupled, decoupled, moment_noise, noise_dominates)
         self.betas, self.r = betas, ((1 - betas[0]) / eta, (1 - betas[1]) / eta)

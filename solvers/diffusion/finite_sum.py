@@ -42,9 +42,16 @@ class FiniteSum(Problem):
     """
 
     def __init__(
-        self, loss: Callable[..., Tensor], data: tuple[Tensor, ...], n: int, batch_size: int, *,
-        sampled: int | None = None, chunk: int | None = None, generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        loss: Callable[..., Tensor],
+        data: tuple[Tensor, ...],
+        n: int,
+        batch_size: int,
+        *,
+        sampled: int | None = None,
+        chunk: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
         rows = {len(d) for d in data}
         if len(rows) != 1:
             raise ValueError(f"the data must be tensors with one row per sample, not {sorted(rows)} rows")
@@ -61,9 +68,14 @@ class FiniteSum(Problem):
 
     @classmethod
     def of(
-        cls, objective: Objective, batch_size: int, *, sampled: int | None = None, chunk: int | None = None,
+        cls,
+        objective: Objective,
+        batch_size: int,
+        *,
+        sampled: int | None = None,
+        chunk: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> FiniteSum:  # fmt: skip
+    ) -> FiniteSum:
         """A network's loss, each sample weighted the same; x is the objective's flat vector. Arguments as the class.
 
         Raises:
@@ -126,9 +138,11 @@ class FiniteSum(Problem):
         centred = (slopes - slopes.mean(1, keepdim=True)) * scale
         variance = centred.square().sum(1)
         return Law(
-            gradient, lambda: variance, lambda xi: torch.einsum("pi,pin->pn", xi, centred),
+            gradient,
+            lambda: variance,
+            lambda xi: torch.einsum("pi,pin->pn", xi, centred),
             lambda xi: math.sqrt(2) * variance * xi,
-        )  # fmt: skip
+        )
 
     def sample(self, paths: int, generator: torch.Generator) -> Tensor:
         """Indices `(paths, B)` of one batch for each path."""

@@ -60,9 +60,18 @@ class Paths:
 
 
 def integrate(
-    sde: SDE, x0: Tensor, dt: float, steps: int, paths: int, *, generator: torch.Generator | None = None,
-    every: int = 1, statistics: Mapping[str, Statistic] | None = None, trajectory: bool = False, noise: float = 1.0,
-) -> Paths:  # fmt: skip
+    sde: SDE,
+    x0: Tensor,
+    dt: float,
+    steps: int,
+    paths: int,
+    *,
+    generator: torch.Generator | None = None,
+    every: int = 1,
+    statistics: Mapping[str, Statistic] | None = None,
+    trajectory: bool = False,
+    noise: float = 1.0,
+) -> Paths:
     """Paths of an SDE by Euler-Maruyama, `steps` steps of length `dt`; weakly of first order in dt.
 
     dt = eta is one step for each of the solver's; dt << eta is the SDE itself. With Gaussian noise SGD's SDE at
@@ -97,9 +106,16 @@ def integrate(
 
 
 def discrete(
-    sde: SDE, x0: Tensor, steps: int, paths: int, *, generator: torch.Generator | None = None, every: int = 1,
-    statistics: Mapping[str, Statistic] | None = None, trajectory: bool = False,
-) -> Paths:  # fmt: skip
+    sde: SDE,
+    x0: Tensor,
+    steps: int,
+    paths: int,
+    *,
+    generator: torch.Generator | None = None,
+    every: int = 1,
+    statistics: Mapping[str, Statistic] | None = None,
+    trajectory: bool = False,
+) -> Paths:
     """Paths of the solver that `sde` models, each with noise or batches of its own; time runs in steps of eta.
 
     Arguments and errors as `integrate`.
@@ -170,9 +186,15 @@ class _Recorder:
 
 
 def _prepared(
-    problem: Problem, x0: Tensor, steps: int, paths: int, generator: torch.Generator | None, every: int,
-    statistics: Mapping[str, Statistic] | None, trajectory: bool,
-) -> tuple[Tensor, _Recorder, torch.Generator]:  # fmt: skip
+    problem: Problem,
+    x0: Tensor,
+    steps: int,
+    paths: int,
+    generator: torch.Generator | None,
+    every: int,
+    statistics: Mapping[str, Statistic] | None,
+    trajectory: bool,
+) -> tuple[Tensor, _Recorder, torch.Generator]:
     check(steps=(steps, steps >= 1), paths=(paths, paths >= 2), every=(every, every >= 1))
     X = torch.as_tensor(x0, dtype=torch.float64)
     if X.shape not in ((problem.n,), (paths, problem.n)):

@@ -33,9 +33,15 @@ class SignSGD(SDE):
     """
 
     def __init__(
-        self, problem: Problem, eta: float, *, coupled: float = 0.0, decoupled: float = 0.0, draws: int = 256,
+        self,
+        problem: Problem,
+        eta: float,
+        *,
+        coupled: float = 0.0,
+        decoupled: float = 0.0,
+        draws: int = 256,
         generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         check(coupled=(coupled, coupled >= 0), decoupled=(decoupled, decoupled >= 0), draws=(draws, draws >= 1))
         super().__init__(problem, eta)
         self.coupled, self.decoupled = coupled, decoupled

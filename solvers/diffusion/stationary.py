@@ -149,9 +149,11 @@ def _adaptive(sde: RMSprop | Adam, H: Tensor, covariance: Tensor) -> Linear:
         return Linear(H / P + sde.decoupled * identity, sde.eta * covariance / (P * P.T), n)
     r1 = sde.r[0]
     new = sde.eta * r1  # the share of the new gradient in the mean that a step uses
-    A = torch.cat([
-        torch.cat([new * H / P + sde.decoupled * identity, (1 - new) * identity / P], 1),
-        torch.cat([-r1 * H, r1 * identity], 1),
-    ])  # fmt: skip
+    A = torch.cat(
+        [
+            torch.cat([new * H / P + sde.decoupled * identity, (1 - new) * identity / P], 1),
+            torch.cat([-r1 * H, r1 * identity], 1),
+        ]
+    )
     noise = torch.cat([-sde.ahead * r1 * identity / P, r1 * identity])
     return Linear(A, sde.eta * noise @ covariance @ noise.T, n)

@@ -1,14 +1,14 @@
 """The mathematics: objective -> operators -> spectra. Prints nothing, writes nothing."""
 
-from landscape.data import DataChanged
-from landscape.finite_difference import FiniteDifferenceHessian
-from landscape.fisher import EmpiricalFisher, MonteCarloFisher
-from landscape.functional_hessian import FunctionalHessian
-from landscape.gauss_newton import GaussNewton
-from landscape.hessian import Hessian
-from landscape.objective import Objective
-from landscape.operators import LinearOperator, MatrixOperator
-from landscape.tangent_kernel import TangentKernel
+from landscape.objective.data import DataChanged
+from landscape.objective.objective import Objective
+from landscape.operators.finite_difference import FiniteDifferenceHessian
+from landscape.operators.fisher import EmpiricalFisher, MonteCarloFisher
+from landscape.operators.functional_hessian import FunctionalHessian
+from landscape.operators.gauss_newton import GaussNewton
+from landscape.operators.hessian import Hessian
+from landscape.operators.linear import LinearOperator, MatrixOperator
+from landscape.operators.tangent_kernel import TangentKernel
 
 __all__ = [
     "DataChanged",

@@ -9,42 +9,44 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes.conditioning import GaussNewtonConditioning
-    from probes.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
-    from probes.dual_gradient import DualGradient
-    from probes.dynamics import BatchSharpness, CriticalSharpness, Sharpness
-    from probes.function_class import FunctionClass
-    from probes.gradients import Alignment, Gradient, SAMSharpness, Updates
-    from probes.measuring import Outcome, ProbeWarning, measure_once
-    from probes.monitor import Monitor
-    from probes.neural_collapse import NeuralCollapse
-    from probes.probe import Context, Pairs, Previous, Probe
-    from probes.replay import Recording, ReplayError
+    from probes.context import Context, Pairs, Previous
+    from probes.instruments.conditioning import GaussNewtonConditioning
+    from probes.instruments.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
+    from probes.instruments.dual_gradient import DualGradient
+    from probes.instruments.function_class import FunctionClass
+    from probes.instruments.gradient import Alignment, Gradient, Updates
+    from probes.instruments.neural_collapse import NeuralCollapse
+    from probes.instruments.recording import Recording, ReplayError
+    from probes.instruments.sharpness import BatchSharpness, CriticalSharpness, SAMSharpness, Sharpness
+    from probes.instruments.solver_steps import SolverSteps
+    from probes.monitor.measure import Outcome, measure_once
+    from probes.monitor.monitor import Monitor
+    from probes.probe import Probe, ProbeWarning
     from probes.schedules import At, Epochs, Every, LogSpaced, Moment, Schedule, When
-    from probes.solver_steps import SolverSteps
-    from probes.trace import Trace
-    from probes.trace_file import Field, TraceError
-    from probes.trace_records import Records
-    from probes.trace_set import TraceSet
+    from probes.trace.layout import Field, TraceError
+    from probes.trace.records import Records
+    from probes.trace.set import TraceSet
+    from probes.trace.trace import Trace
 
 _MODULES = {
-    "probes.conditioning": ("GaussNewtonConditioning",),
-    "probes.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
-    "probes.dual_gradient": ("DualGradient",),
-    "probes.dynamics": ("BatchSharpness", "CriticalSharpness", "Sharpness"),
-    "probes.function_class": ("FunctionClass",),
-    "probes.gradients": ("Alignment", "Gradient", "SAMSharpness", "Updates"),
-    "probes.measuring": ("Outcome", "ProbeWarning", "measure_once"),
+    "probes.instruments.conditioning": ("GaussNewtonConditioning",),
+    "probes.instruments.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
+    "probes.instruments.dual_gradient": ("DualGradient",),
+    "probes.instruments.sharpness": ("BatchSharpness", "CriticalSharpness", "SAMSharpness", "Sharpness"),
+    "probes.instruments.function_class": ("FunctionClass",),
+    "probes.instruments.gradient": ("Alignment", "Gradient", "Updates"),
+    "probes.monitor.measure": ("Outcome", "measure_once"),
     "probes.monitor": ("Monitor",),
-    "probes.neural_collapse": ("NeuralCollapse",),
-    "probes.probe": ("Context", "Pairs", "Previous", "Probe"),
-    "probes.replay": ("Recording", "ReplayError"),
+    "probes.instruments.neural_collapse": ("NeuralCollapse",),
+    "probes.context": ("Context", "Pairs", "Previous"),
+    "probes.probe": ("Probe", "ProbeWarning"),
+    "probes.instruments.recording": ("Recording", "ReplayError"),
     "probes.schedules": ("At", "Epochs", "Every", "LogSpaced", "Moment", "Schedule", "When"),
-    "probes.solver_steps": ("SolverSteps",),
+    "probes.instruments.solver_steps": ("SolverSteps",),
     "probes.trace": ("Trace",),
-    "probes.trace_file": ("Field", "TraceError"),
-    "probes.trace_records": ("Records",),
-    "probes.trace_set": ("TraceSet",),
+    "probes.trace.layout": ("Field", "TraceError"),
+    "probes.trace.records": ("Records",),
+    "probes.trace.set": ("TraceSet",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -85,18 +85,18 @@ def probe(
     """Measure the curvature of the loss at saved checkpoints; each becomes one step of the trace."""
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: add to the output or replace it", status=2)
-    from probes.arguments import parse_probes, parse_steps
-    from probes.steps import checkpoint_steps
+    from probes.checkpoints.arguments import parse_probes, parse_steps
+    from probes.checkpoints.steps import checkpoint_steps
 
     wanted = parse_probes(probe or ["spectrum", "trace"], operator)
     files = checkpoint_steps(checkpoints, parse_steps(steps))
 
-    from probes import probing
+    from probes.checkpoints import run
 
-    request = probing.Request(files, problem, wanted, output, operator, seed, resume, overwrite)
-    made = probing.run(request, err())
-    from probes.tables import steps_table
-    from probes.trace import Trace
+    request = run.Request(files, problem, wanted, output, operator, seed, resume, overwrite)
+    made = run.run(request, err())
+    from probes.trace.trace import Trace
+    from probes.views.tables import steps_table
 
     console = out()
     with Trace.open(output) as trace:
@@ -118,12 +118,12 @@ def show(
 ) -> None:
     """Print what a trace holds: its origin, its probes, and the last measurements with their errors."""
     if follow:
-        from probes.follow import follow as watch
+        from probes.views.follow import follow as watch
 
         _open(trace).close()
         watch(trace, out(), err(), last=last, interval=interval)
         return
-    from probes.tables import overview, steps_table
+    from probes.views.tables import overview, steps_table
 
     with _open(trace) as opened:
         console = out()
@@ -140,7 +140,7 @@ def plot(
     ] = None,
 ) -> None:
     """Write the pictures of a trace as PNG files, and print their paths."""
-    from probes.plots import plot_trace
+    from probes.views.pictures.draw import plot_trace
 
     with _open(trace) as opened:
         folder = output if output is not None else trace.parent
@@ -174,7 +174,7 @@ def export(
 
     nan is null in JSON, and infinities are the strings Infinity and -Infinity; the JSON has the events too.
     """
-    from probes.export import export as write
+    from probes.views.export import export as write
 
     with _open(trace) as opened:
         written = write(opened, kind, output, probes=probe or (), overwrite=overwrite)
@@ -207,15 +207,15 @@ def compare(
     """Compare runs: the mean of a field over repetitions (configs equal up to seeds) with its standard error."""
     if output is not None and (output.suffix != ".png" or output.is_dir()):
         raise UserError(f"-o names the picture to write, a .png file, not {output}", status=2)
-    from probes.compare_table import comparison_table
-    from probes.comparison import compare_runs
-    from probes.trace_set import TraceSet
+    from probes.trace.set import TraceSet
+    from probes.views.comparison.select import compare_runs
+    from probes.views.comparison.table import comparison_table
 
     comparison = compare_runs(TraceSet.open(traces), field, by, group or (), loss)
     console = out()
     console.print(comparison_table(comparison, width=console.width))
     if output is not None:
-        from probes.compare_plot import comparison_figure
+        from probes.views.comparison.picture import comparison_figure
 
         typer.echo(comparison_figure(comparison, output))
 
@@ -236,7 +236,7 @@ def doctor() -> None:
 
 
 def _open(path: Path) -> Any:
-    from probes.trace import Trace
+    from probes.trace.trace import Trace
 
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a trace in it, such as {path / 'probe.h5'}")

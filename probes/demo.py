@@ -19,19 +19,19 @@ from rich.table import Table
 from torch import nn
 
 from landscape import Objective
-from probes import probing
-from probes.arguments import parse_probes
-from probes.curvature import CurvatureTrace, Spectrum
+from probes.checkpoints import run
+from probes.checkpoints.arguments import parse_probes
+from probes.checkpoints.steps import checkpoint_steps
 from probes.digits import CLASSES, NETWORKS, accuracy, digits, seeded
 from probes.errors import UserError
-from probes.formats import at_thresholds, plus_minus, rounded, short
-from probes.monitor import Monitor
+from probes.instruments.curvature import CurvatureTrace, Spectrum
+from probes.monitor.monitor import Monitor
+from probes.numbers import at_thresholds, plus_minus, rounded, short
 from probes.outliers import outliers
-from probes.plots import plot_trace
 from probes.probe import Probe
-from probes.steps import checkpoint_steps
-from probes.tables import table
-from probes.trace import Trace
+from probes.trace.trace import Trace
+from probes.views.pictures.draw import plot_trace
+from probes.views.tables import table
 
 _BATCH, _RATE, _MOMENTUM = 64, 0.05, 0.9
 
@@ -102,14 +102,14 @@ def _measure(plan: Plan, folder: Path, seed: int, progress: Console) -> tuple[li
         files = checkpoint_steps(checkpoints)
         problem = f"probes.demo:{name}"
         _say(progress, f"probing {len(files)} checkpoints of {name}")
-        first = probing.Request(files, problem, parse_probes(plan.probes, "hessian"), output, seed=seed, overwrite=True)
-        probing.run(first, progress)
+        first = run.Request(files, problem, parse_probes(plan.probes, "hessian"), output, seed=seed, overwrite=True)
+        run.run(first, progress)
         # what costs hundreds of products: the density where training began and ended, the ranks, which take as
         # many products as there are parameters, at the end
         density = parse_probes([plan.density], "hessian")
-        probing.run(probing.Request([files[0], files[-1]], problem, density, output, seed=seed, resume=True), progress)
+        run.run(run.Request([files[0], files[-1]], problem, density, output, seed=seed, resume=True), progress)
         ranks = parse_probes(["condition"], "gauss-newton")
-        probing.run(probing.Request(files[-1:], problem, ranks, output, "gauss-newton", seed, resume=True), progress)
+        run.run(run.Request(files[-1:], problem, ranks, output, "gauss-newton", seed, resume=True), progress)
         for path in (folder / f"{name}-training.h5", output):
             with Trace.open(path) as trace:
                 written += plot_trace(trace, folder, prefix=path.stem)
@@ -159,7 +159,7 @@ def train(name: str, folder: Path, seed: int, plan: Plan) -> list[Path]:
 
 def _column(name: str, checkpoint: Path, output: Path) -> list[str]:
     """What the table says of one network, from its trace and last checkpoint, both read from disk."""
-    from probes.checkpoints import load_checkpoint
+    from probes.checkpoints.load import load_checkpoint
 
     objective = _objective(NETWORKS[name]())
     load_checkpoint(checkpoint, objective.model)

@@ -6,30 +6,45 @@ those that use the loss `step(loss=loss)`. `diffusion` has SDE models of some.
 """
 
 from solvers import diffusion
-from solvers.adagrad_norm import AdaGradNorm
-from solvers.adam import AdamCoupled
-from solvers.base import FirstOrder, Solver
-from solvers.coordinate_descent import CoordinateDescent
-from solvers.cubic import CubicStep, solve_cubic
-from solvers.cubic_krylov import solve_cubic_krylov
-from solvers.cubic_newton import CubicNewton
-from solvers.damped_newton import DampedNewton
-from solvers.gradient_normalized import GradientNormalizedNewton
-from solvers.gradient_regularized import GradientRegularizedNewton
-from solvers.lazy_cubic_newton import LazyCubicNewton
-from solvers.linear_model import LinearModel, NonConvex, Ridge, linear_model
-from solvers.momo import MoMo, MoMoAdam
-from solvers.newton import NewtonStep
-from solvers.ngn import NGN
-from solvers.saddle_free import SaddleFreeNewton
-from solvers.sam import SAM
-from solvers.scion import Scion
-from solvers.sgd import SGD
-from solvers.sign import SignSGD, Signum
-from solvers.sps import DecSPS, SPSMax
-from solvers.sscn import SSCN
-from solvers.subspace_newton import RSRNM
-from solvers.subspaces import Adaptive, Constant, Exponential, Linear
+from solvers.base import Solver
+from solvers.first_order import (
+    NGN,
+    SAM,
+    SGD,
+    AdaGradNorm,
+    AdamCoupled,
+    DecSPS,
+    FirstOrder,
+    MoMo,
+    MoMoAdam,
+    Scion,
+    SignSGD,
+    Signum,
+    SPSMax,
+)
+from solvers.second_order import (
+    RSRNM,
+    SSCN,
+    Adaptive,
+    Constant,
+    CoordinateDescent,
+    CubicNewton,
+    CubicStep,
+    DampedNewton,
+    Exponential,
+    GradientNormalizedNewton,
+    GradientRegularizedNewton,
+    LazyCubicNewton,
+    Linear,
+    LinearModel,
+    NewtonStep,
+    NonConvex,
+    Ridge,
+    SaddleFreeNewton,
+    linear_model,
+    solve_cubic,
+    solve_cubic_krylov,
+)
 
 __all__ = [
     "NGN",

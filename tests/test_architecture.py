@@ -3,11 +3,10 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {"landscape": {"solvers", "probes", "runs"}, "solvers": {"probes", "runs"}, "probes": {"solvers", "runs"}}
 FILES = [path for floor in FORBIDDEN for path in sorted((ROOT / floor).rglob("*.py"))]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from torch import nn
 
 import solvers
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 COST_COLUMNS = ("Hessian", "Hessian, PyHessian", "Hessian, curvlinops", "Gauss-Newton", "Gauss-Newton, curvlinops")
@@ -65,7 +65,7 @@ def test_python_and_training_loop(folder, capsys):
 def execute(commands, folder):
     landscape = Path(sys.executable).with_name("landscape")
     launch = str(landscape) if landscape.exists() else f"{sys.executable} -m probes.cli"
-    path = str(Path(__file__).resolve().parent.parent)
+    path = str(ROOT)
     for command in commands.splitlines():
         script = command.replace("landscape", launch, 1)
         done = subprocess.run(
@@ -95,7 +95,7 @@ def test_commands(folder):
 
 
 def test_pictures_are_there():
-    root = Path(__file__).resolve().parent.parent
+    root = ROOT
     for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (root / picture).stat().st_size > 10_000
 
@@ -104,7 +104,7 @@ def test_pictures_are_there():
 def test_the_table_is_the_demo(tmp_path):
     from probes import Trace
 
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(ROOT)
     subprocess.run([sys.executable, "-m", "probes.cli", "demo", "--out", str(tmp_path)], check=True, cwd=root)
     row = next(line for line in README.splitlines() if line.startswith("| largest eigenvalues"))
     for name, cell in zip(("mlp", "cnn"), row.split("|")[2:4], strict=True):
@@ -115,7 +115,7 @@ def test_the_table_is_the_demo(tmp_path):
 
 
 def test_the_costs_are_those_of_the_committed_benchmark():
-    path = Path(__file__).resolve().parent.parent / "runs/benchmarks/results/products-cpu.json"
+    path = ROOT / "runs/benchmarks/results/products-cpu.json"
     rows = {(r["model"], r["batches"], r["vectors"], r["product"]): r for r in json.loads(path.read_text())["rows"]}
     table = re.findall(r"^\| (mlp|resnet|gpt), (1|16) batch(?:es)? \|(.*)\|$", README, re.M)
     assert len(table) == 6

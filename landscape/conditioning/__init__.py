@@ -3,8 +3,7 @@
 from landscape.conditioning.convolution import convolution_matrix
 from landscape.conditioning.gauss_newton import gauss_newton
 from landscape.conditioning.leaky_relu import leaky_relu_network
-from landscape.conditioning.linear import linear_network
-from landscape.conditioning.models import linear_model
+from landscape.conditioning.linear import linear_model, linear_network
 from landscape.conditioning.results import Conditioning, LayerFactors, from_eigenvalues
 
 __all__ = [

@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 
 from landscape.conditioning.results import Threshold, check_threshold
-from landscape.data import Batch
-from landscape.gauss_newton import GaussNewton, JacobianOperator, output_curvature
-from landscape.jacobians import batch_outputs, close, cotangents, jacobian
-from landscape.losses import Curvature
-from landscape.objective import Objective
-from landscape.operators import LinearOperator
+from landscape.objective.batch import Batch
+from landscape.objective.losses import Curvature
+from landscape.objective.objective import Objective
+from landscape.operators.gauss_newton import GaussNewton, JacobianOperator, output_curvature
+from landscape.operators.jacobians import batch_outputs, close, cotangents, jacobian
+from landscape.operators.linear import LinearOperator, rounding
+from landscape.operators.tangent_gram import Rows, batches_with_rows, tangent_gram
+from landscape.operators.tangent_kernel import TangentKernel, with_target
 from landscape.spectra.condition import lower_bound, of_eigenvalues
 from landscape.spectra.results import ConditionNumber
-from landscape.spectra.vectors import rounding
-from landscape.tangent_gram import Rows, batches_with_rows, tangent_gram
-from landscape.tangent_kernel import TangentKernel, with_target
 
 # Matrices of the Gram matrix's size that exist together: itself, and two that its eigenvalues need.
 _COPIES = 3

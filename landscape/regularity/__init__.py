@@ -22,6 +22,7 @@ from landscape.regularity.conditions import (
     star_convexity,
 )
 from landscape.regularity.smoothness import Envelope, smoothness
+from landscape.regularity.summary import describe
 from landscape.regularity.theorems import (
     Bound,
     ProblemConstants,
@@ -34,7 +35,6 @@ from landscape.regularity.theorems import (
     sps_max,
 )
 from landscape.regularity.trajectory import Trajectory
-from landscape.regularity.words import describe
 
 __all__ = [
     "AlphaBeta",

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from landscape.regularity.lines import lower_envelope, lowest_point
+from landscape.regularity.envelopes import lower_envelope, lowest_point
 from landscape.regularity.trajectory import EPS, Array, Trajectory, as_array
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from landscape.regularity.lines import lowest_point
+from landscape.regularity.envelopes import lowest_point
 from landscape.regularity.trajectory import as_array
 
 # x = f - f^* may be negative by rounding of float32 losses.

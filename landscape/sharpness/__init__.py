@@ -1,10 +1,10 @@
 """Sharpness: how curved the loss is where training stands, against what its optimizer bears."""
 
+from landscape.operators.preconditioned import Preconditioned
 from landscape.sharpness.alignment import Alignment, alignment
 from landscape.sharpness.batch import BatchSharpness, batch_sharpness
 from landscape.sharpness.critical import CriticalSharpness, critical_sharpness
 from landscape.sharpness.gradients import GradientStatistics, gradient_statistics
-from landscape.sharpness.preconditioned import Preconditioned
 from landscape.sharpness.sam import SAMSharpness, sam_sharpness
 from landscape.sharpness.stability import Stability, plain_threshold, stability
 

@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from landscape.data import Batch
-from landscape.graphs import refuse_dead_ends
-from landscape.hessian import second_derivative
-from landscape.objective import Objective
-from landscape.spectra.vectors import mean_stderr, student
-from landscape.splitting import samples, split
+from landscape.objective.batch import Batch, samples, split
+from landscape.objective.objective import Objective
+from landscape.operators.autograd import refuse_dead_ends, second_derivative
+from landscape.statistics import mean_stderr, student
 
 # Fewer quotients than this say too little about their own spread to stop on it.
 MIN_BATCHES = 8

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.objective import Objective
+from landscape.objective.objective import Objective
 
 # The tolerance that arXiv 2601.16979 uses.
 RTOL = 1 / 16

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.data import Batch
-from landscape.objective import Objective
-from landscape.spectra.vectors import mean_stderr
-from landscape.splitting import samples, split
+from landscape.objective.batch import Batch, samples, split
+from landscape.objective.objective import Objective
+from landscape.statistics import mean_stderr
 
 # Parts that a single batch is split into: the error of the estimate is then about sqrt(2 / 15) at the most.
 _PARTS = 16

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.objective import Objective
+from landscape.objective.objective import Objective
 
 
 @dataclass(frozen=True)

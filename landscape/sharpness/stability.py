@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from landscape.network import unwrapped
-from landscape.objective import Objective
-from landscape.operators import LinearOperator
+from landscape.objective.network import unwrapped
+from landscape.objective.objective import Objective
+from landscape.operators.linear import LinearOperator
+from landscape.operators.preconditioned import DiagonalOperator, Preconditioned
 from landscape.sharpness.optimizers import ADAPTIVE, Rule, Unknown, moved, rule_of, sgd_rule
-from landscape.sharpness.preconditioned import DiagonalOperator, Preconditioned
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from landscape.spectra.density import density
 from landscape.spectra.diagonal import diagonal
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.krylov import lanczos
-from landscape.spectra.results import ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
+from landscape.spectra.results import Callback, ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
 from landscape.spectra.trace import trace
-from landscape.spectra.vectors import Callback
 
 __all__ = [
     "DENSE_LIMIT",

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
+from landscape.operators.linear import LinearOperator, rounding
+from landscape.operators.vectors import column_bytes
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import ConditionNumber
-from landscape.spectra.vectors import column_bytes, rounding
 
 DENSE_LIMIT = 2048
 LANCZOS_STEPS = 200

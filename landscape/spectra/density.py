@@ -10,10 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
+from landscape.operators.linear import LinearOperator, not_finite, products
+from landscape.operators.vectors import column_bytes
+from landscape.randomness import seeded
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.results import Density
-from landscape.spectra.vectors import Callback, column_bytes, not_finite, products, seeded
+from landscape.spectra.results import Callback, Density
 
 
 def density(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
-from landscape.spectra.results import Estimate
-from landscape.spectra.vectors import Callback, not_finite, rounding, seeded, student
+from landscape.operators.linear import LinearOperator, not_finite, rounding
+from landscape.randomness import seeded
+from landscape.spectra.results import Callback, Estimate
+from landscape.statistics import student
 
 DEFAULT_MATVECS = 64
 

@@ -13,10 +13,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
-from landscape.spectra.results import Eigenpairs
+from landscape.operators.linear import LinearOperator
+from landscape.operators.vectors import as_block
+from landscape.randomness import seeded
+from landscape.spectra.results import Callback, Eigenpairs
 from landscape.spectra.search import Search, Task, Which
-from landscape.spectra.vectors import Callback, as_block, seeded
 
 # Products for k = 6 at tol 1e-3, mean of 10 seeds at n = 1000 (5 at n = 10^4 agree), confirmation included, none
 # missed with any block: ten outliers above a bulk 21 / 24 / 28 for block 1 / 2 / 3; 1/i 27 / 32 / 36; exp(-i/5)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
-from landscape.spectra.vectors import mean_stderr
+from landscape.operators.linear import LinearOperator
+from landscape.statistics import mean_stderr
 
 
 class Hutchinson:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
-from landscape.spectra.vectors import mean_stderr, orthonormal
+from landscape.operators.linear import LinearOperator
+from landscape.operators.vectors import orthonormal
+from landscape.statistics import mean_stderr
 
 
 class HutchPlusPlus:

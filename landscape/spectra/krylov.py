@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
+from landscape.operators.linear import LinearOperator, not_finite, products
+from landscape.operators.vectors import as_block, column_bytes, orthonormal
 from landscape.spectra.results import Tridiagonal
-from landscape.spectra.vectors import as_block, column_bytes, not_finite, orthonormal, products
 
 # A remainder below this many roundings of the product is rounding itself: it carries no direction of A.
 _NOISE = 10.0

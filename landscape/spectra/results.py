@@ -8,14 +8,14 @@ gives the same numbers). A standard error holds Student's factor for few samples
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from landscape.spectra.vectors import mean_stderr
+from landscape.statistics import mean_stderr
 
 Value = TypeVar("Value", float, Tensor)
 
@@ -208,3 +208,7 @@ class ConditionNumber:
                 "copy, Objective(..., dtype=torch.float64), lowers it)"
             )
         return "\n".join([head, *rows])
+
+
+Callback = Callable[[int, int, float], bool | None]
+"""`callback(matvecs, planned, estimate)`, called once per block of products; True stops with what there is."""

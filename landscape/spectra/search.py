@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
+from landscape.operators.linear import LinearOperator, products
+from landscape.operators.vectors import column_bytes, orthonormal
 from landscape.spectra.confirm import Chain, spared
 from landscape.spectra.krylov import Krylov, Ritz
-from landscape.spectra.results import Eigenpairs
-from landscape.spectra.vectors import Callback, column_bytes, orthonormal, products
+from landscape.spectra.results import Callback, Eigenpairs
 
 Which = Literal["LA", "SA", "LM"]
 

@@ -8,11 +8,12 @@ from typing import Protocol
 
 import torch
 
-from landscape.operators import LinearOperator
+from landscape.operators.linear import LinearOperator, not_finite, rounding
+from landscape.operators.vectors import column_bytes
+from landscape.randomness import seeded
 from landscape.spectra.hutchinson import Hutchinson
 from landscape.spectra.hutchpp import HutchPlusPlus
-from landscape.spectra.results import Estimate
-from landscape.spectra.vectors import Callback, column_bytes, not_finite, rounding, seeded
+from landscape.spectra.results import Callback, Estimate
 from landscape.spectra.xtrace import XTrace
 
 DEFAULT_MATVECS = 120

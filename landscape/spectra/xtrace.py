@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators import LinearOperator
+from landscape.operators.linear import LinearOperator
+from landscape.operators.vectors import orthonormal
 from landscape.spectra.hutchpp import extend_projection
-from landscape.spectra.vectors import mean_stderr, orthonormal
+from landscape.statistics import mean_stderr
 
 # The samples share their sketch, so their scatter understates the error of their mean: by 1.04 to 1.48 over six
 # spectra (decaying, outliers, indefinite, flat, range 1e6, 1/i; n = 150) and 6 to 48 test vectors, 300 runs each.

@@ -25,7 +25,7 @@ from landscape import Objective
 from landscape.collapse import CollapseStatistics, gather, measure
 from runs.benchmarks.environment import alternate, environment, in_units_of, peak_bytes
 from runs.benchmarks.models import Problem, mlp, resnet
-from runs.jobs import write_json
+from runs.engine.jobs import write_json
 
 RESULTS = Path("runs/out/benchmarks")
 TARGET = 1.10  # of the statistics' pass on the CNN, in bare forward passes

@@ -23,8 +23,8 @@ from torch import nn
 
 import solvers
 from runs.benchmarks.environment import alternate, environment, in_units_of
-from runs.jobs import write_json
-from solvers.ngn import NGN
+from runs.engine.jobs import write_json
+from solvers.first_order.ngn import NGN
 
 RESULTS = Path("runs/out/benchmarks")
 LR = 1e-3

@@ -25,7 +25,7 @@ from torch import Tensor
 from landscape import GaussNewton, Hessian, Objective
 from runs.benchmarks.environment import alternate, environment, in_units_of, peak_bytes
 from runs.benchmarks.models import Problem, gpt, mlp, resnet
-from runs.jobs import write_json
+from runs.engine.jobs import write_json
 
 RESULTS = Path("runs/out/benchmarks")
 Product = Callable[[Tensor], Tensor]

@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from runs.benchmarks.environment import environment
-from runs.jobs import write_json
+from runs.engine.jobs import write_json
 from solvers import SSCN, NonConvex, linear_model
-from solvers.steps import Rule
+from solvers.second_order.acceptance import Rule
 
 RESULTS = Path("runs/out/benchmarks")
 TARGET = 1e-6

@@ -34,7 +34,7 @@ from rich.table import Table
 
 from probes import Field, Trace
 from runs.benchmarks.environment import alternate, environment
-from runs.jobs import write_json
+from runs.engine.jobs import write_json
 
 RESULTS = Path("runs/out/benchmarks")
 NODES = 2048  # of a density: 32 KiB a record with their weights

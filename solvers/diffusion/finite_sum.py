@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 
 from landscape import Objective
-from landscape.data import Batch
-from landscape.spectra.vectors import seeded
+from landscape.objective.batch import Batch
+from landscape.randomness import seeded
 from solvers.diffusion.problems import Law, Problem
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.spectra.vectors import seeded
+from landscape.randomness import seeded
 from solvers.base import check
 from solvers.diffusion.noise import normals
 from solvers.diffusion.problems import Problem

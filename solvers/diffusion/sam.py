@@ -15,7 +15,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from landscape.spectra.vectors import seeded
+from landscape.randomness import seeded
 from solvers.base import check
 from solvers.diffusion.problems import Function, Problem, Spread
 from solvers.diffusion.sde import SDE, Stochastic, Terms

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from landscape.spectra.vectors import seeded
+from landscape.randomness import seeded
 from solvers.base import check
 from solvers.diffusion.finite_sum import FiniteSum
 from solvers.diffusion.problems import Function, Problem, Spread

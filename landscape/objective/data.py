@@ -1,0 +1,242 @@
+"""The data of an objective: the same batches on every pass, whatever the loader does between passes.
+
+Batches are held in host memory when they fit; a larger data set gets a loader of its own with a frozen order, and
+each pass is compared with the first by fingerprints. The training loop's own iterator is never touched.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from landscape.memory import Memory, available_memory
+from landscape.objective.batch import Batch, tensors_in
+from landscape.objective.state import random_states, seed_everything
+
+_SAMPLED = 1 << 16  # elements of a large tensor that enter its fingerprint
+
+
+class DataChanged(RuntimeError):
+    """The data was not the same on two passes, so there is no one function to measure."""
+
+
+class Batches:
+    """Batches that can be passed over again and again, with a check that they stay the same."""
+
+    def __init__(self, data: Any, *, memory: Memory = "auto") -> None:
+        self._source: Any = _single_batch(data)
+        if self._source is None:
+            self._source = _iterable(data)
+        self._one_shot = isinstance(self._source, Iterator)
+        self._budget = available_memory(torch.device("cpu")) if memory == "auto" else int(memory)
+        self._held: list[Batch] | None = None
+        self._prints: list[int] = []
+        self._marks: list[tuple[int, int]] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One pass, on the devices where the data lives. Raises `DataChanged` when it differs from the first."""
+        if self._held is not None:
+            self._check_held()
+            yield from self._held
+        elif self._prints:
+            yield from self._stream()
+        else:
+            yield from self._first_pass()
+
+    def _first_pass(self) -> Iterator[Batch]:
+        """Hold what comes while it fits; beyond the budget go over to streaming with fingerprints."""
+        held: list[Batch] = []
+        used = 0
+        owned = isinstance(self._source, list | tuple)  # the user's own list costs no further memory
+        for batch in self._read():
+            used += 0 if owned else sum(t.nbytes for t in tensors_in(batch))
+            held.append(batch)
+            if used > self._budget:
+                if self._one_shot:
+                    raise MemoryError(
+                        f"the data is an iterator that can be read once, and its first {len(held)} batches already "
+                        f"fill the {self._budget / 2**30:.1f} GiB budget: pass a DataLoader or a list instead"
+                    )
+                held = []
+                break
+        if not held:
+            if used == 0:
+                raise ValueError("the data is empty: it yields no batches")
+            yield from self._stream()
+            return
+        self._held = held
+        self._prints = [fingerprint(b) for b in held]
+        self._marks = self._versions()
+        yield from held
+
+    def _stream(self) -> Iterator[Batch]:
+        first = not self._prints
+        prints: list[int] = []
+        for batch in self._read():
+            index = batch.index
+            prints.append(fingerprint(batch))
+            if not first and (index >= len(self._prints) or prints[index] != self._prints[index]):
+                raise DataChanged(
+                    f"batch {index} is not the one that the first pass saw: the data set or its transforms are random, "
+                    "or an iterable reshuffles itself; fix its seed, or give a larger memory= to hold the data"
+                )
+            yield batch
+        if first:
+            self._prints = prints
+        elif len(prints) != len(self._prints):
+            raise DataChanged(
+                f"this pass had {len(prints)} batches, the first had {len(self._prints)}: the data changed length"
+            )
+
+    def _read(self) -> Iterator[Batch]:
+        """The batches as they come. Random transforms in this process repeat themselves on every pass, whatever
+        is drawn between two batches, because each batch is fetched under a seed of its own.
+        """
+        with _repeatable_randomness(0):
+            iterator = iter(self._fresh())
+        index = 0
+        while True:
+            with _repeatable_randomness(index):
+                try:
+                    raw = next(iterator)
+                except StopIteration:
+                    return
+            yield Batch(index, *_pair(raw))
+            index += 1
+
+    def _fresh(self) -> Iterable[Any]:
+        if isinstance(self._source, DataLoader):
+            self._source = own_loader(self._source)
+        if isinstance(self._source, _OwnLoader):
+            return self._source.loader()
+        return self._source
+
+    def _versions(self) -> list[tuple[int, int]]:
+        assert self._held is not None
+        return [(t.data_ptr(), -1 if t.is_inference() else t._version) for b in self._held for t in tensors_in(b)]
+
+    def _check_held(self) -> None:
+        """Held tensors may be the user's own: an edit in place is noticed by version, or by content on the CPU."""
+        assert self._held is not None
+        marks = self._versions()
+        on_host = all(t.device.type == "cpu" for b in self._held for t in tensors_in(b))
+        if marks == self._marks and not (on_host and isinstance(self._source, list | tuple)):
+            return
+        for batch, known in zip(self._held, self._prints, strict=True):
+            if fingerprint(batch) != known:
+                raise DataChanged(
+                    f"the tensors of batch {batch.index} were edited since the first pass: make a new Objective"
+                )
+        self._marks = marks
+
+
+@contextmanager
+def _repeatable_randomness(number: int) -> Iterator[None]:
+    cpu = torch.device("cpu")
+    with random_states(cpu):
+        seed_everything(number, cpu)
+        yield
+
+
+@dataclass(frozen=True)
+class _OwnLoader:
+    """How to make, for each pass, a loader with the settings of the user's and a frozen order."""
+
+    settings: dict[str, Any]
+
+    def loader(self) -> Iterable[Any]:
+        generator = torch.Generator().manual_seed(0)  # workers take their seeds from it
+        return DataLoader(**self.settings, generator=generator)
+
+
+def own_loader(loader: DataLoader[Any]) -> _OwnLoader:
+    """A repeatable copy of a loader. Its samplers are read once; neither they nor any global state moves."""
+    settings: dict[str, Any] = {
+        "dataset": loader.dataset,
+        "num_workers": loader.num_workers,
+        "collate_fn": loader.collate_fn,
+        "timeout": loader.timeout,
+        "worker_init_fn": loader.worker_init_fn,
+        "multiprocessing_context": loader.multiprocessing_context,
+    }
+    if loader.num_workers:
+        settings["prefetch_factor"] = loader.prefetch_factor
+    if isinstance(loader.dataset, IterableDataset):
+        return _OwnLoader(settings | {"batch_size": loader.batch_size, "drop_last": loader.drop_last})
+    generators = {
+        id(g): g
+        for owner in (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+        if isinstance(g := getattr(owner, "generator", None), torch.Generator)
+    }
+    states = {key: g.get_state() for key, g in generators.items()}
+    try:
+        if loader.batch_sampler is not None:
+            return _OwnLoader(settings | {"batch_sampler": [list(b) for b in loader.batch_sampler]})
+        return _OwnLoader(settings | {"batch_size": None, "sampler": list(loader.sampler)})
+    finally:
+        for key, g in generators.items():
+            g.set_state(states[key])
+
+
+def _single_batch(data: Any) -> list[Any] | None:
+    """A dict, or exactly two items of which the second is a tensor, is one batch."""
+    if isinstance(data, Mapping):
+        return [data]
+    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
+        return [tuple(data)]
+    return None
+
+
+def _iterable(data: Any) -> Any:
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        raise TypeError("the data is a Dataset of single samples: wrap it in a torch.utils.data.DataLoader")
+    if isinstance(data, Tensor) or not isinstance(data, Iterable):
+        raise TypeError(
+            f"data must be (inputs, targets), a dict, or an iterable of such batches, not {type(data).__name__}"
+        )
+    return data
+
+
+def _pair(raw: Any) -> tuple[Any, Any]:
+    """(inputs, targets) of what a loader yields; a dict goes to the model whole and its "labels" are the targets."""
+    if isinstance(raw, Mapping):
+        return raw, raw.get("labels")
+    if isinstance(raw, tuple | list) and len(raw) == 2:
+        return raw[0], raw[1]
+    kind = f"{type(raw).__name__} of {len(raw)} items" if isinstance(raw, tuple | list) else type(raw).__name__
+    raise TypeError(f"a batch must be a pair (inputs, targets) or a dict, not a {kind}: map the loader to such pairs")
+
+
+def fingerprint(batch: Batch) -> int:
+    """A checksum of shapes, dtypes and content (evenly spaced elements of a large tensor)."""
+    code = 0
+    for t in tensors_in(batch):
+        flat = t.detach().reshape(-1)
+        stride = max(1, flat.numel() // _SAMPLED)
+        sample = flat[::stride].cpu().contiguous()
+        code = zlib.crc32(repr((tuple(t.shape), t.dtype)).encode(), code)
+        code = zlib.crc32(sample.view(torch.uint8).numpy().tobytes(), code)
+    return code
+
+
+def first_dimension(batch: Batch) -> float:
+    """Without a known loss each sample of the batch counts as one term."""
+    targets = batch.targets
+    if isinstance(targets, Tensor) and not targets.is_floating_point() and bool((targets == -100).any()):
+        raise ValueError(
+            "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
+            "count=lambda outputs, targets: (targets != -100).sum() so that batches are weighted rightly"
+        )
+    value = batch.inputs
+    while isinstance(value, Mapping | tuple | list):
+        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=")
+    return float(value.shape[0])

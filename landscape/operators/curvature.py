@@ -1,0 +1,184 @@
+"""Operators of an objective: sweeps over batches that keep each batch's graph, and never use a stale one.
+
+A product differentiates a graph that was built once. As many batches' graphs are kept as fit the memory budget;
+the others are rebuilt at every product. All are dropped when a parameter, buffer or flag has changed in any way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from landscape.memory import available_memory
+from landscape.objective.batch import Batch, tensors_in
+from landscape.objective.objective import Objective
+from landscape.objective.state import Snapshot
+from landscape.operators.autograd import _explained, graph_bytes
+from landscape.operators.linear import LinearOperator
+
+
+class Graph(Protocol):
+    """What is kept of one batch."""
+
+    def products(self, V: Tensor) -> Tensor:
+        """The batch's products with the rows of `(k, n)`: `(k, n)`."""
+        ...
+
+    def roots(self) -> list[Tensor]:
+        """The tensors whose graphs are kept."""
+        ...
+
+
+class ObjectiveOperator(LinearOperator):
+    """A curvature matrix of an objective: (sum over batches of count * batch matrix) / (sum of counts).
+
+    A subclass implements `_graph(batch, outputs, count)`. `release()` drops the kept graphs; a product after any
+    change of the model rebuilds them by itself.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__(
+            objective.size, objective.dtype, objective.device, noise=objective.rounding, memory=objective.memory
+        )
+        self.objective = objective
+        self._kept: dict[int, tuple[Graph, float]] = {}
+        self._empty: set[int] = set()
+        self._snapshot: Snapshot | None = None
+        self._bytes = 0
+        self._bytes_per_input = 0.0
+        self._keepers = 0
+
+    def _graph(self, batch: Batch, outputs: Any, count: float) -> Graph:
+        raise NotImplementedError
+
+    def _rebuilt_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
+        """Products with a graph that is not kept; a subclass may have a cheaper way than building it."""
+        graph, count = self._build(batch)
+        return (self._products(graph, batch, V) if graph is not None else torch.zeros_like(V)), count
+
+    def _products(self, graph: Graph, batch: Batch, V: Tensor) -> Tensor:
+        """Vectors that go through a graph together need its memory once each: as many at a time as fit."""
+        if len(V) == 1:  # asking the system what is free is not for every product
+            return graph.products(V)
+        together = max(1, self._budget() // max(1, self._expected_bytes(batch)))
+        if len(V) <= together:
+            return graph.products(V)
+        return torch.cat([graph.products(rows) for rows in V.split(together)])
+
+    def _budget(self) -> int:
+        """Bytes for kept graphs, those kept already included."""
+        return available_memory(self.device) + self._bytes if self._memory == "auto" else int(self._memory)
+
+    def restrict(self, names: Iterable[str] | str) -> Self:
+        """The same matrix for some of the parameters: the diagonal block, built from smaller graphs."""
+        return type(self)(self.objective.restrict(names))
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Inside, `release()` waits for the end: several algorithms in a row use the graphs of one pass."""
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+            self.release()
+
+    def release(self) -> None:
+        """Drop the kept graphs; within `keeping()`, at its end."""
+        if not self._keepers:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._kept.clear()
+        self._empty.clear()
+        self._snapshot = None
+        self._bytes = 0
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        try:
+            with self.objective.measuring():
+                return self._product(V.T.contiguous()).T
+        except RuntimeError as error:
+            self._drop()
+            explained = _explained(error)
+            if explained is error:
+                raise
+            raise explained from error
+        except BaseException:
+            self._drop()  # a graph that was interrupted half-way is not worth keeping
+            raise
+
+    def _product(self, V: Tensor) -> Tensor:
+        """A V^T for rows `(k, n)`, inside `measuring()`: rows again."""
+        return self._accumulate(self._sweep(V))
+
+    def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
+        """The weighted mean (or the sum) of the batches' products, with as few passes over memory as can be."""
+        total: Tensor | None = None
+        alone, terms = True, 0.0
+        for products, count in parts:
+            if total is None:
+                total, terms = products, count
+                continue
+            if alone:
+                total, alone = total * terms, False
+            total.add_(products, alpha=count)
+            terms += count
+        if total is None:
+            self.objective.normalise(0.0, 0.0)  # raises: there are no loss terms
+            raise AssertionError
+        return total if alone else self.objective.normalise(total, terms)
+
+    def _sweep(self, V: Tensor) -> Iterator[tuple[Tensor, float]]:
+        for batch, graph, count in self._graphs():
+            if graph is not None:
+                yield self._products(graph, batch, V), count
+                continue
+            products, count = self._rebuilt_products(batch, V)
+            if count:
+                yield products, count
+
+    def _graphs(self) -> Iterator[tuple[Batch, Graph | None, float]]:
+        """One pass: each batch with its kept graph and weight, or with None where no graph can be kept."""
+        if self._snapshot is not None and not self.objective.unchanged(self._snapshot):
+            self._drop()
+        if self._snapshot is None:
+            self._snapshot = self.objective.snapshot()
+        budget = self._budget()
+        for batch in self.objective.sweep(skip=lambda index: index in self._kept or index in self._empty):
+            if batch.index in self._empty:
+                continue
+            if batch.index in self._kept:
+                yield batch, *self._kept[batch.index]
+            elif self._expected_bytes(batch) + self._bytes > budget:
+                yield batch, None, 0.0
+            else:
+                kept, count = self._build(batch)
+                if kept is None:
+                    self._empty.add(batch.index)
+                    continue
+                self._keep(batch, kept, count)
+                yield batch, kept, count
+
+    def _build(self, batch: Batch) -> tuple[Graph | None, float]:
+        outputs = self.objective.outputs(batch)
+        count = self.objective.terms(outputs, batch)
+        return (self._graph(batch, outputs, count), count) if count else (None, 0.0)
+
+    def _keep(self, batch: Batch, graph: Graph, count: float) -> None:
+        if self._bytes_per_input == 0.0:
+            self._bytes_per_input = graph_bytes(graph.roots()) / _input_bytes(batch)
+        self._kept[batch.index] = (graph, count)
+        self._bytes += self._expected_bytes(batch)
+
+    def _expected_bytes(self, batch: Batch) -> int:
+        """Of a kept graph, from the first one's size; 0 before the first, which a product needs in any case."""
+        return int(self._bytes_per_input * _input_bytes(batch))
+
+
+def _input_bytes(batch: Batch) -> int:
+    return max(1, sum(t.nbytes for t in tensors_in(batch.inputs)))

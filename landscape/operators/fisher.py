@@ -1,0 +1,170 @@
+"""Fisher matrices: outer products of gradients, of the data's own labels or of labels drawn from the model.
+
+Both are J^T B J with B made of outer products in the outputs, so they cost what a Gauss-Newton product costs and
+never hold per-sample gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from landscape.objective.batch import Batch
+from landscape.objective.losses import Curvature, outer_products
+from landscape.objective.objective import Objective
+from landscape.operators.gauss_newton import JacobianOperator
+
+_SAMPLED = ("cross_entropy", "mse", "bce_with_logits")
+
+
+class EmpiricalFisher(JacobianOperator):
+    """E = sum_u c_u g_u g_u^T / sum_u c_u, `(n, n)`, with g_u the gradient of unit u's own mean loss.
+
+    A unit is one loss term (a token, an element: `per="term"`, c = its weight in the mean) or one sample along the
+    first dimension of the outputs (`per="sample"`, c = the weight of its terms). Terms need a loss of torch's own;
+    for other losses samples are the terms.
+    """
+
+    def __init__(self, objective: Objective, per: Literal["term", "sample"] = "term") -> None:
+        if per not in ("term", "sample"):
+            raise ValueError(f'per is "term" or "sample", not {per!r}')
+        super().__init__(objective)
+        self.per = per
+
+    def restrict(self, names: Iterable[str] | str) -> Self:
+        """The same matrix for some of the parameters."""
+        return type(self)(self.objective.restrict(names), self.per)
+
+    def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
+        leaf = outputs.clone().requires_grad_(True)
+        losses, weights, unit_dims = self._units(leaf, batch)
+        kept = (weights > 0).to(losses.dtype)
+        (slope,) = torch.autograd.grad((losses * kept).sum(), leaf)
+        total = self.objective.count(outputs, batch) if self.objective.reduction == "mean" else 1.0
+        return outer_products([slope], _spread(weights / total, outputs, unit_dims), unit_dims)
+
+    def _units(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """Mean loss and weight of every unit, and the dimensions of the outputs that belong to one unit."""
+        known = self.objective.known
+        targets = batch.targets
+        apart = known is not None and known.denominator != "batch" and known.reduction in ("mean", "sum")
+        if known is not None and apart and isinstance(targets, Tensor):
+            losses, weights = known.terms(outputs, targets)
+            if self.per == "term":
+                return losses, weights, _class_dims(known.denominator, outputs)
+            losses, weights = losses.reshape(len(outputs), -1), weights.reshape(len(outputs), -1)
+            total = weights.sum(1)
+            mean = (losses * weights).sum(1) / torch.where(total > 0, total, torch.ones_like(total))
+            return mean, total, tuple(range(1, outputs.ndim))
+        return self._samples_one_by_one(outputs, batch)
+
+    def _samples_one_by_one(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        samples = len(outputs)
+        targets = batch.targets
+        if not isinstance(targets, Tensor) or len(targets) != samples:
+            raise TypeError("per-sample losses need outputs and targets with one row per sample")
+        parts = [Batch(batch.index, None, targets[i : i + 1]) for i in range(samples)]
+        losses = torch.stack([self.objective.batch_loss(outputs[i : i + 1], part) for i, part in enumerate(parts)])
+        if self.objective.reduction == "sum" or self.objective._count is None:
+            weights = torch.ones_like(losses)
+        else:
+            counts = [self.objective.count(outputs[i : i + 1].detach(), part) for i, part in enumerate(parts)]
+            weights = torch.tensor(counts, dtype=losses.dtype, device=losses.device)
+            if self.per == "term" and bool((weights != 1).any()):
+                raise TypeError('the terms of this loss cannot be told apart: use per="sample"')
+        return losses, weights.detach(), tuple(range(1, outputs.ndim))
+
+
+class MonteCarloFisher(JacobianOperator):
+    """The Fisher matrix with labels drawn from the model's own distribution, `(n, n)`: its mean is G.
+
+    Categorical for cross-entropy, Gaussian for mean squared error (variance such that the mean is its Hessian),
+    Bernoulli for binary cross-entropy with logits; other losses raise `TypeError`. The draws are fixed when the
+    operator is made (`seed`), so it is one matrix for all products.
+    """
+
+    def __init__(self, objective: Objective, samples: int = 1, generator: torch.Generator | None = None) -> None:
+        kind = objective.known.kind if objective.known is not None else None
+        if kind not in _SAMPLED:
+            raise TypeError(
+                f"labels can be drawn for {', '.join(_SAMPLED)} losses only: use EmpiricalFisher or GaussNewton"
+            )
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, not {samples}")
+        super().__init__(objective)
+        self.samples = samples
+        self.seed = _draw_seed(generator)
+
+    def restrict(self, names: Iterable[str] | str) -> Self:
+        """The same matrix (the same draws) for some of the parameters."""
+        other = type(self)(self.objective.restrict(names), self.samples)
+        other.seed = self.seed
+        return other
+
+    def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
+        known = self.objective.known
+        assert known is not None
+        scale = 1.0 / self.objective.count(outputs, batch) if self.objective.reduction == "mean" else 1.0
+        generator = torch.Generator().manual_seed((self.seed + 7919 * batch.index) % (1 << 63))
+        if known.kind == "cross_entropy":
+            dim = 0 if outputs.ndim == 1 else 1
+            p = outputs.softmax(dim)
+            slopes = [p - _one_hot(_categorical(p, dim, generator), p, dim) for _ in range(self.samples)]
+            weights = known.softmax_weights(outputs, batch.targets).unsqueeze(dim)
+            return outer_products(slopes, weights * (scale / self.samples), (dim,))
+        if known.kind == "mse":
+            slopes = [2**0.5 * _normal(outputs, generator) for _ in range(self.samples)]
+            return outer_products(slopes, torch.full_like(outputs, scale / self.samples), ())
+        return self._bernoulli(known.options, outputs, batch.targets, scale, generator)
+
+    def _bernoulli(
+        self, options: dict[str, Any], outputs: Tensor, targets: Tensor, scale: float, generator: torch.Generator
+    ) -> Curvature:
+        p = outputs.sigmoid()
+        slopes = [p - (_uniform(p, generator) < p).to(p.dtype) for _ in range(self.samples)]
+        weights = torch.full_like(p, scale / self.samples)
+        if options.get("pos_weight") is not None:
+            weights = weights * (1 + (options["pos_weight"].to(p) - 1) * targets)
+        if options.get("weight") is not None:
+            weights = weights * options["weight"].to(p)
+        return outer_products(slopes, weights, ())
+
+
+def _class_dims(denominator: str, outputs: Tensor) -> tuple[int, ...]:
+    if denominator == "elements":
+        return ()
+    return (0,) if outputs.ndim == 1 else (1,)
+
+
+def _spread(weights: Tensor, outputs: Tensor, unit_dims: tuple[int, ...]) -> Tensor:
+    """Unit weights broadcast over the outputs that belong to each unit."""
+    for dim in unit_dims:
+        weights = weights.unsqueeze(dim)
+    return weights.detach().expand_as(outputs)
+
+
+def _draw_seed(generator: torch.Generator | None) -> int:
+    if generator is None:
+        return torch.Generator().seed() % (1 << 62)
+    return int(torch.randint(0, 1 << 62, (1,), generator=generator, device=generator.device))
+
+
+def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device)
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(device=like.device, dtype=like.dtype)
+
+
+def _categorical(p: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+    """Labels by inverse distribution function, so that a CPU generator gives the same ones on every device."""
+    u = _uniform(p.select(dim, 0), generator).unsqueeze(dim)
+    return (p.double().cumsum(dim) < u).sum(dim).clamp_max(p.shape[dim] - 1)
+
+
+def _one_hot(labels: Tensor, like: Tensor, dim: int) -> Tensor:
+    return torch.zeros_like(like).scatter_(dim, labels.unsqueeze(dim), 1.0)

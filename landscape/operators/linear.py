@@ -1,0 +1,336 @@
+"""Linear operators: what every curvature matrix is, and all that an algorithm may do with one.
+
+An operator is a symmetric (n, n) matrix known through its products. Algorithms touch vectors only through
+`A @ V`, `+`, `*` and four helpers (`inner`, `random`, `combine`, `unit`), always as blocks of columns, so an
+operator whose vectors are sharded over ranks needs to override those helpers and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.memory import Memory, available_memory
+
+if TYPE_CHECKING:
+    import scipy.sparse.linalg
+
+Kind = Literal["rademacher", "normal"]
+
+# Rows per chunk of the float64 accumulation in `inner`: small enough that the float64 copies stay in cache.
+_INNER_ROWS = 1 << 16
+
+
+class LinearOperator:
+    """A symmetric matrix known through its products with blocks of vectors.
+
+    A subclass implements `_matmat(V)`: (n, k) in `.dtype` on `.device` to (n, k). Everything else is derived.
+
+    Attributes:
+        shape: `(n, n)`, global even when the vectors are sharded.
+        dtype, device: of the vectors, never half precision.
+        matvecs: products made so far, counted in vectors.
+        noise: relative error of one product beyond rounding in `dtype` (0.0 when exact). Algorithms add it to
+            their error bars and do not try to converge below it.
+        positive_semidefinite: True when that is known by construction.
+        memory: bytes that algorithms may use for vectors of this operator.
+    """
+
+    positive_semidefinite: bool = False
+    __array_priority__: ClassVar[float] = 1e6  # a * A with a numpy scalar must come to __rmul__
+
+    def __init__(
+        self, size: int, dtype: torch.dtype, device: torch.device, *, noise: float = 0.0, memory: Memory = "auto"
+    ) -> None:
+        self.shape = (size, size)
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.noise = noise
+        self.matvecs = 0
+        self._memory = memory
+
+    # -- what a subclass provides ------------------------------------------------------------------------
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def restrict(self, names: Iterable[str]) -> LinearOperator:
+        """The diagonal block that belongs to the named parameters (names or globs), as an operator."""
+        raise TypeError(f"{type(self).__name__} has no named parameters to restrict to; use A.block(indices)")
+
+    def release(self) -> None:
+        """Drop everything kept between products (graphs, batches on the device). The next product rebuilds it."""
+
+    # -- products and algebra ----------------------------------------------------------------------------
+
+    @property
+    def memory(self) -> int:
+        """Bytes that algorithms may use for vectors: the budget given, or half of what is free now."""
+        return available_memory(self.device) if self._memory == "auto" else int(self._memory)
+
+    def __matmul__(self, V: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """A v for `(n,)`, A V for `(n, k)`; the result has the operator's dtype and device."""
+        if isinstance(V, LinearOperator):
+            raise TypeError("products of two operators are not symmetric in general: apply them one after the other")
+        with torch.inference_mode(False), torch.no_grad():  # the caller's mode must not mark the result
+            V = self._check(torch.as_tensor(V))
+            V = V.clone() if V.is_inference() else V
+            columns = V.unsqueeze(-1) if V.ndim == 1 else V
+            if columns.shape[-1] == 0:
+                return torch.zeros_like(V)
+            self.matvecs += columns.shape[-1]
+            product = self._matmat(columns)
+            return product.squeeze(-1) if V.ndim == 1 else product
+
+    def _check(self, V: Tensor) -> Tensor:
+        if V.ndim not in (1, 2) or V.shape[0] != self.shape[0]:
+            raise ValueError(
+                f"a vector for this operator has shape ({self.shape[0]},) or ({self.shape[0]}, k), not {tuple(V.shape)}"
+            )
+        if V.is_complex():
+            raise TypeError("complex vectors are not supported: the operator is real and symmetric")
+        return V.detach().to(device=self.device, dtype=self.dtype)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        return _Sum(self, other)
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        return _Sum(self, -1.0 * other)
+
+    def __mul__(self, factor: float) -> LinearOperator:
+        if isinstance(factor, LinearOperator):
+            return NotImplemented
+        return _Scaled(self, float(factor))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> LinearOperator:
+        return _Scaled(self, -1.0)
+
+    def shifted(self, s: float) -> LinearOperator:
+        """A + s I."""
+        return _Shifted(self, float(s))
+
+    # -- what algorithms may do with vectors --------------------------------------------------------------
+
+    def inner(self, X: Tensor, Y: Tensor) -> Tensor:
+        """X^T Y for blocks `(n, j)` and `(n, k)`: `(j, k)` float64 on the host, accumulated in float64.
+
+        One reduction and one copy to the host per call.
+        """
+        if X.dtype == torch.float64 or X.shape[0] <= _INNER_ROWS:
+            return (X.double().T @ Y.double()).cpu()
+        total = torch.zeros(X.shape[1], Y.shape[1], dtype=torch.float64, device=X.device)
+        for start in range(0, X.shape[0], _INNER_ROWS):
+            rows = slice(start, start + _INNER_ROWS)
+            total += X[rows].double().T @ Y[rows].double()
+        return total.cpu()
+
+    def combine(self, X: Tensor, C: Tensor) -> Tensor:
+        """X @ C for a block `(n, j)` and a small host matrix `(j, k)`: `(n, k)`."""
+        return X @ C.to(device=X.device, dtype=X.dtype)
+
+    def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
+        """`(n, k)` random columns with identity covariance, drawn on the generator's device and moved.
+
+        Columns are drawn one after the other: k at once and one by one give the same numbers.
+        """
+        if generator is None:  # the global random state is not ours to move
+            generator = torch.Generator()
+            generator.seed()
+        columns = [self._draw(kind, generator) for _ in range(k)]
+        return torch.stack(columns, dim=-1).to(device=self.device, dtype=self.dtype)
+
+    def _draw(self, kind: Kind, generator: torch.Generator) -> Tensor:
+        n, source = self.shape[0], generator.device
+        if kind == "rademacher":
+            bits = torch.randint(0, 2, (n,), generator=generator, device=source, dtype=torch.int8)
+            return (2 * bits - 1).to(self.dtype)
+        if kind == "normal":
+            return torch.randn(n, generator=generator, device=source, dtype=self.dtype)
+        raise ValueError(f"kind is 'rademacher' or 'normal', not {kind!r}")
+
+    def unit(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """`(n, k)`: the unit vectors of the given coordinates as columns."""
+        index = torch.as_tensor(indices, dtype=torch.long, device=self.device).reshape(-1)
+        E = torch.zeros(self.shape[0], index.numel(), dtype=self.dtype, device=self.device)
+        E[index, torch.arange(index.numel(), device=self.device)] = 1.0
+        return E
+
+    # -- dense and foreign views --------------------------------------------------------------------------
+
+    def block(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """The dense sub-matrix A[indices][:, indices], `(k, k)`, for k products."""
+        index = torch.as_tensor(indices, dtype=torch.long).reshape(-1)
+        n = self.shape[0]
+        if index.numel() and (int(index.min()) < -n or int(index.max()) >= n):
+            raise IndexError(f"block indices must lie in [0, {n}), got {int(index.min())}..{int(index.max())}")
+        index = index % n
+        columns = self.products_per_call(index.numel())
+        E = [self.unit(index[i : i + columns]) for i in range(0, index.numel(), columns)]
+        if not E:
+            return torch.zeros(0, 0, dtype=self.dtype, device=self.device)
+        rows = [torch.cat([self.inner(F, self @ G) for F in E]) for G in E]
+        return torch.cat(rows, dim=1).to(device=self.device, dtype=self.dtype)
+
+    def to_dense(self) -> Tensor:
+        """The matrix, `(n, n)`, for n products. Raises `MemoryError` when it does not fit the budget."""
+        n = self.shape[0]
+        needed = n * n * self.dtype.itemsize
+        if needed > self.memory:
+            raise MemoryError(
+                f"a dense {n} x {n} matrix needs {needed / 2**30:.1f} GiB, the budget is {self.memory / 2**30:.1f} "
+                f"GiB: up to n = {math.isqrt(self.memory // self.dtype.itemsize)} would fit"
+            )
+        step = self.products_per_call(n)
+        columns = [self @ self.unit(range(i, min(i + step, n))) for i in range(0, n, step)]
+        return torch.cat(columns, dim=-1) if columns else torch.zeros(n, n, dtype=self.dtype, device=self.device)
+
+    def products_per_call(self, k: int) -> int:
+        """How many columns algorithms should hand over at once when they want k of them."""
+        column_bytes = max(1, self.shape[0] * self.dtype.itemsize)
+        return int(max(1, min(k, 64, self.memory // (4 * column_bytes))))
+
+    def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
+        """The operator as a `scipy.sparse.linalg.LinearOperator` on numpy vectors of the same dtype."""
+        from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+        def matmat(V: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            return np.asarray((self @ torch.from_numpy(np.array(V))).cpu().numpy())
+
+        dtype = np.dtype(str(self.dtype).removeprefix("torch."))
+        return ScipyOperator(
+            shape=self.shape,
+            matvec=lambda v: matmat(v.reshape(-1)),
+            rmatvec=lambda v: matmat(v.reshape(-1)),
+            matmat=matmat,
+            rmatmat=matmat,
+            dtype=dtype,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(n={self.shape[0]}, dtype={self.dtype}, device={self.device})"
+
+
+class MatrixOperator(LinearOperator):
+    """A dense symmetric matrix `(n, n)` as an operator.
+
+    Raises `ValueError` when the matrix is not square, not finite or not symmetric to rounding.
+    """
+
+    def __init__(self, A: Tensor | np.ndarray[Any, Any], *, memory: Memory = "auto") -> None:
+        A = torch.as_tensor(A).detach()
+        if A.ndim != 2 or A.shape[0] != A.shape[1]:
+            raise ValueError(f"a matrix operator needs a square matrix, not shape {tuple(A.shape)}")
+        if A.is_complex():
+            raise TypeError("a matrix operator needs a real matrix")
+        A = A if A.dtype == torch.float64 else A.to(torch.float32)
+        if not bool(torch.isfinite(A).all()):
+            raise ValueError("the matrix has entries that are not finite")
+        asymmetry = float((A - A.T).abs().max()) if A.numel() else 0.0
+        largest = float(A.abs().max()) if A.numel() else 0.0
+        if asymmetry > 1e3 * torch.finfo(A.dtype).eps * largest:
+            raise ValueError(f"the matrix is not symmetric: max |A - A^T| = {asymmetry:.3g}; pass (A + A.T) / 2")
+        super().__init__(A.shape[0], A.dtype, A.device, memory=memory)
+        self._matrix = A
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self._matrix @ V
+
+
+class _Combined(LinearOperator):
+    """An operator made of others on the same space; vectors are handled as the first one handles them."""
+
+    def __init__(self, first: LinearOperator, *others: LinearOperator) -> None:
+        super().__init__(
+            first.shape[0],
+            first.dtype,
+            first.device,
+            noise=max(A.noise for A in (first, *others)),
+            memory=first._memory,
+        )
+        self._parts = (first, *others)
+        # instance attributes: a sharded operator's helpers go on serving the sums that it is part of
+        self.inner = first.inner  # type: ignore[method-assign]
+        self.combine = first.combine  # type: ignore[method-assign]
+        self.random = first.random  # type: ignore[method-assign]
+        self.unit = first.unit  # type: ignore[method-assign]
+        self._check = first._check  # type: ignore[method-assign]
+
+    def release(self) -> None:
+        for part in self._parts:
+            part.release()
+
+
+class _Sum(_Combined):
+    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
+        if first.shape != second.shape:
+            raise ValueError(f"cannot add operators of shapes {first.shape} and {second.shape}")
+        if first.dtype != second.dtype:
+            raise TypeError(f"cannot add operators of dtypes {first.dtype} and {second.dtype}")
+        super().__init__(first, second)
+        self.positive_semidefinite = first.positive_semidefinite and second.positive_semidefinite
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self._parts[0] @ V + self._parts[1] @ V
+
+    def restrict(self, names: Iterable[str]) -> LinearOperator:
+        names = list(names)
+        return self._parts[0].restrict(names) + self._parts[1].restrict(names)
+
+
+class _Scaled(_Combined):
+    def __init__(self, part: LinearOperator, factor: float) -> None:
+        super().__init__(part)
+        self.factor = factor
+        self.positive_semidefinite = part.positive_semidefinite and factor >= 0
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self.factor * (self._parts[0] @ V)
+
+    def restrict(self, names: Iterable[str]) -> LinearOperator:
+        return self.factor * self._parts[0].restrict(names)
+
+
+class _Shifted(_Combined):
+    def __init__(self, part: LinearOperator, s: float) -> None:
+        super().__init__(part)
+        self.shift = s
+        self.positive_semidefinite = part.positive_semidefinite and s >= 0
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self._parts[0] @ V + self.shift * V
+
+    def restrict(self, names: Iterable[str]) -> LinearOperator:
+        return self._parts[0].restrict(names).shifted(self.shift)
+
+
+def products(A: LinearOperator, X: Tensor) -> Tensor:
+    """A X, as many columns at once as the operator wants."""
+    k = X.shape[-1]
+    step = A.products_per_call(k)
+    if step >= k:
+        return A @ X
+    return torch.cat([A @ X[..., i : i + step] for i in range(0, k, step)], dim=-1)
+
+
+def rounding(A: LinearOperator) -> float:
+    """Relative error of one product: machine precision of its dtype, or the noise when that is larger."""
+    return max(torch.finfo(A.dtype).eps, A.noise)
+
+
+def not_finite(A: LinearOperator) -> FloatingPointError:
+    """The one message for a product that is not finite."""
+    return FloatingPointError(
+        f"a product of {type(A).__name__} has entries that are not finite: the parameters, the data or the loss "
+        "hold NaN or inf, or the second derivative overflows"
+    )

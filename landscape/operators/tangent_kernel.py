@@ -1,0 +1,127 @@
+"""The tangent kernel (1/N) J J^T on all outputs of the data: the dual of the Gauss-Newton matrix (1/N) J^T J.
+
+Both have the same non-zero eigenvalues, so the smaller one tells all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.objective.batch import Batch
+from landscape.objective.evaluation import output_tensor
+from landscape.objective.objective import Objective
+from landscape.operators.curvature import ObjectiveOperator
+from landscape.operators.gauss_newton import JacobianGraph
+from landscape.operators.jacobians import batch_outputs
+from landscape.operators.tangent_gram import Rows, tangent_gram
+
+
+class TangentKernel(ObjectiveOperator):
+    """(1/N) J J^T, `(m, m)`, J the derivatives of all m = N k outputs of the data in the chosen parameters.
+
+    Rows are the outputs in the order of the data, row-major within a batch. Outputs whose target is ignored
+    (`ignore_index` of a torch loss) have no row, and N counts samples, or positions with a target where each has
+    several. The loss plays no other part: `reduction` and class weights do not scale it. One forward pass is made
+    when it is built, to see the outputs' shapes.
+
+    Attributes:
+        samples: N.
+
+    Raises:
+        TypeError: the model does not return one tensor.
+        ValueError: the data has no outputs with a target.
+    """
+
+    positive_semidefinite = True
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__(objective)
+        self.rows, self.samples = output_rows(objective)
+        m = max((r.stop for r in self.rows.values()), default=0)
+        if m == 0:
+            raise ValueError("the data has no outputs: every batch is empty or all its targets are ignored")
+        self.shape = (m, m)
+
+    def gram(self) -> Tensor:
+        """The matrix, exact, `(m, m)` float64 on the objective's device, without a product.
+
+        Its entries carry the rounding of the forward pass. Raises `MemoryError` when it does not fit the budget.
+        """
+        m = self.shape[0]
+        free = self.memory - 8 * m * m
+        if free < 8 * m * m:
+            raise MemoryError(
+                f"the tangent kernel of {m} outputs needs {16 * m * m / 2**30:.2g} GiB, the budget is "
+                f"{self.memory / 2**30:.2g} GiB: {math.isqrt(self.memory // 16)} outputs would fit (fewer samples, or "
+                "memory= of the objective), or use products with it, which need no matrix"
+            )
+        return tangent_gram(self.objective, self.rows, free).div_(self.samples)
+
+    def to_dense(self) -> Tensor:
+        """The matrix, `(m, m)` in the operator's dtype; see `gram`."""
+        return self.gram().to(self.dtype)
+
+    def _graph(self, batch: Batch, outputs: Any, count: float) -> JacobianGraph:
+        return JacobianGraph(self.objective, batch, self.objective.attached(output_tensor(outputs)), lambda U: U)
+
+    def _product(self, V: Tensor) -> Tensor:
+        pulled = torch.zeros(len(V), self.objective.size, dtype=self.dtype, device=self.device)
+        for batch, graph in self._passes():
+            pulled += graph.pull(self._cotangents(V, self.rows[batch.index]))
+        product = torch.empty_like(V)
+        for batch, graph in self._passes():
+            own = self.rows[batch.index]
+            outputs = graph.push(pulled).reshape(len(V), -1)
+            product[:, own.start : own.stop] = own.of(outputs.T).T.to(self.dtype)
+        return product / self.samples
+
+    def _passes(self) -> Iterator[tuple[Batch, JacobianGraph]]:
+        for batch, kept, _ in self._graphs():
+            graph = kept if kept is not None else self._build(batch)[0]
+            if isinstance(graph, JacobianGraph):
+                yield batch, graph
+
+    def _cotangents(self, V: Tensor, own: Rows) -> Tensor:
+        """The part of rows `(k, m)` that belongs to a batch, in the shape of its outputs."""
+        W = torch.zeros(len(V), own.shape.numel(), dtype=V.dtype, device=V.device)
+        W[:, slice(None) if own.kept is None else own.kept] = V[:, own.start : own.stop]
+        return W.reshape(len(V), *own.shape)
+
+
+def output_rows(objective: Objective) -> tuple[dict[int, Rows], int]:
+    """The rows of J by batch, and N."""
+    rows: dict[int, Rows] = {}
+    start, samples = 0, 0
+    with objective.measuring(), torch.no_grad():
+        for batch in objective.sweep():
+            outputs = batch_outputs(objective, batch)
+            terms = objective.terms(outputs, batch)
+            if not terms:
+                continue
+            targets = with_target(objective, outputs, batch)
+            kept = None
+            if targets is None:
+                samples += len(outputs)
+            else:
+                samples += int(targets.narrow(min(1, outputs.ndim - 1), 0, 1).sum())
+                kept = None if bool(targets.all()) else targets.reshape(-1).nonzero()[:, 0]
+            stop = start + (outputs.numel() if kept is None else len(kept))
+            rows[batch.index] = Rows(start, stop, outputs.shape, kept, terms)
+            start = stop
+    return rows, samples
+
+
+def with_target(objective: Objective, outputs: Tensor, batch: Batch) -> Tensor | None:
+    """Which outputs have a class-index target that is not ignored, in their shape; None for other losses."""
+    known, targets = objective.known, batch.targets
+    if known is None or known.denominator != "classes" or not isinstance(targets, Tensor):
+        return None
+    if targets.is_floating_point():  # probabilities
+        return torch.ones_like(outputs, dtype=torch.bool)
+    given = targets != known.options.get("ignore_index", -100)
+    return given.unsqueeze(min(1, outputs.ndim - 1)).expand_as(outputs)

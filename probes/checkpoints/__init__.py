@@ -1,0 +1,1 @@
+"""Checkpoints: saved parameters found, ordered, loaded into their model and probed."""

@@ -1,0 +1,241 @@
+"""Probe saved checkpoints: each becomes one step of one trace.
+
+Everything that can be wrong is looked for before the first product: the output, the problem, every
+checkpoint. What was measured when something stops the work later is kept, and `resume` goes on from there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from probes.checkpoints.load import check_file
+from probes.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from landscape import Objective
+    from probes.trace.trace import Trace
+
+# A trace of a few probes is some ten kilobytes; with less room than this its first records may not fit.
+_ROOM = 1 << 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """One `landscape probe`: what to measure, where, and what to do about an output that is there already."""
+
+    checkpoints: Sequence[tuple[int, Path]]
+    problem: str
+    probes: Sequence[Any]
+    output: Path
+    operator: str = "hessian"
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+
+
+def check_output(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raise `UserError` when a trace cannot be written there, before any work is done for it."""
+    folder = path.parent
+    if path.is_dir():
+        raise UserError(f"the output {path} is a folder: name a file in it, such as {path / 'probe.h5'}")
+    if not folder.is_dir():
+        raise UserError(f"the output's folder {folder} does not exist: create it or choose another with -o")
+    if path.exists() and not (resume or overwrite):
+        raise UserError(f"{path} exists: replace it with --overwrite, add to it with --resume, or choose another -o")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+    except OSError as error:
+        raise UserError(f"{folder.resolve()} cannot be written ({error.strerror}): choose another -o") from error
+    if shutil.disk_usage(folder).free < _ROOM:
+        raise UserError(f"the disk of {folder.resolve()} is full: free some space or choose another -o")
+
+
+def run(request: Request, console: Console) -> int:
+    """Measure what is missing in the output; the number of measurements made. Progress goes to the console.
+
+    Raises `UserError` for whatever is wrong with the output, the problem or a checkpoint before anything is
+    measured, and for a measurement that fails. A trace in which no probe measured anything is removed again.
+    """
+    check_output(request.output, resume=request.resume, overwrite=request.overwrite)
+    for _, path in request.checkpoints:
+        check_file(path)
+
+    from probes.checkpoints.load import install, match_checkpoint
+    from probes.checkpoints.problem import build_objective
+
+    objective = build_objective(request.problem)
+    for _, path in request.checkpoints:
+        match_checkpoint(path, objective.model)
+    done = _rows_there(request)
+    probes = _with_end(request, objective)
+    todo = [
+        (step, path, probe)
+        for step, path in request.checkpoints
+        for probe in (None, *probes)
+        if step not in done.get("loss" if probe is None else probe.name, ())
+    ]
+    if not todo:
+        return 0
+    trace: Trace | None = None
+    made = kept = 0
+    fresh = not (request.resume and request.output.exists())
+    try:
+        with ExitStack() as stack:
+            # a user's model or data set may print: stdout is for results
+            stack.enter_context(redirect_stdout(sys.stderr))
+            show = stack.enter_context(_progress(console, len(todo)))
+            loaded: Path | None = None
+            for step, path, probe in todo:
+                if path != loaded:
+                    install(match_checkpoint(path, objective.model), objective.model, path)
+                    loaded = path
+                name = "loss" if probe is None else probe.name
+                callback = show(f"step {step} {name}", made)
+                if probe is None:
+                    # before the trace is made: a loss without a gradient must not cost the old file
+                    values = _loss(objective, path)
+                if trace is None:
+                    trace = stack.enter_context(_open(request))
+                if probe is None:
+                    _record_loss(trace, step, values)
+                else:
+                    _measure(objective, probe, trace, step, path, request.problem, callback)
+                    kept += 1
+                made += 1
+    except BaseException as error:
+        if fresh and kept == 0 and trace is not None:
+            request.output.unlink(missing_ok=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise UserError(_kept("interrupted", kept, request.output), status=130) from error
+        if kept and isinstance(error, UserError):
+            raise UserError(_kept(str(error), kept, request.output)) from error
+        raise
+    return made
+
+
+def _with_end(request: Request, objective: Objective) -> list[Any]:
+    """The probes; those that look ahead to the end of training are given the last checkpoint's parameters."""
+    from probes.checkpoints.load import install, match_checkpoint
+
+    if not any(hasattr(probe, "ending_at") for probe in request.probes):
+        return list(request.probes)
+    _, last = max(request.checkpoints, key=lambda item: item[0])
+    install(match_checkpoint(last, objective.model), objective.model, last)
+    end = objective.theta()
+    return [probe.ending_at(end) if hasattr(probe, "ending_at") else probe for probe in request.probes]
+
+
+def _kept(what: str, kept: int, output: Path) -> str:
+    if kept == 0:
+        return f"{what}; nothing was measured"
+    return f"{what}; what was measured before is kept in {output}, go on with --resume"
+
+
+def _rows_there(request: Request) -> dict[str, set[int]]:
+    """The steps that a trace to be resumed has already, by probe."""
+    if not (request.resume and request.output.exists()):
+        return {}
+    from probes.trace.trace import Trace
+
+    with Trace.open(request.output) as trace:
+        problem = trace.config.get("problem") if isinstance(trace.config, dict) else None
+        if problem is not None and problem != request.problem:
+            raise UserError(f"{request.output} was measured on {problem}, not on {request.problem}: choose another -o")
+        if trace.seed != request.seed:
+            raise UserError(f"{request.output} has seed {trace.seed}: resume it with --seed {trace.seed}")
+        return {name: set(trace[name]["step"].tolist()) for name in trace}
+
+
+def _open(request: Request) -> Trace:
+    from probes.trace.trace import Trace
+
+    if request.resume and request.output.exists():
+        return Trace.resume(request.output)
+    config = {
+        "command": "probe",
+        "problem": request.problem,
+        "operator": request.operator,
+        "probes": [probe.name for probe in request.probes],
+        "checkpoints": {str(step): str(path) for step, path in request.checkpoints},
+    }
+    return Trace.create(request.output, config=config, seed=request.seed, overwrite=request.overwrite)
+
+
+def _loss(objective: Objective, path: Path) -> dict[str, float]:
+    start = time.perf_counter()
+    value = objective.value()
+    norm = float(objective.gradient().double().norm())
+    if value != value or norm != norm or abs(value) == float("inf") or norm == float("inf"):
+        raise UserError(f"the loss at {path} is {value:g} with a gradient of norm {norm:g}: nothing to measure there")
+    return {"value": value, "gradient_norm": norm, "cost": time.perf_counter() - start}
+
+
+def _record_loss(trace: Trace, step: int, values: dict[str, float]) -> None:
+    from probes import Field
+
+    fields = {
+        "value": Field(description="the objective's value at the checkpoint"),
+        "gradient_norm": Field(description="Euclidean norm of its gradient"),
+    }
+    trace.declare("loss", fields)
+    trace.record("loss", step, **values)
+
+
+def _measure(
+    objective: Objective, probe: Any, trace: Trace, step: int, path: Path, problem: str, callback: Callable[..., Any]
+) -> None:
+    from probes.monitor.measure import measure_once
+
+    try:
+        measure_once(objective, [probe], trace, step, on_error="raise", callback=callback)
+    except (OSError, MemoryError):
+        raise
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+        raise UserError(f"the probe {probe.name} failed on {path} of {problem}: {one_line(error)}") from error
+
+
+class _progress:
+    """A bar on a terminal, nothing in a pipe; `show(text, done)` returns the next measurement's callback."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[products]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=total, products="")
+
+    def __enter__(self) -> Callable[[str, int], Callable[..., None]]:
+        self.bar.start()
+        return self.show
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def show(self, text: str, done: int) -> Callable[..., None]:
+        self.bar.update(self.task, description=text, completed=done, products="")
+
+        def callback(matvecs: int, planned: int | None, estimate: Any) -> None:
+            limit = f" of {planned}" if planned else ""
+            self.bar.update(self.task, products=f"{matvecs}{limit} products")
+
+        return callback

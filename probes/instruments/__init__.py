@@ -1,0 +1,1 @@
+"""Instruments: the probes, each one an algorithm of `landscape` and the fields that it keeps."""

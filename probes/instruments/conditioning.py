@@ -1,0 +1,135 @@
+"""The probe of Gauss-Newton conditioning (arXiv 2411.02139). Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from probes.context import Context
+from probes.instruments.base import DynamicsProbe
+from probes.trace.layout import Field
+
+if TYPE_CHECKING:
+    from landscape.conditioning import Conditioning
+    from landscape.spectra.results import ConditionNumber
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussNewtonConditioning(DynamicsProbe):
+    """The condition number of the Gauss-Newton matrix, its whole spectrum, and its bounds where the network is linear.
+
+    Fields: kappa, largest, smallest, rank, threshold (absolute), neighbours (kappa at the ranks 2 and 1 below and 1
+    above), size (of the Gram matrix), eigenvalues (ascending; empty where they did not fit), converged (False:
+    kappa and rank are lower bounds), matvecs, linear, bound and loose_bound (inf where nothing is known), left and
+    right: smallest and largest singular value of what stands behind and before each layer, W_L ... W_{l+1} and
+    W_{l-1} ... W_1, for linear networks. Those are measured by their closed form, others by the smaller of the two
+    Gram matrices; see `landscape.conditioning`.
+
+    Attributes:
+        loss_hessian: True for J^T (d2 loss / d outputs2) J, False as the paper for (1/N) J^T J.
+        threshold: absolute; "paper" is 1e-8 / parameters; None is size * eps * largest.
+        skip: of a linear network whose layers are W + skip I.
+    """
+
+    loss_hessian: bool = False
+    threshold: float | Literal["paper"] | None = None
+    skip: float = 0.0
+    needs: ClassVar[frozenset[str]] = frozenset({"graph"})
+    default_name: ClassVar[str] = "gauss-newton"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.threshold, str) and self.threshold != "paper":
+            raise ValueError(f"threshold is a number or 'paper', not {self.threshold!r}")
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """A reverse pass per output of a sample, and the eigenvalues of the smaller Gram matrix."""
+        from landscape.operators.tangent_kernel import TangentKernel
+
+        kernel = TangentKernel(context.objective)
+        size = min(kernel.shape[0], context.objective.size)
+        return {"gradient": kernel.shape[0] / kernel.samples + 2.0, "eigenvalues": 2.0 * (size / 512) ** 3}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        from landscape.spectra.condition import NEIGHBOURS
+
+        units = "loss/parameter^2" if self.loss_hessian else "output^2/parameter^2"
+        what = "J^T (d2 loss / d outputs2) J" if self.loss_hessian else "(1/N) J^T J"
+        extremes = "smallest and largest singular value of"
+        return {
+            "kappa": Field((), "float64", "", f"condition number of {what}, above the threshold"),
+            "largest": Field((), "float64", units, "largest eigenvalue"),
+            "smallest": Field((), "float64", units, "smallest eigenvalue above the threshold"),
+            "rank": Field((), "int64", "", "eigenvalues above the threshold"),
+            "threshold": Field((), "float64", units, "eigenvalues up to this count as zero"),
+            "neighbours": Field((3,), "float64", "", f"kappa at rank {', '.join(f'{n:+d}' for n in NEIGHBOURS)}"),
+            "size": Field((), "int64", "", "rows of the Gram matrix whose eigenvalues were taken"),
+            "eigenvalues": Field((None,), "float64", units, "of the Gram matrix, ascending"),
+            "converged": Field((), "bool", "", "False: kappa and rank are lower bounds"),
+            "matvecs": Field((), "int64", "products", "rows of J, or products where Lanczos was needed"),
+            "linear": Field((), "bool", "", "whether the network is a product of its weights"),
+            "bound": Field((), "float64", "", "upper bound of kappa, convex combination; inf where nothing is known"),
+            "loose_bound": Field((), "float64", "", "cruder upper bound of kappa"),
+            "left": Field((None, 2), "float64", "", f"{extremes} W_L ... W_(l+1), by layer"),
+            "right": Field((None, 2), "float64", "", f"{extremes} W_(l-1) ... W_1, by layer"),
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        from landscape.conditioning import gauss_newton, linear_model
+
+        objective = context.objective
+        if not self.loss_hessian:
+            linear = linear_model(objective, skip=self.skip, threshold=self.threshold)
+            if linear is not None:
+                return _of_linear(linear)
+        return _of_any(gauss_newton(objective, threshold=self.threshold, loss_hessian=self.loss_hessian))
+
+
+def _of_linear(found: Conditioning) -> dict[str, Any]:
+    return _common(found) | {
+        "size": len(found.eigenvalues),
+        "eigenvalues": found.eigenvalues.numpy(),
+        "converged": True,
+        "matvecs": 0,
+        "linear": True,
+        "bound": found.bound,
+        "loose_bound": found.loose_bound,
+        "left": _pairs([(layer.left_smallest, layer.left_largest) for layer in found.layers]),
+        "right": _pairs([(layer.right_smallest, layer.right_largest) for layer in found.layers]),
+    }
+
+
+def _of_any(found: ConditionNumber) -> dict[str, Any]:
+    eigenvalues = np.empty(0) if found.eigenvalues is None else found.eigenvalues.numpy()
+    return _common(found) | {
+        "size": len(eigenvalues),
+        "eigenvalues": eigenvalues,
+        "converged": found.converged,
+        "matvecs": found.matvecs,
+        "linear": False,
+        "bound": np.inf,
+        "loose_bound": np.inf,
+        "left": _pairs([]),
+        "right": _pairs([]),
+    }
+
+
+def _common(found: Conditioning | ConditionNumber) -> dict[str, Any]:
+    from landscape.spectra.condition import NEIGHBOURS
+
+    return {
+        "kappa": found.kappa,
+        "largest": found.largest,
+        "smallest": found.smallest,
+        "rank": found.rank,
+        "threshold": found.threshold,
+        "neighbours": np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS]),
+    }
+
+
+def _pairs(rows: list[tuple[float, float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array(rows, dtype=np.float64).reshape(-1, 2)

@@ -1,0 +1,97 @@
+"""The probe of the gradient in the dual norms of layers (arXiv 2502.07529, 2603.21191). Does not import torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+import numpy as np
+
+from probes.context import Context
+from probes.instruments.base import DynamicsProbe
+from probes.trace.layout import Field
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualGradient(DynamicsProbe):
+    """How large the gradient is for a solver that moves each layer in a norm of its own, as `solvers.Scion` does.
+
+    Fields: dual, one entry per tensor in the objective's order (the fields' labels are their names), scale times the
+    dual of its norm; total, their sum: the dual norm of the ball max_l ||W_l|| / scale_l <= 1, so lr * total is what
+    an unconstrained step with the whole gradient lowers the loss by, to first order; gap = f - infimum; and mu = total
+    / gap (nan where the gap is not positive): the smallest along a run is the largest mu for which ||grad f||_dual >=
+    mu (f - f*) held on it. An infimum below f* makes mu smaller than it is.
+
+    Attributes:
+        norm: of the layers: "auto" (spectral for matrices and convolutions, rms for vectors) or one of
+            `landscape.norms.KINDS`.
+        scale: radius of the layers' balls.
+        layers: (name or glob, norm, scale) of tensors with their own; the first that fits counts.
+        infimum: f*, or a lower bound of it.
+    """
+
+    norm: str = "auto"
+    scale: float = 1.0
+    layers: tuple[tuple[str, str, float], ...] = ()
+    infimum: float = 0.0
+    needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
+    default_name: ClassVar[str] = "dual-gradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(
+            scale=0 < self.scale < math.inf,
+            layers=all(len(layer) == 3 and 0 < layer[2] < math.inf for layer in self.layers),
+            infimum=math.isfinite(self.infimum),
+        )
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """One gradient; the singular values of the layers are not counted."""
+        return {"gradient": 1.0}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names. Raises `ValueError` for a norm that does not fit a tensor."""
+        names = tuple(context.objective.names)
+        self._norms(context)
+        slope = "loss/radius"
+        return {
+            "dual": Field((len(names),), "float64", slope, "scale * dual norm of each tensor's gradient", labels=names),
+            "total": Field((), "float64", slope, "sum of dual: the dual norm of the whole gradient"),
+            "gap": Field((), "float64", "loss", "f - infimum, on the objective's data"),
+            "mu": Field((), "float64", "1/radius", "total / gap; nan where the gap is not positive"),
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        import torch
+
+        from landscape.norms import dual_norm
+
+        known = context.gradients()
+        pieces = context.objective.unflatten(known.gradient)
+        found = [
+            scale * dual_norm(piece.detach(), norm)
+            for piece, (norm, scale) in zip(pieces.values(), self._norms(context), strict=True)
+        ]
+        dual = np.asarray(torch.stack(found).cpu().numpy())
+        total, gap = float(dual.sum()), known.loss - self.infimum
+        return {"dual": dual, "total": total, "gap": gap, "mu": total / gap if gap > 0 else math.nan}
+
+    def _norms(self, context: Context) -> list[tuple[str, float]]:
+        """Norm and scale of each tensor."""
+        from landscape.norms import resolve
+
+        found = []
+        for name, p in zip(context.objective.names, context.objective.leaves(), strict=True):
+            own = ((norm, scale) for layer, norm, scale in self.layers if fnmatchcase(name, layer))
+            norm, scale = next(own, (self.norm, self.scale))
+            try:
+                found.append((resolve(norm, p.shape), scale))
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {name}: {error}") from None
+        for layer, _, _ in self.layers:
+            if not any(fnmatchcase(name, layer) for name in context.objective.names):
+                raise ValueError(f"{self.name}: no parameter is named {layer!r}: use a name or a glob of one")
+        return found

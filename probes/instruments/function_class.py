@@ -1,0 +1,193 @@
+"""The probe of function classes (arXiv 2410.12455): the rows of a trajectory, from which all conditions follow.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from probes.context import Context, measurement_seed
+from probes.instruments.base import DynamicsProbe
+from probes.instruments.recording import Recording, tensor_print
+from probes.trace.layout import Array, Field
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.regularity import Trajectory
+    from probes.trace.records import Records
+
+_ROUNDING = Field((), "float64", "", "relative rounding of the losses")
+_ROW = {
+    "inner": ("loss", "<grad f_k(x_k), x_k - x_K>"),
+    "loss": ("loss", "f_k(x_k)"),
+    "final_loss": ("loss", "f_k(x_K), at the end point"),
+    "infimum": ("loss", "inf f_k as given, or an upper bound of it where it was estimated"),
+    "grad_norm": ("loss/parameter", "norm of grad f_k(x_k)"),
+    "distance": ("parameter", "norm of x_k - x_K"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionClass(DynamicsProbe):
+    """What is needed to ask whether the loss is alpha-beta, PL, aiming, ... along the way to an end point x_K.
+
+    Fields, for f_k the monitor's batch (`monitor(step, batch=...)`, called before the optimizer's step) or the whole
+    objective where none is given: inner, loss, final_loss, infimum, grad_norm, distance; see `landscape.regularity`.
+    `trajectory(trace)` reads them as a `Trajectory`. Dropout is off while measuring.
+
+    Without an end point (it lies in the future) f_k is the whole objective, and the gradient and the position are
+    kept as random sketches: inner products with x_k - x_K are then estimates, with an error of about
+    |gradient| |x_k - x_K| / sqrt(sketch), and `trajectory` takes the last row for x_K.
+
+    Attributes:
+        end: a finished `Recording` of a first pass, which makes sure that this pass repeats it bit by bit; or the
+            parameters x_K, `(n,)`. The command takes the last checkpoint.
+        per: "batch" for one row a step, "sample" for a row of every sample (the condition's definition; costs a
+            gradient of each).
+        infimum: f_k^*, or "estimate" to minimise each f_k on a copy.
+        sketch: numbers kept of each vector where there is no end point.
+    """
+
+    end: Recording | torch.Tensor | None = dataclasses.field(default=None, kw_only=False, compare=False, repr=False)
+    per: Literal["batch", "sample"] = "batch"
+    infimum: float | Literal["estimate"] = 0.0
+    sketch: int = 1024
+    needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient", "parameters"})
+    default_name: ClassVar[str] = "function-class"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = self.infimum == "estimate" if isinstance(self.infimum, str) else np.isfinite(self.infimum)
+        self._check(per=self.per in ("batch", "sample"), infimum=bool(known), sketch=self.sketch >= 16)
+        if self.end is None and (self.per == "sample" or self.infimum == "estimate"):
+            raise ValueError(f"{type(self).__name__}: per='sample' and infimum='estimate' need an end point")
+
+    def settings(self) -> dict[str, Any]:
+        """Class and settings, with a fingerprint of the end point: rows of another one do not belong to them."""
+        theta = self._theta()
+        mark = None if theta is None else f"{tensor_print([theta]):08x}"
+        return {
+            "probe": type(self).__name__,
+            "end": mark,
+            "per": self.per,
+            "infimum": self.infimum,
+            "sketch": self.sketch if self.end is None else None,
+        }
+
+    def ending_at(self, theta: torch.Tensor) -> FunctionClass:
+        """The same probe with the end point `(n,)`, where it has none yet."""
+        return self if self.end is not None else dataclasses.replace(self, end=theta.cpu())
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """A gradient and a forward pass, or a few hundred where the infimum is estimated."""
+        return {"gradient": 401.0 if self.infimum == "estimate" else 1.0, "value": 1.0}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        if self.end is not None:
+            shape: tuple[int | None, ...] = (None,) if self.per == "sample" else ()
+            rows = {name: Field(shape, "float64", units, text) for name, (units, text) in _ROW.items()}
+            return rows | {"rounding": _ROUNDING}
+        kept = (self.sketch,)
+        return {
+            **{name: Field((), "float64", *_ROW[name]) for name in ("loss", "infimum", "grad_norm")},
+            "gradient_sketch": Field(kept, "float64", "loss/parameter", "random projections of the gradient"),
+            "position_sketch": Field(kept, "float64", "parameter", "the same projections of the parameters"),
+            "rounding": _ROUNDING,
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        from landscape.regularity.measure import measure, measure_samples, rounding_of
+
+        if isinstance(self.end, Recording):
+            self.end.check(context.step, context.objective, context.batch)
+        theta = self._theta()
+        rounding = {"rounding": rounding_of(context.objective)}
+        if theta is None:
+            return self._sketched(context) | rounding
+        objective = context.on_batch() or context.objective
+        if self.per == "batch":
+            return dataclasses.asdict(measure(objective, theta, infimum=self.infimum)) | rounding
+        rows = [dataclasses.asdict(row) for row in measure_samples(objective, theta, infimum=self.infimum)]
+        return {name: np.array([row[name] for row in rows]) for name in _ROW} | rounding
+
+    def _theta(self) -> torch.Tensor | None:
+        return self.end.end if isinstance(self.end, Recording) else self.end
+
+    def _sketched(self, context: Context) -> dict[str, Any]:
+        from landscape.regularity.measure import without_dropout
+
+        objective = context.objective
+        with without_dropout(objective):
+            loss, gradient = objective.value_and_gradient()
+        project = _Sketch(objective.size, self.sketch, measurement_seed(context.seed, self.name, -1))
+        return {
+            "loss": loss,
+            "infimum": float(self.infimum),
+            "grad_norm": float(gradient.double().norm()),
+            "gradient_sketch": project(gradient),
+            "position_sketch": project(objective.theta()),
+        }
+
+
+class _Sketch:
+    """Each entry of a vector goes, with a random sign, into one of `size` sums: inner products are unbiased."""
+
+    def __init__(self, n: int, size: int, seed: int) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        self.place = torch.randint(0, size, (n,), generator=generator)
+        self.sign = 2.0 * torch.randint(0, 2, (n,), generator=generator, dtype=torch.float64) - 1.0
+        self.size = size
+
+    def __call__(self, v: torch.Tensor) -> Array:
+        import torch
+
+        sums = torch.zeros(self.size, dtype=torch.float64)
+        return sums.index_add_(0, self.place, self.sign * v.detach().cpu().double()).numpy()
+
+
+def trajectory(records: Records) -> Trajectory:
+    """The rows of `trace["function-class"]` as a `Trajectory`, labelled with their steps.
+
+    Where the probe had no end point the last row is taken for it; inner products and distances are then estimates.
+    Raises `ValueError` for records of another probe, and for fewer rows than a trajectory needs.
+    """
+    from landscape.regularity import Trajectory
+
+    columns = records.read()
+    if "rounding" not in columns or not len(columns["step"]):
+        raise ValueError("these are no records of a FunctionClass probe, or there are none yet")
+    rounding = float(np.max(columns["rounding"]))
+    if "gradient_sketch" in columns:
+        return Trajectory(**_from_sketches(columns), steps=columns["step"][:-1], rounding=rounding)
+    steps = np.asarray(columns["step"])
+    if records.fields["inner"].ragged:
+        counts = [len(row) for row in columns["inner"]]
+        rows = {name: np.concatenate([np.asarray(row, float) for row in columns[name]]) for name in _ROW}
+        return Trajectory(**rows, steps=np.repeat(steps, counts), rounding=rounding)
+    return Trajectory(**{name: columns[name] for name in _ROW}, steps=steps, rounding=rounding)
+
+
+def _from_sketches(columns: Any) -> dict[str, Array]:
+    """Rows before the last one, which stands for the end point."""
+    if len(columns["step"]) < 2:
+        raise ValueError("a trajectory needs a row before its end point: measure at two steps or more")
+    g, x = columns["gradient_sketch"], columns["position_sketch"]
+    apart = x[:-1] - x[-1]
+    return {
+        "inner": (g[:-1] * apart).sum(1),
+        "loss": columns["loss"][:-1],
+        "final_loss": np.full(len(apart), columns["loss"][-1]),
+        "infimum": columns["infimum"][:-1],
+        "grad_norm": columns["grad_norm"][:-1],
+        "distance": np.sqrt((apart**2).sum(1)),
+    }

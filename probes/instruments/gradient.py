@@ -1,0 +1,211 @@
+"""Probes of the gradient and of the updates: noise, worst rise nearby, alignment with curvature, relative step sizes.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from probes.context import OPERATORS, Context, Pairs, check_operator
+from probes.instruments.base import CURVATURE, DynamicsProbe
+from probes.probe import ProbeWarning
+from probes.trace.layout import Array, Field
+
+if TYPE_CHECKING:
+    import torch
+from probes.instruments.sharpness import _SLOPE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient(DynamicsProbe):
+    """The loss, its gradient and the gradient's noise, from one pass over the data (arXiv 1812.06162).
+
+    Fields: loss (f of the objective), norm (|gradient|), noise_trace (tr of one loss term's gradient covariance: a
+    batch of c terms has noise_trace / c) and noise_scale (noise_trace / |mean gradient|^2, in loss terms) with their
+    standard errors, terms (loss terms in the data). The noise is estimated from how the batches differ; `parts` splits
+    each into so many, and a single batch is split into 16 by itself. Where it cannot be known it is nan and a warning
+    says why.
+    """
+
+    parts: int | None = None
+    needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
+    default_name: ClassVar[str] = "gradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(parts=self.parts is None or self.parts >= 1)
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """One gradient, and a forward pass to check that the parts of a batch add up to it."""
+        return {"gradient": 1.0, "value": 1.0}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        return {
+            "loss": Field((), "float64", "loss", "f on the objective's data"),
+            "norm": Field((), "float64", _SLOPE, "norm of the gradient of f"),
+            "noise_trace": Field((), "float64", f"({_SLOPE})^2", "trace of the covariance of one term's gradient"),
+            "noise_trace_stderr": Field((), "float64", f"({_SLOPE})^2", "standard error of noise_trace"),
+            "noise_scale": Field((), "float64", "terms", "noise_trace / |mean gradient|^2"),
+            "noise_scale_stderr": Field((), "float64", "terms", "standard error of noise_scale"),
+            "terms": Field((), "float64", "terms", "loss terms in the data (their weight where classes are weighted)"),
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        from landscape.sharpness import gradient_statistics
+
+        found = context.gradients() if self.parts is None else gradient_statistics(context.objective, parts=self.parts)
+        if found.reason:
+            warnings.warn(f"{self.name}: the gradient noise is not known: {found.reason}", ProbeWarning, stacklevel=2)
+        return {name: getattr(found, name) for name in self.fields(context)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment(DynamicsProbe):
+    """How much of the gradient lies in the top eigenvectors of a curvature matrix (arXiv 1812.04754).
+
+    Fields: cosines (k,), squared, with bounds (k,) on their error; total, their sum, with total_bound; eigenvalues (k,)
+    and residuals (k,) in loss/parameter^2. Bounds follow from residual / gap and are 1 where eigenvalues are equal.
+    `of="gradient"` is the whole objective's, "batch" that of the monitor's batch (`monitor(step, batch=...)`), "update"
+    the step that training made since the call before (nan at the first one). nan for pairs that were not found.
+    """
+
+    k: int = 5
+    of: Literal["gradient", "batch", "update"] = "gradient"
+    operator: str = "hessian"
+    tol: float = 1e-3
+    warm: bool = True
+    default_name: ClassVar[str] = "alignment"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_operator(self.operator)
+        self._check(k=self.k >= 1, of=self.of in ("gradient", "batch", "update"), tol=self.tol > 0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it looks at."""
+        return frozenset({"graph", "previous" if self.of == "update" else self.of})
+
+    @property
+    def pairs(self) -> Pairs:
+        """The search that it shares with other probes: the next pair tells the gap that the bounds need."""
+        return Pairs(self.operator, k=self.k + 1, tol=self.tol, warm=self.warm)
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """Products and gradients of a first measurement."""
+        return {self.operator: self.pairs.products, "gradient": 0.0 if self.of == "update" else 1.0}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        n = context.objective.size
+        if self.k >= n:
+            raise ValueError(f"{self.name}: k={self.k} eigenvectors of a matrix of size {n}; use k < {n}")
+        shape = (self.k,)
+        matrix = OPERATORS[self.operator]
+        return {
+            "cosines": Field(shape, "float64", "", f"squared cosine of the {self.of} with each top eigenvector"),
+            "bounds": Field(shape, "float64", "", "bounds the error of cosines; 1 when nothing is known"),
+            "total": Field(
+                (), "float64", "", f"share of the {self.of}'s square in the span of the {self.k} eigenvectors"
+            ),
+            "total_bound": Field((), "float64", "", "bounds the error of total; 1 when nothing is known"),
+            "eigenvalues": Field(shape, "float64", CURVATURE, f"largest eigenvalues of {matrix}, best first"),
+            "residuals": Field(shape, "float64", CURVATURE, "||A v - w v||: bounds the eigenvalue's error"),
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        from landscape.sharpness import alignment
+
+        vector = self._vector(context)
+        pairs = context.eigenpairs(self.pairs)
+        row: dict[str, Any] = {
+            "eigenvalues": _filled(pairs.values, self.k),
+            "residuals": _filled(pairs.residuals, self.k),
+            "cosines": np.full(self.k, math.nan),
+            "bounds": np.ones(self.k),
+            "total": math.nan,
+            "total_bound": 1.0,
+        }
+        if vector is not None and len(pairs.values):
+            found = alignment(vector, pairs, min(self.k, len(pairs.values)))
+            row |= {
+                "cosines": _filled(found.cosines, self.k),
+                "bounds": _filled(found.bounds, self.k, 1.0),
+                "total": found.total,
+                "total_bound": found.total_bound,
+            }
+        return row
+
+    def _vector(self, context: Context) -> torch.Tensor | None:
+        """What is to be aligned; None before the first update. Raises `ValueError` when there is no batch."""
+        if self.of == "gradient":
+            return context.gradients().gradient
+        if self.of == "batch":
+            batch = context.on_batch()
+            if batch is None:
+                raise ValueError(f"{self.name} needs the training loop's batch: monitor(step, batch=batch)")
+            return context.once("batch gradient", batch.gradient)
+        return None if context.previous is None else context.objective.theta() - context.previous.theta
+
+
+def _filled(values: torch.Tensor, k: int, fill: float = math.nan) -> Array:
+    """Host values as an array of length k."""
+    array = np.full(k, fill)
+    array[: len(values)] = values[:k].cpu().numpy()
+    return array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updates(DynamicsProbe):
+    """How far each parameter tensor moved, relative to its own size.
+
+    Fields, one entry per tensor in the objective's order (the fields' labels are their names): ratio = update / weight,
+    update (norm of the change), weight (norm of the tensor as it stands); steps, over how many steps of training the
+    change went. nan and 0 steps at the first call.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"parameters", "previous"})
+    default_name: ClassVar[str] = "updates"
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """Nothing that grows with the data."""
+        return {}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        names = tuple(context.objective.names)
+        shape = (len(names),)
+        return {
+            "ratio": Field(shape, "float64", "", "norm of the update / norm of the tensor", labels=names),
+            "update": Field(shape, "float64", "parameter", "norm of the tensor's change", labels=names),
+            "weight": Field(shape, "float64", "parameter", "norm of the tensor", labels=names),
+            "steps": Field((), "int64", "step", "steps of training that the change went over"),
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        objective, previous = context.objective, context.previous
+        theta = objective.theta()
+        weight = _norms(objective.split(theta))
+        update = np.full_like(weight, math.nan) if previous is None else _norms(objective.split(theta - previous.theta))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = update / weight
+        steps = 0 if previous is None else context.step - previous.step
+        return {"ratio": ratio, "update": update, "weight": weight, "steps": steps}
+
+
+def _norms(pieces: list[torch.Tensor]) -> Array:
+    """The norm of each piece, in float64, with one copy to the host."""
+    import torch
+
+    norms = [torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in pieces]
+    return np.asarray(torch.stack(norms).cpu().numpy())

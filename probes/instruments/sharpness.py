@@ -1,0 +1,331 @@
+"""Probes of the training dynamics: how sharp the loss is where training stands, against what its optimizer bears.
+
+Each keeps what one function of `landscape.sharpness` says, error bar included. Thresholds come from the monitor's
+optimizer, or from `lr=` where there is none. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from probes.context import Context, Pairs
+from probes.trace.layout import Field
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.sharpness import Stability
+    from landscape.spectra import Eigenpairs
+
+
+from probes.instruments.base import CONVERGED, CURVATURE, DynamicsProbe
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdProbe(DynamicsProbe):
+    """A probe that compares curvature with what the optimizer bears.
+
+    Attributes:
+        lr, momentum: of plain SGD, for a threshold without an optimizer; they go before the optimizer's own.
+    """
+
+    lr: float | None = None
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(lr=self.lr is None or self.lr > 0, momentum=0 <= self.momentum < 1)
+
+    def _stability(self, context: Context) -> Stability | None:
+        """What the optimizer bears, found once a step; None without one or where `lr` is set."""
+        if self.lr is not None or context.optimizer is None:
+            return None
+        from landscape.sharpness import stability
+
+        optimizer = context.optimizer
+        return context.once("stability", lambda: stability(optimizer, context.objective))
+
+    def _threshold(self, context: Context) -> float:
+        """On the largest eigenvalue of the Hessian; nan when it is not known."""
+        from landscape.sharpness import plain_threshold
+
+        found = self._stability(context)
+        own = math.nan if found is None else found.threshold
+        return own if self.lr is None else plain_threshold(self.lr, self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharpness(ThresholdProbe):
+    """The largest eigenvalue of the Hessian, against the optimizer's stability threshold (arXiv 2103.00065).
+
+    Fields: value, residual and threshold (2 / lr for gradient descent; nan when the optimizer is not given, adaptive or
+    not known); preconditioned, preconditioned_residual and preconditioned_threshold, of P^(-1/2) H P^(-1/2) with an
+    adaptive optimizer's preconditioner P (arXiv 2207.14484) or learning rates that differ, else nan; matvecs of both
+    searches; converged. All in loss/parameter^2. `tol` bounds residual / |largest|. In a monitor the searches start
+    from the vectors that the last ones found; `warm=False` starts anew each time.
+    """
+
+    tol: float = 1e-3
+    warm: bool = True
+    needs: ClassVar[frozenset[str]] = frozenset({"graph", "optimizer"})
+    default_name: ClassVar[str] = "sharpness"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(tol=self.tol > 0)
+
+    @property
+    def pairs(self) -> Pairs:
+        """The search that it shares with other probes."""
+        return Pairs(k=1, tol=self.tol, warm=self.warm)
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """Products of a first measurement."""
+        found = self._stability(context)
+        return {"hessian": self.pairs.products * (2.0 if found is not None and _decides(found) else 1.0)}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        matrix = "P^(-1/2) H P^(-1/2), P the optimizer's preconditioner"
+        return {
+            "value": Field((), "float64", CURVATURE, "largest eigenvalue of the Hessian"),
+            "residual": Field((), "float64", CURVATURE, "||H v - w v||: bounds the error of value"),
+            "threshold": Field((), "float64", CURVATURE, "value up to which the optimizer is stable; nan if unknown"),
+            "preconditioned": Field((), "float64", CURVATURE, f"largest eigenvalue of {matrix}; nan without one"),
+            "preconditioned_residual": Field((), "float64", CURVATURE, "bounds the error of preconditioned"),
+            "preconditioned_threshold": Field((), "float64", CURVATURE, "up to which preconditioned is stable"),
+            "matvecs": Field((), "int64", "products", "Hessian products made, by searches of other probes included"),
+            "converged": CONVERGED,
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        plain = context.eigenpairs(self.pairs)
+        found = self._stability(context)
+        row = {
+            "value": _first(plain.values),
+            "residual": _first(plain.residuals),
+            "threshold": self._threshold(context),
+            "preconditioned": math.nan,
+            "preconditioned_residual": math.nan,
+            "preconditioned_threshold": math.nan,
+            "matvecs": int(plain.matvecs),
+            "converged": bool(plain.converged),
+        }
+        if found is not None and _decides(found):
+            pairs = self._preconditioned(context, found)
+            row |= {
+                "preconditioned": _first(pairs.values),
+                "preconditioned_residual": _first(pairs.residuals),
+                "preconditioned_threshold": found.preconditioned_threshold,
+                "matvecs": int(plain.matvecs + pairs.matvecs),
+                "converged": bool(plain.converged and pairs.converged),
+            }
+        return row
+
+    def _preconditioned(self, context: Context, found: Stability) -> Eigenpairs:
+        from landscape.spectra import eigsh
+
+        A = found.operator(context.operator("hessian"))
+        start = context.memory.get("vector") if self.warm else None
+        pairs = eigsh(A, 1, tol=self.tol, v0=start, generator=context.generator, callback=context.callback)
+        if self.warm and math.isfinite(_first(pairs.values)):
+            context.memory["vector"] = pairs.vectors.cpu()  # training may need the device's memory
+        return pairs
+
+
+def _decides(found: Stability) -> bool:
+    """Whether the preconditioned matrix says what the Hessian alone does not."""
+    return found.scale is not None and (found.adaptive or math.isnan(found.threshold))
+
+
+def _first(values: torch.Tensor) -> float:
+    return float(values[0]) if len(values) else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSharpness(ThresholdProbe):
+    """The curvature of mini-batches along their own gradients, which SGD keeps at 2 / lr (arXiv 2412.20553).
+
+    Fields: value with stderr, ratio_of_means (batches with a large gradient weigh more), threshold, all in
+    loss/parameter^2, and batches, how many are in the mean. The batches are the objective's; `batch_size` splits them,
+    in an order drawn for each measurement; `rtol` stops once stderr <= rtol * value.
+    """
+
+    batch_size: int | None = None
+    rtol: float | None = None
+    needs: ClassVar[frozenset[str]] = frozenset({"graph", "optimizer"})
+    default_name: ClassVar[str] = "batch-sharpness"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(batch_size=self.batch_size is None or self.batch_size >= 1)
+        self._check(rtol=self.rtol is None or self.rtol > 0)
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """A gradient with its graph and a product of every batch."""
+        return {"gradient": 1.0, "hessian": 1.0}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        bound = "the optimizer's full-batch threshold; with momentum b small batches settle at (1-b)/(1+b) of it"
+        return {
+            "value": Field((), "float64", CURVATURE, "mean over batches of <g_B, H_B g_B> / |g_B|^2"),
+            "stderr": Field((), "float64", CURVATURE, "standard error of value; inf for one batch"),
+            "ratio_of_means": Field((), "float64", CURVATURE, "mean of <g_B, H_B g_B> / mean of |g_B|^2"),
+            "threshold": Field((), "float64", CURVATURE, bound),
+            "batches": Field((), "int64", "batches", "batches in the mean"),
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        from landscape.sharpness import batch_sharpness
+
+        found = batch_sharpness(
+            context.objective, batch_size=self.batch_size, rtol=self.rtol, generator=context.generator
+        )
+        return {
+            "value": found.value,
+            "stderr": found.stderr,
+            "ratio_of_means": found.ratio_of_means,
+            "threshold": self._threshold(context),
+            "batches": found.batches,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticalSharpness(ThresholdProbe):
+    """2 / eta_c, eta_c the smallest step that raises the loss, by a few forward passes (arXiv 2601.16979).
+
+    Fields: value with its bracket lower and upper, threshold, all in loss/parameter^2; evaluations (forward passes);
+    converged. `along="gradient"` steps along the gradient, `along="update"` goes on along the last update per unit of
+    lr (threshold 2 / lr), or per update where there is no single lr (threshold 2). No step raises the loss: value 0;
+    every step does: inf. Searches start from the last eta_c.
+    """
+
+    along: Literal["gradient", "update"] = "gradient"
+    rtol: float = 1 / 16
+    default_name: ClassVar[str] = "critical-sharpness"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(along=self.along in ("gradient", "update"), rtol=self.rtol > 0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it looks at."""
+        return frozenset({"loss", "optimizer", "previous" if self.along == "update" else "gradient"})
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """Passes of a first measurement: the search itself takes seven forward passes on a quadratic."""
+        return {"value": 8.0} | ({"gradient": 1.0} if self.along == "gradient" else {})
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        return {
+            "value": Field((), "float64", CURVATURE, f"2 / smallest step along the {self.along} that raises the loss"),
+            "lower": Field((), "float64", CURVATURE, "value is at least this"),
+            "upper": Field((), "float64", CURVATURE, "value is at most this"),
+            "evaluations": Field((), "int64", "passes", "forward passes over the data"),
+            "converged": CONVERGED,
+            "threshold": Field(
+                (), "float64", CURVATURE, "the value from which on the optimizer's step raises the loss"
+            ),
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        from landscape.sharpness import critical_sharpness
+
+        start = context.memory.get("step")
+        if self.along == "gradient":
+            shared = context.gradients()
+            direction, loss, threshold = shared.gradient, shared.loss, self._threshold(context)
+        else:
+            lr = self._rate(context)
+            threshold, loss = 2.0 / lr, None
+            if context.previous is None:
+                return _nothing() | {"threshold": threshold}
+            steps = max(1, context.step - context.previous.step)
+            direction = (context.previous.theta - context.objective.theta()) / (lr * steps)
+            start = start or lr
+        found = critical_sharpness(context.objective, direction, start=start, rtol=self.rtol, loss=loss)
+        if found.converged:
+            context.memory["step"] = found.step
+        return {
+            "value": found.value,
+            "lower": found.lower,
+            "upper": found.upper,
+            "evaluations": found.evaluations,
+            "converged": found.converged,
+            "threshold": threshold,
+        }
+
+    def _rate(self, context: Context) -> float:
+        """The one learning rate, or 1 where there is none: the step is then counted in updates."""
+        if self.lr is not None:
+            return self.lr
+        found = [] if context.optimizer is None else [float(g.get("lr", 0.0)) for g in context.optimizer.param_groups]
+        return found[0] if len(set(found)) == 1 and found[0] > 0 else 1.0
+
+
+def _nothing() -> dict[str, Any]:
+    """Before there is an update to follow."""
+    return {"value": math.nan, "lower": math.nan, "upper": math.nan, "evaluations": 0, "converged": False}
+
+
+_SLOPE = "loss/parameter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAMSharpness(DynamicsProbe):
+    """How much the loss rises at distance rho along the gradient (arXiv 2010.01412).
+
+    Fields: value = f(theta + rho g / |g|) - f(theta) and its rounding error, in the loss's units; rho; norm (|g|).
+    `adaptive=True` measures distance relative to the parameters (arXiv 2102.11600), `steps` repeats the ascent within
+    the ball and keeps the highest loss.
+    """
+
+    rho: float = 0.05
+    steps: int = 1
+    adaptive: bool = False
+    needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
+    default_name: ClassVar[str] = "sam-sharpness"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(rho=0 < self.rho < math.inf, steps=self.steps >= 1)
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """Passes of a first measurement."""
+        return {"gradient": float(self.steps), "value": float(self.steps)}
+
+    def fields(self, context: Context) -> dict[str, Field]:
+        """The fields that the class names."""
+        units = "relative" if self.adaptive else "parameter"
+        return {
+            "value": Field((), "float64", "loss", "rise of the loss at the highest point found within rho"),
+            "error": Field((), "float64", "loss", "rounding error of value"),
+            "rho": Field((), "float64", units, "radius of the ball"),
+            "norm": Field((), "float64", _SLOPE, "norm of the gradient"),
+        }
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+        from landscape.sharpness import sam_sharpness
+
+        known = context.gradients()
+        found = sam_sharpness(
+            context.objective,
+            self.rho,
+            steps=self.steps,
+            adaptive=self.adaptive,
+            gradient=known.gradient,
+            loss=known.loss,
+        )
+        return {"value": found.value, "error": found.error, "rho": found.rho, "norm": found.norm}

@@ -1,0 +1,72 @@
+"""What a probe's first measurement will take, from one product (or pass) of each kind that it needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from probes.context import OPERATORS, Context
+from probes.probe import Probe
+
+_SHORT = 2.0  # seconds: a first run this short may be mostly warming up (imports, kernels), and is run again
+
+
+class UnitCosts:
+    """Seconds of one forward pass, one gradient, and one product of each kind of operator, timed when asked for."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    def estimate(self, probe: Probe, context: Context) -> float | None:
+        """Seconds that the probe's first measurement will take; None when it does not say what it needs."""
+        expected = getattr(probe, "expected", None)
+        if expected is None:
+            return None
+        needed: Mapping[str, float] = expected(context)
+        return sum(count * self.of(unit, context) for unit, count in needed.items() if count)
+
+    def of(self, unit: str, context: Context) -> float:
+        """Seconds of one "value", "gradient", all "eigenvalues" of 512 rows, or product of that operator."""
+        if unit not in self._seconds:
+            self._seconds[unit] = self._time(unit, context)
+        return self._seconds[unit]
+
+    def _time(self, unit: str, context: Context) -> float:
+        if unit == "value":
+            return _timed(context.objective.value, context)
+        if unit == "gradient":
+            return _timed(context.objective.gradient, context)
+        if unit == "eigenvalues":
+            import torch
+
+            like = context.objective
+            matrix = torch.eye(512, dtype=torch.float64, device=like.device) + 1e-3
+            return _timed(lambda: torch.linalg.eigvalsh(matrix), context)
+        if unit not in OPERATORS:
+            known = ", ".join(OPERATORS)
+            raise ValueError(f"a probe expects 'value', 'gradient', 'eigenvalues' or {known}, not {unit!r}")
+        A = context.operator(unit)
+        v = A.random(1, "normal", context.generator)[:, 0]
+        return _timed(lambda: A @ v, context)
+
+
+def _timed(run: Any, context: Context) -> float:
+    """Seconds of a run, of the second one if the first was short."""
+    for _ in range(2):
+        start = time.perf_counter()
+        run()
+        synchronise(context.objective)
+        seconds = time.perf_counter() - start
+        if seconds > _SHORT:
+            break
+    return seconds
+
+
+def synchronise(objective: Any) -> None:
+    """Wait for what the device still has to do, so that a clock reading means something."""
+    device = getattr(objective, "device", None)
+    if device is not None and device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)

@@ -1,0 +1,129 @@
+"""Measuring probes at the parameters as they stand, and recording what came back or went wrong."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from probes.context import Callback, Context, measurement_seed
+from probes.errors import one_line
+from probes.monitor.costs import synchronise
+from probes.probe import Probe, pairs_of, settings_of
+from probes.schedules import Moment
+from probes.trace.layout import TraceError
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.objective.objective import Objective
+    from probes.trace.trace import Trace
+from probes.probe import ProbeWarning
+
+OnError = Literal["record", "raise"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one probe: its values, or None and the reason; the cost in seconds."""
+
+    values: dict[str, Any] | None
+    cost: float
+    error: str | None = None
+
+
+def measure_once(
+    objective: Objective,
+    probes: Iterable[Probe],
+    trace: Trace,
+    step: int,
+    *,
+    epoch: float | None = None,
+    loss: Any = None,
+    batch: Any = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    on_error: OnError = "record",
+    callback: Callback | None = None,
+) -> dict[str, Outcome]:
+    """Measure the probes at the parameters as they stand, record the results and return them by name.
+
+    A probe that fails gets a row in `/events`, a `ProbeWarning` and an `Outcome` with the reason, or raises
+    with `on_error="raise"`; Ctrl-C is never held back. Raises `ValueError` when a name is in the trace with
+    other settings, and for a probe that cannot be measured on this objective.
+    """
+    probes = list(probes)
+    check_on_error(on_error)
+    value = Moment(int(step), epoch, loss).loss
+    with ExitStack() as kept:
+        context = Context(
+            objective, int(step), epoch, value, batch, optimizer, callback=callback, seed=trace.seed, kept=kept
+        )
+        declare(trace, probes, context)
+        return measure_all(probes, trace, context, on_error, set())
+
+
+def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
+    """Declare what the probes measure. Raises `ValueError` for two of one name and for other settings."""
+    seen: dict[str, Probe] = {}
+    for probe in probes:
+        if probe.name in seen:
+            raise ValueError(
+                f"two probes are named {probe.name!r}: {seen[probe.name]} and {probe}; give one a name= of its own"
+            )
+        seen[probe.name] = probe
+        trace.declare(probe.name, probe.fields(replace(context, name=probe.name)), settings=settings_of(probe))
+
+
+def measure_all(
+    probes: Sequence[Probe], trace: Trace, context: Context, on_error: OnError, warned: set[str]
+) -> dict[str, Outcome]:
+    """The probes of one step; graphs, eigenpairs and gradients that several need are made once."""
+    context = replace(context, requests=pairs_of(probes))
+    return {probe.name: _measure(probe, trace, context, on_error, warned) for probe in probes}
+
+
+def _measure(probe: Probe, trace: Trace, context: Context, on_error: OnError, warned: set[str]) -> Outcome:
+    import torch
+
+    generator = torch.Generator().manual_seed(measurement_seed(trace.seed, probe.name, context.step))
+    start = time.perf_counter()
+    values: dict[str, Any] | None = None
+    try:
+        values = dict(probe.measure(replace(context, generator=generator, name=probe.name)))
+        synchronise(context.objective)
+        cost = time.perf_counter() - start
+        trace.record(probe.name, context.step, epoch=context.epoch, cost=cost, **values)
+        return Outcome(values, cost)
+    except Exception as error:
+        cost = time.perf_counter() - start
+        if on_error == "raise":
+            raise
+        reason = _report(trace, probe.name, context, error, warned)
+        return Outcome(values if isinstance(error, TraceError) else None, cost, reason)
+
+
+def _report(trace: Trace, name: str, context: Context, error: Exception, warned: set[str]) -> str:
+    """Write the failure to `/events` and warn, once for each kind of failure."""
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    if isinstance(error, TraceError):
+        kind, text = "trace", f"step {context.step}: {one_line(error)}; the training goes on"
+    else:
+        kind = f"{name}: {reason}"
+        text = f"probe {name!r} failed at step {context.step}: {reason}; the training goes on"
+        try:
+            trace.event(context.step, name, reason, epoch=context.epoch)
+        except TraceError as full:
+            text += f" (and {one_line(full)})"
+    if kind not in warned:
+        warned.add(kind)
+        warnings.warn(text, ProbeWarning, stacklevel=6)
+    return reason
+
+
+def check_on_error(on_error: str) -> None:
+    """Raise `ValueError` for an unknown way of treating errors."""
+    if on_error not in ("record", "raise"):
+        raise ValueError(f"on_error is 'record' or 'raise', not {on_error!r}")

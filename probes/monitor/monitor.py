@@ -1,0 +1,289 @@
+"""Monitor: probes inside a training loop. It measures what is due, records it, and never stops the training.
+
+    monitor = Monitor(objective, [Spectrum(k=5, every=100)], trace, optimizer=optimizer, budget=0.05)
+    for step, batch in enumerate(loader):
+        ...
+        monitor(step, loss=loss, batch=batch)
+
+How probes are measured is in `probes.monitor.measure`, what a budget allows in `probes.monitor.budget`.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from probes.context import Callback, Context, Previous
+from probes.errors import one_line
+from probes.monitor.budget import Budget
+from probes.monitor.costs import UnitCosts, synchronise
+from probes.monitor.measure import OnError, Outcome, check_on_error, declare, measure_all
+from probes.probe import Probe, ProbeWarning
+from probes.schedules import Moment, as_schedule
+from probes.trace.layout import TraceError
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.objective.objective import Objective
+    from landscape.operators.linear import LinearOperator
+    from probes.trace.trace import Trace
+
+_STATE_VERSION = 1
+
+
+class Monitor:
+    """Measures probes in a training loop: `monitor(step, loss=None, batch=None, epoch=None)` after each step.
+
+    Args:
+        objective: the loss as a function of the parameters.
+        probes: each measures when its `every` says so: a number of steps, or a schedule (`probes.schedules`).
+        trace: open for writing; the probes are declared at once, so that a bad setting shows before training. What
+            a resumed trace holds already is not measured again.
+        optimizer: handed to the probes that look at it.
+        budget: the share of wall-clock time, in (0, 1), that measuring may take, the monitor's own time included.
+            What is due and does not fit is measured at the first call at which it does; `/events` says what was
+            skipped and why. The first cost of a probe is estimated from one product. None: no limit.
+        on_error: "record" (a failing probe gets a row in `/events` and one `ProbeWarning`, and the training
+            goes on) or "raise".
+        callback: for the algorithms, as in `landscape.spectra`.
+
+    Between steps it keeps operators (without graphs) and the last top vectors, on the host, from which the next search
+    starts. Raises `ValueError` for a bad budget, two probes of one name, and settings that do not fit the trace.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        probes: Iterable[Probe],
+        trace: Trace,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        budget: float | None = None,
+        on_error: OnError = "record",
+        callback: Callback | None = None,
+    ) -> None:
+        if budget is not None and not 0 < budget < 1:
+            raise ValueError(f"budget is a share of the wall-clock time between 0 and 1, or None, not {budget}")
+        check_on_error(on_error)
+        self.objective = objective
+        self.probes = tuple(probes)
+        self.trace = trace
+        self.optimizer = optimizer
+        self.on_error: OnError = on_error
+        self.callback = callback
+        self._schedules = {probe.name: as_schedule(getattr(probe, "every", 1)) for probe in self.probes}
+        self._operators: dict[Any, LinearOperator] = {}
+        self._memories: dict[Any, dict[str, Any]] = {}
+        self._previous: Previous | None = None
+        self._warned: set[str] = set()
+        self._budget = None if budget is None else Budget(budget)
+        self._units = UnitCosts()
+        declare(trace, self.probes, Context(objective, optimizer=optimizer, operators=self._operators))
+        self._recorded = {probe.name: frozenset(map(int, trace[probe.name]["step"])) for probe in self.probes}
+        self._last: dict[str, int] = {}
+        self._before = {probe.name: _last_moment(trace, probe.name) for probe in self.probes}
+        self._call: Moment | None = None
+        if self._budget is not None:
+            trace.before_close(self._write_skips)
+
+    def __call__(
+        self, step: int, *, loss: Any = None, batch: Any = None, epoch: float | None = None
+    ) -> dict[str, Outcome]:
+        """Measure what is due at this step: the outcomes by name, empty when nothing is.
+
+        `loss` is a number or a one-element tensor (read only when a probe is due: that waits for the device).
+        """
+        start = time.perf_counter()
+        now = Moment(int(step), epoch, loss)
+        due = self._due(now)
+        waiting = [p for p in self.probes if p.name in due or (self._budget and self._budget.owed(p.name))]
+        outcomes: dict[str, Outcome] = {}
+        if waiting and not self.trace.broken and self._anything_fits(waiting, due, now, start):
+            synchronise(self.objective)  # what the training still has under way is not the cost of measuring
+            start = time.perf_counter()
+            outcomes = self._measure(waiting, due, now, batch, start)
+        self._look_ahead(now)
+        self._before = dict.fromkeys(self._before, Moment(now.step, epoch))
+        if self._budget is not None:
+            self._budget.spend(time.perf_counter() - start, idle=not outcomes)
+        return outcomes
+
+    # -- one call ------------------------------------------------------------------------------------------------
+
+    def _due(self, now: Moment) -> set[str]:
+        """Names of the probes that are due. A schedule that fails is noted like a probe that does."""
+        due = set()
+        for name, schedule in self._schedules.items():
+            try:
+                if schedule.due(now, self._before[name]) and not self._has(name, now.step):
+                    due.add(name)
+            except Exception as error:
+                if self.on_error == "raise":
+                    raise
+                self._note(now, name, f"its schedule failed: {type(error).__name__}: {one_line(error)}", warn=True)
+        return due
+
+    def _has(self, name: str, step: int) -> bool:
+        """Whether the trace has that measurement, from before it was resumed or from this step."""
+        return step in self._recorded[name] or step == self._last.get(name)
+
+    def _measure(
+        self, waiting: list[Probe], due: set[str], now: Moment, batch: Any, start: float
+    ) -> dict[str, Outcome]:
+        with ExitStack() as kept:
+            context = Context(
+                self.objective,
+                now.step,
+                now.epoch,
+                now.loss,
+                batch,
+                self.optimizer,
+                callback=self.callback,
+                previous=self._previous,
+                seed=self.trace.seed,
+                operators=self._operators,
+                memories=self._memories,
+                kept=kept,
+            )
+            chosen = waiting if self._budget is None else self._affordable(waiting, due, now, context, start)
+            outcomes = measure_all(chosen, self.trace, context, self.on_error, self._warned)
+        for name, outcome in outcomes.items():
+            self._last[name] = now.step
+            if self._budget is not None:
+                self._budget.measured(name, outcome.cost, now.step, name in due)
+                self._tell_skips(name, now)
+        return outcomes
+
+    def _anything_fits(self, waiting: list[Probe], due: set[str], now: Moment, start: float) -> bool:
+        """Whether there is something to measure now; what waits is noted otherwise.
+
+        While probes wait for their time this is all that a step costs: more than that would use up what they wait for.
+        """
+        budget = self._budget
+        if budget is None:
+            return True
+        budget.advance(start)
+        for probe in waiting:
+            if budget.fits(probe.name, 0.0):
+                return True
+            if probe.name in due:
+                self._put_off(probe, due, now)
+        return False
+
+    def _put_off(self, probe: Probe, due: set[str], now: Moment) -> None:
+        budget = self._budget
+        assert budget is not None
+        budget.wait(probe.name, now.step, probe.name in due)
+        text = budget.announcement(probe.name) if budget.known(probe.name) else None
+        if text is not None:
+            self._note(now, probe.name, text, warn=budget.dear(probe.name))
+        self._tell_skips(probe.name, now)
+
+    def _affordable(
+        self, waiting: list[Probe], due: set[str], now: Moment, context: Context, start: float
+    ) -> list[Probe]:
+        """Those that fit the budget now; the others wait."""
+        budget = self._budget
+        assert budget is not None
+        budget.advance(start)
+        chosen, planned = [], 0.0
+        for probe in waiting:
+            if not budget.known(probe.name) and budget.fits(probe.name, planned):
+                began = time.perf_counter()
+                self._estimate(probe, context)
+                planned += time.perf_counter() - began
+            if budget.fits(probe.name, planned):
+                chosen.append(probe)
+                # nothing runs beside one of unknown cost
+                planned += budget.cost_of(probe.name) if budget.known(probe.name) else float("inf")
+                continue
+            self._put_off(probe, due, now)
+        return chosen
+
+    def _estimate(self, probe: Probe, context: Context) -> None:
+        """What the first measurement will take; a probe that does not say what it needs is simply measured."""
+        assert self._budget is not None
+        try:
+            cost = self._units.estimate(probe, context)
+        except Exception:
+            return  # the measurement will fail in the same way, and say so
+        if cost is not None:
+            self._budget.expect(probe.name, cost)
+
+    def _look_ahead(self, now: Moment) -> None:
+        """Keep a copy of the parameters for probes of the update that will be due at the next call."""
+        wanting = [probe.name for probe in self.probes if "previous" in probe.needs]
+        if not wanting:
+            return
+        stride = 1 if self._call is None else max(1, now.step - self._call.step)
+        self._call = Moment(now.step, now.epoch)
+        following = Moment(now.step + stride, now.epoch, now.raw_loss)
+        self._previous = None
+        for name in wanting:
+            owed = self._budget is not None and self._budget.owed(name)
+            if owed or self._schedules[name].due(following, self._call):
+                self._previous = Previous(now.step, self.objective.theta())
+                return
+
+    # -- what is written about ------------------------------------------------------------------------------------
+
+    def _note(self, now: Moment, name: str, text: str, *, warn: bool = False) -> None:
+        """A row in `/events`, and with `warn` a `ProbeWarning`, once for each text."""
+        if warn and text in self._warned:
+            return
+        self._warned.add(text)
+        try:
+            self.trace.event(now.step, name, text, epoch=now.epoch)
+        except TraceError as error:
+            if self.on_error == "raise":
+                raise
+            warn, text = "trace" not in self._warned, one_line(error)
+            self._warned.add("trace")
+        if warn:
+            warnings.warn(f"step {now.step}: probe {name!r} {text}", ProbeWarning, stacklevel=5)
+
+    def _tell_skips(self, name: str, now: Moment, *, final: bool = False) -> None:
+        assert self._budget is not None
+        text = self._budget.skipped(name, time.perf_counter(), final=final)
+        if text is not None:
+            self._note(now, name, text)
+
+    def _write_skips(self) -> None:
+        """What was skipped since the last row about it, when the trace is closed."""
+        for probe in self.probes:
+            before = self._before[probe.name]
+            if before is not None:
+                self._tell_skips(probe.name, before, final=True)
+
+    # -- the state that a checkpoint keeps ------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedules and the budget stand: plain numbers and dicts, to be saved with a checkpoint.
+
+        The vectors that searches start from are left out: the first search after loading starts anew.
+        """
+        moments = {name: None if m is None else [m.step, m.epoch] for name, m in self._before.items()}
+        budget = None if self._budget is None else self._budget.state_dict()
+        return {"version": _STATE_VERSION, "before": moments, "budget": budget}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; probes that it does not know start as new. Raises `ValueError` for another thing."""
+        if not isinstance(state, Mapping) or state.get("version") != _STATE_VERSION:
+            raise ValueError(f"this is not the state of a Monitor (of version {_STATE_VERSION})")
+        for name, moment in state["before"].items():
+            if name in self._before:
+                self._before[name] = None if moment is None else Moment(*moment)
+        if self._budget is not None and state["budget"] is not None:
+            self._budget.load_state_dict(state["budget"])
+
+
+def _last_moment(trace: Trace, name: str) -> Moment | None:
+    """When the probe was measured last, in a resumed trace."""
+    if not len(trace[name]):
+        return None
+    row = trace[name].row()
+    return Moment(int(row["step"]), float(row["epoch"]))

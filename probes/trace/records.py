@@ -1,0 +1,115 @@
+"""Records: the rows of one group of a trace, read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+from probes.trace.layout import COLUMNS, Array, Field
+from probes.trace.reader import count_rows, read_column, read_fields, read_settings
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+
+class Records:
+    """The rows of one group. `records["values"]` is a numpy array `(T, ...)`.
+
+    Besides the declared fields every row has "step" (int64), "epoch" (nan when not given), "time" (seconds
+    since the start) and "cost" (seconds). Strings come as numpy strings, ragged fields as object arrays
+    `(T,)` of arrays. Each access reads the file as it is then; `read` gives all columns with the same T.
+    """
+
+    def __init__(self, name: str, place: str, reading: Callable[[], AbstractContextManager[h5py.File]]) -> None:
+        self.name = name
+        self._place = place
+        self._reading = reading
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The declared fields with shape, dtype, units and description."""
+        with self._reading() as file:
+            return read_fields(file[self._place])
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """How the rows were measured, as it was declared; None for records without settings."""
+        with self._reading() as file:
+            return read_settings(file[self._place])
+
+    def __getitem__(self, field: str) -> Array:
+        with self._reading() as file:
+            group = file[self._place]
+            known = {**COLUMNS, **read_fields(group)}
+            if field not in known:
+                raise KeyError(f"{self.name} has no field {field!r}; it has {', '.join(known)}")
+            return read_column(group, field, known[field], slice(0, count_rows(group)))
+
+    def read(self, start: int = 0, stop: int | None = None, *, only: Collection[str] = ()) -> dict[str, Array]:
+        """All columns, of one moment: step, epoch, time, cost, and the fields in order.
+
+        `start` and `stop` select rows as a slice does: `read(-20)` gives the last twenty; `only` selects columns.
+        """
+        with self._reading() as file:
+            return self._columns(file, start, stop, only)
+
+    def row(self, index: int = -1) -> dict[str, Any]:
+        """One row (the last one by default) as a dict. Raises `IndexError` when there is no such row."""
+        with self._reading() as file:
+            rows = count_rows(file[self._place])
+            start = index + rows if index < 0 else index
+            if not 0 <= start < rows:
+                raise IndexError(f"{self.name} has {rows} rows; there is no row {index}")
+            return {name: column[0] for name, column in self._columns(file, start, start + 1).items()}
+
+    def to_xarray(self) -> xarray.Dataset:
+        """All columns as a Dataset, along `step`, or along `row` when a step occurs more than once.
+
+        step, epoch, time and cost are coordinates; each field is a variable with its units and description as
+        attributes. The further axes of field `values` are `values_0`, `values_1`; the field's labels are the
+        coordinate of the first. A ragged field is padded to its longest row (floats with nan, integers with 0,
+        strings with ""), and the coordinate `values.count` says how many entries of each row are real.
+        Raises `MissingExtra` when xarray is not installed.
+        """
+        from probes.trace.frames import dataset_of
+
+        return dataset_of(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """All columns as a DataFrame with a row per record: step, epoch, time, cost, and the fields.
+
+        An array field has a column per entry: `values.0`, `values.1`, or by its labels; a ragged field is one
+        column of arrays. `frame.attrs` has "units" and "descriptions" per column, and the settings.
+        Raises `MissingExtra` when pandas is not installed.
+        """
+        from probes.trace.frames import frame_of
+
+        return frame_of(self)
+
+    def _columns(self, file: h5py.File, start: int, stop: int | None, only: Collection[str] = ()) -> dict[str, Array]:
+        group = file[self._place]
+        first, last, _ = slice(start, stop).indices(count_rows(group))  # before the rest: rows that exist are whole
+        rows = slice(first, max(first, last))
+        fields = {"step": COLUMNS["step"], **COLUMNS, **read_fields(group)}
+        return {
+            name: read_column(group, name, field, rows) for name, field in fields.items() if not only or name in only
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["step", *(name for name in COLUMNS if name != "step"), *self.fields])
+
+    def __contains__(self, field: object) -> bool:
+        return field in COLUMNS or field in self.fields
+
+    def __len__(self) -> int:
+        with self._reading() as file:
+            return count_rows(file[self._place])
+
+    def __repr__(self) -> str:
+        with self._reading() as file:
+            group = file[self._place]
+            return f"Records({self.name!r}, rows={count_rows(group)}, fields={list(read_fields(group))})"

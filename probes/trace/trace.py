@@ -1,0 +1,252 @@
+"""Trace: what the probes of one run saw, in an HDF5 file that is readable while it grows and after a crash.
+
+    with Trace.create("run.h5", config={"lr": 0.1}, seed=0) as trace:
+        trace.declare("loss", {"value": Field(units="nats", description="training loss")})
+        trace.record("loss", step=0, value=2.3)
+    Trace.open("run.h5")["loss"]["value"]
+
+The layout of the file is described in `probes.trace.layout`. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import h5py
+
+from probes.environment import environment
+from probes.trace.build import EVENTS, exists
+from probes.trace.layout import EVENT_FIELDS, Field, Header, Settings, TraceError, to_json
+from probes.trace.lock import WriterLock
+from probes.trace.reader import count_rows, open_for_reading, read_header
+from probes.trace.state import check_whole, state_of
+from probes.trace.table import Table, check_names, read_table, truncated
+from probes.trace.view import TraceView
+from probes.trace.writer import WRITERS, Writer, _last, _now
+
+
+class Trace(TraceView):
+    """A trace file, open for reading or for writing: made by `Trace.create`, `Trace.open` or `Trace.resume`.
+
+    Attributes:
+        path: the file, absolute, links resolved.
+        mode: "write" or "read".
+    """
+
+    def __init__(self, path: Path, writer: Writer | None) -> None:
+        self.path = path
+        self.mode: Literal["write", "read"] = "read" if writer is None else "write"
+        self._writer = writer
+        self._closed = False
+        self._before_close: list[Callable[[], None]] = []
+        if writer is not None:
+            weakref.finalize(self, writer.close_quietly)  # also at exit
+
+    # -- opening ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], *, config: Any = None, seed: int | None = None, overwrite: bool = False
+    ) -> Trace:
+        """A new trace, for writing. The file is there, whole and readable, when this returns.
+
+        `config` is kept as JSON (what JSON does not know, as its str()); `seed` (0 <= seed < 2**63) is what
+        the generators of the measurements derive from, drawn from the system when None, and kept.
+        Raises `TraceError` when the file exists (unless `overwrite`), when a live writer has it, or when it
+        cannot be written; `ValueError` for a config or a seed that cannot be kept.
+        """
+        path = _resolved(path)
+        if seed is not None and not 0 <= seed < 1 << 63:
+            raise ValueError(f"seed is an integer in [0, 2**63), not {seed}")
+        system = environment()
+        header = Header(
+            created=_now(),
+            uuid=str(uuid.uuid4()),
+            seed=secrets.randbits(63) if seed is None else int(seed),
+            config=json.loads(to_json(config, "config")),
+            environment=system,
+            periods=({"start": _now(), "step": None, "environment": system},),
+        )
+        if path.exists() and not overwrite:
+            raise exists(path)
+        lock = WriterLock(path)
+        try:
+            return cls(path, Writer(path, header, lock, {}, replace=overwrite))
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Trace:
+        """A trace for reading, also while it is written: every access shows what has been flushed by then.
+
+        Raises `TraceError` when there is no such file, when it is not a trace, damaged, or too new.
+        """
+        trace = cls(_resolved(path), None)
+        with trace.reading() as file:
+            if state_of(trace.path).kind == "crashed":
+                check_whole(file, trace.path)
+            return trace
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], *, step: int | None = None) -> Trace:
+        """Go on writing a trace, after a clean close or a crash; identity, seed and config stay.
+
+        With `step`, records of later steps (and events) are dropped: pass the step of the checkpoint that
+        training goes on from. The file is rewritten beside the old one, which it replaces when complete, so
+        the disk needs room for both. Raises `TraceError` as `open` does, and when a live writer has it.
+        """
+        path = _resolved(path)
+        cls.open(path)  # what is not a trace, or not a whole one, is refused before anything is made
+        lock = WriterLock(path)
+        try:
+            with open_for_reading(path) as file:
+                tables = {name: read_table(group) for name, group in file["probes"].items()}
+                groups = [file[EVENTS], *file["probes"].values()]
+                period = {"start": _now(), "step": _last(groups, step), "environment": environment()}
+                header = read_header(file)
+                header = replace(header, periods=(*header.periods, period))
+                start = max((float(g["time"][count_rows(g) - 1]) for g in groups if count_rows(g)), default=0.0)
+                return cls(path, Writer(path, header, lock, tables, source=file, until=step, replace=True, start=start))
+        except BaseException:
+            lock.release()
+            raise
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def declare(self, name: str, fields: Mapping[str, Field], *, settings: Settings | None = None) -> None:
+        """Say what the records of `name` hold; `settings` tell how they were measured and are kept with them.
+
+        The same name with the same fields and settings may be declared again. Before the first record this is
+        cheap; later it rewrites the file, which takes some seconds per GB.
+        Raises `ValueError` for other fields or settings under a known name (it shows both) and for bad names.
+        """
+        writer = self._writing()
+        check_names(name, fields)
+        settings = _plain(name, settings)
+        if name in writer.tables:
+            writer.tables[name].check_same(fields, settings)
+        else:
+            writer.declare(Table(name, fields, settings))
+
+    def record(self, name: str, step: int, *, epoch: float | None = None, cost: float = 0.0, **fields: Any) -> None:
+        """Add a row: one value per declared field (numbers, sequences, arrays, CPU or GPU tensors, strings).
+
+        `cost` is in seconds. The row is buffered; it reaches the file at `flush`, at `close` and within a
+        second. Raises `ValueError` or `TypeError` naming the field that does not fit (the row is not kept),
+        `KeyError` for a name that was not declared, and `TraceError` when rows cannot be written: on a full
+        disk they wait in memory and are tried again once a second.
+        """
+        writer = self._writing()
+        if name not in writer.tables or name == EVENTS:
+            raise KeyError(f"{name!r} was not declared; call trace.declare({name!r}, fields) first")
+        writer.append(name, step, epoch, cost, fields)
+
+    def event(self, step: int, probe: str, reason: str, *, epoch: float | None = None) -> None:
+        """Add a row to `/events`: what happened to a probe. Texts are cut to 64 and 400 bytes."""
+        texts = {"probe": probe, "reason": reason}
+        values = {name: truncated(text, EVENT_FIELDS[name]) for name, text in texts.items()}
+        self._writing().append(EVENTS, step, epoch, 0.0, values)
+
+    def flush(self) -> None:
+        """Hand all records to the system: they survive the death of this process. Nothing to do when reading.
+
+        Raises `TraceError` when they cannot be written.
+        """
+        if self._writer is not None:
+            self._writer.flush()
+
+    def before_close(self, write: Callable[[], None]) -> None:
+        """Have `write()` called when the trace is closed, for what is still to be recorded then."""
+        self._before_close.append(write)
+
+    def close(self) -> None:
+        """Flush and close; the file can then be opened by any HDF5 viewer. Called again, it does nothing.
+
+        Raises `TraceError` when records could not be written; the file is closed nevertheless.
+        """
+        if self._writer is not None:
+            try:
+                while self._before_close:
+                    self._before_close.pop(0)()
+            finally:
+                self._closed = True
+                self._writer.close()
+        self._closed = True
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with suppress(TraceError) if kind is not None else nullcontext():
+            self.close()
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
+    def broken(self) -> bool:
+        """Whether writing failed for good, so that no record is taken any more (a full disk may clear)."""
+        return self._writer is not None and self._writer.broken is not None
+
+    def keys(self) -> list[str]:
+        """The names of the groups of records, sorted."""
+        if self._writer is not None and not self._writer.closed:
+            return sorted(name for name in self._writer.tables if name != EVENTS)
+        return super().keys()
+
+    def __repr__(self) -> str:
+        return f"Trace({str(self.path)!r}, mode={self.mode!r}{', closed' if self.closed else ''})"
+
+    def _header(self) -> Header:
+        if self._writer is not None:
+            return self._writer.header
+        with self.reading() as file:
+            return read_header(file)
+
+    @contextmanager
+    def reading(self) -> Iterator[h5py.File]:
+        """The file, open as long as the block lasts: the writer's own in its process.
+
+        HDF5 cannot open a file a second time in the process that writes it.
+        """
+        writer = self._writer if self._writer is not None else WRITERS.get(self.path)
+        if writer is None or not writer.readable:
+            with open_for_reading(self.path) as file:
+                yield file
+        else:
+            with writer.mutex:
+                if writer is self._writer:
+                    writer.flush()
+                yield writer.file
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise TraceError(f"{self.path} is open for reading; Trace.resume opens it for writing")
+        return self._writer
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.realpath(os.path.expanduser(path)))
+
+
+def _plain(name: str, settings: Settings | None) -> Settings | None:
+    """Settings as a file gives them back, so that both compare equal after a resume."""
+    plain: Settings | None = json.loads(to_json(settings, f"the settings of {name}"))
+    return plain

@@ -1,0 +1,1 @@
+"""Views: traces as tables, pictures and exported files."""

@@ -1,0 +1,1 @@
+"""Runs beside each other: their curves, the table and the picture."""

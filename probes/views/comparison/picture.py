@@ -1,0 +1,77 @@
+"""A comparison of runs as a picture: a line per experiment, a band where it was repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.numbers import short
+from probes.views.comparison.select import Comparison, Repeated
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
+
+_PLACES = 2000  # more than a picture has pixels
+_AXES = {"step": "step", "epoch": "epoch", "time": "time [s]", "loss": "loss (training goes to the right)"}
+
+
+def comparison_figure(comparison: Comparison, path: Path) -> Path:
+    """Write the picture as PNG; the path written."""
+    with style():
+        made, (axes,) = figure()
+        groups = comparison.groups
+        colours = [BLUE, ORANGE, GREEN, GREY][: len(groups)] if len(groups) <= 4 else sequence(len(groups))
+        lows, highs = [], []
+        for group, colour in zip(groups, colours, strict=True):
+            low, high = _draw(axes, comparison, group, colour)
+            lows.append(low)
+            highs.append(high)
+        everything = np.concatenate([*lows, *highs])
+        if everything.min() > 0 and everything.max() > 10 * everything.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
+            axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+        if comparison.by == "loss":
+            _loss_axis(axes, comparison.grid(_PLACES))
+        axes.set_xlabel(_AXES[comparison.by])
+        axes.set_ylabel(f"{comparison.field} [{comparison.units}]" if comparison.units else comparison.field)
+        axes.set_title(f"{comparison.field} of {sum(len(group.names) for group in groups)} runs", pad=22)
+        several = any(len(group.names) > 1 for group in groups)
+        note(axes, ("mean; band: one standard error over the runs; " if several else "") + _how(comparison))
+        if len(groups) > 1 or several:
+            if len(groups) > 8:
+                axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+            else:
+                axes.legend()
+        return save(made, path)
+
+
+def _draw(axes: Any, comparison: Comparison, group: Repeated, colour: Any) -> tuple[Any, Any]:
+    """The line, the band, and dots where there is too little for a line; what they span."""
+    places = comparison.grid(_PLACES)
+    # the group's own points: a line of few records must not be drawn through those of others
+    own = np.unique(np.concatenate([line.x for line in group.curves]))
+    x = own if len(own) <= _PLACES else places
+    band = group.band(x)
+    there = band.runs > 0
+    x, mean = x[there], band.mean[there]
+    error = np.nan_to_num(band.stderr[there])
+    runs = len(group.names)
+    label = f"{group.label} ({runs} runs)" if runs > 1 else group.label
+    marker = "o" if len(x) <= 25 else ""
+    axes.plot(x, mean, color=colour, marker=marker, ms=3.5, label=label)
+    if runs > 1:
+        axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.18, lw=0)
+    return mean - error, mean + error
+
+
+def _loss_axis(axes: Any, levels: Any) -> None:
+    axes.invert_xaxis()
+    if levels.min() > 0 and levels.max() > 10 * levels.min():
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: short(value, 3))
+        axes.xaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+
+
+def _how(comparison: Comparison) -> str:
+    return "at the first passage of each loss" if comparison.by == "loss" else "linear between records"

@@ -1,0 +1,263 @@
+"""Which curves of which runs are compared: the field, the axis, and the runs that repeat one experiment.
+
+Reads the runs; the mathematics is in `curves`, what is shown in `table` and `picture`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from probes.errors import UserError, did_you_mean, some
+from probes.trace.columns import flat_names
+from probes.trace.configs import varying
+from probes.trace.layout import Array, Field
+from probes.trace.reader import read_fields
+from probes.trace.runs import Run
+from probes.trace.set import TraceSet
+from probes.views.comparison.curves import Band, Curve, against_loss, band, curve, loss_levels, shared_grid
+
+AXES = ("step", "epoch", "loss", "time")
+_FIRST = ("sharpness", "spectrum", "trace", "loss", "gradient")  # what is compared when nobody says what
+_LEVELS = 200
+
+Tables = Mapping[str, Mapping[str, Field]]  # name of the records -> field -> what it is
+
+
+class Quantity(NamedTuple):
+    """One number per record: an entry (in row-major order) of a field of the records `probe`."""
+
+    probe: str
+    field: str
+    entry: int
+    name: str
+    units: str
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """One experiment: its label, its runs, and their curves."""
+
+    label: str
+    names: tuple[str, ...]
+    curves: tuple[Curve, ...]
+
+    def band(self, x: Array) -> Band:
+        """Mean and standard error over the runs at the places x (m,)."""
+        return band(self.curves, x)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared: the field with its units, the axis ("step", ...), the experiments, and what to know."""
+
+    field: str
+    units: str
+    by: str
+    groups: tuple[Repeated, ...]
+    notes: tuple[str, ...]
+
+    def grid(self, most: int) -> Array:
+        """Up to `most` places of the axis, ascending, where some run has a point."""
+        return shared_grid([line for group in self.groups for line in group.curves], most)
+
+
+def compare_runs(
+    runs: TraceSet, field: str | None = None, by: str = "step", keys: Sequence[str] = (), loss: str | None = None
+) -> Comparison:
+    """The field `probe.field` (or `probe.field.entry`) of the runs along an axis, averaged over repetitions.
+
+    Repetitions are runs whose configs are equal apart from seeds, or equal in the `keys`; without any config each
+    run stands for itself. `loss` names the field that is the loss where `by` is "loss". Raises `UserError` for
+    a field, an axis or a key that no run has.
+    """
+    if by not in AXES:
+        raise UserError(f"--by is step, epoch, loss or time, not {by!r}{did_you_mean(by, AXES)}", status=2)
+    tables = {run.name: _tables(run) for run in runs}
+    field = field or _default(list(tables.values()))
+    chosen = {name: find(field, table) for name, table in tables.items()}
+    have = [run for run in runs if chosen[run.name] is not None]
+    if not have:
+        raise UserError(_unknown(field, list(tables.values())))
+    lines, notes = _lines(have, chosen, tables, by, loss)
+    groups = [
+        Repeated(label, tuple(run.name for run in members), tuple(lines[run.name] for run in members))
+        for label, members in _grouped(runs, [run for run in have if run.name in lines], keys)
+    ]
+    quantity = next(found for found in chosen.values() if found is not None)
+    return Comparison(
+        quantity.name, quantity.units, by, tuple(groups), (*_notes(runs, have, groups, lines, keys, field), *notes)
+    )
+
+
+# -- the field ---------------------------------------------------------------------------------------------
+
+
+def find(text: str, tables: Tables) -> Quantity | None:
+    """The quantity that `probe`, `probe.field` or `probe.field.entry` names; None when it is not there.
+
+    A probe alone stands for its value, its first scalar or its first entry; an array for its first entry.
+    """
+    for probe, fields in tables.items():
+        numbers = {name: field for name, field in fields.items() if not field.ragged and not field.is_string}
+        if text == probe:
+            scalars = [name for name, field in numbers.items() if not field.shape and field.dtype.startswith("float")]
+            best = next((name for name in ("value", *scalars[:1], "values") if name in numbers), None)
+            return find(f"{probe}.{best}", tables) if best else None
+        if not text.startswith(f"{probe}."):
+            continue
+        rest = text[len(probe) + 1 :]
+        for name, field in numbers.items():
+            columns = flat_names(name, field)
+            if rest == name and len(field.shape) <= 1:
+                rest = columns[0]
+            if rest in columns:
+                return Quantity(probe, name, columns.index(rest), f"{probe}.{rest}", field.units)
+    return None
+
+
+def _default(tables: Sequence[Tables]) -> str:
+    """What most runs have: the sharpness if they do, else the largest eigenvalue, the trace, the loss."""
+    counts: Counter[str] = Counter()
+    for table in tables:
+        found = (find(probe, table) for probe in table)
+        counts.update(quantity.name for quantity in found if quantity is not None)
+    if not counts:
+        raise UserError("these runs have no numbers to compare")
+    rank = {probe: i for i, probe in enumerate(_FIRST)}
+    return min(counts, key=lambda name: (-counts[name], rank.get(name.split(".")[0], len(rank)), name))
+
+
+def _unknown(text: str, tables: Sequence[Tables]) -> str:
+    known = {
+        f"{probe}.{name}": None
+        for table in tables
+        for probe, fields in table.items()
+        for name, field in fields.items()
+        if not field.ragged and not field.is_string
+    }
+    return f"no run has the field {text!r}; there are {some(sorted(known), 12) or 'none'}{did_you_mean(text, known)}"
+
+
+def _tables(run: Run) -> Tables:
+    with run.open().reading() as file:
+        return {name: read_fields(group) for name, group in file["probes"].items()}
+
+
+# -- the axis ----------------------------------------------------------------------------------------------
+
+
+def _lines(
+    runs: Sequence[Run], chosen: Mapping[str, Quantity | None], tables: Mapping[str, Tables], by: str, loss: str | None
+) -> tuple[dict[str, Curve], list[str]]:
+    """The curve of each run that can be put on the axis, and a note on those that cannot."""
+    lines: dict[str, Curve] = {}
+    if by == "loss":
+        steps, losses = {}, {}
+        for run in runs:
+            series = _loss(run, tables[run.name], loss)
+            if series is not None:
+                steps[run.name], losses[run.name] = series
+        levels = loss_levels(list(losses.values()), _LEVELS)
+        for run in runs:
+            if run.name in losses:
+                line = curve(*_columns(run, chosen[run.name], "step"))
+                lines[run.name] = against_loss(line, steps[run.name], losses[run.name], levels)
+        without = f"a loss ({loss or 'a field loss, as Gradient records it, or loss.value'}) beside {_name(chosen)}"
+    else:
+        lines = {run.name: curve(*_columns(run, chosen[run.name], by)) for run in runs}
+        without = f"values of {_name(chosen)} with {'an' if by == 'epoch' else 'a'} {by}"
+    empty = [run.name for run in runs if run.name not in lines or not len(lines[run.name].x)]
+    lines = {name: line for name, line in lines.items() if len(line.x)}
+    if not lines:
+        if not any(len(run.records(found.probe)) for run in runs if (found := chosen[run.name]) is not None):
+            raise UserError(f"no run has a record of {_name(chosen)}; landscape show says what was skipped, and why")
+        raise UserError(f"no run has {without}" + ("" if by == "step" else ": use --by step"))
+    return lines, [f"left out, without {without}: {some(empty)}"] if empty else []
+
+
+def _columns(run: Run, quantity: Quantity | None, axis: str) -> tuple[Array, Array]:
+    assert quantity is not None
+    columns = run.records(quantity.probe).read(only=(axis, quantity.field))
+    values = columns[quantity.field]
+    entries = int(np.prod(values.shape[1:]))  # not -1, which says nothing where there are no rows
+    return columns[axis], values.reshape(len(values), entries)[:, quantity.entry] if values.ndim > 1 else values
+
+
+def _loss(run: Run, tables: Tables, wanted: str | None) -> tuple[Array, Array] | None:
+    """Steps (ascending) and values of the loss: the field that was asked for, `loss.value`, or a field `loss`."""
+    names = [wanted] if wanted else ["loss.value", *(f"{probe}.loss" for probe in tables)]
+    for name in names:
+        quantity = find(name, tables)
+        if quantity is not None:
+            steps, values = _columns(run, quantity, "step")
+            order = np.argsort(steps, kind="stable")
+            return steps[order], values[order]
+    return None
+
+
+def _name(chosen: Mapping[str, Quantity | None]) -> str:
+    return next(found.name for found in chosen.values() if found is not None)
+
+
+# -- the runs ----------------------------------------------------------------------------------------------
+
+
+def _grouped(runs: TraceSet, have: Sequence[Run], keys: Sequence[str]) -> list[tuple[str, list[Run]]]:
+    """Label and runs of each experiment."""
+    names = {run.name for run in have}
+    among = TraceSet(runs.folder, have, {})
+    try:
+        groups = among.groups(*keys) if keys or _configured(have) else among.groups("run")
+    except KeyError as error:
+        raise UserError(f"--group: {error.args[0]}") from None
+    found = []
+    for group in groups:
+        members = [run for run in group.runs if run.name in names]
+        label = str(group.values["run"]) if list(group.values) == ["run"] else group.label
+        found.append((label, members))
+    return found
+
+
+def _configured(runs: Sequence[Run]) -> bool:
+    return any(key != "seed" for run in runs for key in run.config)
+
+
+def _notes(
+    runs: TraceSet,
+    have: Sequence[Run],
+    groups: Sequence[Repeated],
+    lines: Mapping[str, Curve],
+    keys: Sequence[str],
+    field: str,
+) -> list[str]:
+    """What a reader must know to read the numbers right."""
+    notes = []
+    missing = [run.name for run in runs if run not in have]
+    if missing:
+        notes.append(f"{len(missing)} of {len(runs)} runs have no {field}: {some(missing)}")
+    if runs.unreadable:
+        name, reason = next(iter(runs.unreadable.items()))
+        count = "1 file" if len(runs.unreadable) == 1 else f"{len(runs.unreadable)} files"
+        notes.append(f"{count} cannot be read; {name}: {reason}")
+    dropped = sum(line.dropped for line in lines.values())
+    if dropped:
+        notes.append(f"not finite, and left out: {dropped} records")
+    if not keys and len(have) > 1 and not _configured(have):
+        notes.append("the runs have no config that says which repeat each other: each stands for itself")
+    by_name = {run.name: run for run in have}
+    alike, mixed = [], set()
+    for group in groups:
+        members = [by_name[name] for name in group.names]
+        if len({run.config.get("seed") for run in members}) < len(members):
+            alike.append(group.label)
+        mixed |= set(varying([run.config for run in members]))
+    if alike:
+        notes.append(f"some runs have the same seed, so that the errors may be too small: {some(alike)}")
+    if mixed:
+        notes.append(f"averaged over runs that differ in {some(sorted(mixed))} too")
+    return notes

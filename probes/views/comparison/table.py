@@ -1,0 +1,82 @@
+"""A comparison of runs as a table: a row per place of the axis, a column per experiment."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from probes.numbers import plus_minus, short
+from probes.views.comparison.select import Comparison
+from probes.views.tables import fitting, table
+
+_ROWS = 15
+
+
+def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = _ROWS) -> Group:
+    """Mean and standard error of each experiment at up to `rows` places of the axis, in the order of training.
+
+    What does not fit `width` columns beside each other goes into a table below.
+    """
+    places = comparison.grid(rows)
+    if comparison.by == "loss":
+        places = places[::-1]
+    labels = place_labels(places)
+    columns: dict[str, dict[str, str]] = {}
+    for group in comparison.groups:
+        band = group.band(places)
+        heading = _heading(group.label, len(group.names))
+        while heading in columns:  # values that read the same, as 1 and "1" do
+            heading += "'"
+        columns[heading] = {
+            label: _cell(float(mean), float(stderr), int(count), len(group.names))
+            for label, mean, stderr, count in zip(labels, band.mean, band.stderr, band.runs, strict=True)
+        }
+    units = f" [{comparison.units}]" if comparison.units else ""
+    # not as the title of a table, which is folded to the table's width
+    views: list[RenderableType] = [Text(f"{comparison.field}{units}", style="bold")]
+    for headings in fitting(columns, labels, width, comparison.by):
+        view = table()
+        view.add_column(comparison.by, justify="right", no_wrap=True)
+        for heading in headings:
+            view.add_column(Text(heading), justify="right", no_wrap=True)
+        for label in labels:
+            texts = [columns[heading][label] for heading in headings]
+            if any(texts):
+                view.add_row(label, *texts)
+        views.append(view)
+    notes = [method(comparison), *comparison.notes]
+    return Group(*views, *(Text(note, style="dim") for note in notes))
+
+
+def method(comparison: Comparison) -> str:
+    """One line on how the numbers came about."""
+    several = any(len(group.names) > 1 for group in comparison.groups)
+    parts = ["± one standard error over the runs of a column; [n]: n of them were there"] if several else []
+    if comparison.by == "loss":
+        parts.append("at each loss: when a run first came down to it, linear between records")
+    else:
+        parts.append("linear between records, within each run's own range")
+    return "; ".join(parts)
+
+
+def place_labels(places: np.ndarray) -> list[str]:
+    """Places of the axis as short texts that differ."""
+    if np.all(places == np.round(places)):
+        return [str(int(place)) for place in places]
+    for digits in (3, 4, 5, 6, 8, 10, 12):
+        labels = [short(float(place), digits) for place in places]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [repr(float(place)) for place in places]
+
+
+def _heading(label: str, runs: int) -> str:
+    return f"{label} ({runs} runs)" if runs > 1 else label
+
+
+def _cell(mean: float, stderr: float, count: int, runs: int) -> str:
+    if count == 0:
+        return ""
+    text = plus_minus(mean, stderr) if count > 1 else short(mean, 5)
+    return f"{text} [{count}]" if count < runs else text

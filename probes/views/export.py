@@ -1,0 +1,202 @@
+"""A trace for other programs: CSV and JSON, and Parquet with the extra `analysis`.
+
+CSV: one file per probe, a row per record. Array fields have a column per entry (`values.0`, or by label), ragged
+ones a cell with a JSON list. Numbers are written so that they read back exactly; `nan`, `inf` and `-inf` as such.
+
+JSON: one document, with the header of the trace, and for each probe its settings, fields with units, and rows. JSON
+has no word for what is not a finite number: nan is null, infinities are the strings "Infinity" and "-Infinity".
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from probes.errors import UserError, did_you_mean
+from probes.extras import needed
+from probes.files import refuse_existing, replacing
+from probes.trace.columns import flat_columns, flat_fields, plain
+from probes.trace.layout import COLUMNS, Field
+
+if TYPE_CHECKING:
+    from probes.trace.records import Records
+    from probes.trace.trace import Trace
+
+FORMATS = ("csv", "json", "parquet")
+_BLOCK = 4096  # records in memory at once
+
+
+def export(
+    trace: Trace,
+    kind: str | None = None,
+    output: Path | None = None,
+    *,
+    probes: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a trace as "csv", "json" or "parquet"; the files written.
+
+    `output`: a file with the format's suffix, else a folder; None for beside the trace. `kind`: by default what
+    the suffix says, else "csv". `probes`: the names of the groups to write, all by default. Each file appears
+    when it is whole. Raises `UserError` for an unknown format or name, an existing file (unless `overwrite`),
+    and `MissingExtra`.
+    """
+    suffix = "" if output is None or output.is_dir() else output.suffix[1:]
+    if kind is None:
+        kind = suffix if suffix in FORMATS else "csv"
+    if kind not in FORMATS:
+        raise UserError(f"--format is csv, json or parquet, not {kind!r}{did_you_mean(kind, FORMATS)}", status=2)
+    if suffix in FORMATS and suffix != kind:
+        raise UserError(f"-o {output} is no name for --format {kind}", status=2)
+    if kind == "parquet":
+        needed("pandas", "parquet")
+        needed("pyarrow", "parquet")
+    names = _chosen(trace, probes)
+    targets = _targets(trace, kind, output, names)
+    refuse_existing(targets, overwrite)
+    with ExitStack() as stack:  # all are written before the first one gets its name
+        partial = [stack.enter_context(replacing(target)) for target in targets]
+        if kind == "json":
+            with partial[0].open("w", encoding="utf-8") as file:
+                write_json(trace, names, file)
+        else:
+            for name, path in zip(names, partial, strict=True):
+                _WRITERS[kind](trace[name], path)
+    return targets
+
+
+def _chosen(trace: Trace, probes: Sequence[str]) -> list[str]:
+    there = trace.keys()
+    for name in probes:
+        if name not in there:
+            known = ", ".join(there) or "none"
+            raise UserError(f"{trace.path.name} has no probe {name!r}; it has {known}{did_you_mean(name, there)}")
+    if not there:
+        raise UserError(f"{trace.path.name} holds no records yet: there is nothing to export")
+    return list(dict.fromkeys(probes)) or there
+
+
+def _targets(trace: Trace, kind: str, output: Path | None, names: Sequence[str]) -> list[Path]:
+    place = trace.path.parent if output is None else output
+    if place.suffix == f".{kind}" and not place.is_dir():
+        if kind != "json" and len(names) > 1:
+            raise UserError(
+                f"{place} is one file, and {trace.path.name} has {len(names)} probes: name a folder, or one --probe"
+            )
+        return [place]
+    if place.exists() and not place.is_dir():
+        raise UserError(f"{place} is a file: -o names a folder, or a .{kind} file")
+    if kind == "json":
+        return [place / f"{trace.path.stem}.json"]
+    return [place / f"{trace.path.stem}-{name}.{kind}" for name in names]
+
+
+# -- CSV ---------------------------------------------------------------------------------------------------
+
+
+def write_csv(records: Records, path: Path) -> None:
+    """The records as CSV in UTF-8, with a line of names at the top."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(flat_fields(records.fields))
+        fields = records.fields
+        for block in _blocks(records):
+            columns = flat_columns(block, fields).values()
+            writer.writerows(zip(*(_texts(column) for column in columns), strict=True))
+
+
+def _texts(column: Any) -> list[Any]:
+    """Cells: Python's numbers, which are written so that they read back exactly, and lists as JSON."""
+    if column.dtype == object:
+        return [json.dumps(_json(plain(cell))) for cell in column]
+    return column.tolist()
+
+
+# -- JSON --------------------------------------------------------------------------------------------------
+
+
+def write_json(trace: Trace, names: Sequence[str], file: TextIO) -> None:
+    """The trace as one JSON document, its events included, written record by record."""
+    head = {
+        "file": trace.path.name,
+        "format_version": trace.format_version,
+        "uuid": trace.uuid,
+        "created": trace.created,
+        "seed": trace.seed,
+        "config": trace.config,
+        "environment": trace.environment,
+        "periods": trace.periods,
+    }
+    file.write('{\n"trace": ' + _dumps(head) + ',\n"probes": {')
+    for i, name in enumerate(names):
+        file.write(("," if i else "") + f"\n{_dumps(name)}: ")
+        _write_records(trace[name], file)
+    file.write('\n},\n"events": ')
+    _write_records(trace.events, file)
+    file.write("\n}\n")
+
+
+def _write_records(records: Records, file: TextIO) -> None:
+    fields = {"step": COLUMNS["step"], **COLUMNS, **records.fields}
+    described = {name: _described(field) for name, field in fields.items()}
+    file.write('{"settings": ' + _dumps(records.settings) + ', "fields": ' + _dumps(described) + ', "rows": [')
+    for i, row in enumerate(itertools.chain.from_iterable(map(_rows, _blocks(records)))):
+        file.write(("," if i else "") + "\n" + _dumps(row))
+    file.write("]}")
+
+
+def _described(field: Field) -> dict[str, Any]:
+    found = {"shape": list(field.shape), "dtype": field.dtype, "units": field.units, "description": field.description}
+    return found | ({"labels": list(field.labels)} if field.labels else {})
+
+
+def _rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    cells = ([plain(cell) for cell in column] for column in block.values())
+    for row in zip(*cells, strict=True):
+        yield dict(zip(block, row, strict=True))
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(_json(value), allow_nan=False, ensure_ascii=False)
+
+
+def _json(value: Any) -> Any:
+    """A value that JSON knows."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    return value
+
+
+# -- Parquet -----------------------------------------------------------------------------------------------
+
+
+def write_parquet(records: Records, path: Path) -> None:
+    """The records as Parquet: the columns of `Records.to_pandas`, ragged fields as lists, units in the metadata."""
+    frame = records.to_pandas()
+    for name, field in records.fields.items():
+        if field.ragged:
+            frame[name] = [plain(cell) for cell in frame[name]]
+    frame.to_parquet(path, engine="pyarrow", index=False)
+
+
+_WRITERS: dict[str, Callable[[Records, Path], None]] = {"csv": write_csv, "parquet": write_parquet}
+
+
+def _blocks(records: Records) -> Iterator[dict[str, Any]]:
+    """The records in parts that fit into memory."""
+    for start in itertools.count(0, _BLOCK):
+        block = records.read(start, start + _BLOCK)
+        if len(block["step"]):
+            yield block
+        if len(block["step"]) < _BLOCK:
+            return

@@ -1,0 +1,100 @@
+"""What the pictures of measurements over steps share: bars and bands from recorded errors, thresholds, log axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from probes.numbers import short
+from probes.views.pictures.style import BLUE, GREY, ORANGE
+
+_MARKED = 60  # with more points than this markers and caps run into each other
+
+
+def finite(values: Any) -> Any:
+    """As floats, with nan for what cannot be drawn."""
+    values = np.asarray(values, dtype=float)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def bars(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE, label: str = "") -> None:
+    """A line with error bars: `errors` is `(steps,)` or, below and above the value, `(2, steps)`."""
+    many = len(steps) > _MARKED
+    axes.errorbar(
+        steps,
+        finite(values),
+        yerr=np.maximum(finite(errors), 0.0),
+        color=color,
+        marker=".",
+        ms=3 if many else 7,
+        lw=1.5,
+        capsize=0 if many else 2.5,
+        elinewidth=0.9,
+        label=label or None,
+    )
+
+
+def band(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE, label: str = "") -> None:
+    """A line in the band of its errors, for a single step with a bar."""
+    if len(steps) == 1:
+        bars(axes, steps, values, errors, color=color)
+        return
+    values, errors = finite(values), finite(errors)
+    axes.plot(steps, values, color=color, marker=".", ms=3 if len(steps) > _MARKED else 7, lw=1.5)
+    axes.fill_between(steps, values - errors, values + errors, color=color, alpha=0.25, lw=0, label=label or None)
+
+
+def threshold_line(axes: Axes, steps: Any, thresholds: Any, what: str = "threshold") -> None:
+    """The threshold over the steps, dashed, with its last value in the legend; nothing where it is not known."""
+    thresholds = finite(thresholds)
+    known = np.flatnonzero(np.isfinite(thresholds))
+    if not len(known):
+        return
+    style: dict[str, Any] = {"color": ORANGE, "lw": 1.3, "ls": (0, (5, 3)), "zorder": 1.5}
+    last = short(float(thresholds[known[-1]]), 3)
+    changes = bool(np.ptp(thresholds[known]) > 0)
+    label = f"{what} ({'at the end ' if changes else ''}{last})"
+    if len(steps) == 1:
+        axes.axhline(thresholds[0], label=label, **style)
+    else:
+        axes.plot(steps, thresholds, label=label, **style)
+
+
+def scale(axes: Axes, values: Any) -> None:
+    """A log axis with plain numbers where the values spread, else a linear one."""
+    if spreads(values):
+        log_axis(axes)
+
+
+def log_axis(axes: Axes) -> None:
+    """A log axis with plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
+    axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+
+
+def spreads(values: Any) -> bool:
+    """Whether positive numbers range over so much that a linear axis would hide the small ones."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
+
+
+def over_steps(axes: Axes, steps: Any, *drawn: Any) -> None:
+    """The step axis; a word in the middle where nothing of what is drawn was known."""
+    axes.set_xlabel("step")
+    if len(steps) == 1:
+        axes.set_xticks(steps)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    if drawn and not any(np.isfinite(np.asarray(values, dtype=float)).any() for values in drawn):
+        axes.text(0.5, 0.36, "not known at any step", transform=axes.transAxes, color=GREY, ha="center")
+
+
+def legend(axes: Axes) -> None:
+    """A legend where it hides least, on white where it cannot but lie on a line; none without entries."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")

@@ -1,0 +1,75 @@
+"""The picture of Gauss-Newton conditioning: kappa with its bounds and its sensitivity, and the spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.numbers import short
+from probes.views.pictures.axes import scale
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
+
+# Eigenvalues below this share of the largest are rounding in any precision.
+_SHOWN = 1e-18
+
+Columns = Mapping[str, Any]
+
+
+def conditioning_figure(columns: Columns, settings: Mapping[str, Any]) -> Figure:
+    """Left the eigenvalues at the first and the last step, right kappa over the steps (for several steps)."""
+    steps = np.asarray(columns["step"])
+    several = len(steps) > 1
+    made, panels = figure(2 if several else 1, height=4.2)
+    _spectra(panels[0], columns)
+    what = "with the loss's second derivative" if settings.get("loss_hessian") else "(1/N) JᵀJ"
+    panels[0].set_title(f"Gauss-Newton eigenvalues, {what}", pad=22)
+    if several:
+        _kappas(panels[1], columns)
+    return made
+
+
+def _spectra(axes: Axes, columns: Columns) -> None:
+    steps = columns["step"]
+    rows = [0, len(steps) - 1] if len(steps) > 1 else [0]
+    drawn = 0
+    for row, colour in zip(rows, (GREY, BLUE) if len(rows) > 1 else (BLUE,), strict=True):
+        values = np.asarray(columns["eigenvalues"][row], dtype=float)[::-1]
+        values = values[values > 0]
+        if not len(values):
+            continue
+        drawn += 1
+        axes.plot(np.arange(1, len(values) + 1), values, color=colour, lw=1.6, label=f"step {steps[row]}")
+        axes.axhline(float(columns["threshold"][row]), color=colour, ls=":", lw=1)
+    if not drawn:
+        axes.text(0.5, 0.5, "no eigenvalues: the matrix did not fit", ha="center", transform=axes.transAxes)
+        return
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=_SHOWN * float(np.max(columns["largest"])))
+    axes.set_xlabel("eigenvalue number")
+    if drawn > 1:
+        axes.legend(frameon=False)
+    rank, kappa = int(columns["rank"][-1]), float(columns["kappa"][-1])
+    neighbours = [short(float(value), 3) for value in columns["neighbours"][-1] if np.isfinite(value)]
+    beside = f" (beside: {', '.join(neighbours)})" if neighbours else ""
+    note(axes, f"dotted: threshold; last step: rank {rank}, κ = {short(kappa, 3)}{beside}")
+
+
+def _kappas(axes: Axes, columns: Columns) -> None:
+    steps = np.asarray(columns["step"])
+    axes.plot(steps, columns["kappa"], color=BLUE, marker="o", ms=4, label="κ")
+    bounds = np.asarray(columns["bound"], dtype=float)
+    if np.isfinite(bounds).any():
+        axes.plot(steps, np.where(np.isfinite(bounds), bounds, np.nan), color=ORANGE, ls="--", label="upper bound")
+        axes.legend(frameon=False)
+    scale(axes, np.concatenate([columns["kappa"], bounds[np.isfinite(bounds)]]))
+    axes.set_xlabel("step")
+    axes.set_title("Condition number", pad=22)
+    lower = "" if bool(np.all(columns["converged"])) else "; lower bounds where the matrix did not fit"
+    ranks = np.asarray(columns["rank"])
+    note(
+        axes, f"rank {ranks.min()} .. {ranks.max()}{lower}" if ranks.min() < ranks.max() else f"rank {ranks[0]}{lower}"
+    )

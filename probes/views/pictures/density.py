@@ -1,0 +1,136 @@
+"""The picture of a spectral density: a log axis, the band of its standard error, the outliers marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from probes.numbers import short
+from probes.outliers import outliers
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
+
+Columns = Mapping[str, Any]
+# Width of the Gaussians that a density is drawn with, as a share of the spectrum's range: about the
+# resolution of 64 Lanczos steps.
+_WIDTH = 0.01
+
+
+def density_curve(nodes: Any, weights: Any, grid: Any, sigma: float) -> tuple[Any, Any]:
+    """Mean and standard error over the probes of the density on `grid` `(m,)`, with Gaussians of width sigma.
+
+    `nodes` and `weights` are `(probes, steps)`; the curve integrates to 1.
+    """
+    z = (np.asarray(grid)[:, None, None] - nodes[None]) / sigma
+    curves = (weights[None] * np.exp(-0.5 * z**2)).sum(axis=2) / (sigma * np.sqrt(2 * np.pi))
+    probes = curves.shape[1]
+    stderr = curves.std(axis=1, ddof=1) / np.sqrt(probes) if probes > 1 else np.full(len(curves), np.nan)
+    return curves.mean(axis=1), stderr
+
+
+def density_figure(columns: Columns, subject: str, spectrum: Columns | None = None) -> Figure:
+    """The density of the first and the last step on a log axis, outliers marked below the curves."""
+    last = len(columns["step"]) - 1
+    made, panels = figure(2 if last else 1, height=4.8)
+    for axes, row in zip(panels, [0, last] if last else [0], strict=True):
+        _draw(axes, columns, row)
+        _mark_outliers(axes, columns, row, spectrum)
+        axes.legend(loc="upper right")
+        here = f"step {int(columns['step'][row])}"
+        title = f"Spectral density of the {subject}, {here}" if axes is panels[0] else here.capitalize()
+        axes.set_title(title, pad=22)
+    panels[0].set_ylabel("density")
+    return made
+
+
+def density_map(columns: Columns, subject: str) -> Figure:
+    """The log density of all steps side by side: steps to the right, eigenvalues upwards, one width for all."""
+    made, (axes,) = figure(height=4.8)
+    order = np.argsort(columns["step"], kind="stable")
+    steps, nodes, weights = (columns[name][order] for name in ("step", "nodes", "weights"))
+    seen = nodes[weights > 0]
+    sigma = _WIDTH * (float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0))
+    grid = np.linspace(seen.min() - 4 * sigma, seen.max() + 4 * sigma, 600)
+    means = np.array([density_curve(nodes[i], weights[i], grid, sigma)[0] for i in range(len(steps))])
+    floor = 1.0 / (30 * int(columns["n"].max()) * sigma * np.sqrt(2 * np.pi))
+    colours = axes.pcolormesh(
+        _edges(steps),
+        _edges(grid),
+        np.maximum(means.T, floor),
+        norm=LogNorm(floor, float(means.max())),
+        cmap="Blues",
+        rasterized=True,
+    )
+    bar = made.colorbar(colours, ax=axes, label="density", pad=0.02)
+    bar.outline.set_visible(False)
+    axes.grid(visible=False)
+    axes.set_xlabel("step")
+    axes.set_ylabel("eigenvalue")
+    axes.set_title(f"Spectral density of the {subject} over the steps", pad=22)
+    note(axes, f"means over the probes, with Gaussians of width σ = {short(sigma, 2)}; white: no eigenvalue")
+    return made
+
+
+def _edges(centres: Any) -> Any:
+    """The edges of cells around increasing centres: halfway between neighbours."""
+    centres = np.asarray(centres, dtype=float)
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.r_[2 * centres[0] - middle[0], middle, 2 * centres[-1] - middle[-1]]
+
+
+def _draw(axes: Axes, columns: Columns, row: int) -> None:
+    """The curve of one step with its band, from the bump of a thirtieth of an eigenvalue upwards."""
+    nodes, weights, n = columns["nodes"][row], columns["weights"][row], int(columns["n"][row])
+    seen = nodes[weights > 0]
+    sigma = _WIDTH * (float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0))
+    grid = np.linspace(seen.min() - 5 * sigma, seen.max() + 5 * sigma, 2000)
+    mean, stderr = density_curve(nodes, weights, grid, sigma)
+    single = 1.0 / (n * sigma * np.sqrt(2 * np.pi))  # the height of the bump of one eigenvalue
+    floor = single / 30
+    axes.plot(grid, mean, color=BLUE, zorder=3)
+    axes.fill_between(grid, floor, np.maximum(mean, floor), color=BLUE, alpha=0.10, lw=0)
+    low = np.maximum(mean - stderr, floor / 10)
+    axes.fill_between(
+        grid, low, np.maximum(mean + stderr, low), color=BLUE, alpha=0.3, lw=0, label="± one standard error"
+    )
+    axes.set_yscale("log")
+    # room for the legend above the peak at zero, which most spectra have
+    axes.set_ylim(floor, float(np.max(mean)) * 60)
+    axes.set_xlim(grid[0], grid[-1])
+    axes.axhline(single, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=1, label="height of one eigenvalue")
+    probes, steps = nodes.shape
+    axes.set_xlabel(f"eigenvalue ({probes} probes of {steps} Lanczos steps, n = {n})")
+    note(axes, f"drawn with Gaussians of width σ = {short(sigma, 2)}, {100 * _WIDTH:.0f} % of the range")
+
+
+def _mark_outliers(axes: Axes, columns: Columns, row: int, spectrum: Columns | None) -> None:
+    """Triangles at the eigenvalues above the widest gap: from the spectrum if it is there, else Ritz values."""
+    step = columns["step"][row]
+    if spectrum is not None and step in spectrum["step"]:
+        values, what = spectrum["values"][list(spectrum["step"]).index(step)], "eigenvalue"
+        found = outliers(values)
+    else:
+        values, what = _single_ritz_values(columns, row), "Ritz value"
+        found = outliers(values, least=2)
+    if not found.count:
+        return
+    marked = values[values > found.edge]
+    gap = f"{found.count} {what}{'s' * (found.count > 1)} above the widest gap (× {short(found.ratio, 3)})"
+    height = np.full(len(marked), 1.7 * axes.get_ylim()[0])
+    axes.plot(marked, height, "^", ms=7, color=ORANGE, mec="white", mew=0.6, label=gap, zorder=4)
+
+
+def _single_ritz_values(columns: Columns, row: int) -> Any:
+    """One probe's Ritz values from the top down to the first that stands for several eigenvalues.
+
+    The weight of one eigenvalue is chi-squared / n, above 4 / n in one case of twenty: more is the bulk.
+    """
+    order = np.argsort(columns["nodes"][row][0])[::-1]
+    nodes, weights = columns["nodes"][row][0][order], columns["weights"][row][0][order]
+    nodes, weights = nodes[weights > 0], weights[weights > 0]
+    bulk = np.flatnonzero(weights * int(columns["n"][row]) > 4)
+    return nodes[: bulk[0] + 1] if len(bulk) else nodes

@@ -1,0 +1,121 @@
+"""Pictures of the gradient over the steps: its noise, its alignment with curvature, the updates of each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.views.pictures.axes import bars, finite, log_axis, over_steps, scale
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, sequence
+
+Columns = Mapping[str, Any]
+Settings = Mapping[str, Any]
+
+GUIDE = 1e-3  # the rule of thumb for a healthy ratio of update to weight
+_NAMED = 20  # more layers than this do not fit a legend
+
+
+def gradient_figure(columns: Columns, settings: Settings) -> Figure:
+    """Loss, norm of the gradient, and the noise scale with its standard error."""
+    made, panels = figure(3, height=3.9)
+    made.set_size_inches(13.2, 3.9)
+    steps = columns["step"]
+    for axes, field, title in zip(panels, ("loss", "norm"), ("Loss", "Norm of the gradient"), strict=False):
+        axes.plot(steps, finite(columns[field]), color=BLUE, marker=".", lw=1.5, ms=3 if len(steps) > 60 else 7)
+        scale(axes, columns[field])
+        over_steps(axes, steps, columns[field])
+        axes.set_title(title, pad=22)
+    axes, scales = panels[2], columns["noise_scale"]
+    bars(axes, steps, scales, columns["noise_scale_stderr"])
+    scale(axes, scales)
+    over_steps(axes, steps, scales)
+    axes.set_ylabel("loss terms")
+    axes.set_title("Gradient noise scale", pad=22)
+    note(axes, "bars: one standard error")
+    return made
+
+
+def alignment_figure(columns: Columns, settings: Settings) -> Figure:
+    """Squared cosines stacked up to their total with its bound; beside it each by itself with its own."""
+    steps, cosines, total = columns["step"], finite(columns["cosines"]), finite(columns["total"])
+    k, of = cosines.shape[1], settings.get("of", "gradient")
+    made, panels = figure(2)
+    _stack(panels[0], steps, cosines)
+    # beyond 0 and 1 there is nothing that a bound could say
+    reach = _reach(total, columns["total_bound"])
+    bars(panels[0], steps, total, reach, color="#222222", label=f"total of {k}")
+    for i, colour in enumerate(sequence(k)):
+        bars(panels[1], steps, cosines[:, i], _reach(cosines[:, i], columns["bounds"][:, i]), color=colour)
+    for axes in panels:
+        over_steps(axes, steps, cosines)
+        axes.set_ylim(0, 1.02)
+        note(axes, "bars: bounds on the error")
+    panels[0].set_ylabel("share of the square")
+    panels[0].set_title(f"The {of} in the top {k} eigenvectors", pad=22)
+    panels[1].set_ylabel("squared cosine")
+    panels[1].set_title("Each eigenvector", pad=22)
+    handles, labels = panels[0].get_legend_handles_labels()
+    made.legend(handles[::-1], labels[::-1], loc="outside right upper")
+    return made
+
+
+def _stack(axes: Axes, steps: Any, cosines: Any) -> None:
+    """Areas over the steps that have values, bars for a single one, the first eigenvector at the bottom."""
+    k = cosines.shape[1]
+    colours = sequence(k)
+    seen = np.isfinite(cosines).any(axis=1)
+    x, parts = steps[seen], np.nan_to_num(cosines[seen])
+    names = [f"eigenvector {i + 1}" for i in range(k)]
+    if len(x) > 1:
+        axes.stackplot(x, parts.T, colors=colours, labels=names, alpha=0.75, lw=0)
+        return
+    floor = np.zeros(len(x))
+    for i in range(k):
+        axes.bar(x, parts[:, i], bottom=floor, width=0.4, color=[colours[i]], alpha=0.75, label=names[i])
+        floor = floor + parts[:, i]
+
+
+def _reach(values: Any, bounds: Any) -> Any:
+    """How far a bar goes below and above a share, `(2, steps)`: within 0 and 1."""
+    bounds = finite(bounds)
+    return np.array([np.minimum(bounds, values), np.minimum(bounds, np.maximum(1.0 - values, 0.0))])
+
+
+def updates_figure(columns: Columns, labels: Sequence[str] = ()) -> Figure:
+    """Norm of the update over that of the tensor, a line per layer, on a log axis with the guide at 1e-3."""
+    made, (axes,) = figure(height=4.8)
+    steps, ratios = columns["step"], finite(columns["ratio"])
+    count = ratios.shape[1]
+    names = labels or [f"tensor {i + 1}" for i in range(count)]
+    stride = math.ceil(count / _NAMED)
+    for i, colour in enumerate(sequence(count)):
+        positive = np.where(ratios[:, i] > 0, ratios[:, i], np.nan)
+        flat = str(names[i]).endswith("bias")
+        axes.plot(
+            steps,
+            positive,
+            color=colour,
+            marker=".",
+            ms=2 if len(steps) > 60 else 6,
+            lw=1.4,
+            ls=(0, (2, 1.5)) if flat else "-",
+            label=str(names[i]) if i % stride == 0 else None,
+        )
+    log_axis(axes)
+    axes.axhline(GUIDE, color=ORANGE, lw=1.3, ls=(0, (5, 3)), zorder=1.5, label="guide: 0.001")
+    over_steps(axes, steps, ratios)
+    axes.set_ylabel("norm of update / norm of tensor")
+    axes.set_title("Relative size of the updates", pad=22)
+    per = np.unique(columns["steps"][np.isfinite(ratios).any(axis=1)])
+    over = "" if not len(per) else f"{per[0]}" if len(per) == 1 else f"{per[0]} to {per[-1]}"
+    words = [f"each update over {over} step{'s' * (over != '1')} of training"] * bool(over)
+    words += ["biases dotted"] * any(str(name).endswith("bias") for name in names)
+    words += [f"every {stride}th layer is named"] * (stride > 1)
+    note(axes, "; ".join(words))
+    made.legend(loc="outside right upper", labelcolor=GREY)
+    return made

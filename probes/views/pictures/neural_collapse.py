@@ -1,0 +1,64 @@
+"""The picture of neural collapse: all metrics over the steps, each where it should go when the network collapses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.numbers import short
+from probes.views.pictures.axes import finite, legend, log_axis, over_steps
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note
+
+Columns = Mapping[str, Any]
+_MARKED = 60  # with more points than this markers run into each other
+_ZERO = 1e-12  # what is not above is rounding, and has no place on a log axis
+
+
+def neural_collapse_figure(columns: Columns, settings: Mapping[str, Any]) -> Figure:
+    """NC1 to NC3 on a log axis, NC0, and NC4 with the accuracy where they were measured."""
+    measured = bool(np.isfinite(np.asarray(columns["nc4"], dtype=float)).any())
+    made, panels = figure(3 if measured else 2, height=4.2)
+    steps = np.asarray(columns["step"])
+    _lines(panels[0], columns, (("nc1", "NC1", BLUE), ("nc2", "NC2", GREEN), ("nc3", "NC3", ORANGE)))
+    _log(panels[0], columns, ("nc1", "nc2", "nc3"))
+    panels[0].set_title("Features and weights", pad=22)
+    note(panels[0], "towards 0: within-class spread, simplex, self-duality")
+    _lines(panels[1], columns, (("nc0", "NC0 = ‖Wᵀ1‖", BLUE), ("nc0_normalized", "NC0 / ‖W‖", GREY)))
+    _log(panels[1], columns, ("nc0", "nc0_normalized"))
+    panels[1].set_title("Sum of the weight's rows", pad=22)
+    note(panels[1], f"towards 0; last: {short(float(columns['nc0'][-1]), 3)}")
+    if measured:
+        lines = (("nc4", "NC4: agreement", BLUE), ("accuracy", "accuracy", GREY))
+        _lines(panels[2], columns, lines)
+        low = min(float(np.nanmin(finite(columns[name]), initial=1.0)) for name, _, _ in lines)
+        panels[2].set_ylim(max(0.0, low - 0.05 * (1.0 - low) - 0.005), 1.0 + 0.05 * (1.0 - low) + 0.005)
+        panels[2].set_title("Nearest class mean", pad=22)
+        note(panels[2], "towards 1: how often the head says the same")
+    for axes in panels:
+        over_steps(axes, steps)
+        legend(axes)
+    return made
+
+
+def _lines(axes: Axes, columns: Columns, lines: Sequence[tuple[str, str, str]]) -> None:
+    steps = columns["step"]
+    few = len(steps) <= _MARKED
+    for name, label, colour in lines:
+        values = finite(columns[name])
+        if np.isfinite(values).any():
+            axes.plot(steps, values, color=colour, marker="." if few else "", ms=7, lw=1.6, label=label)
+
+
+def _log(axes: Axes, columns: Columns, names: Sequence[str]) -> None:
+    """A log axis where all is positive and some line falls (or rises) by more than half; else from 0 on."""
+    lines = [values[np.isfinite(values)] for values in (finite(columns[name]) for name in names)]
+    lines = [values for values in lines if len(values)]
+    positive = bool(lines) and all(values.min() > _ZERO for values in lines)
+    if positive and max(values.max() for values in lines) > 4 * min(values.min() for values in lines):
+        log_axis(axes)
+    else:
+        axes.set_ylim(bottom=0.0)

@@ -1,0 +1,129 @@
+"""The picture of a spectrum: eigenvalues over the steps, the outliers marked and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from probes.numbers import short
+from probes.outliers import Outliers, outliers
+from probes.views.pictures.axes import finite, over_steps, scale
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, sequence
+
+Columns = Mapping[str, Any]
+
+
+def spectrum_figure(columns: Columns, subject: str) -> Figure:
+    """Eigenvalues over the steps with their residuals, outliers in orange; beside them the last step's."""
+    several = len(columns["step"]) > 1
+    made, panels = figure(2 if several else 1)
+    if several:
+        found = [outliers(row) for row in columns["values"]]
+        axes = panels[0]
+        if any(one.count for one in found):
+            place = axes.get_subplotspec()
+            assert place is not None
+            axes.remove()
+            grid = place.subgridspec(2, 1, height_ratios=[4, 1])
+            axes = made.add_subplot(grid[0])
+            axes.tick_params(labelbottom=False)
+            _count(made.add_subplot(grid[1], sharex=axes), columns["step"], found)
+        else:
+            over_steps(axes, columns["step"], columns["values"])
+        _over_steps(axes, columns, found)
+        axes.set_title(f"Largest eigenvalues of the {subject}", pad=22)
+    title = f"Step {int(columns['step'][-1])}"
+    _last(panels[-1], columns)
+    panels[-1].set_title(title if several else f"Largest eigenvalues of the {subject}, {title.lower()}", pad=22)
+    return made
+
+
+def _over_steps(axes: Axes, columns: Columns, found: list[Outliers]) -> None:
+    """A line per eigenvalue, and orange marks on what stands apart at each step."""
+    steps, values, residuals = columns["step"], finite(columns["values"]), finite(columns["residuals"])
+    k = values.shape[1]
+    for i, colour in reversed(list(enumerate(sequence(k)))):
+        axes.errorbar(
+            steps,
+            values[:, i],
+            yerr=residuals[:, i],
+            color=colour,
+            marker="o",
+            ms=3,
+            capsize=2,
+            lw=1.6 if i == 0 else 1.1,
+            elinewidth=0.9,
+        )
+    apart = values > np.array([[one.edge if one.count else np.inf] for one in found])
+    if apart.any():
+        row, column = np.nonzero(apart)
+        axes.plot(steps[row], values[row, column], "o", ms=4.5, color=ORANGE, mec="white", mew=0.4, zorder=4)
+    scale(axes, values)
+    axes.margins(x=0.09)
+    for i in {0, k - 1}:
+        if np.isfinite(values[-1, i]):
+            axes.annotate(
+                f"λ{_subscript(i + 1)}",
+                (steps[-1], values[-1, i]),
+                xytext=(6, 0),
+                va="center",
+                textcoords="offset points",
+                color=sequence(k)[i],
+                annotation_clip=False,
+            )
+    axes.set_ylabel("eigenvalue")
+    marked = "; orange: above the widest gap" if apart.any() else ""
+    note(axes, f"bars: residuals, a bound on each error{marked}")
+
+
+def _count(axes: Axes, steps: Any, found: list[Outliers]) -> None:
+    """How many stand apart at each step."""
+    counts = np.array([one.count for one in found])
+    axes.plot(steps, counts, color=ORANGE, marker="o", ms=3.5, lw=1.2, drawstyle="steps-mid")
+    axes.set_ylim(0, 1.25 * counts.max())
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
+    axes.set_ylabel("outliers")
+    over_steps(axes, steps)
+
+
+def _last(axes: Axes, columns: Columns) -> None:
+    """The last step's eigenvalues by their index, with the widest gap."""
+    last, residuals = finite(columns["values"][-1]), finite(columns["residuals"][-1])
+    index = np.arange(1, len(last) + 1)
+    found = outliers(last)
+    above = last > found.edge if found.count else np.zeros(len(last), dtype=bool)
+    for mask, colour, label in ((above, ORANGE, _gap_label(found)), (~above, BLUE, "the rest")):
+        if mask.any():
+            axes.errorbar(
+                index[mask],
+                last[mask],
+                yerr=residuals[mask],
+                color=colour,
+                marker="o",
+                ms=5,
+                ls="",
+                capsize=2,
+                elinewidth=0.9,
+                label=label,
+            )
+    if found.count:
+        axes.axhline(found.edge, color=GREY, lw=0.9, ls=(0, (4, 3)))
+        axes.legend(loc="upper right")
+        note(axes, "dashed: the middle of the widest gap in log spacing")
+    scale(axes, last)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("index")
+    axes.set_ylabel("eigenvalue")
+
+
+def _gap_label(found: Outliers) -> str:
+    return f"{found.count} above the widest gap (× {short(found.ratio, 3)})"
+
+
+def _subscript(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))

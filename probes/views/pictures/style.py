@@ -1,0 +1,83 @@
+"""The look of the pictures: sizes, colours, type. matplotlib's objects alone, never pyplot's global state."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+
+from probes.files import _umask
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
+
+_STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10.5,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.labelcolor": "#333333",
+    "axes.edgecolor": "#888888",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "axes.formatter.useoffset": False,
+}
+
+
+def style() -> Any:
+    """A context in which figures get the house style; matplotlib's settings are as before afterwards."""
+    return rc_context(_STYLE)  # type: ignore[arg-type]
+
+
+def figure(columns: int = 1, *, height: float = 4.4) -> tuple[Figure, list[Axes]]:
+    """A figure with that many panels side by side."""
+    made = Figure(figsize=(7.4 if columns == 1 else 5.6 * columns, height), layout="constrained", dpi=150)
+    FigureCanvasAgg(made)
+    return made, list(made.subplots(1, columns, squeeze=False)[0])
+
+
+def sequence(count: int) -> list[Any]:
+    """`count` colours from dark to light whose order is seen, in grey print too."""
+    from matplotlib import colormaps
+
+    colours: Colormap = colormaps["viridis"]
+    return [colours(0.88 * i / max(count - 1, 1)) for i in range(count)]
+
+
+def note(axes: Axes, text: str) -> None:
+    """A quiet line right above the plot, below the title: what was done to the numbers."""
+    written = axes.text(0.0, 1.015, text, transform=axes.transAxes, fontsize=8.5, color=GREY, va="bottom")
+    written.set_in_layout(False)  # a long line must not squeeze the panels
+
+
+def save(made: Figure, path: Path) -> Path:
+    """Write a PNG; it appears under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=".png", dir=path.parent)
+    os.close(handle)
+    try:
+        made.savefig(name, format="png")
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,1 @@
+"""The engine of experiments: jobs that resume, claims with their rules, one table."""

@@ -1,0 +1,24 @@
+"""Function classes along trajectories: what Islamov et al. (2024) find of the alpha-beta-condition, and measurements.
+
+    python -m runs.function_class [--quick] [--jobs N]
+
+<grad f_k(x_k), x_k - x_K> >= alpha (f_k(x_k) - f_k(x_K)) - beta (f_k(x_k) - f_k^*), f_k the batch of step k and x_K the
+last iterate of the same run, found in a first pass that the second repeats bit by bit. Toy examples on their plane;
+MLPs, CNNs and residual networks on 1347 digits; an LSTM and a Transformer on bytes; the theorems for SGD on a problem
+whose constants are known. Every constant belongs to its region or path. On a path with f_k(x_K) > f_k^* everywhere some
+pair always works, so "holds" stands beside whether it is vacuous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from runs.engine.experiment import Experiment
+from runs.function_class import claims, exact_claims, jobs
+from runs.function_class.figures import figures
+
+CLAIMS: Sequence[Any] = (*exact_claims.CLAIMS, *claims.CLAIMS)
+EXPERIMENT = Experiment(
+    "function_class", "Function classes along trajectories\n\n" + str(__doc__), jobs.plan, CLAIMS, figures
+)

@@ -1,0 +1,276 @@
+"""The training runs of `runs.function_class`: digits and text, each run twice, from several seeds.
+
+The first pass finds the end point x_K, the second repeats it bit by bit and measures each step's own batch (group
+`seed-0` and so on) and, every few steps, the whole loss (`seed-0-full`). f_k^* is 0, as the paper takes it; no network
+has dropout or batch norm.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape import Objective
+from probes import FunctionClass, Monitor, Recording, Trace
+from probes.digits import CLASSES, digits, seeded
+from runs.engine.jobs import Desk, Job
+from runs.function_class import theory
+from runs.shared.training import batches
+
+SEEDS = 4
+WIDTHS, CHANNELS = (16, 32, 64, 128, 256, 512), (4, 8, 16, 32, 64)
+BATCHES, DEPTHS = (32, 64, 128, 256), (1, 2, 4, 8)
+# Effective steps of SGD and momentum are alike: 0.1 = 0.01 / (1 - 0.9).
+OPTIMIZERS = {"adam": 1e-3, "momentum": 0.01, "sgd": 0.1}
+WINDOW, VOCABULARY = 32, 256
+
+
+def plan(quick: bool) -> list[Job]:
+    """The jobs; those that are compared share a stream, so their seeds draw the batches in the same order."""
+    common: dict[str, Any] = {"epochs": 1 if quick else 20, "seeds": 2 if quick else SEEDS, "every": 21}
+
+    def family(name: str, sizes: Any, **settings: Any) -> list[Job]:
+        return [
+            Job(f"{name}-{size}", train, {"size": size, "batch": 64} | common | settings, name)
+            for size in sizes[: 2 if quick else None]
+        ]
+
+    jobs = theory.plan(quick)
+    jobs += family("mlp", WIDTHS, network="mlp", optimizer="sgd", lr=0.09, schedule="fixed")
+    jobs += family("cnn", CHANNELS, network="cnn", optimizer="sgd", lr=0.1, schedule="cosine")
+    jobs += family("depth", DEPTHS, network="residual", optimizer="momentum", lr=0.01, schedule="one-cycle")
+    images: dict[str, Any] = {"network": "cnn", "size": 16, "schedule": "one-cycle"} | common
+    jobs += [
+        Job(f"batch-{batch}", train, images | {"batch": batch, "optimizer": "sgd", "lr": 0.1}, "batch")
+        for batch in BATCHES[: 2 if quick else None]
+    ]
+    jobs += [
+        Job(f"optimizer-{name}", train, images | {"batch": 64, "optimizer": name, "lr": lr}, "optimizer")
+        for name, lr in OPTIMIZERS.items()
+    ]
+    text: dict[str, Any] = common | {"batch": 16, "size": 32, "every": 8}
+    jobs.append(
+        Job("lstm", train, text | {"network": "lstm", "optimizer": "normalized", "lr": 1.0, "schedule": "power"})
+    )
+    jobs.append(
+        Job(
+            "transformer",
+            train,
+            text | {"network": "transformer", "optimizer": "adamw", "lr": 0.006, "schedule": "warm-cosine"},
+        )
+    )
+    return jobs
+
+
+def train(
+    desk: Desk,
+    network: str,
+    size: int,
+    batch: int,
+    epochs: int,
+    optimizer: str,
+    lr: float,
+    schedule: str,
+    seeds: int,
+    every: int,
+) -> dict[str, Any]:
+    """Runs of one network from several seeds, each with its own end point."""
+    data = text() if network in ("lstm", "transformer") else digits().train
+    steps = epochs * (len(data[0]) // batch)
+    runs = []
+    settings = {"network": network, "size": size, "batch": batch, "optimizer": optimizer, "lr": lr, "steps": steps}
+    with desk.trace(**settings, schedule=schedule) as trace:
+        for seed in range(seeds):
+            model = seeded(lambda: NETWORKS[network](size), (desk.seed + seed) % 2**63)
+            objective = Objective(model, nn.CrossEntropyLoss(), data)
+
+            def once(call: Callable[[int, Any], None], objective: Objective = objective, seed: int = seed) -> None:
+                update = Update(objective.model, optimizer, lr, schedule, steps)
+                for step, pair in enumerate(batches(*data, batch, steps, desk.seed + seed)):
+                    call(step, pair)
+                    update(step, pair)
+                    desk.progress(2 * seed * steps + step, 2 * seeds * steps)
+
+            runs.append({"seed": seed} | twice(objective, once, trace, f"seed-{seed}", every))
+    crc = zlib.crc32(data[0].contiguous().numpy().tobytes())
+    return {"size": size, "parameters": objective.size, "steps": steps, "data_crc32": crc, "runs": runs}
+
+
+def twice(
+    objective: Objective, once: Callable[[Callable[[int, Any], None]], None], trace: Trace, name: str, every: int
+) -> dict[str, Any]:
+    """Both passes of `once(call)` from the parameters as they stand; the whole loss at both ends."""
+    start = {key: tensor.clone() for key, tensor in objective.model.state_dict().items()}
+    first = objective.value()
+    recording = Recording(objective)
+    once(recording)
+    recording.finish()
+    assert recording.end is not None
+    if not bool(torch.isfinite(recording.end).all()):
+        raise ArithmeticError(f"{name} diverged")
+    objective.model.load_state_dict(start)
+    each = Monitor(objective, [FunctionClass(recording, name=name)], trace, on_error="raise")
+    whole = Monitor(objective, [FunctionClass(recording.end, name=f"{name}-full")], trace, on_error="raise")
+
+    def measure(step: int, pair: Any) -> None:
+        each(step, batch=pair)
+        if step % every == 0:
+            whole(step)
+
+    once(measure)
+    recording.check_end(objective)
+    return {"first_loss": first, "loss": objective.value()}
+
+
+# -- networks and data ---------------------------------------------------------------------------------------
+
+
+def mlp(width: int) -> nn.Module:
+    """Three layers, the second square."""
+    layers = nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, CLASSES)
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+def cnn(channels: int) -> nn.Module:
+    """Two convolutions of 3 x 3, the first to 8 channels, with max-pooling, and a linear layer."""
+    first = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+    second = nn.Conv2d(8, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+    return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(4 * channels, CLASSES))
+
+
+class Residual(nn.Module):
+    """x + relu(W x + b)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block."""
+        return x + torch.relu(self.linear(x))
+
+
+def residual(blocks: int) -> nn.Module:
+    """A residual network of width 32."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32), *(Residual(32) for _ in range(blocks)), nn.Linear(32, CLASSES)
+    )
+
+
+class LSTM(nn.Module):
+    """Three layers on bytes; logits (batch, bytes, positions)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, width)
+        self.lstm = nn.LSTM(width, width, 3, batch_first=True)
+        self.out = nn.Linear(width, VOCABULARY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the next byte."""
+        return self.out(self.lstm(self.embed(x))[0]).transpose(1, 2)
+
+
+class Transformer(nn.Module):
+    """Two causal blocks with four heads on bytes; logits (batch, bytes, positions)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed, self.place = nn.Embedding(VOCABULARY, width), nn.Embedding(WINDOW, width)
+        made: dict[str, Any] = {"dropout": 0.0, "batch_first": True, "norm_first": True}
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(width, 4, 4 * width, **made) for _ in range(2))
+        self.out = nn.Linear(width, VOCABULARY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the next byte."""
+        hidden = self.embed(x) + self.place(torch.arange(x.shape[1], device=x.device))
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        for block in self.blocks:
+            hidden = block(hidden, src_mask=mask, is_causal=True)
+        return self.out(hidden).transpose(1, 2)
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "residual": residual,
+    "lstm": LSTM,
+    "transformer": Transformer,
+}
+
+
+def text(windows: int = 256) -> tuple[Tensor, Tensor]:
+    """The first bytes of the repository's README, in windows, and the byte after each."""
+    raw = (Path(__file__).resolve().parents[2] / "README.md").read_bytes()[: windows * WINDOW + 1]
+    codes = torch.tensor(list(raw))
+    return codes[:-1].reshape(-1, WINDOW), codes[1:].reshape(-1, WINDOW)
+
+
+# -- steps ---------------------------------------------------------------------------------------------------
+
+
+class Update:
+    """One optimizer with its schedule: `update(step, batch)` makes a step."""
+
+    def __init__(self, model: nn.Module, optimizer: str, lr: float, schedule: str, steps: int) -> None:
+        made: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]] = {
+            "sgd": lambda p: torch.optim.SGD(p, lr=lr),
+            "momentum": lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9),
+            "adam": lambda p: torch.optim.Adam(p, lr=lr),
+            "adamw": lambda p: torch.optim.AdamW(p, lr=lr, betas=(0.9, 0.95), weight_decay=0.1),
+            "normalized": lambda p: Normalized(p, lr),
+        }
+        self.model, self.optimizer = model, made[optimizer](model.parameters())
+        self.lr, self.schedule, self.steps = lr, schedule, steps
+
+    def __call__(self, step: int, pair: tuple[Tensor, Tensor]) -> None:
+        """Make the step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * factor(self.schedule, step, self.steps)
+        self.optimizer.zero_grad()
+        nn.functional.cross_entropy(self.model(pair[0]), pair[1]).backward()
+        self.optimizer.step()
+
+
+def factor(schedule: str, step: int, steps: int) -> float:
+    """What the step size is multiplied by: in (0, 1]."""
+
+    def cosine(high: float, low: float, part: float) -> float:
+        return low + (high - low) * (1 + math.cos(math.pi * min(part, 1.0))) / 2
+
+    if schedule == "cosine":
+        return cosine(1.0, 0.0, step / steps)
+    if schedule in ("one-cycle", "warm-cosine"):
+        warm, low, end = (0.3, 0.04, 4e-6) if schedule == "one-cycle" else (0.1, 0.01, 0.1)
+        part = step / steps
+        return cosine(low, 1.0, part / warm) if part < warm else cosine(1.0, end, (part - warm) / (1 - warm))
+    return float((step + 1) ** -0.75) if schedule == "power" else 1.0
+
+
+class Normalized(torch.optim.Optimizer):
+    """SGD along the direction of the averaged gradient: x -= lr m / |m| with momentum 1 - t^(-1/2)."""
+
+    def __init__(self, parameters: Iterator[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+        self.time = 0
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step."""
+        self.time += 1
+        keep = 1 - self.time**-0.5
+        for group in self.param_groups:
+            moments = []
+            for p in group["params"]:
+                state = self.state[p]
+                state["m"] = keep * state.get("m", torch.zeros_like(p)) + (1 - keep) * p.grad
+                moments.append(state["m"])
+            norm = sum(float(m.double().square().sum()) for m in moments) ** 0.5
+            for p, m in zip(group["params"], moments, strict=True):
+                p.sub_(m, alpha=group["lr"] / (norm + 1e-6))

@@ -1,0 +1,22 @@
+"""Conditioning of the Gauss-Newton matrix: what Zhao, Singh and Lucchi (2024) find, and what is measured.
+
+    python -m runs.gauss_newton_conditioning [--quick] [--jobs N]
+
+kappa is the largest over the smallest non-zero eigenvalue of J^T J, J the derivatives of all outputs by all
+parameters. Linear networks, one hidden layer of leaky ReLU, convolutions, batch norm, a pruned ResNet, and training;
+digits of 8 x 8 pixels, of which 61 ever change, and random data. Means over initialisations are geometric.
+"""
+
+from __future__ import annotations
+
+from runs.engine.experiment import Experiment
+from runs.gauss_newton_conditioning import claims, jobs
+from runs.gauss_newton_conditioning.figures import figures
+
+EXPERIMENT = Experiment(
+    "gauss_newton_conditioning",
+    "Conditioning of the Gauss-Newton matrix\n\n" + str(__doc__),
+    jobs.plan,
+    claims.CLAIMS,
+    figures,
+)

@@ -1,0 +1,247 @@
+"""The jobs of `runs.gauss_newton_conditioning` on torch's modules: batch norm, a pruned ResNet, and training."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from landscape import Objective
+from landscape.conditioning import gauss_newton, linear_network
+from landscape.spectra import ConditionNumber
+from probes import Field
+from probes.digits import digits, seeded
+from runs.engine.jobs import Desk, Job
+from runs.gauss_newton_conditioning.data import CLASSES, Sheet, generator, images, white
+from runs.shared.training import batches, half_square, one_hot, update
+
+NORMS = ("none", "eval", "train")
+BN_WIDTHS = (20, 40, 80, 160, 320)  # more parameters than the 1000 outputs
+BN_NARROW = (10, 20, 40)  # fewer than the 5000 outputs
+PRUNED = (0.0, 0.2, 0.4, 0.6, 0.8)
+
+
+def plan(quick: bool) -> list[Job]:
+    """The jobs."""
+    jobs = [
+        Job(f"norm-{width}", batch_norm, {"width": width, "samples": 30 if quick else 100, "inits": 2 if quick else 5})
+        for width in (BN_WIDTHS[:2] if quick else BN_WIDTHS)
+    ]
+    jobs += [
+        Job(
+            f"many-{width}",
+            batch_norm,
+            {"width": width, "samples": 60 if quick else 500, "inits": 2 if quick else 5, "norms": 2},
+        )
+        for width in ((4, 6) if quick else BN_NARROW)
+    ]
+    less = {
+        "fractions": list(PRUNED[::2] if quick else PRUNED),
+        "samples": 16 if quick else 64,
+        "epochs": 2 if quick else 15,
+    }
+    jobs += [Job(f"pruning-{init}", pruning, less) for init in range(1 if quick else 4)]
+    steps = {"epochs": 20 if quick else 300, "every": 10 if quick else 15}
+    return jobs + [Job(f"training-{init}", training, steps) for init in range(1 if quick else 3)]
+
+
+# -- batch norm ----------------------------------------------------------------------------------------------
+
+
+class Hidden(nn.Module):
+    """One hidden layer of ReLU without biases, batch norm behind the ReLU or none."""
+
+    def __init__(self, inputs: int, width: int, *, norm: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, width, bias=False)
+        self.norm: nn.Module = nn.BatchNorm1d(width) if norm else nn.Identity()
+        self.last = nn.Linear(width, CLASSES, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs `(n, 10)`."""
+        return self.last(self.norm(torch.relu(self.first(x))))
+
+
+def batch_norm(desk: Desk, width: int, samples: int, inits: int, norms: int = len(NORMS)) -> dict[str, Any]:
+    """kappa of the same weights without batch norm, with it in eval mode, and of the whole batch in train mode.
+
+    In eval mode the running statistics are those of the measured samples: the initial ones would make it the
+    identity. In train mode the samples share statistics, so J is that of all outputs of the one batch together.
+    """
+    x = images(samples)
+    y = torch.zeros(len(x), CLASSES, dtype=torch.float64)
+    with desk.trace(width=width, samples=samples) as trace:
+        sheet = Sheet(trace, width="hidden units", norm="0: none, 1: eval mode, 2: train mode", init="initialisation")
+        for init in range(inits):
+            source = generator(desk, init)
+            for number, name in enumerate(NORMS[:norms]):
+                model = Hidden(x.shape[1], width, norm=name != "none").double()
+                source.manual_seed(source.initial_seed())  # the same weights for all three
+                for layer in (model.first, model.last):
+                    nn.init.kaiming_normal_(layer.weight, generator=source)
+                recalibrate(model, x)
+                objective = Objective(model, nn.MSELoss(), (x, y), mode="train" if name == "train" else "eval")
+                sheet.add(gauss_newton(objective), width=width, norm=number, init=init)
+                desk.progress(init * norms + number, inits * norms)
+    return {"width": width, "inputs": x.shape[1], "samples": samples}
+
+
+def recalibrate(model: nn.Module, x: Tensor) -> None:
+    """Set the running statistics of batch norm to those of `x`, and the model to eval mode."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean over batches, of which there is one
+    with torch.no_grad():
+        model.train()(x)
+    model.eval()
+
+
+# -- pruning -------------------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions with batch norm beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's outputs."""
+        inner = self.second(torch.relu(self.norm1(self.first(x))))
+        return torch.relu(self.norm2(inner) + self.shortcut(x))
+
+
+def resnet() -> nn.Module:
+    """A ResNet of 5122 parameters for 8 x 8 images: 8, 8 and 16 channels."""
+    stem = nn.Conv2d(1, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES)
+    return nn.Sequential(*stem, Block(8, 8, 1), Block(8, 16, 2), *tail)
+
+
+def magnitude_masks(model: nn.Module, fraction: float) -> dict[str, Tensor]:
+    """For each weight of two dimensions or more, 0 where its smallest entries are, that fraction of them, else 1.
+
+    At initialisation all scales of batch norm are 1 and its shifts 0: magnitude says nothing there.
+    """
+    masks = {}
+    for name, weight in model.named_parameters():
+        if weight.ndim >= 2:
+            mask = torch.ones(weight.numel(), dtype=weight.dtype)
+            mask[weight.detach().abs().flatten().argsort()[: round(fraction * weight.numel())]] = 0
+            masks[name] = mask.reshape(weight.shape)
+    return masks
+
+
+class Masked(nn.Module):
+    """weight = original * mask, so derivatives by pruned entries are zero."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, original: Tensor) -> Tensor:
+        """The pruned weight."""
+        return original * self.mask
+
+
+def pruned_kappa(model: nn.Module, masks: dict[str, Tensor], x: Tensor, *, left_out: bool) -> ConditionNumber:
+    """kappa of J J^T / n with the pruned parameters in J, at their value 0, or left out; recalibrated, eval mode."""
+    model = copy.deepcopy(model).double()
+    recalibrate(model, x)
+    if left_out:
+        for name, mask in masks.items():
+            owner, _, own = name.rpartition(".")
+            parametrize.register_parametrization(model.get_submodule(owner), own, Masked(mask.double()))
+        model.eval()
+    y = torch.zeros(len(x), CLASSES, dtype=torch.float64)
+    return gauss_newton(Objective(model, nn.MSELoss(), (x, y), mode="eval"))
+
+
+def pruning(desk: Desk, fractions: list[float], samples: int, epochs: int) -> dict[str, Any]:
+    """One initialisation, pruned by several fractions: kappa then and after training, and the training loss."""
+    x, labels = digits().train
+    x, labels = x[:512], labels[:512]
+    measured = x[:samples].double()
+    size = 64
+    with desk.trace(samples=samples) as trace:
+        sheet = Sheet(trace, fraction="pruned", trained="1: after training", left_out="1: pruned ones not in J")
+        trace.declare(
+            "loss",
+            {
+                "fraction": Field((), "float64", "", "pruned"),
+                "value": Field((), "float64", "loss", "mean over the epoch"),
+            },
+        )
+        for number, fraction in enumerate(fractions):
+            model = seeded(resnet, desk.seed)
+            masks = magnitude_masks(model, fraction)
+            parameters = dict(model.named_parameters())
+            with torch.no_grad():
+                for name, mask in masks.items():
+                    parameters[name].mul_(mask)
+                    parameters[name].register_hook(lambda grad, mask=mask: grad * mask)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+            def measure(
+                trained: int, model: nn.Module = model, masks: dict[str, Tensor] = masks, fraction: float = fraction
+            ) -> None:
+                for left_out in (0, 1):
+                    found = pruned_kappa(model, masks, measured, left_out=bool(left_out))
+                    sheet.add(found, fraction=fraction, trained=trained, left_out=left_out)
+
+            measure(0)
+            model.train()
+            losses: list[float] = []
+            for i, y in batches(x, labels, size, epochs * (len(x) // size), desk.seed):
+                losses.append(update(optimizer, lambda i=i, y=y, m=model: nn.functional.cross_entropy(m(i), y)))  # type: ignore[misc]
+            for epoch in range(epochs):
+                part = losses[epoch * (len(x) // size) : (epoch + 1) * (len(x) // size)]
+                trace.record("loss", number * epochs + epoch, fraction=fraction, value=sum(part) / len(part))
+            measure(1)
+            desk.progress(number, len(fractions))
+    return {"parameters": sum(p.numel() for p in model.parameters()), "samples": samples, "epochs": epochs}
+
+
+# -- training ------------------------------------------------------------------------------------------------
+
+
+def training(desk: Desk, epochs: int, every: int) -> dict[str, Any]:
+    """Three layers 61-160-160-10 without biases, Xavier normal, SGD on white digits: kappa as it trains."""
+    count, size, rate = 1000, 250, 0.05
+    x = images()[:count]
+    x = white(x) * len(x) ** 0.5  # so that the covariance is the identity
+    y = one_hot(digits().train[1][:count]).double()
+    shapes = (x.shape[1], 160, 160, CLASSES)
+    layers = [nn.Linear(a, b, bias=False).double() for a, b in pairwise(shapes)]
+    source = generator(desk, 0)
+    for layer in layers:
+        nn.init.xavier_normal_(layer.weight, generator=source)
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    per_epoch = count // size
+    losses = []
+    with desk.trace(rate=rate, batch=size) as trace:
+        sheet = Sheet(trace, epochs="of SGD so far", loss="half square error of all samples")
+        for step, (i, t) in enumerate(batches(x, y, size, epochs * per_epoch + 1, desk.seed)):
+            if step % (every * per_epoch) == 0:
+                with torch.no_grad():
+                    losses.append(float(half_square(model(x), y)))
+                found = linear_network([layer.weight for layer in layers])
+                sheet.add(found, epochs=step // per_epoch, loss=losses[-1])
+            update(optimizer, lambda i=i, t=t: half_square(model(i), t))  # type: ignore[misc]
+            desk.progress(step, epochs * per_epoch)
+    return {"widths": list(shapes), "first": losses[0], "last": losses[-1]}

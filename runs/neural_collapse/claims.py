@@ -1,0 +1,201 @@
+"""The claims on optimizers among those of `runs.neural_collapse`, each with the rule that decides it.
+
+"Counting" runs classify at least 99 % of the training images rightly, as in the paper. The setting is decay 0.005 and
+momentum 0.9 (beta1 for Adam) for all; means over seeds are geometric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from probes.numbers import short
+from runs.engine.experiment import Results, Verdict, claim
+from runs.neural_collapse.criteria import (
+    ACCURACY,
+    Row,
+    best,
+    by_network,
+    chosen,
+    counting,
+    decay_effect,
+    every,
+    means,
+    networks,
+    ordered,
+    rising,
+    runs,
+)
+from runs.neural_collapse.jobs import DECAY, MOMENTUM
+from runs.neural_collapse.models import COUPLED, DECOUPLED
+from runs.neural_collapse.theory_claims import PAPER
+
+LARGE = 0.1  # of NC0 without decay
+NC1_LEFT, NC4_LEAST = 0.05, 0.99
+SIDES = ("nc0", "nc1", "nc2", "nc3", "nc4", "accuracy")  # what is told of train and test features
+SETTING = f"at decay {DECAY} and momentum {MOMENTUM}"
+COUNT = f"runs below {ACCURACY:.0%} train accuracy do not count"
+
+
+def setting(results: Results) -> list[Row]:
+    """The counting runs at the setting."""
+    return chosen(counting(runs(results)), momentum=MOMENTUM, decay=DECAY)
+
+
+def accuracies(rows: Sequence[Row]) -> str:
+    """The range of train accuracies."""
+    values = [row["train"]["accuracy"] for row in rows]
+    return f"train accuracy {min(values):.1%} to {max(values):.1%}" if values else "no run counts"
+
+
+def compared(results: Results, metric: str, *groups: Sequence[str]) -> Verdict:
+    """The order of a metric at the setting, in every network."""
+    rows = setting(results)
+    tables = {network: means(chosen(rows, network=network), metric) for network in networks(rows)}
+    numbers = {n: {"train": tables[n], "test": means(chosen(rows, network=n), metric, "test")} for n in tables}
+    told = by_network(rows, lambda own: ordered(means(own, metric)))
+    return Verdict(every([rising(t, *groups) for t in tables.values()]), f"{told}; {accuracies(rows)}", numbers)
+
+
+@claim(
+    "NC0 by optimizer",
+    literature=f"at one setting SGD 2e-4 < Adam 0.34 < SGDW 0.55 < Signum 0.78 < AdamW 5.33 < SignumW 3186 ({PAPER}, "
+    "table 2)",
+    criterion=f"{SETTING} NC0 of SGD < Adam < AdamW < SignumW in every network; {COUNT}",
+    needs="grid-*",
+)
+def nc0_order(results: Results) -> Verdict:
+    """All six are told; the numbers hold the metrics on both sets of features."""
+    verdict = compared(results, "nc0", ["SGD"], ["Adam"], ["AdamW"], ["SignumW"])
+    rows = [row | {"test": row["test"] | {"nc4": row["nc4_test"]}} for row in setting(results)]
+    numbers = {
+        network: {side: {m: means(chosen(rows, network=network), m, side) for m in SIDES} for side in ("train", "test")}
+        for network in networks(rows)
+    }
+    return Verdict(verdict.holds, verdict.measured, numbers)
+
+
+@claim(
+    "NC3 by optimizer",
+    literature=f"Adam 0.29 < SGD 0.35 < Signum 0.58 < AdamW 0.78 < SGDW 0.80 < SignumW 1.40 ({PAPER}, table 2)",
+    criterion=f"{SETTING} NC3 of SGD and of Adam lies below that of AdamW, and that below SignumW's, in every network; "
+    f"{COUNT}",
+    needs="grid-*",
+)
+def nc3_order(results: Results) -> Verdict:
+    """All six are told."""
+    return compared(results, "nc3", ["SGD", "Adam"], ["AdamW"], ["SignumW"])
+
+
+@claim(
+    "best runs by optimizer",
+    literature="of each optimizer's runs the one with the lowest NC3: NC0 SGD 1.5e-5 < SGDW 1.5e-4 < Adam 0.12 < AdamW "
+    f"8.09, NC3 SGDW 0.10 < SGD 0.13 < Adam 0.17 < AdamW 0.49 ({PAPER}, table 3)",
+    criterion="both NC0 and NC3 of SGD and of SGDW lie below Adam's, and that below AdamW's, in every network; "
+    f"{COUNT}",
+    needs="grid-*",
+)
+def best_order(results: Results) -> Verdict:
+    """The best runs with their decays and momenta."""
+    rows = counting(runs(results))
+    answers, told, numbers = [], [], {}
+    for network in networks(rows):
+        found = best(chosen(rows, network=network))
+        numbers[network] = {
+            name: {key: row[key] for key in ("momentum", "decay", "train", "test")} for name, row in found.items()
+        }
+        values = {metric: {n: float(row["train"][metric]) for n, row in found.items()} for metric in ("nc0", "nc3")}
+        answers += [rising(own, ["SGD", "SGDW"], ["Adam"], ["AdamW"]) for own in values.values()]
+        told.append(f"{network}: NC0 {ordered(values['nc0'])}, NC3 {ordered(values['nc3'])}")
+    return Verdict(every(answers), "; ".join(told), numbers)
+
+
+def effects(results: Results, optimizers: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """What the largest decay does to NC0, by network and optimizer, at the setting's momentum."""
+    rows = chosen(counting(runs(results)), momentum=MOMENTUM, seed=0)
+    found = {(n, o): decay_effect(chosen(rows, network=n), o) for n in networks(rows) for o in optimizers}
+    return {f"{network} {optimizer}": effect for (network, optimizer), effect in found.items() if effect is not None}
+
+
+def tell_effects(found: dict[str, tuple[float, float]]) -> str:
+    """Each with its decay."""
+    return "; ".join(f"{name} × {short(ratio, 2)} (λ = {decay:g})" for name, (decay, ratio) in found.items())
+
+
+@claim(
+    "coupled decay brings NC0 down",
+    literature=f"with decay in the gradient NC0 falls as the decay grows, for SGD, Adam and Signum ({PAPER}, figure 1)",
+    criterion=f"at momentum {MOMENTUM} and the largest decay whose run counts, NC0 is at most {LARGE} times that "
+    "without decay, for each of the three in every network",
+    needs="grid-*",
+)
+def coupled_falls(results: Results) -> Verdict:
+    """SGD, Adam and Signum."""
+    found = effects(results, COUPLED)
+    return Verdict(every([ratio <= LARGE for _, ratio in found.values()]), tell_effects(found), found)
+
+
+@claim(
+    "decoupled decay with Adam or signs does not",
+    literature=f"AdamW and SignumW keep a large NC0 at any decay (AdamW about 20 → 8 at decay 10: {PAPER}, figure 1)",
+    criterion=f"at momentum {MOMENTUM} and the largest decay whose run counts, NC0 is more than {LARGE} times that "
+    "without decay, for both in every network",
+    needs="grid-*",
+)
+def decoupled_stays(results: Results) -> Verdict:
+    """AdamW and SignumW."""
+    found = effects(results, [name for name in DECOUPLED if name != "SGDW"])
+    return Verdict(every([ratio > LARGE for _, ratio in found.values()]), tell_effects(found), found)
+
+
+@claim(
+    "NC1 is small in all",
+    literature=f"all optimizers bring NC1 down by more than 95 % (95.7 % at least: {PAPER}, table 2)",
+    criterion=f"{SETTING} NC1 ends at {NC1_LEFT:.0%} of its start or less with every optimizer in every network",
+    needs="grid-*",
+)
+def nc1_small(results: Results) -> Verdict:
+    """What is left of NC1."""
+    rows = setting(results)
+    left = [row | {"left": {"nc1": row["train"]["nc1"] / row["start"]["nc1"]}} for row in rows]
+    numbers = {network: means(chosen(left, network=network), "nc1", "left") for network in networks(rows)}
+    told = by_network(left, lambda own: ordered(means(own, "nc1", "left")))
+    return Verdict(every([row["left"]["nc1"] <= NC1_LEFT for row in left]), f"NC1 / start: {told}", numbers)
+
+
+@claim(
+    "NC4 holds in all",
+    literature=f"head and nearest class mean agree whenever the training images are learned ({PAPER})",
+    criterion=f"they agree on at least {NC4_LEAST:.0%} of the training images in every counting run",
+    needs="grid-*",
+)
+def nc4_holds(results: Results) -> Verdict:
+    """The least agreement, on both sets."""
+    rows = counting(runs(results))
+    agree = [row["train"]["nc4"] for row in rows]
+    fewer = sum(value < NC4_LEAST for value in agree)
+    told = (
+        f"least {min(agree):.1%}, {fewer} of {len(rows)} runs below {NC4_LEAST:.0%}; on test images with the means of "
+        f"training {min(row['nc4_test'] for row in rows):.1%} to {max(row['nc4_test'] for row in rows):.1%}"
+    )
+    return Verdict(fewer == 0, told, {"least": min(agree), "runs": len(rows), "fewer": fewer})
+
+
+@claim(
+    "without decay SGD keeps NC0",
+    literature=f"at decay 0 NC0 is constant for SGD (1.75 throughout: {PAPER}, figure 5)",
+    criterion="every run of SGD without decay ends within 1e-4 of its first NC0 (float32)",
+    needs="grid-*-SGD-*",
+    quick=True,
+)
+def kept(results: Results) -> Verdict:
+    """The largest change."""
+    rows = chosen(runs(results), optimizer="SGD", decay=0.0)
+    moved = {
+        f"{row['network']} β = {row['momentum']:g}": abs(row["train"]["nc0"] / row["start"]["nc0"] - 1) for row in rows
+    }
+    told = "; ".join(f"{name}: {value:.0e}" for name, value in moved.items())
+    return Verdict(every([value <= 1e-4 for value in moved.values()]), f"relative change: {told}", moved)
+
+
+CLAIMS: Sequence[Any] = (nc0_order, nc3_order, best_order, coupled_falls, decoupled_stays, nc1_small, nc4_holds, kept)

@@ -1,0 +1,104 @@
+"""The pictures of `runs.ngn`: losses over step sizes on four networks, and runs on the small problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from probes.numbers import short
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
+from runs.engine.experiment import Results
+from runs.ngn.jobs import ADAPTIVE, DECAY, MOMENTUM, NETWORKS
+from runs.ngn.network_claims import NAMES, curve
+from runs.ngn.toys import DIABETES, ROSENBROCK
+from runs.sweep.figures import draw
+
+TITLES = {"mlp": "MLP on digits", "cnn": "CNN on digits", "vit": "ViT on digits", "text": "Transformer on text"}
+COLOURS = {
+    "sgd-m": ORANGE,
+    "momo": BLUE,
+    "ngn-m": GREEN,
+    "sps": "#E69F00",
+    "ngn": "#56B4E9",
+    "ngn-d": GREY,
+    "adam": ORANGE,
+    "momo-adam": BLUE,
+    "ngn-md1": GREEN,
+    "ngn-md2": "#CC79A7",
+    "ngn-md1-dec": "#56B4E9",
+    "ngn-md1-w": "#E69F00",
+}
+READING = "diabetes-rows-mean"  # in which version 2 diverges at the published step size
+
+
+def figures(results: Results, folder: Path) -> list[Path]:
+    """Write `sensitivity.png` and `toys.png`."""
+    with style():
+        return [
+            save(sensitivity_figure(results), folder / "sensitivity.png"),
+            save(toys_figure(results), folder / "toys.png"),
+        ]
+
+
+def sensitivity_figure(results: Results) -> Figure:
+    """A column for each network: solvers along the (mean) gradient above, those with a preconditioner below."""
+    made = Figure(figsize=(19, 8.6), layout="constrained", dpi=130)
+    FigureCanvasAgg(made)
+    panels = made.subplots(2, len(NETWORKS), squeeze=False)
+    for column, (network, (_, _, _, solvers)) in enumerate(NETWORKS.items()):
+        scaled = {*ADAPTIVE, "ngn-md2", *DECAY}
+        for row, chosen in enumerate(([s for s in solvers if s not in scaled], [s for s in solvers if s in scaled])):
+            axes = panels[row][column]
+            _panel(results, axes, network, chosen)
+            axes.set_title(TITLES[network], pad=22)
+    return made
+
+
+def _panel(results: Results, axes: Axes, network: str, solvers: list[str]) -> None:
+    found = [curve(results, network, s) for s in solvers if results.data(f"{network}-{s}")]
+    if not found:
+        return
+    names = [s for s in solvers if results.data(f"{network}-{s}")]
+    draw(axes, found, [COLOURS[s] for s in names], [NAMES[s] for s in names])
+    for line, name in zip(axes.get_lines()[::2], names, strict=False):  # every other one is the crosses
+        line.set_linewidth(2.2 if name in (*MOMENTUM, *ADAPTIVE) else 1.1)
+    axes.texts[0].set_text("mean ± standard error; dotted: the start; ×: a run diverged")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+
+
+def toys_figure(results: Results) -> Figure:
+    """NGN-M and SGD with momentum on Rosenbrock's function; NGN-M and its rejected version on diabetes."""
+    made, panels = figure(3, height=4.6)
+    for axes, solver, title in zip(panels, ("ngn-m", "sgd-m"), ("NGN-M", "SGD with momentum"), strict=False):
+        if results.data(f"rosenbrock-{solver}"):
+            with results.trace(f"rosenbrock-{solver}") as trace:
+                for lr, colour in zip(ROSENBROCK, sequence(len(ROSENBROCK)), strict=True):
+                    rows = trace[f"lr-{lr:g}"]
+                    axes.plot(rows["step"] + 1, rows["loss"], color=colour, lw=1.2, label=f"c = {short(lr)}")
+        axes.set_title(f"{title} on Rosenbrock's function", pad=22)
+        axes.set_ylabel("f")
+        axes.set_ylim(1e-16, 1e11)
+    note(panels[0], "from (-1.2, 1), β = 0.9, to f < 1e-15")
+    note(panels[1], "1 - β on every step; ends where f passes 1e10")
+    if results.data(READING):
+        with results.trace(READING) as trace:
+            for lr, colour in zip(DIABETES, sequence(len(DIABETES)), strict=True):
+                for version, dash in (("ngn-m", "-"), ("version-2", "--")):
+                    rows = trace[f"{version}-{lr:g}"]
+                    label = f"{'NGN-M' if dash == '-' else 'version 2'}, c = {short(lr)}"
+                    axes, excess = panels[2], np.maximum(rows["excess"], 1e-16)
+                    axes.plot(rows["step"] + 1, excess, color=colour, ls=dash, lw=1.2, label=label)
+        panels[2].set_ylim(1e-16, 1e6)
+    panels[2].set_title("Regression on diabetes", pad=22)
+    panels[2].set_ylabel("(f - f*) / (f(0) - f*)")
+    note(panels[2], "rows of length 1, mean of squares")
+    for axes in panels:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.legend(fontsize=8)
+    return made

@@ -1,0 +1,209 @@
+"""The claims of `runs.sde` on what the SDEs foretell: the noise's size, decay, heavy tails, phases."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from runs.engine.experiment import Results, Verdict, claim
+from runs.sde.claims import SIGN, WAYS, listed
+from runs.sde.criteria import line, slope
+from runs.sde.problems import DECAY, R1
+from runs.sde.stationary import CURVATURES, ETA, PHASE_START, SMALL, SPREADS
+
+LINE = 0.05  # how far a slope may be from its number
+FORM = 0.05  # how far a variance may be from its closed form
+
+
+def _noise_slope(results: Results, name: str, last: int = 0) -> tuple[float, float]:
+    """The power of the noise's deviation in the stationary loss; `last`: of that many largest deviations alone."""
+    rows = results.data(f"noise-{name}")[f"noise-{name}"][-last:]
+    return slope([r["sigma"] for r in rows], [r["loss"] for r in rows], [r["stderr"] for r in rows])
+
+
+@claim(
+    "noise enters SignSGD's stationary loss linearly, SGD's quadratically",
+    literature=SIGN,
+    criterion=f"the power of the gradient noise's standard deviation 0.25 … 8 in the stationary loss is within {LINE} "
+    "of 1 for SignSGD and of 2 for SGD, widened by 2 standard errors",
+    needs=["noise-sgd", "noise-sign"],
+)
+def noise(results: Results) -> Verdict:
+    """Powers of both."""
+    found = {name: _noise_slope(results, name) for name in ("sign", "sgd")}
+    holds = all(abs(found[n][0] - p) <= LINE + 2 * found[n][1] for n, p in (("sign", 1), ("sgd", 2)))
+    text = "power: " + listed({n: f"{p:.3f} ± {e:.3f}" for n, (p, e) in found.items()})
+    return Verdict(holds, text, {n: list(v) for n, v in found.items()})
+
+
+@claim(
+    "decoupled decay bounds the loss of AdamW and RMSpropW, not SGD's",
+    literature=f"the stationary loss of AdamW and RMSpropW stays bounded as the noise grows ({SIGN})",
+    criterion=f"with decay {DECAY} and deviations 0.25 … 8 the loss is at most its limit η tr(H) / (4 decay), for "
+    "AdamW times r_1 / (r_1 + decay), widened by 2 standard errors, and its power of the deviation over the two "
+    "largest is below 0.4; that of Adam, of Adam with coupled decay (1) and of SGD with decay (2) stays within 0.1",
+    needs=["noise-*"],
+)
+def bounded(results: Results) -> Verdict:
+    """Losses at the largest deviation against their limit, and powers there."""
+    limit = ETA * sum(CURVATURES) / (4 * DECAY)
+    limits = {"rmspropw": limit, "adamw": limit * R1 / (R1 + DECAY)}
+    powers = {n: _noise_slope(results, n, 2)[0] for n in limits}
+    powers |= {n: _noise_slope(results, n)[0] for n in ("adam", "adam-coupled", "sgd-decay")}
+    last = {n: results.data(f"noise-{n}")[f"noise-{n}"][-1] for n in limits}
+    holds = [last[n]["loss"] <= limits[n] + 2 * last[n]["stderr"] and powers[n] < 0.4 for n in limits]
+    holds += [abs(powers[n] - p) <= 0.1 for n, p in (("adam", 1), ("adam-coupled", 1), ("sgd-decay", 2))]
+    text = "loss at 8 over its limit: " + listed({n: f"{last[n]['loss'] / limits[n]:.2f}" for n in limits})
+    text += "; powers: " + listed({n: f"{p:.2f}" for n, p in powers.items()})
+    return Verdict(all(holds), text, {"limits": limits, "powers": powers})
+
+
+def closed_form(rule: str, decay: float, r1: float, h: float, sigma: float, eta: float = SMALL) -> float:
+    """The stationary variance to leading order in eta; see `solvers.diffusion.stationary`."""
+    if rule == "rmspropw":
+        return eta / 2 / (h / sigma + decay)
+    if rule == "adamw":
+        return eta / 2 / (h / sigma + decay) * r1 / (r1 + decay)
+    coupled = eta / 2 * sigma / (h + decay)
+    return coupled * math.sqrt(math.pi / 2) if rule == "coupled-sign" else coupled
+
+
+@claim(
+    "stationary variances follow the closed forms",
+    literature=f"{SIGN}; the factor r_1 / (r_1 + decay) of AdamW: own",
+    criterion=f"at η = {SMALL} every variance, H = {CURVATURES}, deviations {SPREADS}, is within {FORM:.0%} of its "
+    "form, widened by 2 standard errors: RMSpropW (η/2)/(h/σ + decay), AdamW that times r_1/(r_1 + decay), coupled "
+    "decay (η/2) σ/(h + decay), in SignSGD times sqrt(π/2); without its factor AdamW's fails",
+    needs="form-*",
+)
+def forms(results: Results) -> Verdict:
+    """Ratios, solver over form."""
+    found: dict[str, list[float]] = {}
+    holds, plain = [], []
+    for name, rows in results.data("form-*").items():
+        rule, decay, r1 = name.removeprefix("form-").rsplit("-", 2)
+        found[name] = []
+        for row in rows:
+            form = closed_form(rule, float(decay), float(r1), row["h"], row["sigma"])
+            found[name].append(row["variance"] / form)
+            slack = FORM + 2 * row["stderr"] / form
+            holds.append(abs(row["variance"] / form - 1) <= slack)
+            if rule == "adamw":
+                factor = float(r1) / (float(r1) + float(decay))
+                plain.append(abs(row["variance"] / form * factor - 1) <= slack)
+    text = "solver over form, by coordinate (rule, decay, r_1): " + listed(
+        {n.removeprefix("form-"): ", ".join(f"{v:.3f}" for v in values) for n, values in found.items()}
+    )
+    text += f". AdamW without the factor: {sum(plain)} of {len(plain)} within the tolerance"
+    return Verdict(all(holds) and not any(plain), text, found)
+
+
+@claim(
+    "SignSGD settles under noise of infinite variance",
+    literature=f"robust to heavy tails ({SIGN})",
+    criterion="with Student noise of 1 (Cauchy) and 1.5 degrees of freedom and η = 0.1, 0.03, 0.01 the mean square is "
+    "within 15 % of the SDE's (η/2) / (2 p(0) h), widened by 2 standard errors, and no path is ever beyond 20 of its "
+    "deviations and the start's 1.5",
+    needs="heavy-sign-*",
+)
+def heavy_sign(results: Results) -> Verdict:
+    """Mean squares over closed forms, and the largest |x|."""
+    told, holds, numbers = {}, [], {}
+    for name, rows in results.data("heavy-sign-*").items():
+        ratios = [row["mean_square"] / row["variance"] for row in rows]
+        slack = [2 * row["mean_square_stderr"] / row["variance"] for row in rows]
+        holds += [abs(r - 1) <= 0.15 + s for r, s in zip(ratios, slack, strict=True)]
+        holds += [row["largest"] <= 1.5 + 20 * math.sqrt(row["variance"]) for row in rows]
+        largest = max(row["largest"] for row in rows)
+        told[name.rpartition("-")[2]] = ", ".join(f"{r:.3f}" for r in ratios) + f", largest |x| {largest:.2f}"
+        numbers[name] = {"ratios": ratios, "largest": largest}
+    return Verdict(all(holds), "mean square over the SDE's by η: " + listed(told), numbers)
+
+
+@claim(
+    "SGD does not",
+    literature=f"noise of infinite variance keeps SGD from converging ({SIGN})",
+    criterion="with Cauchy noise the median |x| is the same at all η, the noise's scale over h, within 10 %, and with "
+    "1.5 degrees of freedom its power of η is within 0.1 of 1/3, not 1/2; in both some path comes 20 medians away",
+    needs="heavy-sgd-*",
+)
+def heavy_sgd(results: Results) -> Verdict:
+    """Medians and the largest |x|."""
+    data = {dof: results.data(f"heavy-sgd-{dof}")[f"heavy-sgd-{dof}"] for dof in ("1", "1.5")}
+    medians = {dof: [row["median"] for row in rows] for dof, rows in data.items()}
+    p, e = slope([r["eta"] for r in data["1.5"]], medians["1.5"], [r["median_stderr"] for r in data["1.5"]])
+    far = {dof: [row["largest"] / row["median"] for row in rows] for dof, rows in data.items()}
+    holds = all(abs(m - 1) <= 0.1 for m in medians["1"]) and abs(p - 1 / 3) <= 0.1
+    holds = holds and min(map(min, far.values())) >= 20
+    text = "median |x| by η, Cauchy: " + ", ".join(f"{m:.2f}" for m in medians["1"])
+    text += "; 1.5: " + ", ".join(f"{m:.2f}" for m in medians["1.5"]) + f", power {p:.2f} ± {e:.2f}"
+    text += "; largest |x| in medians: " + listed({d: f"{min(v):.3g} … {max(v):.3g}" for d, v in far.items()})
+    return Verdict(holds, text, {"medians": medians, "power": [p, e], "far": far})
+
+
+@claim(
+    "SignSGD's drift has three phases",
+    literature=f"with Y = ∇f / (sqrt(2) σ): sign(∇f) for |Y| > 3/2, linear 2Y / sqrt(π) for |Y| < 1 ({SIGN})",
+    criterion="in bins of |Y| of width 1/8 the solver's mean step over η is within 0.05 of 1 for all |Y| ≥ 3/2, and of "
+    "2Y / sqrt(π) for all |Y| ≤ 1",
+    needs="phases",
+)
+def phases(results: Results) -> Verdict:
+    """The largest distances from both laws, and up to which |Y| the linear one is so near."""
+    bins = results.data("phases")["phases"]["bins"]
+    first = max(abs(b["drift"] - 1) for b in bins if b["low"] >= 1.5)
+    law = [(b["high"], abs(b["drift"] - (b["low"] + b["high"]) / math.sqrt(math.pi))) for b in bins if b["high"] <= 1]
+    exact = max(abs(b["drift"] - _mean_erf(b["low"], b["high"])) for b in bins)
+    near = 0.0
+    for high, distance in law:
+        if distance > 0.05:
+            break
+        near = high
+    text = (
+        f"|Y| ≥ 3/2: at most {first:.3f} from the sign; |Y| ≤ 1: at most {max(d for _, d in law):.3f} from the line, "
+    )
+    text += f"within 0.05 up to |Y| = {near:g}; Erf(Y) is met to {exact:.3f} everywhere"
+    return Verdict(first <= 0.05 and near >= 1, text, {"sign": first, "line": [list(v) for v in law], "erf": exact})
+
+
+def _mean_erf(low: float, high: float) -> float:
+    """Of Erf over an interval: its integral is y Erf(y) + exp(-y^2) / sqrt(pi)."""
+    whole = [y * math.erf(y) + math.exp(-(y**2)) / math.sqrt(math.pi) for y in (low, high)]
+    return (whole[1] - whole[0]) / (high - low)
+
+
+@claim(
+    "SignSGD: a loss falling in finite time first, exponentially at last",
+    literature=f"phase 1: sqrt(f) falls linearly; phase 3: exponentially, at a rate that noise slows down ({SIGN})",
+    criterion=f"on f = x²/2, σ = 1, from x = {PHASE_START:g}: while Y ≥ 3/2 the root of the mean loss is a line in "
+    "time (R² ≥ 0.999) of slope -sqrt(1/2) within 5 %, in solver and SDE; once the mean Y ≤ 1/4 the mean x falls at "
+    "the rate sqrt(2/π) within 10 % until it is 0.02",
+    needs="phases",
+)
+def decay(results: Results) -> Verdict:
+    """Slopes of both phases."""
+    found: dict[str, list[float]] = {}
+    with results.trace("phases") as trace:
+        for name in WAYS:
+            rows = trace[name]
+            t, loss, x = rows["t"], rows["loss"], rows["x"]
+            first = x / math.sqrt(2) >= 1.5
+            root, fit = line(t[first], loss[first] ** 0.5)
+            begin = int((x / math.sqrt(2) <= 0.25).argmax())
+            end = begin + int((x[begin:] < 0.02).argmax())
+            rate, straight = line(t[begin:end], np.log(x[begin:end]))
+            found[name] = [root, fit, -rate, straight]
+    foretold = -math.sqrt(0.5), math.sqrt(2 / math.pi)
+    holds = all(
+        fit >= 0.999 and abs(root / foretold[0] - 1) <= 0.05 and abs(rate / foretold[1] - 1) <= 0.1
+        for root, fit, rate, _ in found.values()
+    )
+    text = f"foretold: slope {foretold[0]:.3f}, rate {foretold[1]:.3f}. " + listed(
+        {WAYS[n]: f"slope {v[0]:.3f}, R² {v[1]:.5f}, rate {v[2]:.3f}, R² {v[3]:.4f}" for n, v in found.items()}
+    )
+    return Verdict(holds, text, found)
+
+
+CLAIMS: tuple[Any, ...] = (noise, bounded, forms, heavy_sign, heavy_sgd, phases, decay)

@@ -1,0 +1,205 @@
+"""Jobs that lay an SDE beside its solver: means, covariances and bands at several step sizes, wrong SDEs as controls.
+
+The SDE is integrated with dt = eta / 10; at dt = eta SGD's with Gaussian noise would be SGD itself. Controls: no
+diffusion, twice the covariance; for RMSprop and Adam no noise in the second moment ("quiet"), and for Adam the
+published SDE, which is that and takes the means before the step. Groups `solver-0.1`, `sde-0.1` ... of a trace have
+mean and deviation over paths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probes.trace.layout import Field
+from runs.engine.jobs import Desk, Job
+from runs.sde import saddles, stationary
+from runs.sde.problems import SAM_FAMILY, make, model
+from solvers.diffusion import SDE, Paths, discrete, integrate
+
+FINER = 10  # steps of the SDE in one of the solver
+END, SHORT = 2.0, 1.0  # time that paths run; SHORT where a step is dear
+FINE, COARSE = (0.2, 0.1, 0.05, 0.025), (0.2, 0.1, 0.05)  # step sizes
+CONTROLS = {"none": 0.0, "double": 2.0}  # factor of the diffusion's covariance
+STATISTICS = ("loss", "gradient_norm", "square")
+QUADRATICS, REAL = ("commuting", "rotated"), ("cancer", "network")
+# rules by problem: no decoupled decay and no DNSAM off the quadratics
+RULES_ON = {
+    "commuting": ("sgd", "sign", "rmsprop", "rmspropw", "adam", "adamw", "sam", "usam", "dnsam"),
+    "rotated": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"),
+    "cauchy": ("sign",),
+    "cancer": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"),
+    "network": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"),
+}
+_BAND = {
+    "t": Field((), "float64", "", "steps times eta"),
+    **{
+        f"{s}_{part}": Field((), "float64", "", f"{part} over paths of {s}")
+        for s in STATISTICS
+        for part in ("mean", "std")
+    },
+}
+
+
+def plan(quick: bool) -> list[Job]:
+    """Every rule on the problems that it is compared on, then the other jobs; quick: few paths."""
+    made = []
+    for problem, rules in RULES_ON.items():
+        for rule in rules:
+            settings = {"problem": problem, "rule": rule, **_size(problem, rule, quick)}
+            made.append(Job(f"track-{problem}-{rule}", track, settings))
+    return [*made, *stationary.plan(quick), *saddles.plan(quick)]
+
+
+def _size(problem: str, rule: str, quick: bool) -> dict[str, Any]:
+    etas: tuple[float, ...] = FINE
+    paths, end, changed = 4000, END, dict[str, int]()
+    if rule == "sam" or (problem, rule) == ("rotated", "sign"):
+        paths = 2000
+    if problem in REAL:
+        etas, paths = COARSE, 120 if problem == "network" else 200 if rule in SAM_FAMILY else 400
+        end = SHORT if rule in SAM_FAMILY else END
+    if (problem, rule) == ("network", "sam"):
+        paths, changed = 80, {"draws": 16}
+    if quick:
+        etas, paths, end = etas[:2], 40, 0.2 if rule in SAM_FAMILY else 0.4
+    return {"etas": list(etas), "paths": paths, "end": end, "changed": changed}
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points of many paths at common times, `(T, paths, n)`."""
+
+    X: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Of all times one after the other, `(T n,)`."""
+        return self.X.mean(1).flatten()
+
+    def noise(self) -> Tensor:
+        """The covariance of `mean`, `(T n, T n)`."""
+        paths = self.X.shape[1]
+        return torch.cov(self.X.permute(0, 2, 1).flatten(0, 1)) / paths
+
+    def covariance(self) -> Tensor:
+        """Of the points at the end, `(n, n)`."""
+        return torch.cov(self.X[-1].T)
+
+    def spread(self) -> tuple[float, float]:
+        """The trace of `covariance`, and its standard error."""
+        squares = (self.X[-1] - self.X[-1].mean(0)).square().sum(-1)
+        paths = len(squares)
+        return float(squares.sum()) / (paths - 1), float(squares.std()) / math.sqrt(paths)
+
+
+def track(
+    desk: Desk, problem: str, rule: str, etas: Sequence[float], paths: int, end: float, changed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The solver, its SDE and the controls at every step size."""
+    at, x0 = make(problem)
+    generator = torch.Generator().manual_seed(desk.seed)
+    rows = []
+    with desk.trace(problem=problem, rule=rule, end=end, finer=FINER) as trace:
+        for number, eta in enumerate(etas):
+            sde = model(rule, at, eta, **changed)
+            solver = discrete(sde, x0, round(end / eta), paths, generator=generator, trajectory=True)
+            cloud = _cloud(solver, etas[0])
+            _keep(trace, f"solver-{eta:g}", solver)
+            row: dict[str, Any] = {"eta": eta, "sdes": {}}
+            for kind, (made, noise, count) in _kinds(rule, sde, eta, at, paths).items():
+                found = _integrated(made, x0, end, count, generator, noise)
+                _keep(trace, f"{kind}-{eta:g}", found)
+                row["sdes"][kind] = difference(cloud, _cloud(found, etas[0]), x0)
+                if kind == "sde":
+                    row["statistics"] = _statistics(solver, found)
+            rows.append(row)
+            desk.progress(number + 1, len(etas))
+    return {"problem": problem, "rule": rule, "n": at.n, "paths": paths, "rows": rows}
+
+
+def difference(solver: Cloud, sde: Cloud, x0: Tensor) -> dict[str, Any]:
+    """How far apart they are.
+
+    `error` is the distance of the means over all times (root mean square) without what sampling adds to it, 0 where
+    that is all; `scale` is how far the solver's mean is from x0, in the same way. `ratio` is that of the covariances'
+    traces at the end, solver over SDE; `low` and `high` are the extremes over all directions, where there are few.
+    None: infinite.
+    """
+    d, C, root = solver.mean - sde.mean, solver.noise() + sde.noise(), math.sqrt(len(solver.X))
+    both = float(C.square().sum())  # of |d|^2 with d = 0 the variance is 2 tr C^2
+    error = max(float(d.square().sum() - C.trace()), 0.0)
+    stderr = math.sqrt(float(d @ C @ d) / float(d.square().sum()) + both / (2 * max(error, math.sqrt(2 * both))))
+    found: dict[str, Any] = {
+        "paths": sde.X.shape[1],
+        "error": math.sqrt(error) / root,
+        "error_stderr": stderr / root,
+        "scale": float((solver.X.mean(1) - x0).norm()) / root,
+    }
+    (a, da), (b, db) = solver.spread(), sde.spread()
+    if b <= 1e-12 * a:
+        return found | {"ratio": None, "ratio_stderr": None, "low": None, "high": None}
+    ratio = a / b
+    found |= {"ratio": ratio, "ratio_stderr": ratio * math.hypot(da / a, db / b)}
+    if solver.X.shape[-1] > 3:
+        return found | {"low": None, "high": None}
+    values = torch.linalg.eigvals(torch.linalg.solve(sde.covariance(), solver.covariance())).real
+    return found | {"low": float(values.min()), "high": float(values.max())}
+
+
+def _kinds(rule: str, sde: SDE, eta: float, problem: Any, paths: int) -> dict[str, tuple[SDE, float, int]]:
+    fewer = paths // 2 if paths >= 1000 else paths
+    kinds = {"sde": (sde, 1.0, paths)} | {kind: (sde, noise, fewer) for kind, noise in CONTROLS.items()}
+    if rule.startswith(("rmsprop", "adam")):
+        kinds["quiet"] = (model(rule, problem, eta, moment_noise=False), 1.0, paths)
+    if rule.startswith("adam"):
+        kinds["published"] = (model(rule, problem, eta, moment_noise=False, lookahead=False), 1.0, fewer)
+    return kinds
+
+
+def _integrated(sde: SDE, x0: Tensor, end: float, paths: int, generator: torch.Generator, noise: float) -> Paths:
+    eta = sde.eta
+    begin = sde.start(x0[None], torch.Generator().manual_seed(0))[1]
+    steps = FINER * (round(end / eta) - round(begin / eta))
+    return integrate(sde, x0, eta / FINER, steps, paths, generator=generator, every=FINER, trajectory=True, noise=noise)
+
+
+def _rows(paths: Paths, grid: float) -> Tensor:
+    """Indices of the recorded times that are multiples of `grid` and not 0."""
+    ratio = paths.times / grid
+    return torch.nonzero((ratio - ratio.round()).abs().lt(1e-6) & ratio.gt(0.5))[:, 0]
+
+
+def _cloud(paths: Paths, grid: float) -> Cloud:
+    assert paths.trajectory is not None
+    return Cloud(paths.trajectory[_rows(paths, grid)])
+
+
+def _keep(trace: Any, name: str, paths: Paths) -> None:
+    trace.declare(name, _BAND)
+    for i in range(len(paths.times)):
+        row = {}
+        for statistic in STATISTICS:
+            found = paths.statistics[statistic]
+            row[f"{statistic}_mean"] = float(found.mean[i].sum())
+            row[f"{statistic}_std"] = float(found.variance[i].sum().sqrt())
+        trace.record(name, i, t=float(paths.times[i]), **row)
+
+
+def _statistics(solver: Paths, sde: Paths) -> dict[str, dict[str, float]]:
+    """Means of each statistic at the end, and the ratio of its variances over paths."""
+    found = {}
+    for name in STATISTICS:
+        a, b = solver.statistics[name], sde.statistics[name]
+        found[name] = {
+            "solver": float(a.mean[-1].sum()),
+            "sde": float(b.mean[-1].sum()),
+            "stderr": float((a.mean_stderr[-1].square().sum() + b.mean_stderr[-1].square().sum()).sqrt()),
+            "ratio": float(a.variance[-1].sum() / b.variance[-1].sum()),
+        }
+    return found

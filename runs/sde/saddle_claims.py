@@ -1,0 +1,152 @@
+"""The claims of `runs.sde` on SAM and its kin: the drift that rho adds, and saddle points."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from runs.engine.experiment import Results, Verdict, claim
+from runs.sde.claims import SAM, WAYS, listed
+from runs.sde.criteria import line
+from runs.sde.saddles import FLAT, RADII, STEEP
+
+
+@claim(
+    "the radius adds ρ ∇‖∇f‖ to SAM's drift, (ρ/2) ∇‖∇f‖² to USAM's",
+    literature=f"implicit regularisation; of batches the means E‖g‖ and E‖g‖²/2 ({SAM})",
+    criterion="at five random points what ρ adds to the mean step (over all batches of the finite sum; the full "
+    "gradient of the network, DNSAM too) over ρ differs from the gradient by autograd by a relative error whose power "
+    "of ρ, 0.1 … 0.003, is at least 0.9, and which is at most 0.02 at ρ = 0.003",
+    needs="drift-*",
+)
+def drift(results: Results) -> Verdict:
+    """Relative errors and their powers."""
+    told, numbers = {}, {}
+    for job, data in results.data("drift-*").items():
+        for rule, rows in data.items():
+            p = line([math.log(r["rho"]) for r in rows], [math.log(r["error"]) for r in rows])[0]
+            name = f"{rule} {job.removeprefix('drift-')}"
+            numbers[name] = [p, rows[-1]["error"]]
+            told[name] = f"{p:.2f}, {rows[-1]['error']:.2g}"
+    holds = all(p >= 0.9 and error <= 0.02 for p, error in numbers.values())
+    return Verdict(holds, "power, error at the smallest ρ: " + listed(told), numbers)
+
+
+def _cases(results: Results) -> dict[tuple[str, str], Any]:
+    return {(row["case"], row["kind"]): row for row in results.data("saddle")["saddle"]}
+
+
+@claim(
+    "a saddle attracts full-batch SAM from within ρ, not gradient descent",
+    literature=f"saddle points can attract SAM ({SAM})",
+    criterion="on (x² - y²)/2, ρ = 0.1, in solver and ODE: all starts with ‖∇f‖ < ρ end within 2ηρ of the saddle, none "
+    "with |y| > 1.05 ρ does, and from all starts gradient descent leaves",
+    needs="saddle",
+)
+def saddle(results: Results) -> Verdict:
+    """Shares by radius."""
+    found = _cases(results)
+    holds = [found["sam", kind]["inner"] == 1 and found["sam", kind]["outer"] == 0 for kind in ("solver", "ode")]
+    holds += [found["gd", kind]["left"] == 1 for kind in ("solver", "ode")]
+    text = "share of SAM's starts that end at the saddle, by radius in ρ: " + listed(
+        {f"{r:g}": f"{v:.2f}" for r, v in zip(RADII, found["sam", "solver"]["by_radius"], strict=True)}
+    )
+    same = all(found[c, "solver"]["by_radius"] == found[c, "ode"]["by_radius"] for c in ("gd", "sam"))
+    text += f"; gradient descent: none; the ODE {'says the same' if same else 'differs'}"
+    return Verdict(all(holds), text, {"sam": found["sam", "solver"]["by_radius"]})
+
+
+@claim(
+    "a saddle attracts full-batch USAM only if ρ > 1 / ‖λ_min‖",
+    literature=f"the drift -H (I + ρH) X ({SAM})",
+    criterion=f"with λ_min = -1 all starts end at the saddle for ρ = {STEEP}, and all leave for ρ = {FLAT}, in solver "
+    "and ODE",
+    needs="saddle",
+)
+def saddle_usam(results: Results) -> Verdict:
+    """Shares that stayed and left."""
+    found = _cases(results)
+    stayed = {kind: min(found["usam-steep", kind]["by_radius"]) for kind in ("solver", "ode")}
+    left = {kind: found["usam-flat", kind]["left"] for kind in ("solver", "ode")}
+    holds = min(stayed.values()) == 1 and min(left.values()) == 1
+    text = f"ρ = {STEEP}: least share at the saddle {min(stayed.values()):.2f}; ρ = {FLAT}: share that left "
+    return Verdict(holds, text + f"{min(left.values()):.2f}", {"stayed": stayed, "left": left})
+
+
+def _left(results: Results, rule: str, kind: str = "solver") -> dict[float, float]:
+    return {row["noise"]: row[kind] for row in results.data(f"escape-{rule}")[f"escape-{rule}"]["rows"]}
+
+
+@claim(
+    "noise above ρ sqrt(π/8) frees SAM from the saddle",
+    literature="own: from the SDE linear at the saddle, whose rate along y is 1 - sqrt(π/8) ρ/s",
+    criterion="of paths from ‖X‖ = ρ/2 over a time of 20, at most 5 % leave with noise of deviation s ≤ ρ/2 and at "
+    "least 90 % with s ≥ ρ, by solver and SDE; of SGD and USAM (ρ = 0.1) at least 90 % leave with every s",
+    needs="escape-*",
+)
+def freed(results: Results) -> Verdict:
+    """Shares that left."""
+    holds = []
+    for kind in WAYS:
+        shares = _left(results, "sam", kind)
+        holds += [v <= 0.05 for s, v in shares.items() if s <= 0.5] + [v >= 0.9 for s, v in shares.items() if s >= 1]
+        holds += [v >= 0.9 for rule in ("sgd", "usam") for v in _left(results, rule, kind).values()]
+    told = {
+        f"s = {s:g} ρ": f"{v:.2f}, SDE {_left(results, 'sam', 'sde')[s]:.2f}" for s, v in _left(results, "sam").items()
+    }
+    others = min(min(_left(results, rule).values()) for rule in ("sgd", "usam"))
+    text = "share of SAM that left: " + listed(told) + f"; of SGD and USAM at least {others:.2f}"
+    return Verdict(all(holds), text, {"sam": list(_left(results, "sam").values())})
+
+
+@claim(
+    "DNSAM leaves the saddle where SAM stays",
+    literature=f"own, after the diffusion sqrt(η) (I + ρH/‖∇f‖) Σ^(1/2) of {SAM}, which explodes at a saddle",
+    criterion="for every noise s ≤ ρ/2 the share of DNSAM's paths that leave is larger than that of SAM's by more than "
+    "3 standard errors",
+    needs=["escape-sam", "escape-dnsam"],
+)
+def dnsam(results: Results) -> Verdict:
+    """Shares that left."""
+    own, other = _left(results, "dnsam"), _left(results, "sam")
+    paths = results.data("escape-dnsam")["escape-dnsam"]["paths"]
+    errors = {s: math.sqrt((own[s] * (1 - own[s]) + other[s] * (1 - other[s])) / paths) for s in own}
+    holds = all(own[s] - other[s] > 3 * errors[s] for s in own if s <= 0.5)
+    text = "share that left, DNSAM and SAM: " + listed({f"s = {s:g} ρ": f"{own[s]:.2f}, {other[s]:.2f}" for s in own})
+    return Verdict(holds, text, {"dnsam": list(own.values()), "sam": list(other.values())})
+
+
+@claim(
+    "the published diffusion of SAM is a covariance",
+    literature=f"Σ + ρ (S + Sᵀ) ({SAM})",
+    criterion="at the saddle (∇f = 0, H = diag(1, -1), s = ρ = 0.1) its smallest eigenvalue is not negative",
+    needs="covariance",
+)
+def published(results: Results) -> Verdict:
+    """Its smallest eigenvalue."""
+    data = results.data("covariance")["covariance"]
+    return Verdict(
+        data["lowest_published"] >= 0,
+        f"smallest eigenvalue {data['lowest_published']:.4f}",
+        {"lowest": data["lowest_published"]},
+    )
+
+
+@claim(
+    "Cov(g + ρ H_g g/‖g‖) is the covariance of SAM's step there",
+    literature="own: the same to first order in ρ",
+    criterion="at that saddle both variances are those of the solver's step within 1 %, widened by 2 standard errors",
+    needs="covariance",
+)
+def whole(results: Results) -> Verdict:
+    """Variances along x and y."""
+    data = results.data("covariance")["covariance"]
+    rows = list(zip(data["solver"], data["stderr"], data["psd"], data["published"], strict=True))
+    holds = all(abs(v / psd - 1) <= 0.01 + 2 * e / psd for v, e, psd, _ in rows)
+    text = "solver, Cov, published: " + listed(
+        {axis: f"{v:.5f} ± {e:.5f}, {psd:.5f}, {p:.5f}" for axis, (v, e, psd, p) in zip("xy", rows, strict=True)}
+    )
+    return Verdict(holds, text, {"rows": [list(r) for r in rows]})
+
+
+CLAIMS: tuple[Any, ...] = (drift, saddle, saddle_usam, freed, dnsam, published, whole)

@@ -1,0 +1,186 @@
+"""Jobs on SAM and its kin: the drift that rho adds, saddle points without and with noise, the covariance there.
+
+The saddle is that of f = (x^2 - y^2) / 2. Its gradient has the length of the point, so the drift of SAM is
+-H (X + rho H X / |X|): along y it points to the saddle where |X| < rho.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from runs.engine.jobs import Desk, Job
+from runs.sde.problems import BATCHES, make, model
+from solvers.diffusion import (
+    SAM,
+    SDE,
+    FiniteSum,
+    GaussianNoise,
+    Problem,
+    Quadratic,
+    directions,
+    discrete,
+    integrate,
+    linearised,
+)
+
+RHO = 0.1
+SADDLE = (1.0, -1.0)
+RADII = (0.1, 0.3, 0.6, 0.9, 0.97, 1.03, 1.1, 1.5, 3.0)  # of the starts, in units of rho
+ANGLES = 48
+LEFT = 10 * RHO  # |y| from which a path has left the saddle
+STEEP, FLAT = 1.25, 0.8  # rho of USAM around 1 / |lambda|
+NOISES = (0.05, 0.25, 0.5, 0.75, 1.0, 2.0)  # deviation of the gradient's noise in units of rho
+RAISES = (0.1, 0.03, 0.01, 0.003)  # rho for the drift
+
+
+def plan(quick: bool) -> list[Job]:
+    """The jobs; quick: few paths."""
+    paths = 40 if quick else 200
+    jobs = [Job(f"drift-{problem}", drift, {"problem": problem, "points": 5}) for problem in ("cancer", "network")]
+    eta = 0.1 if quick else 0.02
+    jobs.append(Job("saddle", saddle, {"eta": eta, "end": 40.0}))
+    jobs += [
+        Job(f"escape-{rule}", escape, {"rule": rule, "eta": eta, "end": 2.0 if quick else 20.0, "paths": paths})
+        for rule in ("sgd", "sam", "usam", "dnsam")
+    ]
+    return [*jobs, Job("covariance", covariance, {"paths": 20_000 if quick else 2_000_000})]
+
+
+def drift(desk: Desk, problem: str, points: int) -> dict[str, list[dict[str, float]]]:
+    """What rho adds to the mean step of each rule, against the gradient of the regularised loss by autograd.
+
+    Of "cancer" the mean is over all batches, of "network" the step is that of the full gradient.
+    """
+    at, x0 = make(problem)
+    generator = torch.Generator().manual_seed(desk.seed)
+    X = x0 + 0.5 * torch.randn(points, at.n, generator=generator, dtype=torch.float64)
+    draws = at.balanced(BATCHES, generator) if isinstance(at, FiniteSum) else torch.zeros(1, at.n, dtype=torch.float64)
+
+    def gradients(x: Tensor) -> Tensor:
+        return at.atoms(x[None], draws)[:, 0]
+
+    penalties: dict[str, Any] = {
+        "sam": lambda x: gradients(x).norm(dim=-1).mean(),
+        "usam": lambda x: gradients(x).square().sum(-1).mean() / 2,
+    }
+    if problem == "network":  # of batches DNSAM's is not a gradient
+        penalties["dnsam"] = penalties["sam"]
+    found: dict[str, list[dict[str, float]]] = {}
+    for rule, penalty in penalties.items():
+        expected = torch.stack([grad(penalty)(x) for x in X])
+        found[rule] = []
+        for rho in RAISES:
+            sde = model(rule, at, 1.0, rho=rho)
+            added = (_mean_step(sde, at, X, draws) - at.gradient(X)) / rho
+            error = float((added - expected).norm() / expected.norm())
+            found[rule].append({"rho": rho, "error": error})
+    return found
+
+
+def _mean_step(sde: SDE, at: Problem, X: Tensor, draws: Tensor) -> Tensor:
+    """The mean over all draws of the solver's step with eta = 1, from its own update."""
+    steps = []
+    for x in X:
+        same = x.expand(len(draws), -1)
+        steps.append((same - sde.update(same[None], 0, lambda points: at.stochastic(points, draws))[0]).mean(0))
+    return torch.stack(steps)
+
+
+def saddle(desk: Desk, eta: float, end: float) -> list[dict[str, Any]]:
+    """Full-batch solvers and their ODEs from circles around the saddle: what share ends there, and what share leaves.
+
+    `inner` and `outer` are the shares that end at the saddle (within 2 eta rho) of starts with |X| < rho and with
+    |y| > 1.05 rho.
+    """
+    problem = _at_saddle(0.0)
+    angles = (torch.arange(ANGLES, dtype=torch.float64) + 0.5) * 2 * math.pi / ANGLES
+    circle = torch.stack([angles.cos(), angles.sin()], 1)
+    cases = {"gd": ("sgd", None), "sam": ("sam", RHO), "usam-flat": ("usam", FLAT), "usam-steep": ("usam", STEEP)}
+    radii = torch.tensor(RADII, dtype=torch.float64) * RHO
+    X = (radii[:, None, None] * circle).flatten(0, 1)
+    inner, outer = X.norm(dim=1) < RHO, X[:, 1].abs() > 1.05 * RHO
+    found = []
+    for name, (rule, rho) in cases.items():
+        sde = model(rule, problem, eta, **({} if rho is None else {"rho": rho, "draws": 2}))
+        steps = round(end / eta)
+        for kind in ("solver", "ode"):
+            if kind == "solver":
+                ran = discrete(sde, X, steps, len(X), every=steps)
+            else:
+                ran = integrate(sde, X, eta / 2, 2 * steps, len(X), every=2 * steps, noise=0.0)
+            final = ran.final[0]
+            stayed = (final.norm(dim=1) <= 2 * eta * RHO).double()
+            left = (final[:, 1].abs() >= LEFT).double()
+            found.append(
+                {
+                    "case": name,
+                    "kind": kind,
+                    "inner": float(stayed[inner].mean()),
+                    "outer": float(stayed[outer].mean()),
+                    "left": float(left.mean()),
+                    "by_radius": [float(v) for v in stayed.view(len(RADII), ANGLES).mean(1)],
+                }
+            )
+        desk.progress(len(found), 2 * len(cases))
+    return found
+
+
+def escape(desk: Desk, rule: str, eta: float, end: float, paths: int) -> dict[str, Any]:
+    """The share of paths from |X| = rho / 2 that left with noise in the gradient, solver and SDE (dt = eta).
+
+    DNSAM's SDE is singular at the saddle: not run. `rate` is that of growth along y by the SDE linear at the saddle,
+    for the rules that have one.
+    """
+    generator = torch.Generator().manual_seed(desk.seed)
+    rows = []
+    for number, unit in enumerate(NOISES):
+        sde = model(rule, _at_saddle(unit * RHO), eta, **({} if rule == "sgd" else {"rho": RHO}))
+        steps = round(end / eta)
+        angle = 2 * math.pi * torch.rand(paths, generator=generator, dtype=torch.float64)
+        start = RHO / 2 * torch.stack([angle.cos(), angle.sin()], 1)
+        ran = discrete(sde, start, steps, paths, generator=generator, every=steps)
+        row: dict[str, Any] = {"noise": unit, "solver": _gone(ran.final[0])}
+        if rule != "dnsam":
+            modelled = integrate(sde, start, eta, steps, paths, generator=generator, every=steps)
+            row |= {"sde": _gone(modelled.final[0]), "rate": -float(linearised(sde).rates().min())}
+        rows.append(row)
+        desk.progress(number + 1, len(NOISES))
+    return {"rule": rule, "paths": paths, "rows": rows}
+
+
+def covariance(desk: Desk, paths: int) -> dict[str, Any]:
+    """The covariance of SAM's step over eta^2 at the saddle with s = rho: the solver's, and what two SDEs say of it."""
+    generator = torch.Generator().manual_seed(desk.seed)
+    problem = _at_saddle(RHO)
+    assert isinstance(problem.noise, GaussianNoise)
+    Sigma, H = problem.noise.covariance, problem.H
+    sde = SAM(problem, 0.5, rho=RHO, generator=generator)
+    z = problem.sample(paths, generator)
+    steps = -sde.update(torch.zeros(1, paths, 2, dtype=torch.float64), 0, lambda X: problem.stochastic(X, z))[0] / 0.5
+    squares = steps.square()
+    cross = RHO * H @ directions(Sigma)[0]
+    published = Sigma + cross + cross.T
+    ours = linearised(sde).Q / sde.eta
+    return {
+        "solver": [float(v) for v in squares.mean(0)],
+        "stderr": [float(v) for v in squares.std(0) / math.sqrt(paths)],
+        "published": [float(v) for v in published.diagonal()],
+        "psd": [float(v) for v in ours.diagonal()],
+        "lowest_published": float(torch.linalg.eigvalsh(published)[0]),
+        "lowest_psd": float(torch.linalg.eigvalsh(ours)[0]),
+    }
+
+
+def _at_saddle(deviation: float) -> Quadratic:
+    noise = GaussianNoise(torch.full((2,), deviation**2, dtype=torch.float64))
+    return Quadratic(torch.tensor(SADDLE, dtype=torch.float64), noise)
+
+
+def _gone(X: Tensor) -> float:
+    """The share with |y| >= LEFT; a path that overflowed left too."""
+    return float((~(X[:, 1].abs() < LEFT)).double().mean())

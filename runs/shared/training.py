@@ -1,0 +1,53 @@
+"""Training loops that several experiments run: batches in an order of their own, one update, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from probes import Field, Trace
+
+Data = tuple[Tensor, Tensor]
+
+
+def half_square(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean over samples of |output - target|^2 / 2."""
+    return 0.5 * (outputs - targets).square().sum(dim=1).mean()
+
+
+def one_hot(y: Tensor) -> Tensor:
+    """Targets of the square loss, one output a class."""
+    return nn.functional.one_hot(y).to(torch.float32)
+
+
+def update(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
+    """One step; the loss before it."""
+    optimizer.zero_grad()
+    value = loss()
+    value.backward()
+    optimizer.step()
+    return float(value.detach())
+
+
+def batches(x: Tensor, y: Tensor, size: int, steps: int, seed: int) -> Iterator[Data]:
+    """`steps` mini-batches, in a new order each epoch; what does not fill a batch is left out of the epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    order: list[Tensor] = []
+    for _ in range(steps):
+        if not order:
+            order = [i for i in torch.randperm(len(x), generator=generator).split(size) if len(i) == size]
+        i = order.pop()
+        yield x[i], y[i]
+
+
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Share of the training images that the network classifies rightly."""
+    with torch.no_grad():
+        return float((model(x).argmax(dim=1) == y).double().mean())
+
+
+def declare_loss(trace: Trace) -> None:
+    """The loss of the whole data beside the probes' records."""
+    trace.declare("loss", {"value": Field((), "float64", "loss", "mean loss over the training images")})

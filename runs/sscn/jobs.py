@@ -1,0 +1,282 @@
+"""The jobs of `runs.sscn`: one solver on one problem, from one or several starts.
+
+Group `steps-0` of a trace has a row a step (f, tau, M, seconds and the sum of tau^2 + tau so far), `gradient-0` the
+norm of the whole gradient, looked at every few steps. Seconds are CPU seconds of the steps alone, so that another
+process on the core does not count. A dense step in tau coordinates is counted as tau^2 + tau, also where it is tried
+with several M; coordinate descent as tau, gradient methods as n, a Krylov step as n for each product.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from probes.trace.layout import Field
+from runs.engine.jobs import Desk, Job
+from runs.sscn.problems import Problem, make
+from solvers import RSRNM, SSCN, Adaptive, CoordinateDescent, CubicNewton, Exponential, Linear
+from solvers.second_order.subspaces import Schedule
+
+LEVELS = (1e-2, 1e-4, 1e-6, 1e-9)  # gradient norms that are looked for
+LOOKED_AT = 1e-2  # gradient norm from which the smallest eigenvalue of the Hessian is found at the end
+RULES = ("doubling", "ratio")
+SCHEDULES = ("exponential", "linear", "adaptive", "adaptive-tight")
+SIZES = {
+    "cancer": (3, 10),
+    "digits": (6, 20),
+    "lse": (20, 50, 100),
+    "gisette": (20, 50, 100, 200),
+    "duke": (50, 100, 200, 500),
+    "mlp": (20, 100),
+}
+PROBLEMS = tuple(SIZES)
+LINEAR = PROBLEMS[:-1]
+# steps that SSCN may take, with the published number for duke; starts; steps from one look at the gradient to the next
+STEPS = {"cancer": 4000, "digits": 4000, "lse": 3000, "gisette": 4000, "duke": 5000, "mlp": 600}
+STARTS = {"cancer": 3, "digits": 3, "lse": 2}
+EVERY = {"gisette": 5, "duke": 5, "lse": 2, "cancer": 2, "digits": 2}
+FILE_SECONDS = 20.0  # of each solver on a file of the user
+LR = 0.5  # of gradient descent on the network, where no smoothness is known
+
+_STEP = {
+    "loss": Field((), "float64", "loss", "f where the step began"),
+    "seconds": Field((), "float64", "s", "CPU time of the steps so far, this one included"),
+    "coordinates": Field((), "float64", "", "sum of tau^2 + tau so far, this step included"),
+    "tau": Field((), "int64", "", "coordinates of the step"),
+    "M": Field((), "float64", "", "of the next step; nan where the solver has none"),
+    "accepted": Field((), "bool", "", "whether the step moved"),
+    "stalled": Field((), "bool", "", "whether its promise was below the rounding of f"),
+}
+_LOOK = {
+    "norm": Field((), "float64", "", "of the whole gradient after that many steps"),
+    "seconds": _STEP["seconds"],
+    "coordinates": _STEP["coordinates"],
+}
+
+
+def plan(quick: bool) -> list[Job]:
+    """Every problem with the solvers that stand beside one another on it; quick: all of them, cut short."""
+    return [job for problem in ("duke", "gisette", "mlp", "lse", "digits", "cancer") for job in _jobs(problem, quick)]
+
+
+def _jobs(problem: str, quick: bool) -> list[Job]:
+    common = {"problem": problem, "every": EVERY.get(problem, 1), "starts": 1 if quick else STARTS.get(problem, 1)}
+    steps, sizes = STEPS[problem], SIZES[problem]
+    middle = sizes[len(sizes) // 2] if problem != "mlp" else sizes[-1]
+
+    wide = problem in ("duke", "gisette")
+    most, first = 15.0 if problem == "mlp" else 60.0, 10.0 if wide else 5.0  # CPU seconds a start
+
+    def job(name: str, solver: str, size: int, steps: int, seconds: float = 60.0, **changed: Any) -> Job:
+        settings = common | {"solver": solver, "size": size, "steps": steps, "seconds": seconds} | changed
+        if quick:
+            settings["seconds"] = 0.15
+        return Job(f"{problem}-{name}", descend, settings, problem)
+
+    made = [job(f"doubling-{tau}", "doubling", tau, steps, most) for tau in sizes[::-1]]
+    if problem != "mlp":
+        # a rejected step costs as much as another, so that a stall would take all the time there is
+        made += [job(f"ratio-{tau}", "ratio", tau, steps, 25.0 if wide else 8.0) for tau in sizes[::-1]]
+        made.append(job(f"rsrnm-{middle}", "rsrnm", middle, 4000, 12.0 if wide else 5.0))
+        made.append(job(f"rsrnm-unit-{middle}", "rsrnm-unit", middle, 4000, 12.0 if wide else 5.0))
+    if problem in ("gisette", "lse"):
+        kinds = SCHEDULES if problem == "gisette" else SCHEDULES[:2]
+        made += [job(name, name, 50 if problem == "gisette" else 20, steps, 12.0) for name in kinds]
+    made.append(job("cubic", "krylov" if problem == "duke" else "cubic", 0, 300, min(most, 30.0), every=1))
+    made += [job(f"cd-{tau}", "cd", tau, max(steps, 4000), first) for tau in (sizes[0], middle)]
+    made.append(job("gd", "gd", 0, 20_000, first, every=10))
+    made.append(job("lbfgs", "lbfgs", 0, 2000, first, every=1))
+    return made
+
+
+@dataclass
+class Mover:
+    """A solver with what a step of it costs.
+
+    Attributes:
+        step: makes one.
+        last: what is known of it: (loss before, tau, M, accepted, stalled, cost in coordinates).
+    """
+
+    step: Callable[[], Any]
+    last: Callable[[Any], tuple[float, int, float, bool, bool, float]]
+
+
+def mover(problem: Problem, solver: str, size: int, seed: int) -> Mover:
+    """The solver of that name on the problem; its subsets follow from the seed."""
+    p, n = problem.parameters, problem.n
+    generator = torch.Generator().manual_seed(seed)
+    if solver == "gd":
+        bound = problem.smoothness
+        lr = LR if math.isnan(bound) else 1 / bound
+        return _of_torch(torch.optim.SGD(p, lr=lr), problem)
+    if solver == "lbfgs":
+        lbfgs = torch.optim.LBFGS(
+            p,
+            max_iter=1,
+            max_eval=50,
+            tolerance_grad=0,
+            tolerance_change=0,
+            history_size=20,
+            line_search_fn="strong_wolfe",
+        )
+        return _of_torch(lbfgs, problem)
+    made: Any
+    if solver in RULES or solver in SCHEDULES:
+        chosen: int | Schedule = min(size, n)
+        if solver in SCHEDULES:
+            grown: dict[str, Schedule] = {
+                "exponential": Exponential(size, 0.1, 0.02),
+                "linear": Linear(size, 1.0),
+                "adaptive": Adaptive(size, 10.0, 0.5),
+                "adaptive-tight": Adaptive(size, 1e-6, 0.5),
+            }
+            chosen = grown[solver]
+        made = SSCN(p, chosen, rule="ratio" if solver == "ratio" else "doubling", generator=generator)
+    elif solver in ("cubic", "krylov"):
+        made = CubicNewton(p, krylov=solver == "krylov", tol=1e-8, generator=generator)
+    elif solver == "cd":
+        made = CoordinateDescent(p, min(size, n), keep=True, generator=generator)
+    elif solver in ("rsrnm", "rsrnm-unit"):
+        scale = size**-0.5 if solver == "rsrnm-unit" else None
+        made = RSRNM(p, min(size, n), scale=scale, generator=generator)
+    else:
+        raise ValueError(f"unknown solver {solver!r}")
+
+    def last(_: Any) -> tuple[float, int, float, bool, bool, float]:
+        it = made.last
+        cost = {"krylov": n * it.products, "cd": it.size}.get(solver, it.size**2 + it.size)
+        return it.loss, it.size, it.M, it.accepted, it.stalled, float(cost)
+
+    return Mover(lambda: made.step(problem.closure), last)
+
+
+def _of_torch(optimizer: torch.optim.Optimizer, problem: Problem) -> Mover:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = problem.closure()
+        loss.backward()
+        return loss
+
+    n = problem.n
+    return Mover(
+        lambda: optimizer.step(cast(Any, closure)),
+        lambda loss: (float(loss.detach()), n, math.nan, True, False, float(n)),
+    )
+
+
+def descend(
+    desk: Desk,
+    problem: str,
+    solver: str,
+    size: int,
+    steps: int,
+    seconds: float,
+    every: int,
+    starts: int,
+    file: str = "",
+) -> dict[str, Any]:
+    """Runs of one solver from several starts until ||g|| is 1e-9, or steps or seconds are used up.
+
+    `file` tells apart the contents of files with one name.
+    """
+    runs = []
+    with desk.trace(problem=problem, solver=solver, size=size, file=file) as trace:
+        for start in range(starts):
+            seed = (desk.seed + start) % 2**63
+            mover(make("tiny", seed), solver, min(size, 30), seed).step()  # the first step of a process is slow
+            made = make(problem, seed)
+            for name, fields in ((f"steps-{start}", _STEP), (f"gradient-{start}", _LOOK)):
+                trace.declare(name, fields)
+
+            def tell(step: int, start: int = start) -> None:
+                desk.progress(start * steps + step, starts * steps)
+
+            runs.append(
+                {"seed": seed} | _run(made, mover(made, solver, size, seed), trace, start, steps, seconds, every, tell)
+            )
+    return {"problem": problem, "solver": solver, "n": made.n, "samples": made.samples, "size": size, "runs": runs}
+
+
+def _run(
+    problem: Problem,
+    moves: Mover,
+    trace: Any,
+    start: int,
+    steps: int,
+    seconds: float,
+    every: int,
+    tell: Callable[[int], None],
+) -> dict[str, Any]:
+    spent, coordinates, accepted, step, first = 0.0, 0.0, 0, 0, float(problem.closure().detach())
+    norm = best = problem.gradient_norm()
+    reached: dict[str, dict[str, float]] = {}
+    M, ended = math.nan, "steps"
+    trace.record(f"gradient-{start}", 0, norm=norm, seconds=0.0, coordinates=0.0)
+    while step < steps:
+        before = time.process_time()
+        result = moves.step()
+        spent += time.process_time() - before
+        loss, tau, M, moved, stalled, cost = moves.last(result)
+        coordinates += cost
+        accepted += moved
+        row = {"loss": loss, "seconds": spent, "coordinates": coordinates}
+        trace.record(f"steps-{start}", step, **row, tau=tau, M=M, accepted=moved, stalled=stalled)
+        step += 1
+        tell(step)
+        if not math.isfinite(loss):
+            ended = "diverged"
+            break
+        if step % every and step < steps and spent < seconds:
+            continue
+        norm = problem.gradient_norm()
+        best = min(best, norm)
+        trace.record(f"gradient-{start}", step, norm=norm, seconds=spent, coordinates=coordinates)
+        here = {"steps": step, "seconds": round(spent, 5), "coordinates": coordinates}
+        for level in LEVELS:
+            if norm <= level:
+                reached.setdefault(f"{level:g}", here)
+        if norm <= LEVELS[-1] or spent >= seconds:
+            ended = "1e-9" if norm <= LEVELS[-1] else "seconds"
+            break
+    lowest, error = problem.lowest() if norm <= LOOKED_AT else (math.nan, math.inf)
+    return {
+        "ended": ended,
+        "steps": step,
+        "seconds": round(spent, 4),
+        "coordinates": coordinates,
+        "accepted": accepted,
+        "first_loss": first,
+        "loss": float(problem.closure().detach()),
+        "gradient_norm": norm,
+        "least_norm": best,
+        "M": _plain(M),
+        "lambda_min": _plain(lowest),
+        "lambda_error": _plain(error),
+        "to": reached,
+    }
+
+
+def _plain(value: float) -> float | str:
+    """A number for strict JSON."""
+    return value if math.isfinite(value) else str(value)
+
+
+def of_file(problem: str, n: int, file: str) -> list[Job]:
+    """The reduced set of solvers for a user's file with n features; `file` tells its contents."""
+    sizes = sorted({max(1, n // 20), max(1, n // 5)})
+    chosen: Mapping[str, tuple[str, int]] = {
+        **{f"{rule}-{tau}": (rule, tau) for tau in sizes for rule in RULES},
+        "cubic": ("cubic" if n <= 1500 else "krylov", 0),
+        f"cd-{sizes[-1]}": ("cd", sizes[-1]),
+        "gd": ("gd", 0),
+        "lbfgs": ("lbfgs", 0),
+    }
+    common = {"problem": problem, "steps": 3000, "seconds": FILE_SECONDS, "every": 5, "starts": 1, "file": file}
+    return [Job(f"file-{k}", descend, common | {"solver": s, "size": t}, "file") for k, (s, t) in chosen.items()]

@@ -1,0 +1,8 @@
+"""The command `python -m runs.sweep`."""
+
+import sys
+
+from runs.sweep import main
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

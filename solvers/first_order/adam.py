@@ -1,0 +1,69 @@
+"""Adam with a coupled and a decoupled weight decay at once: from Adam to AdamW (arXiv 2602.16642, interpolation).
+
+    g <- g + coupled theta
+    m <- beta1 m + (1 - beta1) g             s <- beta2 s + (1 - beta2) g^2
+    theta <- theta - lr m' / (sqrt(s') + eps)      with m' = m / (1 - beta1^t), s' = s / (1 - beta2^t)
+    theta <- (1 - lr decoupled) theta
+
+The decoupled part comes after the step, as in that paper's code; `torch.optim.AdamW` shrinks before it. With
+decoupled = 0 this is `torch.optim.Adam` with weight_decay = coupled.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from solvers.base import Parameters, check
+from solvers.first_order.base import FirstOrder, Part, buffers, with_decay
+
+
+class AdamCoupled(FirstOrder):
+    """Adam with both kinds of weight decay; see the module for the update.
+
+    Args:
+        params: parameters, or groups with settings of their own.
+        lr: step size, >= 0.
+        betas: of the two running means, in [0, 1).
+        eps: > 0.
+        coupled, decoupled: weight decays, >= 0.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        coupled: float = 0.0,
+        decoupled: float = 0.0,
+    ) -> None:
+        check(
+            lr=(lr, lr >= 0),
+            betas=(betas, all(0 <= b < 1 for b in betas) and len(betas) == 2),
+            eps=(eps, eps > 0),
+            coupled=(coupled, coupled >= 0),
+            decoupled=(decoupled, decoupled >= 0),
+        )
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "coupled": coupled, "decoupled": decoupled})
+
+    def _move(self, part: Part) -> None:
+        group, parameters, gradients, states = part
+        lr, (beta1, beta2) = float(group["lr"]), group["betas"]
+        gradients = with_decay(gradients, parameters, group["coupled"])
+        mean, square = buffers(states, parameters, "mean"), buffers(states, parameters, "square")
+        torch._foreach_lerp_(mean, gradients, 1.0 - beta1)
+        torch._foreach_mul_(square, beta2)
+        torch._foreach_addcmul_(square, gradients, gradients, 1.0 - beta2)
+        for state in states:
+            state["step"] = state.get("step", 0) + 1
+        # parameters that came later (or had no gradient at times) are at another step
+        scales = [(1.0 - beta1 ** s["step"], math.sqrt(1.0 - beta2 ** s["step"])) for s in states]
+        root = torch._foreach_sqrt(square)
+        torch._foreach_div_(root, [second for _, second in scales])
+        torch._foreach_add_(root, group["eps"])
+        torch._foreach_addcdiv_(parameters, mean, root, [-lr / first for first, _ in scales])
+        if group["decoupled"]:
+            torch._foreach_mul_(parameters, 1.0 - lr * group["decoupled"])

@@ -1,0 +1,139 @@
+"""The base of first-order solvers: gradients in, one update a step, parts that share a step size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from solvers.base import Closure, Solver, dense
+from solvers.first_order.distributed import average_gradients, average_loss
+
+
+class Part(NamedTuple):
+    """What a step moves of one group: its parameters that have a gradient, with their states."""
+
+    group: Mapping[str, Any]
+    parameters: list[Tensor]
+    gradients: list[Tensor]
+    states: list[dict[str, Any]]
+
+
+class FirstOrder(Solver):
+    """A solver that moves by gradients alone: `step(closure)`, or `loss.backward(); step()` as usual.
+
+    A subclass implements `_move(part)`. Parameters without a gradient stay where they are, weight decay included, as
+    in torch; sparse gradients are made dense. Where `torch.distributed` runs, the gradients of a closure are averaged
+    over the processes, as `DistributedDataParallel` does with those of `backward()`.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None, *, loss: Tensor | float | None = None) -> Any:  # type: ignore[override]
+        """One step; the loss at the point where it began: the closure's, or `loss` as it was given.
+
+        Raises `ValueError` for both a closure and a loss.
+        """
+        if closure is None:
+            given = {p: dense(p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None}
+        elif loss is not None:
+            raise ValueError("pass a closure or the loss, not both")
+        else:
+            loss, given = self.evaluate(closure)
+            average_gradients(self.param_groups, given)
+        self._update(loss, list(self._parts(given)))
+        return loss
+
+    def _parts(self, given: Mapping[Tensor, Tensor]) -> Iterator[Part]:
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p in given]
+            if parameters:
+                yield Part(group, parameters, [given[p] for p in parameters], [self.state[p] for p in parameters])
+
+    def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
+        """The step of all groups."""
+        for part in parts:
+            self._move(part)
+
+    def _move(self, part: Part) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """The step that a rule chose by itself.
+
+    Attributes:
+        loss: f where the step began, the mean over processes.
+        norm: of the gradient (or direction) in the metric of the rule.
+        shrink: the step as a share of each group's `lr`.
+    """
+
+    loss: float
+    norm: float
+    shrink: float
+
+
+class LossFirstOrder(FirstOrder):
+    """A solver whose rule uses the loss too: `step(closure)`, or `loss.backward(); step(loss=loss)`.
+
+    Under a `GradScaler`, `scaler.step(solver, loss=loss)` with the loss as it is, not scaled. Where `torch.distributed`
+    runs, the loss is averaged over the processes. A subclass implements `_move_all(loss, parts)`: one number steers
+    all groups. `last` says which, None before the first step.
+    """
+
+    last: StepSize | None = None
+
+    def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
+        if loss is None:
+            name = type(self).__name__
+            raise ValueError(f"{name} needs the loss: call step(closure), or loss.backward() and step(loss=loss)")
+        value = average_loss(float(loss), parts[0].parameters[0].device if parts else torch.device("cpu"))
+        if not math.isfinite(value):
+            raise ValueError(f"the loss is {value}: nothing was moved")
+        if parts:
+            self._move_all(value, parts)
+
+    def _move_all(self, loss: float, parts: list[Part]) -> None:
+        raise NotImplementedError
+
+    def above(self, loss: float, bound: float) -> float:
+        """loss - bound, 0 where rounding has put it below. Raises `ValueError` for a loss further below."""
+        if loss < bound - 1e-6 * abs(bound):
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} needs f >= lower_bound={bound:g} and the loss is {loss:g}: pass a smaller lower_bound="
+            )
+        return max(loss - bound, 0.0)
+
+
+def square_norm(tensors: list[Tensor]) -> float:
+    """||g||^2 over all tensors, summed in their dtype, in float32 for those of 16 bits."""
+    narrow = any(t.dtype.itemsize < 4 for t in tensors)
+    norms = torch._foreach_norm(tensors, 2, dtype=torch.float32 if narrow else None)
+    return float(torch.stack([n.to(dtype=torch.float64, device=norms[0].device) for n in norms]).square().sum())
+
+
+def inner_products(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """<a, b> of each pair, summed in their dtype, in float32 for those of 16 bits; float64 on one device."""
+    found = []
+    for a, b in zip(first, second, strict=True):
+        wide = torch.promote_types(a.dtype, torch.float32)
+        found.append(torch.dot(a.flatten().to(wide), b.flatten().to(wide)))
+    return torch.stack([dot.to(dtype=torch.float64, device=found[0].device) for dot in found])
+
+
+def buffers(states: list[dict[str, Any]], parameters: list[Tensor], name: str) -> list[Tensor]:
+    """A state tensor of each parameter, zero at first."""
+    for state, p in zip(states, parameters, strict=True):
+        if name not in state:
+            state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+    return [state[name] for state in states]
+
+
+def with_decay(gradients: list[Tensor], parameters: list[Tensor], decay: float) -> list[Tensor]:
+    """Gradients of loss + (decay / 2) |theta|^2; new tensors where there is a decay."""
+    return list(torch._foreach_add(gradients, parameters, alpha=decay)) if decay else gradients

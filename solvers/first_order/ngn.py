@@ -1,0 +1,261 @@
+"""NGN: gradient steps that a Gauss-Newton model of sqrt(f) sizes (arXiv 2407.04358, with momentum arXiv 2508.15071).
+
+With f the loss above `lower_bound` and r = sqrt(f), one model for all parameter groups h, each with its own lr_h:
+
+    p = argmin (r + grad r . p)^2 + sum_h ||p_h||_D^2 / (2 lr_h)
+      = -gamma D^-1 g,   gamma_h = lr_h s,   s = 2 f / (2 f + sum_h lr_h ||g_h||^2_{D^-1})
+    x+ = x + (1 - momentum) p + momentum (x - x_prev)
+
+    variant   D                                model              name (arXiv 2508.15071)
+    "ngn"     1                                one                NGN; NGN-M, Algorithm 1, with momentum
+    "d"       1                                by coordinate      NGN-D, Algorithm 3
+    "md1"     eps + sqrt(v / (1 - beta2^k))    one                NGN-MDv1, Algorithm 2
+    "md2"     the same                         by coordinate      NGN-MDv2, Algorithm 2
+
+By coordinate, p_j = -lr g_j / (D_j + lr g_j^2 / (2 f)). v <- beta2 v + (1 - beta2) g^2 from 0, k = 1, 2, ... The step
+sizes come from the gradient itself, never from a running mean of gradients (that version diverges).
+
+Weight decay (appendix G there), which like p goes into the next x - x_prev:
+
+    "dec"   x+ = (what stands above) - lr weight_decay x
+    "w"     the model gets + sum_h (weight_decay_h / 2) ||x_h + p_h||_D^2, and max(r + grad r . p, 0) for its root:
+            with c_h = lr_h / (1 + lr_h weight_decay_h) in place of lr_h,
+            s = max(2 f - sum_h c_h weight_decay_h <g_h, x_h>, 0) / (2 f + sum_h c_h ||g_h||^2_{D^-1}),
+            x+ = x / (1 + lr weight_decay) - (1 - momentum) c s D^-1 g + momentum (x - x_prev)
+
+As in "dec", momentum damps the gradient's part alone and lets the decay act 1 / (1 - momentum) times in the long run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solvers.base import Parameters, check
+from solvers.first_order.base import LossFirstOrder, Part, StepSize, buffers, inner_products, square_norm
+
+VARIANTS = ("ngn", "d", "md1", "md2")
+JOINT = ("ngn", "md1")  # one model for all coordinates
+PRECONDITIONED = ("md1", "md2")
+CACHED = 2**18  # entries that several passes find in a CPU's cache again
+STEEPEST = 1e30  # lr / (2 f) at most, so that its product with 0 is 0 in float32
+
+
+class NGN(LossFirstOrder):
+    """The NGN family; see the module for the updates. Any lr is stable on smooth losses that reach their bound.
+
+    The loss must not fall below `lower_bound`; one that is below by at most 1e-6 |lower_bound| counts as there, where
+    the gradient's part of the step is 0. `last.shrink` is s, nan without a group whose model is one for all
+    coordinates; `last.norm` is ||g||_{D^-1}, with D = 1 for the groups by coordinate. The states (the displacement
+    x - x_prev with momentum, v with "md1" and "md2") have the dtype of the parameter, as torch's own have; all variants
+    but "ngn" keep as much memory again for their directions.
+
+    A step raises `ValueError`, and changes neither parameters nor states, for a loss below the bound or not finite, for
+    no loss, and for gradients whose norm is not finite.
+
+    Args:
+        params: parameters, or groups with settings of their own (all but `lower_bound`).
+        lr: c of the papers, >= 0 and finite: the largest step size.
+        momentum: in [0, 1).
+        variant: "ngn", "d", "md1" or "md2".
+        beta2, eps: of D, in [0, 1) and > 0.
+        weight_decay: >= 0.
+        decay: "dec" or, for "ngn" and "md1", "w".
+        lower_bound: what the loss never falls below.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1.0,
+        *,
+        momentum: float = 0.0,
+        variant: str = "ngn",
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decay: str = "dec",
+        lower_bound: float = 0.0,
+    ) -> None:
+        check(lower_bound=(lower_bound, math.isfinite(lower_bound)))
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "variant": variant,
+                "beta2": beta2,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "decay": decay,
+                "lower_bound": lower_bound,
+            },
+        )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's. Raises `ValueError` for settings that are not possible."""
+        group = {**self.defaults, **param_group}
+        lr, decay = group["lr"], group["weight_decay"]
+        check(
+            lr=(lr, 0 <= lr < math.inf),
+            momentum=(group["momentum"], 0 <= group["momentum"] < 1),
+            variant=(group["variant"], group["variant"] in VARIANTS),
+            beta2=(group["beta2"], 0 <= group["beta2"] < 1),
+            eps=(group["eps"], group["eps"] > 0),
+            weight_decay=(decay, 0 <= decay < math.inf),
+            decay=(group["decay"], group["decay"] in ("dec", "w")),
+        )
+        if group["decay"] == "w" and group["variant"] not in JOINT:
+            raise ValueError(f'decay="w" is for the variants "ngn" and "md1"; "{group["variant"]}" has decay="dec"')
+        if group["lower_bound"] != self.defaults["lower_bound"]:
+            raise ValueError("lower_bound belongs to the loss, not to a group: pass it to NGN itself")
+        super().add_param_group(param_group)
+
+    def _move_all(self, loss: float, parts: list[Part]) -> None:
+        f = self.above(loss, float(parts[0].group["lower_bound"]))
+        squares = [square_norm(part.gradients) for part in parts]
+        if not all(math.isfinite(square) for square in squares):
+            raise ValueError("the norm of the gradients is not finite: nothing was moved")
+        directions = [self._directions(part) for part in parts]
+        curve = pull = 0.0
+        for i, (part, us) in enumerate(zip(parts, directions, strict=True)):
+            if part.group["variant"] == "md1":
+                squares[i] = float(inner_products(part.gradients, us).sum())
+            if part.group["variant"] in JOINT:
+                curve += _rates(part.group)[0] * squares[i]
+                pull += _pull(part)
+        shrink = max(2 * f - pull, 0.0) / (2 * f + curve) if f or curve else 1.0
+        for part, us in zip(parts, directions, strict=True):
+            _move_part(part, us, f, shrink)
+        joint = any(part.group["variant"] in JOINT for part in parts)
+        self.last = StepSize(loss, math.sqrt(sum(squares)), shrink if joint else math.nan)
+
+    def _directions(self, part: Part) -> list[Tensor]:
+        """D^-1 g, for which v sees g; in memory that is kept, but for "ngn", whose directions are the gradients."""
+        if part.group["variant"] == "ngn":
+            return part.gradients
+        kept = self.__dict__.setdefault("_kept", {})  # a copied or pickled solver comes without
+        for p in part.parameters:
+            if p not in kept:
+                kept[p] = torch.empty_like(p, memory_format=torch.contiguous_format)
+        us: list[Tensor] = [kept[p] for p in part.parameters]
+        if part.group["variant"] == "d":
+            torch._foreach_copy_(us, part.gradients)
+        else:
+            _precondition(us, part)
+        return us
+
+
+def _rates(group: Mapping[str, Any]) -> tuple[float, float]:
+    """c, the largest step size, and the share of x that decays."""
+    lr, decay = float(group["lr"]), group["weight_decay"]
+    c = lr / (1 + lr * decay) if group["decay"] == "w" else lr
+    return c, c * decay
+
+
+def _pull(part: Part) -> float:
+    """By how much the decay of "w" alone lowers the model's 2 f."""
+    decay = _rates(part.group)[1]
+    if part.group["decay"] != "w" or not decay:
+        return 0.0
+    return decay * float(inner_products(part.gradients, part.parameters).sum())
+
+
+def _precondition(us: list[Tensor], part: Part) -> None:
+    """v sees g, then u = D^-1 g: Adam's fused kernel, whose first moment is g with beta1 = 0."""
+    vs = buffers(part.states, part.parameters, "square")
+    for state in part.states:
+        state["step"] = state.get("step", 0) + 1
+    torch._foreach_zero_(us)
+    steps = [torch.tensor(float(state["step"]), device=u.device) for state, u in zip(part.states, us, strict=True)]
+    for rows in alike(us, part.gradients, vs, steps):
+        targets, gs, seen, counts = ([row[i] for row in rows] for i in range(4))
+        # the kernel does not look at strides, and what it leaves of first moments is not read again
+        flat_gs, flat_vs = [g.contiguous() for g in gs], [v.contiguous() for v in seen]
+        first = targets[0].new_zeros(max(t.numel() for t in targets))
+        firsts = [first[: t.numel()].view(t.shape) for t in targets]
+        torch._fused_adam_(
+            targets,
+            flat_gs,
+            firsts,
+            flat_vs,
+            [],
+            counts,
+            amsgrad=False,
+            maximize=False,
+            lr=-1.0,
+            beta1=0.0,
+            beta2=part.group["beta2"],
+            eps=part.group["eps"],
+            weight_decay=0.0,
+        )
+        for v, flat in zip(seen, flat_vs, strict=True):
+            if flat is not v:
+                v.copy_(flat)
+
+
+def _move_part(part: Part, us: list[Tensor], f: float, shrink: float) -> None:
+    group, xs = part.group, part.parameters
+    c, decay = _rates(group)
+    rate, momentum = (1 - group["momentum"]) * c, group["momentum"]
+    if group["variant"] in JOINT:
+        rate *= shrink
+    elif f:
+        _by_coordinate(us, part.gradients, min(c / (2 * f), STEEPEST))
+    else:
+        rate = 0.0
+    if not momentum:
+        if decay:
+            torch._foreach_mul_(xs, 1 - decay)
+        torch._foreach_add_(xs, us, alpha=-rate)
+        return
+    for rows in alike(xs, us, buffers(part.states, xs, "displacement")):
+        _descend([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], rate, momentum, decay)
+
+
+def _by_coordinate(us: list[Tensor], gradients: list[Tensor], curve: float) -> None:
+    """g_j / (D_j + curve g_j^2) in place of u_j = g_j / D_j."""
+    ones = us[0].new_ones(0)
+    for u, g in zip(us, gradients, strict=True):
+        if len(ones) < min(CACHED, u.numel()) or ones.dtype != u.dtype or ones.device != u.device:
+            ones = u.new_ones(min(CACHED, u.numel()))
+        for piece, seen in zip(u.view(-1).split(CACHED), g.reshape(-1).split(CACHED), strict=True):
+            piece.div_(torch.addcmul(ones[: len(piece)], seen, piece, value=curve))
+
+
+def _descend(xs: list[Tensor], us: list[Tensor], ds: list[Tensor], rate: float, momentum: float, decay: float) -> None:
+    """d <- momentum d - decay x - rate u, then x <- x + d."""
+    # SGD's kernel makes both in one pass; it takes 1 + rate, which costs digits that only float32 does not miss
+    exact = rate > 1e-8 and all(t.is_contiguous() and t.dtype == torch.float32 for ts in (xs, us, ds) for t in ts)
+    if not exact:
+        torch._foreach_mul_(ds, momentum)
+    if decay:
+        torch._foreach_add_(ds, xs, alpha=-decay / momentum if exact else -decay)
+    if exact:
+        torch._fused_sgd_(
+            xs,
+            us,
+            ds,
+            weight_decay=0.0,
+            momentum=momentum,
+            lr=-1.0,
+            dampening=1.0 + rate,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
+    else:
+        torch._foreach_add_(ds, us, alpha=-rate)
+        torch._foreach_add_(xs, ds)
+
+
+def alike(*lists: list[Tensor]) -> list[list[tuple[Tensor, ...]]]:
+    """Rows of the lists, put together by device and dtype of the first."""
+    found: dict[Any, list[tuple[Tensor, ...]]] = {}
+    for row in zip(*lists, strict=True):
+        found.setdefault((row[0].device, row[0].dtype), []).append(row)
+    return list(found.values())

@@ -1,0 +1,88 @@
+"""Scion: steps to the steepest point of a ball of layer norms, by its linear minimisation oracle (arXiv 2502.07529).
+
+    d <- (1 - momentum) d + momentum g                      (d = 0 at first)
+    unconstrained   theta <- theta - lr scale N(d)
+    constrained     theta <- (1 - lr) theta - lr scale N(d)        so that ||theta|| <= scale is kept (Frank-Wolfe)
+
+N(d) is the Z of ||Z|| <= 1 with the largest <d, Z>, for a norm of each layer's own: see `landscape.norms`. The
+length of the gradient plays no part, so lr is how far a layer moves, in its norm and in units of its radius `scale`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from landscape.norms import newton_schulz, polar_factor, resolve, steepest
+from solvers.base import Parameters, check
+from solvers.first_order.base import FirstOrder, Part, buffers
+
+
+class Scion(FirstOrder):
+    """Steps of a given length in the norm of each layer; see the module for the update.
+
+    "auto" takes the spectral norm for matrices and convolutions and rms for vectors. The paper gives embeddings of
+    one-hot inputs "column" or "sign" and output layers "sign", each in a group of its own:
+    `[{"params": hidden, "scale": 50.0}, {"params": head, "norm": "sign", "scale": 3000.0}]`.
+
+    Args:
+        params: parameters, or groups with settings of their own.
+        lr: >= 0, at most 1 for constrained groups.
+        momentum: the share of the new gradient in (0, 1], 1 minus what other solvers call momentum.
+        scale: radius of the ball, > 0.
+        norm: "auto", "spectral", "sign", "euclidean", "rms", "column" or "row".
+        constrained: keep within the ball; from outside, (||theta|| - scale)_+ shrinks by 1 - lr a step at least.
+        exact: the spectral norm by an SVD. Otherwise by five Newton-Schulz steps, whose singular values end in
+            about [0.7, 1.2] in place of 1, so that the constrained ball is 1.21 scale.
+
+    Raises:
+        ValueError: settings that are not possible, such as a norm of matrices for a group that has vectors.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float,
+        *,
+        momentum: float = 0.1,
+        scale: float = 1.0,
+        norm: str = "auto",
+        constrained: bool = False,
+        exact: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {"lr": lr, "momentum": momentum, "scale": scale, "norm": norm, "constrained": constrained, "exact": exact},
+        )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch. Raises `ValueError` for settings that are not possible."""
+        super().add_param_group(param_group)
+        try:
+            _check(self.param_groups[-1])
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _move(self, part: Part) -> None:
+        group, parameters, gradients, states = part
+        lr, scale = float(group["lr"]), group["scale"]
+        mean = buffers(states, parameters, "mean")
+        torch._foreach_lerp_(mean, gradients, group["momentum"])
+        polar = polar_factor if group["exact"] else newton_schulz
+        if group["constrained"]:
+            torch._foreach_mul_(parameters, 1.0 - lr)
+        for p, d in zip(parameters, mean, strict=True):
+            p.add_(steepest(d, group["norm"], polar), alpha=-lr * scale)
+
+
+def _check(group: dict[str, Any]) -> None:
+    lr, momentum = float(group["lr"]), group["momentum"]
+    check(
+        lr=(lr, lr >= 0 and not (group["constrained"] and lr > 1)),
+        momentum=(momentum, 0 < momentum <= 1),
+        scale=(group["scale"], group["scale"] > 0),
+    )
+    for p in group["params"]:
+        resolve(group["norm"], p.shape)

@@ -1,0 +1,53 @@
+"""Gradient descent with the heavy ball and either kind of weight decay.
+
+    coupled     v <- momentum v + g + weight_decay theta      theta <- theta - lr v
+    decoupled   v <- momentum v + g                           theta <- (1 - lr weight_decay) theta - lr v
+
+Without momentum the two are the same. With it, coupled decay acts about 1 / (1 - momentum) times as fast
+(arXiv 2602.16642, theorems on SGD). lr multiplies the velocity, so that schedules act at once.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from solvers.base import Parameters, check
+from solvers.first_order.base import FirstOrder, Part, buffers, with_decay
+
+
+class SGD(FirstOrder):
+    """Stochastic gradient descent with heavy-ball momentum; see the module for the update.
+
+    Args:
+        params: parameters, or groups with settings of their own.
+        lr: step size, >= 0.
+        momentum: in [0, 1).
+        weight_decay: >= 0.
+        decoupled: False adds the decay to the gradient, as `torch.optim.SGD`; True takes it off the parameters.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+    ) -> None:
+        check(lr=(lr, lr >= 0), momentum=(momentum, 0 <= momentum < 1), weight_decay=(weight_decay, weight_decay >= 0))
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "decoupled": decoupled})
+
+    def _move(self, part: Part) -> None:
+        group, parameters, gradients, states = part
+        lr, decay = float(group["lr"]), group["weight_decay"]
+        if not group["decoupled"]:
+            gradients = with_decay(gradients, parameters, decay)
+        elif decay:
+            torch._foreach_mul_(parameters, 1.0 - lr * decay)
+        if group["momentum"]:
+            velocity = buffers(states, parameters, "velocity")
+            torch._foreach_mul_(velocity, group["momentum"])
+            torch._foreach_add_(velocity, gradients)
+            gradients = velocity
+        torch._foreach_add_(parameters, gradients, alpha=-lr)

@@ -1,0 +1,93 @@
+"""Polyak's step on the loss of a batch: SPS_max and its decreasing form.
+
+    SPS_max   gamma_k = min{ (f - f*) / (c ||g||^2), lr }                              (arXiv 2002.10542; Theorem 2 of
+                                                                                        arXiv 2410.12455)
+    DecSPS    gamma_k = (1/c_k) min{ (f - f*) / ||g||^2, c_(k-1) gamma_(k-1) },        (arXiv 2205.04583; Theorem 5 of
+              c_k = c0 sqrt(k + 1), c_(-1) = c0, gamma_(-1) = lr                        arXiv 2410.12455)
+
+f, g: loss and gradient of the step's batch, f* a lower bound of it. Groups with several lr have one model in the metric
+diag(1 / lr): with N = sum over groups of lr ||g||^2, the step of a group is lr s, for SPS_max s = min{(f - f*) / (c N),
+1}, and DecSPS is the recursion above for s, from s_(-1) = 1. One lr for all gives the published rules.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from solvers.base import Parameters, check
+from solvers.first_order.base import LossFirstOrder, Part, StepSize, square_norm
+
+
+class SPSMax(LossFirstOrder):
+    """The Polyak step with a largest one; see the module for the rule.
+
+    Args:
+        params: parameters, or groups with an `lr` of their own.
+        lr: the largest step (gamma_b), >= 0.
+        c: > 0. 1 is Polyak's step; convex losses need more than 1/2, the alpha-beta-condition more than
+            1 / (2 (alpha - beta)). The one of the first group counts.
+        lower_bound: f*, a lower bound of every batch's loss. The one of the first group counts.
+
+    Raises:
+        ValueError: settings that are not possible; at a step no loss, or a loss or gradient that is not finite, or a
+            loss below `lower_bound`. Nothing is moved then.
+    """
+
+    def __init__(self, params: Parameters, lr: float, *, c: float = 1.0, lower_bound: float = 0.0) -> None:
+        check(lr=(lr, lr >= 0), c=(c, c > 0), lower_bound=(lower_bound, math.isfinite(lower_bound)))
+        super().__init__(params, {"lr": lr, "c": c, "lower_bound": lower_bound})
+
+    def _move_all(self, loss: float, parts: list[Part]) -> None:
+        c, lower_bound = self.param_groups[0]["c"], self.param_groups[0]["lower_bound"]
+        gap, square = self.above(loss, lower_bound), metric_square(parts)
+        shrink = gap / (c * square) if gap < c * square else 1.0
+        descend(parts, shrink)
+        self.last = StepSize(loss, math.sqrt(square), shrink)
+
+
+class DecSPS(LossFirstOrder):
+    """Polyak steps that decrease, for convergence without interpolation; see the module for the rule.
+
+    c_k gamma_k never grows: a batch whose loss is `lower_bound` while its gradient is not 0 ends the descent for good.
+
+    Args:
+        params: parameters, or groups with an `lr` of their own.
+        lr: the step before the first (gamma_b), >= 0.
+        c0: > 0; the theorem asks for at least 1 / (alpha - beta), 1 for convex losses. Of the first group.
+        lower_bound: f*, a lower bound of every batch's loss. Of the first group.
+
+    Raises:
+        ValueError: as `SPSMax`.
+    """
+
+    def __init__(self, params: Parameters, lr: float, *, c0: float = 1.0, lower_bound: float = 0.0) -> None:
+        check(lr=(lr, lr >= 0), c0=(c0, c0 > 0), lower_bound=(lower_bound, math.isfinite(lower_bound)))
+        super().__init__(params, {"lr": lr, "c0": c0, "lower_bound": lower_bound})
+
+    def _move_all(self, loss: float, parts: list[Part]) -> None:
+        first = self.param_groups[0]  # its state is kept with the settings, which are saved and copied
+        k, bound = first.get("recursion", (0, first["c0"]))  # bound = c_(k-1) s_(k-1)
+        gap, square = self.above(loss, first["lower_bound"]), metric_square(parts)
+        if gap < bound * square:
+            bound = gap / square
+        shrink = bound / (first["c0"] * math.sqrt(k + 1))
+        descend(parts, shrink)
+        first["recursion"] = (k + 1, bound)
+        self.last = StepSize(loss, math.sqrt(square), shrink)
+
+
+def metric_square(parts: list[Part]) -> float:
+    """Sum over groups of lr ||g||^2; `ValueError` where it is not finite."""
+    squares = [square_norm(part.gradients) for part in parts]
+    total = sum(float(part.group["lr"]) * square for part, square in zip(parts, squares, strict=True))
+    if not math.isfinite(total):
+        raise ValueError(f"the norm of the gradient is {math.sqrt(abs(total))}: nothing was moved")
+    return total
+
+
+def descend(parts: list[Part], shrink: float) -> None:
+    """theta <- theta - lr shrink g."""
+    for part in parts:
+        torch._foreach_add_(part.parameters, part.gradients, alpha=-float(part.group["lr"]) * shrink)

@@ -1,0 +1,84 @@
+"""Newton's method by gradient-normalised smoothness (Semenov, Jaggi and Doikov, arXiv 2506.13710, algorithm 1).
+
+    theta <- theta - (H~ + lam I)^(-1) g,      lam = ||g|| / gamma
+
+H~ is the Hessian or an approximation with H~ >= 0, such as the Gauss-Newton or the Fisher matrix. The step is taken if
+f - f+ >= ||g+||^2 / (8 lam), after which gamma doubles (and is at least 1e-9); else gamma halves. gamma is the radius
+in which the gradient field is linear to the accuracy that the method needs. Where H~ has a negative eigenvalue w_1,
+-w_1 is added to lam; a saddle point where g = 0 is not left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from landscape.operators.linear import LinearOperator
+from solvers.base import Parameters, check
+from solvers.second_order.newton import Move, NewtonSolver, regularised
+from solvers.second_order.space import Space, decomposed, krylov_space
+from solvers.second_order.trial_point import Point
+
+_SMALLEST = 1e-9
+
+
+class GradientNormalizedNewton(NewtonSolver):
+    """Newton by gradient-normalised smoothness; see the module for the update.
+
+    Args:
+        params: one group, on one device.
+        gamma: the first radius, > 0.
+        curvature: `curvature() -> LinearOperator`, H~ at the parameters as they stand, on the same flat vector as
+            `params`; it is called once a step. None: the Hessian of the closure's loss.
+        krylov: dimension of the Krylov space of g in which the system is solved; None for a dense matrix, up to
+            n = 10,000.
+    """
+
+    _retries = True
+
+    def __init__(
+        self,
+        params: Parameters,
+        gamma: float = 1.0,
+        *,
+        curvature: Callable[[], LinearOperator] | None = None,
+        krylov: int | None = None,
+    ) -> None:
+        check(gamma=(gamma, 0 < gamma < math.inf))
+        super().__init__(params, ("gamma", gamma), krylov=krylov)
+        self.curvature = curvature
+        self._dense = curvature is None
+        if krylov is None:
+            self._check_dense()
+
+    def _curvature(self) -> bool:
+        return self.curvature is None
+
+    def _space(self, point: Point) -> Space:
+        if self.curvature is None:
+            return super()._space(point)
+        A = self.curvature()
+        if A.shape[0] != self.n:
+            raise ValueError(f"curvature() is of size {A.shape[0]}, the parameters are {self.n}")
+        if self.krylov is not None:
+            return krylov_space(point, A, self.krylov)
+        B = A.to_dense().double().cpu()
+        A.release()
+        point.products += self.n
+        w, U = torch.linalg.eigh(0.5 * (B + B.T))
+        return decomposed(point.g, w, U)
+
+    def _model(self, point: Point) -> Callable[[float], Move]:
+        space = self._space(point)
+        size = float(point.g.norm())
+        return lambda gamma: regularised(space, size / gamma)[1]
+
+    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        after = float(point.gradient_after().square().sum())
+        accepted = point.loss - new >= after / (8.0 * move.shift)
+        return accepted, max(2.0 * used, _SMALLEST) if accepted else 0.5 * used
+
+    def _safer(self, used: float) -> float:
+        return 0.5 * used

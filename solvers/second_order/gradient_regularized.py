@@ -1,0 +1,110 @@
+"""Newton's method regularised by the gradient norm: theta <- theta - (H + lam I)^(-1) g with lam from ||g||.
+
+    adaptive         lam = sqrt(H_k ||g||), H_k = max(H_{k-1} / 2, ||g_k - g_{k-1} - B dtheta|| / ||dtheta||^2) with
+                     B the Hessian of the step before; every finite step is taken (Mishchenko, arXiv 2112.02089, AdaN+)
+    line-search      lam = sqrt(H_k ||g||); from H_{k-1} / 2 on H_k doubles until f+ <= f - (2/3) lam ||h||^2 and
+                     ||g+|| <= 2 lam ||h|| (the same paper, AdaN)
+    super-universal  lam = H_k ||g||^alpha; H_k is multiplied by 4 until <g+, theta - theta+> >= ||g+||^2 / (4 lam) and
+                     divided by 4 after a step (Doikov, Mishchenko and Nesterov, arXiv 2208.05888)
+    fixed            lam = sqrt(H ||g||); every finite step is taken
+
+These are methods for convex losses. Where the Hessian has a negative eigenvalue w_1 (in the space that is looked at),
+-w_1 is added to lam, which no convex loss will notice; a saddle point where g = 0 is not left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor
+
+from solvers.base import Parameters, check
+from solvers.second_order.acceptance import SMALLEST
+from solvers.second_order.newton import Move, NewtonSolver, regularised
+from solvers.second_order.trial_point import Point
+
+_SMALLEST_UNIVERSAL = 1e-5  # of H_k in the published implementation
+
+
+class GradientRegularizedNewton(NewtonSolver):
+    """Gradient-regularised Newton; see the module for the updates.
+
+    Args:
+        params: one group, on one device.
+        H: the first H_k, > 0.
+        rule: "adaptive", "line-search", "super-universal" or "fixed".
+        alpha: exponent of the gradient norm for "super-universal", in [2/3, 1].
+        krylov: dimension of the Krylov space of g in which the system is solved; None for the dense Hessian, up to
+            n = 10,000.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        H: float = 1.0,
+        *,
+        rule: Literal["adaptive", "line-search", "super-universal", "fixed"] = "adaptive",
+        alpha: float = 1.0,
+        krylov: int | None = None,
+    ) -> None:
+        check(
+            H=(H, 0 < H < math.inf),
+            rule=(rule, rule in ("adaptive", "line-search", "super-universal", "fixed")),
+            alpha=(alpha, 2 / 3 <= alpha <= 1),
+        )
+        super().__init__(params, ("H", H), krylov=krylov)
+        self.rule, self.alpha = rule, alpha
+        self._retries = self._compares = rule in ("line-search", "super-universal")
+        self._predicted: Tensor | None = None  # the gradient here by the last step's quadratic model
+        self._length = 0.0
+        self._next: tuple[Tensor, float] | None = None
+        if krylov is None:
+            self._check_dense()
+
+    def _first(self, point: Point, constant: float) -> float:
+        if self.rule == "line-search":
+            return max(0.5 * constant, SMALLEST)
+        if self.rule == "adaptive" and self._predicted is not None and self._length > 0:
+            seen = float((point.g - self._predicted).norm()) / self._length**2
+            return max(0.5 * constant, seen, SMALLEST)
+        return constant
+
+    def _model(self, point: Point) -> Callable[[float], Move]:
+        space = self._space(point)
+        size = float(point.g.norm())
+
+        def propose(H: float) -> Move:
+            lam = H * size**self.alpha if self.rule == "super-universal" else math.sqrt(H * size)
+            step, move = regularised(space, lam)
+            if self.rule == "adaptive":
+                self._next = point.g + space.image(step), float(step.norm())
+            return move
+
+        return propose
+
+    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        if self.rule in ("adaptive", "fixed"):
+            return True, used
+        after, h = point.gradient_after(), move.h.double().cpu()
+        if self.rule == "line-search":
+            r = float(h.norm())
+            falls = new <= point.loss - 2.0 / 3.0 * move.shift * r**2
+            accepted = falls and float(after.norm()) <= 2.0 * move.shift * r
+            return accepted, used if accepted else 2.0 * used
+        accepted = -float(after @ h) >= float(after.square().sum()) / (4.0 * move.shift)
+        return accepted, max(0.25 * used, _SMALLEST_UNIVERSAL) if accepted else 4.0 * used
+
+    def _finish(self, point: Point, move: Move, accepted: bool) -> None:
+        if accepted and self._next is not None:
+            self._predicted, self._length = self._next
+        elif not accepted:
+            self._predicted = None
+        self._next = None
+
+    def _own(self) -> dict[str, Any]:
+        return {"predicted": self._predicted, "length": self._length}
+
+    def _restore(self, own: dict[str, Any]) -> None:
+        self._predicted, self._length = own["predicted"], own["length"]

@@ -1,0 +1,58 @@
+"""Cubic Newton with lazy Hessians (Doikov, Chayti and Jaggi, ICML 2023): one Hessian serves `period` steps.
+
+    theta <- theta + argmin_h g_k.h + h.H_pi(k) h / 2 + (M / 6) ||h||^3,      pi(k) = k - k mod period
+
+Gradients are fresh. The Hessian's decomposition is kept as well, so a step between two Hessians costs O(n^2); with
+period = n the whole saves a factor sqrt(n) in arithmetic. The theory takes M = 6 period L for rule "fixed"; "doubling"
+and "ratio" are those of `CubicNewton`, in which M follows how stale the Hessian is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from solvers.base import Parameters, check
+from solvers.second_order.acceptance import Rule
+from solvers.second_order.cubic_newton import CubicNewton
+from solvers.second_order.newton import Move
+from solvers.second_order.space import eigen
+from solvers.second_order.trial_point import Point
+
+
+class LazyCubicNewton(CubicNewton):
+    """Cubic Newton with a Hessian that is made every `period` steps; see the module for the update.
+
+    Args:
+        params: one group, on one device, of at most 10,000 parameters.
+        M: first weight of the cubic term, > 0.
+        period: steps that one Hessian serves, those that were rejected included.
+        rule: "doubling", "ratio" or "fixed".
+
+    Memory beside the model: n^2, which `state_dict` includes.
+    """
+
+    def __init__(self, params: Parameters, M: float = 1.0, *, period: int = 10, rule: Rule = "doubling") -> None:
+        check(period=(period, period >= 1))
+        super().__init__(params, M, rule=rule)
+        self.period = period
+        self._kept: tuple[Tensor, Tensor] | None = None
+        self._age = 0
+
+    def _curvature(self) -> bool:
+        return self._kept is None or self._age >= self.period
+
+    def _decomposition(self, point: Point) -> tuple[Tensor, Tensor]:
+        if self._kept is None or self._age >= self.period:
+            self._kept, self._age = eigen(point), 0
+        return self._kept
+
+    def _finish(self, point: Point, move: Move, accepted: bool) -> None:
+        self._age += 1
+
+    def _own(self) -> dict[str, Any]:
+        return {"kept": self._kept, "age": self._age}
+
+    def _restore(self, own: dict[str, Any]) -> None:
+        self._kept, self._age = own["kept"], own["age"]

@@ -1,0 +1,91 @@
+"""RS-RNM, the randomised subspace regularised Newton method (Fuji, Poirion and Takeda, arXiv 2209.04170).
+
+With P of s rows drawn from a normal distribution, S = P H P^T and Lam = max(0, -smallest eigenvalue of S):
+
+    d = -P^T (S + eta I)^(-1) P g,      eta = c1 Lam + c2 ||g||^gamma
+    theta <- theta + t d,               t = 1, beta, beta^2, ... until f - f+ >= -alpha t g.d
+
+||g|| is that of the whole gradient. The implementation that SSCN was compared with draws entries of standard deviation
+1 / s and forms the whole Hessian; here S takes s products. An Armijo search that fails leaves the parameters alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from solvers.base import Parameters, check
+from solvers.second_order.newton import Move, NewtonSolver
+from solvers.second_order.trial_point import Point
+
+
+class RSRNM(NewtonSolver):
+    """Randomised subspace regularised Newton; see the module for the update.
+
+    Args:
+        params: one group, on one device.
+        subspace: s, the rows of P, 1 <= s <= n.
+        c1, c2, gamma: of the regularisation; c1 > 1, c2 > 0, gamma >= 0.
+        alpha, beta: of the Armijo search, in (0, 1).
+        scale: standard deviation of P's entries; None is 1 / s, as there. 1 / sqrt(s) keeps lengths in the mean, and
+            took 73 steps for 191 to a gradient of 1e-9 on a logistic loss with n = 30, s = 15.
+        generator: for P; its state is part of `state_dict`. None: a fresh seed.
+    """
+
+    _retries = True
+    _dense = False
+    _remembers = False
+
+    def __init__(
+        self,
+        params: Parameters,
+        subspace: int,
+        *,
+        c1: float = 2.0,
+        c2: float = 1.0,
+        gamma: float = 0.5,
+        alpha: float = 0.3,
+        beta: float = 0.5,
+        scale: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        check(
+            subspace=(subspace, subspace >= 1),
+            c1=(c1, c1 > 1),
+            c2=(c2, c2 > 0),
+            gamma=(gamma, gamma >= 0),
+            alpha=(alpha, 0 < alpha < 1),
+            beta=(beta, 0 < beta < 1),
+            scale=(scale, scale is None or scale > 0),
+        )
+        super().__init__(params, ("step", 1.0), generator=generator)
+        if subspace > self.n:
+            raise ValueError(f"a subspace of {subspace} dimensions does not fit into {self.n} parameters")
+        self.subspace, self.c1, self.c2, self.gamma, self.alpha, self.beta = subspace, c1, c2, gamma, alpha, beta
+        self.scale = 1.0 / subspace if scale is None else scale
+
+    def _model(self, point: Point) -> Callable[[float], Move]:
+        P = self.scale * torch.randn(self.n, self.subspace, generator=self.generator, dtype=torch.float64)
+        A = point.operator()
+        Q = P.to(device=A.device, dtype=A.dtype)
+        S = A.inner(Q, A @ Q)
+        A.release()
+        point.products += self.subspace
+        w, U = torch.linalg.eigh(0.5 * (S + S.T))
+        size, lowest = float(point.g.norm()), float(w[0])
+        eta = self.c1 * max(0.0, -lowest) + self.c2 * size**self.gamma
+        c = U.T @ (P.T @ point.g)
+        d = -(P @ (U @ (c / (w + eta)))) if size > 0 else torch.zeros_like(point.g)
+        slope = -float(point.g @ d)
+
+        def propose(t: float) -> Move:
+            return Move(t * d, self.alpha * t * slope, lowest, eta, self.subspace, part=lambda v: P.T @ v)
+
+        return propose
+
+    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        return point.loss - new >= move.decrease, self.beta * used
+
+    def _safer(self, used: float) -> float:
+        return self.beta * used

@@ -1,0 +1,105 @@
+"""Saddle-free Newton (Dauphin et al., NeurIPS 2014): theta <- theta - (|H| + lam I)^(-1) g, |H| = U |diag(w)| U^T.
+
+Saddle points repel it, for negative curvature is followed downhill at the pace of its absolute value. H is known
+
+    dense       in the whole space
+    by rank     by its `rank` eigenpairs of largest |w|; what of g lies outside them, where |curvature| is at most the
+                smallest |w| that was found, is divided by that |w| + lam
+    by Krylov   in the Krylov space of g (as in the paper), which contains g
+
+The rules for lam are those of SSCN for M, with the model g.h + h.|H| h / 2 + lam ||h||^2 / 2: "doubling" until
+f - f+ >= -m(h), halved after a step; "ratio", one trial point a step; "fixed", every finite step is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from landscape.operators.vectors import as_block
+from landscape.spectra import eigsh
+from solvers.base import Parameters, check
+from solvers.second_order.acceptance import Rule, by_decrease
+from solvers.second_order.newton import Move, NewtonSolver
+from solvers.second_order.trial_point import Point
+
+
+class SaddleFreeNewton(NewtonSolver):
+    """Saddle-free Newton; see the module for the update.
+
+    Args:
+        params: one group, on one device.
+        damping: the first lam, > 0.
+        rule: "doubling", "ratio" or "fixed".
+        rank: how many eigenpairs of largest absolute value are taken.
+        krylov: dimension of the Krylov space. Without `rank` and `krylov` the Hessian is dense, up to n = 10,000.
+        tol: of the eigenpairs, relative to the largest.
+        generator: for their search; its state is part of `state_dict`.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        damping: float = 1.0,
+        *,
+        rule: Rule = "doubling",
+        rank: int | None = None,
+        krylov: int | None = None,
+        tol: float = 1e-3,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        check(
+            damping=(damping, 0 < damping < math.inf),
+            rule=(rule, rule in ("ratio", "doubling", "fixed")),
+            tol=(tol, tol > 0),
+            rank=(rank, rank is None or rank >= 1),
+        )
+        if rank is not None and krylov is not None:
+            raise ValueError("pass rank or krylov, not both")
+        super().__init__(params, ("damping", damping), krylov=krylov, generator=generator)
+        if rank is not None and rank > self.n:
+            raise ValueError(f"{rank} eigenpairs do not fit into {self.n} parameters")
+        self.rule, self.rank, self.tol = rule, rank, tol
+        self._retries, self._compares = rule == "doubling", rule != "fixed"
+        self._dense = rank is None
+        if rank is None and krylov is None:
+            self._check_dense()
+
+    def _model(self, point: Point) -> Callable[[float], Move]:
+        return self._by_rank(point, self.rank) if self.rank is not None else self._by_space(point)
+
+    def _by_space(self, point: Point) -> Callable[[float], Move]:
+        space = self._space(point)
+        absolute = space.w.abs()
+
+        def propose(damping: float) -> Move:
+            s = -space.c / (absolute + damping)
+            return Move(space.lift(s), -0.5 * float(space.c @ s), space.lowest, damping, len(space.w))
+
+        return propose
+
+    def _by_rank(self, point: Point, rank: int) -> Callable[[float], Move]:
+        A = point.operator()
+        pairs = eigsh(A, rank, which="LM", tol=self.tol, generator=self.generator)
+        point.products += pairs.matvecs
+        V, absolute = pairs.vectors, pairs.values.abs()
+        c = A.inner(V, as_block(A, point.g))[:, 0]
+        inside = lambda s: A.combine(V, s.reshape(-1, 1))[..., 0].double().cpu()  # noqa: E731
+        rest = point.g - inside(c)
+        bound = float(absolute[-1])
+
+        def propose(damping: float) -> Move:
+            s = c / (absolute + damping)
+            h = -inside(s) - rest / (bound + damping)
+            decrease = 0.5 * float(c @ s) + 0.5 * float(rest @ rest) / (bound + damping)
+            return Move(h, decrease, float(pairs.values.min()), damping, len(c))
+
+        return propose
+
+    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        return by_decrease(self.rule, point.loss, new, move.decrease, used)
+
+    def _safer(self, used: float) -> float:
+        return 2.0 * used if self.rule == "doubling" else 1.5 * used

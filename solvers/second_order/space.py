@@ -1,0 +1,88 @@
+"""The Hessian in a space and in its eigenbasis there, so that any shift costs no more than a division.
+
+The space is the whole one, by a dense Hessian, or the Krylov space of the gradient, by products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landscape.operators.linear import LinearOperator, products
+from landscape.operators.vectors import as_block, column_bytes
+from landscape.spectra.krylov import Krylov
+from solvers.second_order.trial_point import Point
+
+
+@dataclass(frozen=True)
+class Space:
+    """The Hessian on a space in its eigenbasis U there: U^T H U = diag(w), c = U^T g.
+
+    Attributes:
+        w, c: `(m,)` float64 on the host, w ascending.
+        lift: coordinates s `(m,)` to the vector U s `(n,)`.
+        image: coordinates to H U s, `(n,)`.
+    """
+
+    w: Tensor
+    c: Tensor
+    lift: Callable[[Tensor], Tensor]
+    image: Callable[[Tensor], Tensor]
+
+    @property
+    def lowest(self) -> float:
+        """The smallest eigenvalue; nan in a space without dimensions."""
+        return float(self.w[0]) if len(self.w) else math.nan
+
+    def shifted(self, base: float, lam: float = 0.0) -> Tensor:
+        """s with (diag(w) + base + lam) s = -c, base first so that it may cancel; 0 where c is."""
+        return torch.where(self.c == 0, torch.zeros_like(self.c), -self.c / ((self.w + base) + lam))
+
+
+def decomposed(g: Tensor, w: Tensor, U: Tensor) -> Space:
+    """The whole space from H = U diag(w) U^T."""
+    return Space(w, U.T @ g, lambda s: U @ s, lambda s: U @ (w * s))
+
+
+def eigen(point: Point) -> tuple[Tensor, Tensor]:
+    """w and U of the dense Hessian U diag(w) U^T. Raises `FloatingPointError` when it is not finite."""
+    H = point.dense()
+    if not bool(torch.isfinite(H).all()):
+        raise FloatingPointError("the Hessian has entries that are not finite")
+    w, U = torch.linalg.eigh(0.5 * (H + H.T))
+    return w, U
+
+
+def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:
+    """The span of g, A g, ..., A^(size - 1) g, for at most `size` products; smaller where that is invariant.
+
+    Raises `MemoryError` when the basis does not fit the budget.
+    """
+    g = as_block(A, point.g)
+    needed = (min(size, A.shape[0]) + 4) * column_bytes(g)
+    if needed > A.memory:
+        raise MemoryError(f"a Krylov space of {size} vectors needs {needed:,} bytes, the budget is {A.memory:,}")
+    process = Krylov(A, size)
+    X = process.inject(g)
+    while X.shape[-1]:
+        process.absorb(products(A, X))
+        point.products += 1
+        X = process.propose() if process.size < process.capacity else X[..., :0]
+    A.release()
+    ritz = process.ritz()
+    S, H, B, C = ritz.coefficients, process.H, process.B, process.pending
+
+    def image(s: Tensor) -> Tensor:
+        y = (S @ s).reshape(-1, 1)
+        return (process.combine(H @ y) + (A.combine(C, B @ y) if C.shape[-1] else 0.0))[..., 0].double().cpu()
+
+    return Space(
+        ritz.values,
+        S.T @ A.inner(process.basis, g)[:, 0],
+        lambda s: process.combine((S @ s).reshape(-1, 1))[..., 0],
+        image,
+    )

@@ -1,0 +1,63 @@
+"""What every experiment's tests ask: that its jobs serve its claims, what is committed of it, and its reduced run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from paths import ROOT
+
+from runs.engine.experiment import Claim, Experiment, markdown
+
+
+def check_needs(experiment: Experiment) -> None:
+    """For each claim there are jobs, in the full and in the reduced run."""
+    for quick in (False, True):
+        names = [job.name for job in experiment.plan(quick)]
+        for statement in experiment.claims:
+            for pattern in statement.needs:
+                assert any(fnmatchcase(name, pattern) for name in names), (statement.name, pattern)
+
+
+def committed(experiment: Experiment) -> tuple[dict[str, Any], list[Claim]]:
+    """The report in runs/results and its claims."""
+    report = json.loads((ROOT / "runs" / "results" / f"{experiment.name}.json").read_text())
+    return report, [Claim(**found) for found in report["claims"]]
+
+
+def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[Claim]]:
+    """The committed report is of a full run without errors, of these jobs and of these claims; the report."""
+    report, claims = committed(experiment)
+    assert report["quick"] is False
+    assert not [name for name, job in report["jobs"].items() if job["error"]]
+    planned = [(job.name, dict(job.settings)) for job in experiment.plan(False)]
+    assert planned == [(name, job["settings"]) for name, job in report["jobs"].items()]
+    stated = [(s.name, s.literature, s.criterion) for s in experiment.claims]
+    assert [(c.name, c.literature, c.criterion) for c in claims] == stated
+    return report, claims
+
+
+def check_page(experiment: Experiment) -> tuple[str, str]:
+    """The page in docs/ has the committed table; page, and the README's words on how many claims hold."""
+    _, claims = committed(experiment)
+    page = (ROOT / "docs" / f"{experiment.name.replace('_', '-')}.md").read_text()
+    assert markdown(claims) in page
+    return page, f"{sum(claim.holds is True for claim in claims)} of {len(claims)} |"
+
+
+def reduced(experiment: Experiment, folder: Path, seconds: float = 90) -> tuple[dict[str, Any], str]:
+    """The report and what was printed. 60 s are promised on a machine with nothing else to do."""
+    words = [sys.executable, "-m", f"runs.{experiment.name}", "--quick", "--out", str(folder)]
+    start = time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < seconds
+    assert done.stderr == ""
+    report: dict[str, Any] = json.loads((folder / "quick" / "claims.json").read_text())
+    assert not [name for name, job in report["jobs"].items() if job["error"]]
+    return report, done.stdout

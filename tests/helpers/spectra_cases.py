@@ -1,0 +1,126 @@
+"""Designed spectra and test operators for `landscape.spectra`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.operators.linear import Kind, LinearOperator, MatrixOperator
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def spectra(n: int) -> dict[str, np.ndarray]:
+    """Eigenvalues, by the name of what is hard about them."""
+    bulk = 0.02 * np.abs(np.random.default_rng(0).standard_normal(n))
+    outliers, triple, indefinite, deficient, clustered = (bulk.copy() for _ in range(5))
+    outliers[:10] = np.linspace(1.0, 0.3, 10)
+    triple[:3], triple[3:6], triple[6:9] = 1.0, 0.6, 0.5
+    indefinite[:10], indefinite[10:15] = np.linspace(1.0, 0.3, 10), -np.linspace(0.9, 0.4, 5)
+    deficient[:] = 0.0
+    deficient[:7] = [3.0, 2.0, 2.0, 1.0, -1.0, -2.5, 0.5]
+    clustered[:6] = 1.0 - 1e-4 * np.arange(6)
+    clustered[6:12] = 0.5 + 1e-5 * np.arange(6)
+    return {
+        "outliers": outliers,
+        "triple": triple,
+        "indefinite": indefinite,
+        "deficient": deficient,
+        "clustered": clustered,
+        "decaying": 1.0 / np.arange(1, n + 1) ** 1.5,
+        "range": np.logspace(0, -6, n),
+        "exponential": np.exp(-np.arange(n) / 5.0),
+    }
+
+
+def matrix(values: np.ndarray, seed: int = 0) -> Tensor:
+    """A float64 symmetric matrix with these eigenvalues and random eigenvectors."""
+    n = len(values)
+    Q = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=seeded(seed))).Q
+    A = (Q * torch.from_numpy(values)) @ Q.T
+    return 0.5 * (A + A.T)
+
+
+def best(values: np.ndarray, which: str, k: int) -> np.ndarray:
+    """The wanted eigenvalues, best first."""
+    key = {"LA": values, "SA": -values, "LM": np.abs(values)}[which]
+    return values[np.argsort(-key, kind="stable")][:k]
+
+
+class DiagonalOperator(LinearOperator):
+    """diag(d): a spectrum of any length for the price of its vectors."""
+
+    def __init__(self, d: np.ndarray, dtype: torch.dtype = torch.float64, memory: int = 1 << 30) -> None:
+        super().__init__(len(d), dtype, torch.device("cpu"), memory=memory)
+        self.d = torch.as_tensor(d, dtype=dtype)[:, None]
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self.d * V
+
+
+class ShardedOperator(LinearOperator):
+    """A matrix whose vectors live as (ranks, n / ranks, k): what a sharded operator looks like to an algorithm.
+
+    Whatever touches vectors past the helpers (n from v.shape[0], X.T @ Y, norms) fails on it.
+    """
+
+    def __init__(self, A: Tensor, ranks: int = 4) -> None:
+        self.whole = MatrixOperator(A, memory=1 << 30)
+        super().__init__(A.shape[0], self.whole.dtype, self.whole.device, memory=1 << 30)
+        self.ranks = ranks
+
+    def spread(self, X: Tensor) -> Tensor:
+        return X.reshape(self.ranks, -1, *X.shape[1:])
+
+    def gather(self, X: Tensor) -> Tensor:
+        return X.reshape(self.shape[0], *X.shape[2:])
+
+    def _check(self, V: Tensor) -> Tensor:
+        if V.ndim not in (2, 3) or V.shape[:2] != (self.ranks, self.shape[0] // self.ranks):
+            raise ValueError(f"not a sharded vector: {tuple(V.shape)}")
+        return V
+
+    def __matmul__(self, V: Tensor) -> Tensor:  # type: ignore[override]
+        V = self._check(V)
+        self.matvecs += V.shape[2] if V.ndim == 3 else 1
+        return self.spread(self.whole @ self.gather(V))
+
+    def inner(self, X: Tensor, Y: Tensor) -> Tensor:
+        assert X.ndim == Y.ndim == 3
+        return self.whole.inner(self.gather(X), self.gather(Y))
+
+    def combine(self, X: Tensor, C: Tensor) -> Tensor:
+        assert X.ndim == 3
+        return self.spread(self.whole.combine(self.gather(X), C))
+
+    def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
+        return self.spread(self.whole.random(k, kind, generator))
+
+    def unit(self, indices: Sequence[int] | Tensor) -> Tensor:
+        return self.spread(self.whole.unit(indices))
+
+
+class NoisyOperator(MatrixOperator):
+    """Every product carries a fresh relative error."""
+
+    def __init__(self, A: Tensor, noise: float) -> None:
+        super().__init__(A)
+        self.noise = noise
+        self._generator = seeded(99)
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        W = super()._matmat(V)
+        E = torch.randn(W.shape, dtype=W.dtype, generator=self._generator)
+        return W + self.noise * W.norm(dim=0) * E / E.norm(dim=0)
+
+
+class BrokenOperator(MatrixOperator):
+    """Its products hold NaN."""
+
+    def _matmat(self, V: Tensor) -> Tensor:
+        return super()._matmat(V) * float("nan")

@@ -1,0 +1,75 @@
+"""A small experiment for tests/test_experiment.py: three jobs that write traces, one that may fail or die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from probes.trace.layout import Field
+from runs.engine.experiment import Experiment, Results, Verdict, claim, main
+from runs.engine.jobs import Desk, Job
+
+
+def walk(desk: Desk, steps: int, pause: float = 0.0) -> dict[str, float]:
+    """A random walk from the desk's seed and one from the global generator."""
+    generator = torch.Generator().manual_seed(desk.seed)
+    position = 0.0
+    with desk.trace(steps=steps) as trace:
+        trace.declare("walk", {"position": Field((), "float64", "", "of the walker")})
+        for step in range(steps):
+            position += float(torch.randn((), generator=generator))
+            trace.record("walk", step, position=position)
+            desk.progress(step + 1, steps)
+            time.sleep(pause)
+    with (desk.path.parent / "log").open("a") as log:
+        log.write(f"{desk.name}\n")
+    product = torch.randn(200, 200) @ torch.randn(200, 200)
+    return {"end": position, "seed": desk.seed, "sum": float(product.sum()), "threads": torch.get_num_threads()}
+
+
+def fail(desk: Desk, how: str) -> None:
+    """An error, or a sudden death."""
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError(f"{how} went wrong")
+
+
+@claim("walks end somewhere", literature="folklore", criterion="all ends are finite", needs="walk-*", quick=True)
+def ends(results: Results) -> Verdict:
+    """A claim that holds."""
+    found = [data["end"] for data in results.data("walk-*").values()]
+    return Verdict(bool(np.isfinite(found).all()), f"{len(found)} ends", {"ends": found})
+
+
+@claim("walks end at | 7", literature="none", criterion="an end is 7 [units]", needs=["walk-*"])
+def seven(results: Results) -> Verdict:
+    """A claim that does not."""
+    positions = [float(results.trace(name)["walk"]["position"][-1]) for name in results.data("walk-*")]
+    assert positions == [data["end"] for data in results.data("walk-*").values()]
+    return Verdict(7.0 in positions, f"nearest {min(positions, key=lambda p: abs(p - 7)):.2f}")
+
+
+def experiment(steps: int = 5, pause: float = 0.0, broken: str = "") -> Experiment:
+    """Three walks, the last two from one stream, and perhaps a job that fails."""
+
+    def plan(quick: bool) -> list[Job]:
+        several = [Job(f"walk-{i}", walk, {"steps": 2 if quick else steps + i, "pause": pause}) for i in range(2)]
+        several.append(Job("walk-twin", walk, {"steps": several[1].settings["steps"], "pause": pause}, "walk-1"))
+        return ([Job("broken", fail, {"how": broken})] if broken else []) + several
+
+    def needing(results: Results) -> Verdict:
+        return Verdict(True, "")
+
+    broken_claim = claim("nothing breaks", literature="", criterion="it runs", needs="broken")(needing)
+    return Experiment("toy", "A toy.\n\nMore of it.", plan, (ends, seven, *([broken_claim] if broken else [])))
+
+
+if __name__ == "__main__":
+    folder, pause, *words = sys.argv[1:]
+    main(experiment(pause=float(pause)), ["--out", str(Path(folder)), *words])

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from spectra_cases import BrokenOperator, DiagonalOperator, matrix
+
+from landscape.operators.linear import MatrixOperator
+from landscape.spectra import DENSE_LIMIT, condition_number
+
+
+def test_known_condition_numbers() -> None:
+    d = np.logspace(0, -4, 60)
+    result = condition_number(MatrixOperator(matrix(d)))
+    assert result.kappa == pytest.approx(1e4, rel=1e-8)
+    assert (result.rank, result.matvecs, result.converged) == (60, 60, True)
+    assert result.eigenvalues is not None
+    assert torch.allclose(result.eigenvalues.flip(0), torch.from_numpy(d), atol=1e-12)
+    signed = condition_number(MatrixOperator(matrix(d * (-1) ** np.arange(60))))
+    assert signed.kappa == pytest.approx(1e4, rel=1e-8)
+
+
+def test_singular_thresholds_and_ranks() -> None:
+    d = np.array([4.0, 2.0, -1.0, 1e-3] + [0.0] * 26)
+    A = MatrixOperator(matrix(d))
+    result = condition_number(A)
+    assert (result.rank, result.kappa) == (4, pytest.approx(4e3, rel=1e-9))
+    assert result.threshold == pytest.approx(30 * 2.2e-16 * 4, rel=0.02)
+    cut = condition_number(A, threshold=0.5)
+    assert (cut.rank, cut.kappa, cut.smallest) == (3, pytest.approx(4.0), pytest.approx(1.0))
+    assert condition_number(A, rank=2).kappa == pytest.approx(2.0)
+    rows = {row[0]: row[1:] for row in result.table}
+    assert rows[1e-2] == (3, pytest.approx(4.0))
+    assert rows[1e-4] == (4, pytest.approx(4e3, rel=1e-9))
+    assert "1e-02" in str(result)
+    zero = condition_number(MatrixOperator(torch.zeros(5, 5)))
+    assert (zero.kappa, zero.rank, zero.smallest) == (math.inf, 0, 0.0)
+
+
+def test_beyond_the_dense_limit() -> None:
+    n = DENSE_LIMIT + 100
+    d = np.concatenate([np.logspace(0, -2, 30), np.zeros(n - 30)])
+    A = DiagonalOperator(d)
+    with pytest.raises(ValueError, match="positive semi-definite"):
+        condition_number(A)
+    A.positive_semidefinite = True
+    result = condition_number(A)
+    assert not result.converged
+    assert 90 < result.kappa <= 100 * (1 + 1e-6)
+    ranked = condition_number(DiagonalOperator(d), rank=10)
+    assert ranked.converged
+    assert ranked.kappa == pytest.approx(d[0] / d[9], rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_lower_bound_is_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    d = np.sort(rng.random(DENSE_LIMIT + 50) ** 4)[::-1].copy()
+    A = DiagonalOperator(d)
+    A.positive_semidefinite = True
+    for threshold in (None, 1e-3, 0.3):
+        result = condition_number(A, threshold=threshold)
+        cut = result.threshold
+        kept = d[d > cut]
+        assert result.kappa <= kept[0] / kept[-1] * (1 + 1e-9)
+
+
+def test_refusals() -> None:
+    A = MatrixOperator(torch.eye(4))
+    for wrong in ({"threshold": -1.0}, {"rank": 5}, {"rank": 0}, {"threshold": 1.0, "rank": 2}):
+        with pytest.raises(ValueError, match=r"threshold|rank"):
+            condition_number(A, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(FloatingPointError, match="finite"):
+        condition_number(BrokenOperator(torch.eye(4)))
+    assert condition_number(A).kappa == 1.0

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from spectra_cases import BrokenOperator, DiagonalOperator, ShardedOperator, matrix, seeded, spectra
+
+from landscape.operators.linear import MatrixOperator
+from landscape.spectra import density
+
+
+def test_first_moments_are_right_for_a_fixed_probe() -> None:
+    A = matrix(spectra(60)["indefinite"])
+    result = density(MatrixOperator(A), probes=3, steps=6, generator=seeded(0))
+    V = MatrixOperator(A).random(3, "normal", seeded(0))
+    V = V / V.norm(dim=0)
+    X = V
+    for j in range(12):  # 2 * steps - 1 moments beside the zeroth
+        moments = (result.weights * result.nodes**j).sum(dim=1)
+        assert torch.allclose(moments, (V * X).sum(dim=0), rtol=1e-10, atol=1e-13), j
+        X = A @ X
+    assert result.matvecs == 18
+    assert torch.allclose(result.weights.sum(dim=1), torch.ones(3, dtype=torch.float64), atol=1e-14)
+
+
+def test_curve_mass_and_moment_against_the_spectrum() -> None:
+    d = spectra(400)["outliers"]
+    result = density(DiagonalOperator(d), probes=10, steps=80, generator=seeded(1))
+    sigma = 0.02
+    grid = torch.linspace(-0.2, 1.2, 701)
+    mean, stderr = result.curve(grid, sigma)
+    z = (grid.double()[:, None] - torch.from_numpy(d)) / sigma
+    true = torch.exp(-0.5 * z**2).mean(dim=1) / (sigma * (2 * torch.pi) ** 0.5)
+    assert float(torch.trapezoid(mean, grid.double())) == pytest.approx(1.0, abs=1e-6)
+    assert ((mean - true).abs() <= 2 * stderr + 1e-3).double().mean() > 0.85
+    for lo, hi in ((0.25, 1.1), (0.95, 1.1), (-1.0, 0.2)):
+        mass = result.mass(lo, hi)
+        assert abs(mass.value - np.mean((d >= lo) & (d <= hi))) <= 3 * mass.stderr
+    assert result.mass(-10, 10).value == pytest.approx(1.0)
+    for k in (1, 2, 3):
+        moment = result.moment(k)
+        assert abs(moment.value - np.mean(d**k)) <= 3 * moment.stderr
+    assert result.moment(0).value == pytest.approx(1.0)
+
+
+def test_moments_cover_the_truth() -> None:
+    d = spectra(200)["decaying"]
+    inside = []
+    for seed in range(200):
+        m = density(DiagonalOperator(d), probes=5, steps=4, generator=seeded(seed)).moment(1)
+        inside.append(abs(m.value - d.mean()) <= 2 * m.stderr)
+    assert np.mean(inside) >= 0.88  # five samples of a skew distribution
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_early_breakdown_is_padded(dtype: torch.dtype) -> None:
+    d = np.zeros(30)
+    d[:2] = [2.0, 1.0]
+    result = density(DiagonalOperator(d, dtype), probes=4, steps=50, generator=seeded(0))
+    assert result.nodes.shape == result.weights.shape == (4, 50)
+    assert (result.weights[:, 10:].sum(dim=1) < 1e-5).all()
+    assert result.matvecs < 4 * 12
+    assert torch.allclose(result.weights.sum(dim=1), torch.ones(4, dtype=torch.float64))
+    share = result.mass(0.5, 3.0)
+    assert abs(share.value - 2 / 30) <= 3 * share.stderr
+    identity = density(DiagonalOperator(np.ones(20), dtype), probes=2, steps=5)
+    assert torch.allclose(identity.nodes, torch.ones(2, 5, dtype=torch.float64), atol=1e-5)
+
+
+def test_little_memory_runs_in_chunks_with_the_same_numbers() -> None:
+    d = spectra(200)["outliers"]
+    roomy = density(DiagonalOperator(d), probes=5, steps=30, generator=seeded(3))
+    tight = density(DiagonalOperator(d, memory=110 * 200 * 8), probes=5, steps=30, generator=seeded(3))
+    assert torch.allclose(roomy.nodes, tight.nodes, atol=1e-10)
+    assert tight.complete
+
+
+def test_no_room_for_a_basis_keeps_the_density() -> None:
+    d = spectra(300)["outliers"]
+    roomy = density(DiagonalOperator(d), probes=4, steps=100, generator=seeded(3))
+    window = density(DiagonalOperator(d, memory=8 * 300 * 8), probes=4, steps=100, generator=seeded(3))
+    assert not window.complete
+    grid = torch.linspace(-0.2, 1.2, 201)
+    one, many = roomy.curve(grid, 0.03)[0], window.curve(grid, 0.03)[0]
+    assert (one - many).abs().max() < 1e-3 * one.max()
+    with pytest.raises(MemoryError, match="density"):
+        density(DiagonalOperator(d, memory=3 * 300 * 8))
+
+
+def test_one_probe_callback_and_refusals() -> None:
+    A = DiagonalOperator(spectra(50)["outliers"])
+    one = density(A, probes=1, steps=10)
+    assert one.mass(0, 1).stderr == float("inf")
+    assert torch.isinf(one.curve([0.0, 1.0], 0.1)[1]).all()
+    part = density(A, probes=3, steps=20, callback=lambda done, planned, top: done >= 15)
+    assert part.nodes.shape == (3, 5)
+    assert not part.complete
+    assert part.matvecs == 15
+    for wrong in ({"probes": 0}, {"steps": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            density(A, **wrong)
+    with pytest.raises(ValueError, match="sigma"):
+        one.curve([0.0], 0.0)
+    with pytest.raises(FloatingPointError, match="finite"):
+        density(BrokenOperator(torch.eye(9)))
+
+
+def test_sharded_density() -> None:
+    A = matrix(spectra(80)["decaying"])
+    one = density(MatrixOperator(A, memory=1 << 30), probes=3, steps=12, generator=seeded(0))
+    many = density(ShardedOperator(A), probes=3, steps=12, generator=seeded(0))
+    assert torch.allclose(one.nodes, many.nodes, atol=1e-11)
+    assert torch.allclose(one.weights, many.weights, atol=1e-9)

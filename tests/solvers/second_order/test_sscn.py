@@ -1,0 +1,445 @@
+"""SSCN against a plain reference, the facts that its theory rests on, linear models against autograd, bad input."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from solvers import SSCN, Adaptive, Constant, Exponential, Linear, NonConvex, Ridge, linear_model
+from solvers.second_order.cubic import solve_cubic
+from solvers.second_order.subspaces import Seen, choose
+
+
+def logistic(n=30, samples=50, seed=0):
+    """Data, start and a linear model: logistic loss with the non-convex regulariser."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(samples, n, generator=generator, dtype=torch.float64)
+    y = (
+        torch.rand(samples, generator=generator) < torch.sigmoid(X @ torch.randn(n, generator=generator).double())
+    ).double()
+    start = torch.rand(n, generator=generator, dtype=torch.float64)
+    return X, y, start, linear_model(X, y, "logistic", NonConvex(0.1), start=start)
+
+
+def by_hand(X, y, w, weight=0.1):
+    """f, gradient and Hessian of logistic regression with weight * w^2 / (1 + w^2), in numpy."""
+    X, y, w = (a.detach().numpy() if isinstance(a, torch.Tensor) else a for a in (X, y, w))
+    p = 1 / (1 + np.exp(-X @ w))
+    f = np.mean(np.logaddexp(0, X @ w) - y * (X @ w)) + weight * np.sum(w**2 / (1 + w**2))
+    g = X.T @ (p - y) / len(y) + weight * 2 * w / (1 + w**2) ** 2
+    H = (X.T * (p * (1 - p))) @ X / len(y) + np.diag(weight * (2 - 6 * w**2) / (1 + w**2) ** 3)
+    return f, g, H
+
+
+def sscn_reference(X, y, w, tau, steps, generator, M=1.0):
+    """The published loop, with one M for the step and for its judgement, in numpy with a dense Hessian."""
+    w = w.numpy().copy()
+    path = []
+    for _ in range(steps):
+        S = (
+            torch.randperm(len(w), generator=generator)[:tau].sort().values.numpy()
+            if tau < len(w)
+            else np.arange(len(w))
+        )
+        f, g, H = by_hand(X, y, w)
+        step = solve_cubic(torch.tensor(g[S]), torch.tensor(H[np.ix_(S, S)]), M)
+        trial = w.copy()
+        trial[S] += step.h.numpy()
+        new = by_hand(X, y, trial)[0]
+        rho = (f - new) / step.decrease
+        if rho >= 0.05 and new <= f:
+            w = trial
+        M = max(M / 2, 1e-10) if rho >= 0.9 else M if rho >= 0.05 else 1.5 * M
+        path.append((w.copy(), M))
+    return path
+
+
+# -- the update ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tau", [5, 30])
+@pytest.mark.parametrize("closure", ["blocks", "graph"])
+def test_the_papers_rule_step_by_step(tau, closure):
+    X, y, start, model = logistic()
+    solver = SSCN([model.weight], tau, generator=torch.Generator().manual_seed(7))
+    path = sscn_reference(X, y, start, tau, 60, torch.Generator().manual_seed(7))
+    for w, M in path:
+        before = model.value()
+        loss = solver.step(model if closure == "blocks" else model.__call__)
+        assert float(loss) == pytest.approx(before, rel=1e-12)
+        if solver.last.stalled:
+            break
+        np.testing.assert_allclose(model.weight.detach().numpy(), w, rtol=1e-8, atol=1e-10)
+        assert solver.param_groups[0]["M"] == pytest.approx(M)
+
+
+def test_the_whole_space_is_cubic_newton():
+    X, y, start, model = logistic()
+    solver = SSCN([model.weight], 30, rule="fixed", M=3.0)
+    w = start.numpy()
+    for _ in range(5):
+        _, g, H = by_hand(X, y, w)
+        w = w + solve_cubic(torch.tensor(g), torch.tensor(H), 3.0).h.numpy()
+        solver.step(model)
+        np.testing.assert_allclose(model.weight.detach().numpy(), w, rtol=1e-10, atol=1e-12)
+
+
+def lipschitz(X, weight=0.1):
+    """Of the Hessian: sum |x_i|^3 / (10 N) bounds the logistic part, 0.1 * sup |rho'''| < 0.1 * 4.7 the other."""
+    return float(X.norm(dim=1).pow(3).mean()) / 10 + 4.7 * weight
+
+
+@pytest.mark.parametrize("rule", ["fixed", "doubling", "ratio"])
+def test_the_facts_of_the_theory(rule):
+    X, y, _, model = logistic(n=12, samples=20)
+    L = lipschitz(X)
+    solver = SSCN(
+        [model.weight], 4, rule=rule, M=L if rule == "fixed" else 1.0, generator=torch.Generator().manual_seed(1)
+    )
+    accepted = 0
+    for _ in range(120):
+        w = model.weight.detach().clone()
+        f, g, H = by_hand(X, y, w)
+        solver.step(model)
+        last = solver.last
+        if last.stalled:
+            break
+        M, norm = last.used, last.length
+        if last.accepted:
+            accepted += 1
+            S = (model.weight.detach() != w).nonzero()[:, 0].numpy()
+            f_new, g_new, _ = by_hand(X, y, model.weight.detach())
+            if rule != "ratio":  # (i)
+                assert f - f_new >= last.decrease * (1 - 1e-6) - 1e-14
+            if rule == "fixed":  # (ii)
+                assert np.linalg.norm(g_new[S]) <= (L + M) / 2 * norm**2 + 1e-12
+            block = H[np.ix_(S, S)]
+            size = np.linalg.norm(block, 2)
+            gradient = np.linalg.norm(g[S])
+            assert last.gradient_norm == pytest.approx(gradient, rel=1e-8)
+            assert gradient <= size * norm + M / 2 * norm**2 + 1e-12  # (iii)
+            assert last.lowest + M / 2 * norm >= -1e-10 * size  # (iv)
+            assert last.decrease >= gradient / 3 * min(gradient / size, math.sqrt(gradient / M)) * (1 - 1e-9)  # (v)
+        assert last.decrease >= M / 12 * norm**3 * (1 - 1e-9)
+    assert accepted > 10
+
+
+def test_small_gradients_are_reached():
+    """Where differences of losses are rounding the gradient decides; the published rule stalls at 5e-9."""
+    _, _, _, model = logistic(n=40, samples=60)
+    solver = SSCN([model.weight], 20, generator=torch.Generator().manual_seed(0))
+    stalled = False
+    for _ in range(1500):
+        solver.step(model)
+        stalled |= solver.last.stalled
+        gradient = torch.autograd.grad(model(), model.weight)[0]
+        if float(gradient.norm()) < 1e-10:
+            break
+    assert float(gradient.norm()) < 1e-10
+    assert stalled
+
+
+# -- networks --------------------------------------------------------------------------------------------------------
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+
+def network_loss(model):
+    generator = torch.Generator().manual_seed(1)
+    X, y = torch.randn(30, 4, generator=generator).double(), torch.randint(0, 3, (30,), generator=generator)
+    return F.cross_entropy(model(X), y)
+
+
+def flat(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@pytest.mark.parametrize("kind", ["coordinates", "blocks", "layers", "gaussian"])
+@pytest.mark.parametrize("rule", ["ratio", "doubling"])
+def test_kinds_of_subspaces_train_a_network(kind, rule):
+    model = network()
+    solver = SSCN(model.parameters(), 10, kind=kind, rule=rule, generator=torch.Generator().manual_seed(3))
+    first = float(network_loss(model).detach())
+    for _ in range(80):
+        before = flat(model)
+        loss = float(solver.step(lambda: network_loss(model)))
+        after = float(network_loss(model).detach())
+        moved = (flat(model) != before).nonzero()[:, 0]
+        assert after <= loss + 1e-14  # where rounding decides, the gradient does
+        assert solver.last.accepted == bool(len(moved))
+        assert solver.last.products == solver.last.size <= 10
+        if kind == "blocks" and len(moved):
+            assert int(moved[-1] - moved[0]) < 10
+        if kind == "layers" and len(moved):
+            ends = np.cumsum([p.numel() for p in model.parameters()])
+            assert len({int(np.searchsorted(ends, i, side="right")) for i in moved.tolist()}) == 1
+    assert after < 0.6 * first
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_rejected_step_restores_every_bit():
+    model = network()
+    solver = SSCN(model.parameters(), 8, M=1e-6, generator=torch.Generator().manual_seed(3))
+    rejected = 0
+    for _ in range(40):
+        before = flat(model)
+        solver.step(lambda: 50 * network_loss(model))
+        if not solver.last.accepted:
+            rejected += 1
+            assert torch.equal(flat(model), before)
+    assert rejected
+
+
+def test_blocks_of_the_users_own():
+    models = [network(), network()]
+    wanted = []
+
+    def block(indices):
+        wanted.append(indices)
+        loss = lambda *p: F.cross_entropy(  # noqa: E731
+            torch.func.functional_call(models[1], dict(zip(names, p, strict=True)), (inputs[0],)), inputs[1]
+        )
+        generator = torch.Generator().manual_seed(1)
+        inputs = torch.randn(30, 4, generator=generator).double(), torch.randint(0, 3, (30,), generator=generator)
+        names = [name for name, _ in models[1].named_parameters()]
+        values = tuple(p.detach() for p in models[1].parameters())
+        rows = torch.func.hessian(loss, argnums=tuple(range(len(values))))(*values)
+        H = torch.cat(
+            [
+                torch.cat([rows[i][j].reshape(values[i].numel(), -1) for j in range(len(values))], 1)
+                for i in range(len(values))
+            ]
+        )
+        return H[indices][:, indices]
+
+    first = SSCN(models[0].parameters(), 6, generator=torch.Generator().manual_seed(3))
+    second = SSCN(models[1].parameters(), 6, hessian_block=block, generator=torch.Generator().manual_seed(3))
+    for _ in range(5):
+        first.step(lambda: network_loss(models[0]))
+        second.step(lambda: network_loss(models[1]))
+        torch.testing.assert_close(flat(models[0]), flat(models[1]), rtol=1e-10, atol=1e-12)
+    assert second.last.products == 0
+    assert len(wanted) == 5
+
+
+def test_a_saved_state_goes_on_bit_by_bit():
+    models = [network(), network()]
+    solvers = [
+        SSCN(model.parameters(), Adaptive(5, c=1e-9), generator=torch.Generator().manual_seed(seed))
+        for model, seed in zip(models, (3, 9), strict=True)
+    ]
+    for _ in range(7):
+        solvers[0].step(lambda: network_loss(models[0]))
+    models[1].load_state_dict(models[0].state_dict())
+    solvers[1].load_state_dict(copy.deepcopy(solvers[0].state_dict()))
+    for _ in range(7):
+        for model, solver in zip(models, solvers, strict=True):
+            solver.step(lambda model=model: network_loss(model))
+    assert torch.equal(flat(models[0]), flat(models[1]))
+    assert solvers[0].last == solvers[1].last
+    with pytest.raises(ValueError, match="not the state of SSCN"):
+        solvers[0].load_state_dict(torch.optim.SGD(models[0].parameters(), 0.1).state_dict())
+
+
+# -- subspaces -------------------------------------------------------------------------------------------------------
+
+
+def test_schedules():
+    assert [Constant(3).size(100, Seen(k)) for k in (0, 9)] == [3, 3]
+    assert Exponential(10, 0.1, 0.01).size(1000, Seen(500)) == pytest.approx(10 + 0.1 * math.exp(5))
+    assert Exponential(10, 1.0, 1.0).size(1000, Seen(5000)) == 1000
+    assert Linear(10, 0.5).size(1000, Seen(20)) == 20
+    rule = Adaptive(7, c=1.0)
+    assert rule.size(100, Seen(0)) == 7
+    seen = Seen(3, length=1e-3, gradient=0.2, curvature=1e6, size=9)
+    assert rule.size(100, seen) == pytest.approx(100 * max(1 - 1e4 * 1e-6 / 0.04, math.sqrt(1 - 1e16 * 1e-6 / 1e12)))
+    assert rule.size(100, Seen(3, length=1.0, gradient=0.2, curvature=1.0, size=9)) == 0  # clipped to 1 by the solver
+    assert Adaptive(7, 1.0, smoothing=0.5).size(100, seen) == pytest.approx(0.5 * (rule.size(100, seen) + 9))
+
+
+def test_subsets_are_uniform():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(10)
+    for _ in range(4000):
+        counts[choose(10, 3, "coordinates", [10], generator)] += 1
+    assert float((counts / 4000 - 0.3).abs().max()) < 4 * math.sqrt(0.21 / 4000)
+
+
+# -- linear models ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["logistic", "least-squares", "cauchy", "geman-mcclure", "log-sum-exp"])
+@pytest.mark.parametrize("regulariser", [None, Ridge(0.3), NonConvex(0.2, 1.5)])
+def test_blocks_are_those_of_autograd(loss, regulariser):
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(1500, 8, generator=generator).double()
+    y = torch.randint(0, 2, (1500,), generator=generator).double()
+    start = torch.randn(8, generator=generator).double()
+    model = linear_model(X, y, loss, regulariser, start=start, mu=0.7)
+    f = lambda w: torch.func.functional_call(Wrapped(model), {"weight": w}, ())  # noqa: E731
+    w = model.weight.detach().clone()
+    S = torch.tensor([1, 4, 5])
+    assert model.value() == pytest.approx(float(model().detach()), rel=1e-13)
+    g, H = model.blocks(S)
+    torch.testing.assert_close(g, torch.func.grad(f)(w)[S], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(H, torch.func.hessian(f)(w)[S][:, S], rtol=1e-10, atol=1e-13)
+    h = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+    there = w.clone()
+    there[S] += h
+    assert model.trial(S, h) == pytest.approx(float(f(there)), rel=1e-13)
+    torch.testing.assert_close(model.trial_gradient(), torch.func.grad(f)(there)[S], rtol=1e-10, atol=1e-13)
+    assert torch.equal(model.weight.detach(), w)
+    model.move()
+    assert torch.equal(model.weight.detach(), there)
+    assert model.value() == pytest.approx(float(f(there)), rel=1e-13)
+    with torch.no_grad():
+        model.weight.mul_(0.5)  # by somebody else
+    assert model.value() == pytest.approx(float(f(0.5 * there)), rel=1e-13)
+
+
+class Wrapped(nn.Module):
+    """The model's closure with the weight in a place that functional_call can exchange."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.weight = nn.Parameter(model.weight.detach().clone())
+        self.model = [model]
+
+    def forward(self):
+        model = self.model[0]
+        value = model._of_margins(model._margins(self.weight))
+        return value if model._regulariser is None else value + model._regulariser.value(self.weight).sum()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((torch.ones(3, 2), torch.ones(4)), r"X must be \(N, n\)"),
+        ((torch.ones(3, 2), torch.tensor([0.0, 1.0, 2.0])), "0 and 1"),
+        ((torch.full((3, 2), math.nan), torch.ones(3)), "not finite"),
+        ((torch.ones(3, 2), torch.ones(3), "hinge"), "loss is one of"),
+    ],
+)
+def test_bad_data(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        linear_model(*arguments)
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"subspace": 100}, "does not fit into 51"),
+        ({"subspace": 0}, "at least one coordinate"),
+        ({"subspace": 3, "M": 0.0}, "M=0.0"),
+        ({"subspace": 3, "M": -1.0}, "M=-1.0"),
+        ({"subspace": 3, "rule": "armijo"}, "rule='armijo'"),
+        ({"subspace": 3, "kind": "random"}, "kind='random'"),
+    ],
+)
+def test_bad_settings(settings, words):
+    with pytest.raises(ValueError, match=words):
+        SSCN(network().parameters(), **settings)
+
+
+def test_several_groups_and_devices_are_refused():
+    a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match="one group"):
+        SSCN([{"params": [a]}, {"params": [b]}], 1)
+    with pytest.raises(ValueError, match="one device"):
+        SSCN([a, nn.Parameter(torch.ones(2, device="meta"))], 1)
+
+
+@pytest.mark.parametrize("rule", ["ratio", "doubling"])
+def test_a_loss_that_is_not_finite(rule):
+    p = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    calls = []
+
+    def closure():
+        calls.append(1)
+        return (p**2).sum() if torch.is_grad_enabled() else (p**2).sum() * math.nan
+
+    solver = SSCN([p], 2, rule=rule)
+    with pytest.raises(ValueError, match="40 trial points"):
+        for _ in range(50):
+            solver.step(closure)
+            assert not solver.last.accepted
+            assert solver.param_groups[0]["M"] > 1
+    assert p.tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match="the loss is nan before the step"):
+        solver.step(lambda: (p * math.nan).sum())
+
+
+def test_frozen_parameters_stay():
+    model = network()
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    solver = SSCN(model.parameters(), 5, generator=torch.Generator().manual_seed(0))
+    for _ in range(5):
+        solver.step(lambda: network_loss(model))
+    assert solver.n == 51 - 24
+    assert torch.equal(model[0].weight, before)
+
+
+def test_a_closure_that_fails_at_the_trial_point_leaves_no_mark():
+    model = network()
+    solver = SSCN(model.parameters(), 5, generator=torch.Generator().manual_seed(0))
+    before = flat(model)
+
+    def closure():
+        if not torch.is_grad_enabled():
+            raise KeyboardInterrupt
+        return network_loss(model)
+
+    with pytest.raises(KeyboardInterrupt):
+        solver.step(closure)
+    assert torch.equal(flat(model), before)
+
+
+def test_a_closure_that_calls_backward():
+    model = network()
+
+    def closure():
+        loss = network_loss(model)
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="called backward"):
+        SSCN(model.parameters(), 3).step(closure)
+
+
+class _Largest(TorchDispatchMode):
+    """The most entries of a tensor that an operation returned."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not func.is_view:
+            self.entries = max(self.entries, out.numel())
+        return out
+
+
+@pytest.mark.parametrize(("samples", "tau"), [(5000, 40), (20000, 40), (20000, 160)])
+def test_what_a_step_needs_beside_the_data(samples, tau):
+    """Not the features of the subset for all samples, `(samples, tau)`, but pieces of them."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(samples, 200, generator=generator, dtype=torch.float64)
+    model = linear_model(X, (X[:, 0] > 0).double(), "logistic", NonConvex(0.1))
+    solver = SSCN([model.weight], tau, rule="doubling", generator=generator)
+    solver.step(model)
+    with _Largest() as seen:
+        for _ in range(3):
+            solver.step(model)
+    assert solver.last.accepted
+    assert seen.entries <= max(1024 * tau, tau**2, samples)

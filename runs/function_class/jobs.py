@@ -206,8 +206,8 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def text(windows: int = 256) -> tuple[Tensor, Tensor]:
-    """The first bytes of the repository's README, in windows, and the byte after each."""
-    raw = (Path(__file__).resolve().parents[2] / "README.md").read_bytes()[: windows * WINDOW + 1]
+    """Bytes of an English text (this project's README as it once was), in windows, and the byte after each."""
+    raw = Path(__file__).with_name("text.txt").read_bytes()[: windows * WINDOW + 1]
     codes = torch.tensor(list(raw))
     return codes[:-1].reshape(-1, WINDOW), codes[1:].reshape(-1, WINDOW)
 

@@ -9,27 +9,23 @@ cost is the median over rounds of the ratio to the bare forward pass of the same
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from landscape import Objective
 from landscape.collapse import CollapseStatistics, gather, measure
-from runs.benchmarks.environment import alternate, environment, in_units_of, peak_bytes
-from runs.benchmarks.models import Problem, mlp, resnet
-from runs.engine.jobs import write_json
+from runs.benchmarks import command
+from runs.benchmarks.command import Row
+from runs.benchmarks.models import Batches, Problem, mlp, resnet
+from runs.benchmarks.timing import alternate, in_units_of, peak_mib
 
-RESULTS = Path("runs/out/benchmarks")
 TARGET = 1.10  # of the statistics' pass on the CNN, in bare forward passes
-Batches = list[tuple[Tensor, Tensor]]
 
 
 def problems(device: torch.device, quick: bool) -> list[Problem]:
@@ -74,15 +70,14 @@ def ways(problem: Problem, batches: Batches) -> dict[str, Callable[[], object]]:
     }
 
 
-def rows_of(problem: Problem, batches: Batches, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+def rows_of(problem: Problem, batches: Batches, device: torch.device, rounds: int) -> list[Row]:
     """One row per way: its cost in forward passes, with quartiles, and its peak memory."""
     contenders = ways(problem, batches)
     times = alternate(contenders, rounds, device)
     head = [module for module in problem.model.modules() if isinstance(module, nn.Linear)][-1]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, way in contenders.items():
         middle, low, high = in_units_of(times["forward"], times[name])
-        peak = peak_bytes(way, device)
         rows.append(
             {
                 "model": problem.name,
@@ -95,55 +90,40 @@ def rows_of(problem: Problem, batches: Batches, device: torch.device, rounds: in
                 "forward_passes": middle,
                 "quartiles": [low, high],
                 "milliseconds": 1e3 * statistics.median(times[name]),
-                "peak_mib": None if peak is None else round(peak / 2**20, 1),
+                "peak_mib": peak_mib(way, device),
             }
         )
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def table(rows: list[Row]) -> Table:
     """The rows as a table."""
     title = "{model}: {batches} batches of {batch}, {features} features, {classes} classes".format(**rows[0])
-    out = Table(title=title)
-    for column in ("way", "forward passes", "quartiles", "ms", "peak MiB"):
-        out.add_column(column, justify="left" if column == "way" else "right")
+    cells = []
     for row in rows:
-        low, high = row["quartiles"]
-        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
-        out.add_row(
-            row["way"], f"{row['forward_passes']:.3f}", f"{low:.3f}-{high:.3f}", f"{row['milliseconds']:.1f}", peak
-        )
-    return out
+        times = f"{row['forward_passes']:.3f}", "{:.3f}-{:.3f}".format(*row["quartiles"]), f"{row['milliseconds']:.1f}"
+        cells.append((row["way"], *times, "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"))
+    return command.table(title, ("way", "forward passes", "quartiles", "ms", "peak MiB"), cells)
 
 
 def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="tiny models: does it run at all")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = command.parser(__doc__, quick="tiny models", rounds=9, device=command.fastest_device())
     parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=None)
-    arguments = parser.parse_args(words)
-    device = torch.device(arguments.device)
-    rounds, count = (2, 2) if arguments.quick else (arguments.rounds, arguments.batches)
+    chosen = parser.parse_args(words)
+    rounds, count = (2, 2) if chosen.quick else (chosen.rounds, chosen.batches)
     console = Console(width=120)
-    rows: list[dict[str, Any]] = []
-    for problem in problems(device, arguments.quick):
-        problem.model.to(device)
-        g = torch.Generator().manual_seed(0)
-        batches = [(X.to(device), y.to(device)) for X, y in (problem.draw(g) for _ in range(count))]
-        rows += rows_of(problem, batches, device, rounds)
-        console.print(table([row for row in rows if row["model"] == problem.name]))
+    rows: list[Row] = []
+    for problem in problems(chosen.device, chosen.quick):
+        found = rows_of(problem, problem.batches(count, chosen.device), chosen.device, rounds)
+        console.print(table(found))
+        rows += found
     cnn = next(r["forward_passes"] for r in rows if (r["model"], r["way"]) == ("resnet", "forward and statistics"))
     met = cnn <= TARGET
-    if not arguments.quick:
+    if not chosen.quick:
         verdict = "within" if met else "above"
         console.print(f"the measuring pass on the CNN takes {cnn:.3f} forward passes: {verdict} the target {TARGET}")
-    out = arguments.out or RESULTS / f"collapse-{device.type}.json"
-    result = {"environment": environment(device), "target": TARGET, "met": met, "rows": rows}
-    write_json(out, result)
-    console.print(f"written to {out}")
+    command.write(console, chosen.out, "collapse", chosen.device, target=TARGET, met=met, rows=rows)
 
 
 if __name__ == "__main__":

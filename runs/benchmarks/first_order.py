@@ -9,11 +9,9 @@ median of the ratios to the unit of the same round, so that a slow round is slow
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,11 +20,11 @@ from rich.table import Table
 from torch import nn
 
 import solvers
-from runs.benchmarks.environment import alternate, environment, in_units_of
-from runs.engine.jobs import write_json
+from runs.benchmarks import command
+from runs.benchmarks.command import Row
+from runs.benchmarks.timing import alternate, in_units_of
 from solvers.first_order.ngn import NGN
 
-RESULTS = Path("runs/out/benchmarks")
 LR = 1e-3
 UNITS = ("torch SGD", "torch SGD, momentum", "torch AdamW")
 
@@ -77,7 +75,7 @@ def contenders(parameters: list[nn.Parameter]) -> dict[str, tuple[str, Callable[
     return made
 
 
-def measure(parameters: list[nn.Parameter], rounds: int, device: torch.device) -> list[dict[str, Any]]:
+def measure(parameters: list[nn.Parameter], rounds: int, device: torch.device) -> list[Row]:
     """A row for each contender: milliseconds (median), and the ratio to its unit (median and quartiles)."""
     made = contenders(parameters)
     times = alternate({name: step for name, (_, step) in made.items()}, rounds, device)
@@ -97,34 +95,26 @@ def measure(parameters: list[nn.Parameter], rounds: int, device: torch.device) -
     return rows
 
 
-def table(rows: list[dict[str, Any]], entries: int) -> Table:
+def table(rows: list[Row], entries: int) -> Table:
     """The rows as a table."""
-    out = Table(title=f"a step on {entries / 1e6:.3g} million parameters")
-    for column in ("solver", "ms (median)", "ratio (quartiles)", "to"):
-        out.add_column(column, justify="left" if column in ("solver", "to") else "right")
+    cells = []
     for row in rows:
         ratio = f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
-        out.add_row(row["name"], f"{row['milliseconds']:.2f}", ratio, row["unit"])
-    return out
+        cells.append((row["name"], f"{row['milliseconds']:.2f}", ratio, row["unit"]))
+    title = f"a step on {entries / 1e6:.3g} million parameters"
+    return command.table(title, ("solver", "ms (median)", "ratio (quartiles)", "to"), cells, words=("to",))
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small network, two rounds: does it run at all")
-    parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=None)
-    arguments = parser.parse_args()
-    device, rounds = torch.device(arguments.device), 2 if arguments.quick else arguments.rounds
-    parameters = transformer(16, 1, 50, device) if arguments.quick else transformer(384, 5, 3000, device)
+    parser = command.parser(__doc__, quick="a small network, two rounds", rounds=31, device="cpu")
+    chosen = parser.parse_args(words)
+    device, rounds = chosen.device, 2 if chosen.quick else chosen.rounds
+    parameters = transformer(16, 1, 50, device) if chosen.quick else transformer(384, 5, 3000, device)
     rows, entries = measure(parameters, rounds, device), sum(p.numel() for p in parameters)
     console = Console(width=120)
     console.print(table(rows, entries))
-    out = arguments.out or RESULTS / f"first-order-{device.type}.json"
-    content = {"environment": environment(device), "parameters": entries, "rounds": rounds, "rows": rows}
-    write_json(out, content)
-    console.print(f"written to {out}")
+    command.write(console, chosen.out, "first-order", device, parameters=entries, rounds=rounds, rows=rows)
 
 
 if __name__ == "__main__":

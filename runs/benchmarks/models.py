@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Batches = list[tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -18,6 +20,12 @@ class Problem:
     model: nn.Module
     loss: nn.Module
     draw: Callable[[torch.Generator], tuple[Tensor, Tensor]]
+
+    def batches(self, count: int, device: torch.device) -> Batches:
+        """The first batches of a generator of their own, on the device, to which the model moves."""
+        self.model.to(device)
+        g = torch.Generator().manual_seed(0)
+        return [(X.to(device), y.to(device)) for X, y in (self.draw(g) for _ in range(count))]
 
 
 def mlp(batch: int = 256) -> Problem:

@@ -9,13 +9,10 @@ to a gradient measured in the same round, with its quartiles.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -23,13 +20,12 @@ from rich.table import Table
 from torch import Tensor
 
 from landscape import GaussNewton, Hessian, Objective
-from runs.benchmarks.environment import alternate, environment, in_units_of, peak_bytes
-from runs.benchmarks.models import Problem, gpt, mlp, resnet
-from runs.engine.jobs import write_json
+from runs.benchmarks import command
+from runs.benchmarks.command import Row
+from runs.benchmarks.models import Batches, Problem, gpt, mlp, resnet
+from runs.benchmarks.timing import alternate, in_units_of, peak_mib
 
-RESULTS = Path("runs/out/benchmarks")
 Product = Callable[[Tensor], Tensor]
-Batches = list[tuple[Tensor, Tensor]]
 
 
 def problems(device: torch.device, quick: bool) -> list[Problem]:
@@ -107,9 +103,7 @@ def gradient(problem: Problem, batches: Batches) -> Callable[[], object]:
     return run
 
 
-def measure(
-    problem: Problem, batches: Batches, vectors: int, device: torch.device, rounds: int
-) -> list[dict[str, Any]]:
+def measure(problem: Problem, batches: Batches, vectors: int, device: torch.device, rounds: int) -> list[Row]:
     """One row per contender: cost in gradients per vector, error against float64, peak memory."""
     n = sum(p.numel() for p in problem.model.parameters())
     V = torch.randn(n, vectors, generator=torch.Generator().manual_seed(1)).to(device).squeeze(-1)
@@ -120,7 +114,7 @@ def measure(
     ways |= {name: partial(product, V) for name, product in contenders.items()}
     times = alternate(ways, rounds, device)
     errors = error_of(problem, batches, V, contenders) if len(batches) == 1 else {}
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name in contenders:
         middle, low, high = (x / vectors for x in in_units_of(times["gradient"], times[name]))
         rows.append(
@@ -133,7 +127,7 @@ def measure(
                 "gradients": middle,
                 "quartiles": [low, high],
                 "error": errors.get(name),
-                "peak_mib": _mib(peak_bytes(ways[name], device)) if vectors == 1 else None,
+                "peak_mib": peak_mib(ways[name], device) if vectors == 1 else None,
                 "gradient_ms": 1e3 * statistics.median(times["gradient"]),
             }
         )
@@ -151,56 +145,34 @@ def error_of(problem: Problem, batches: Batches, V: Tensor, contenders: dict[str
     return errors
 
 
-def _mib(size: int | None) -> float | None:
-    return None if size is None else round(size / 2**20, 1)
-
-
-def table(rows: list[dict[str, Any]]) -> Table:
+def table(rows: list[Row]) -> Table:
     """The rows as a table."""
-    out = Table(title="cost of one product per vector, in gradients")
-    for column in ("model", "batches", "vectors", "product", "gradients", "quartiles", "error", "peak MiB"):
-        out.add_column(column, justify="left" if column in ("model", "product") else "right")
+    cells = []
     for row in rows:
-        low, high = row["quartiles"]
+        cost = f"{row['gradients']:.2f}", "{:.2f}-{:.2f}".format(*row["quartiles"])
         error = "" if row["error"] is None else f"{row['error']:.1e}"
-        out.add_row(
-            row["model"],
-            str(row["batches"]),
-            str(row["vectors"]),
-            row["product"],
-            f"{row['gradients']:.2f}",
-            f"{low:.2f}-{high:.2f}",
-            error,
-            "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
-        )
-    return out
+        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+        cells.append((row["model"], str(row["batches"]), str(row["vectors"]), row["product"], *cost, error, peak))
+    headings = "model", "batches", "vectors", "product", "gradients", "quartiles", "error", "peak MiB"
+    return command.table("cost of one product per vector, in gradients", headings, cells, words=("product",))
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="tiny models: does it run at all")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=None)
-    arguments = parser.parse_args()
+    parser = command.parser(__doc__, quick="tiny models", rounds=9, device=command.fastest_device())
+    chosen = parser.parse_args(words)
     warnings.filterwarnings("ignore")  # of the peers' imports
-    device = torch.device(arguments.device)
-    rounds = 2 if arguments.quick else arguments.rounds
-    rows: list[dict[str, Any]] = []
+    rounds = 2 if chosen.quick else chosen.rounds
+    rows: list[Row] = []
     console = Console(width=120)
-    for problem in problems(device, arguments.quick):
-        problem.model.to(device)
-        g = torch.Generator().manual_seed(0)
-        drawn = [problem.draw(g) for _ in range(16)]
-        batches = [(X.to(device), y.to(device)) for X, y in drawn]
-        for count, vectors in ((1, 1), (1, 8), (16, 1), (16, 8)):  # the dearer, the fewer rounds
+    for problem in problems(chosen.device, chosen.quick):
+        batches, found = problem.batches(16, chosen.device), list[Row]()
+        for count, vectors in ((1, 1), (1, 8), (16, 1), (16, 8)):  # the more costly, the fewer rounds
             fewer = {(1, 1): rounds, (1, 8): max(1, rounds // 4), (16, 1): max(1, rounds // 4)}
-            rows += measure(problem, batches[:count], vectors, device, fewer.get((count, vectors), 1))
-        console.print(table([row for row in rows if row["model"] == problem.name]))
-    out = arguments.out or RESULTS / f"products-{device.type}.json"
-    write_json(out, {"environment": environment(device), "rows": rows})
-    console.print(f"written to {out}")
+            found += measure(problem, batches[:count], vectors, chosen.device, fewer.get((count, vectors), 1))
+        console.print(table(found))
+        rows += found
+    command.write(console, chosen.out, "products", chosen.device, rows=rows)
 
 
 if __name__ == "__main__":

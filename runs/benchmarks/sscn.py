@@ -14,14 +14,12 @@ without negative curvature and neither comes to the target on these data (`runs.
 
 from __future__ import annotations
 
-import argparse
 import math
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +27,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from runs.benchmarks.environment import environment
-from runs.engine.jobs import write_json
+from runs.benchmarks import command
+from runs.benchmarks.command import Row
 from solvers import SSCN, NonConvex, linear_model
 from solvers.second_order.acceptance import Rule
 
-RESULTS = Path("runs/out/benchmarks")
 TARGET = 1e-6
 WEIGHT = 0.1
 STRETCH = 20  # steps between two looks at the gradient
@@ -113,9 +110,7 @@ def cubic(c: Array, values: Array, M: float) -> Array:
     return np.asarray(c / (gap + d))
 
 
-def race(
-    samples: int, features: int, tau: int, target: float, rule: Rule = "doubling", most: int = MOST
-) -> dict[str, Any]:
+def race(samples: int, features: int, tau: int, target: float, rule: Rule = "doubling", most: int = MOST) -> Row:
     """Both to the target or to `most` steps, in alternation: seconds, steps, and the gradient norm they came to."""
     X, y, start = problem(samples, features)
     loop = Loop(X, y, start, tau, torch.Generator().manual_seed(1), rule)
@@ -166,43 +161,33 @@ class _Runner:
         }
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def table(rows: list[Row]) -> Table:
     """The rows as a table."""
-    out = Table(title="seconds to the target, numpy loop / SSCN")
-    for column in ("N x n", "tau", "rule", "steps", "seconds", "ms a step (median)", "ratio", "ratio of medians"):
-        out.add_column(column, justify="right")
+    headings = "N x n", "tau", "rule", "steps", "seconds", "ms a step (median)", "ratio", "ratio of medians"
+    cells = []
     for row in rows:
-        ways = [row["numpy loop"], row["SSCN"]]
-        out.add_row(
-            f"{row['samples']} x {row['features']}",
-            str(row["tau"]),
-            row["rule"],
-            " / ".join(str(w["steps"]) for w in ways),
-            " / ".join(f"{w['seconds']:.1f}" for w in ways),
-            " / ".join(f"{1e3 * w['median_step']:.2f}" for w in ways),
-            f"{row['ratio']:.2f}",
-            f"{row['step_ratio']:.2f}",
-        )
-    return out
+        both = [row["numpy loop"], row["SSCN"]]
+        steps = " / ".join(str(way["steps"]) for way in both)
+        seconds = " / ".join(f"{way['seconds']:.1f}" for way in both)
+        medians = " / ".join(f"{1e3 * way['median_step']:.2f}" for way in both)
+        shape, ratios = f"{row['samples']} x {row['features']}", (f"{row[k]:.2f}" for k in ("ratio", "step_ratio"))
+        cells.append((shape, str(row["tau"]), row["rule"], steps, seconds, medians, *ratios))
+    return command.table("seconds to the target, numpy loop / SSCN", headings, cells)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small problem: does it run at all")
+    parser = command.parser(__doc__, quick="a small problem")
     parser.add_argument("--tau", default="100,500")
     parser.add_argument("--rule", choices=("doubling", "ratio"), default="doubling")
     parser.add_argument("--steps", type=int, default=MOST, help="at most so many, for the ratio of steps alone")
-    parser.add_argument("--out", type=Path, default=None)
-    arguments = parser.parse_args()
-    samples, features = (60, 40) if arguments.quick else (6000, 5000)
-    sizes = [10, 20] if arguments.quick else [int(tau) for tau in arguments.tau.split(",")]
-    rows = [race(samples, features, tau, TARGET, arguments.rule, arguments.steps) for tau in sizes]
+    chosen = parser.parse_args(words)
+    samples, features = (60, 40) if chosen.quick else (6000, 5000)
+    sizes = [10, 20] if chosen.quick else [int(tau) for tau in chosen.tau.split(",")]
+    rows = [race(samples, features, tau, TARGET, chosen.rule, chosen.steps) for tau in sizes]
     console = Console(width=120)
     console.print(table(rows))
-    out = arguments.out or RESULTS / "sscn-cpu.json"
-    write_json(out, {"environment": environment(torch.device("cpu")), "rows": rows})
-    console.print(f"written to {out}")
+    command.write(console, chosen.out, "sscn", torch.device("cpu"), rows=rows)
 
 
 if __name__ == "__main__":

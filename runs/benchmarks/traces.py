@@ -12,16 +12,14 @@ the system's cache, and once more after the system was asked to forget it. All f
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,13 +28,12 @@ import h5py
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from probes import Field, Trace
-from runs.benchmarks.environment import alternate, environment
-from runs.engine.jobs import write_json
+from runs.benchmarks import command
+from runs.benchmarks.command import Row
+from runs.benchmarks.timing import alternate, quartiles
 
-RESULTS = Path("runs/out/benchmarks")
 NODES = 2048  # of a density: 32 KiB a record with their weights
 COLUMNS = {"step": "i8", "epoch": "f8", "time": "f8", "cost": "f8", "value": "f8"}
 
@@ -81,7 +78,7 @@ def to_csv(path: Path, records: int, *, flush: bool) -> None:
                 file.flush()
 
 
-def rates(folder: Path, records: int, rounds: int) -> list[dict[str, Any]]:
+def rates(folder: Path, records: int, rounds: int) -> list[Row]:
     """One row per way: records per second, with quartiles over the rounds, and bytes per record."""
     few = max(100, records // 100)  # where a record takes longest
     ways: dict[str, tuple[Callable[..., None], int, dict[str, bool]]] = {
@@ -96,16 +93,16 @@ def rates(folder: Path, records: int, rounds: int) -> list[dict[str, Any]]:
     files = {name: folder / f"{name.replace(', ', '-').replace(' ', '-')}.out" for name in ways}
     calls = {name: partial(way, files[name], count, **how) for name, (way, count, how) in ways.items()}
     times = alternate(calls, rounds, torch.device("cpu"))
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, (_, count, how) in ways.items():
-        speeds = [count / seconds for seconds in times[name]]
+        middle, *spread = map(round, quartiles([count / seconds for seconds in times[name]]))
         rows.append(
             {
                 "way": name,
                 "records": count,
                 "flushed": how["flush"],
-                "per_second": round(statistics.median(speeds)),
-                "quartiles": [round(q) for q in quartiles(speeds)],
+                "per_second": middle,
+                "quartiles": spread,
                 "bytes": round(files[name].stat().st_size / count, 1),
             }
         )
@@ -132,7 +129,7 @@ def write_large(path: Path, crashed: Path, size: int) -> None:
         shutil.copy(path, crashed)
 
 
-def reading(folder: Path, size: int, rounds: int) -> list[dict[str, Any]]:
+def reading(folder: Path, size: int, rounds: int) -> list[Row]:
     """One row per way of reading a large trace: seconds, with quartiles over the rounds."""
     path, crashed = folder / "large.h5", folder / "crashed.h5"
     write_large(path, crashed, size)
@@ -157,15 +154,8 @@ def reading(folder: Path, size: int, rounds: int) -> list[dict[str, Any]]:
             start = time.perf_counter()
             way()
             seconds.append(time.perf_counter() - start)
-        seconds = seconds[1:]  # the first one warms up
-        rows.append(
-            {
-                "what": name,
-                "bytes": path.stat().st_size,
-                "seconds": statistics.median(seconds),
-                "quartiles": quartiles(seconds),
-            }
-        )
+        middle, *spread = quartiles(seconds[1:])  # the first one warms up
+        rows.append({"what": name, "bytes": path.stat().st_size, "seconds": middle, "quartiles": spread})
     return rows
 
 
@@ -177,48 +167,24 @@ def forget(path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def quartiles(values: list[float]) -> list[float]:
-    """Lower and upper quartile."""
-    if len(values) < 2:
-        return [values[0], values[0]]
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return [low, high]
-
-
-def table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
-    """Rows of text, all but the first column to the right."""
-    out = Table(title=title)
-    for i, heading in enumerate(headings):
-        out.add_column(heading, justify="right" if i else "left")
-    for row in rows:
-        out.add_row(*row)
-    return out
-
-
 def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few records and a small file: does it run at all")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=None)
-    arguments = parser.parse_args(words)
-    records, size, rounds = (2000, 4 << 20, 2) if arguments.quick else (200_000, 1_000_000_000, arguments.rounds)
+    chosen = command.parser(__doc__, quick="few records and a small file", rounds=7).parse_args(words)
+    records, size, rounds = (2000, 4 << 20, 2) if chosen.quick else (200_000, 1_000_000_000, chosen.rounds)
     console = Console(width=120)
     with tempfile.TemporaryDirectory(prefix="traces-") as name:
         written = rates(Path(name), records, rounds)
-        lines = [
-            (row["way"], f"{row['per_second']:,}", "{:,}-{:,}".format(*row["quartiles"]), f"{row['bytes']:.0f}")
-            for row in written
-        ]
-        console.print(table("scalar records written", ("way", "per second", "quartiles", "bytes each"), lines))
+        cells = []
+        for row in written:
+            speed = f"{row['per_second']:,}", "{:,}-{:,}".format(*row["quartiles"])
+            cells.append((row["way"], *speed, f"{row['bytes']:.0f}"))
+        headings = "way", "per second", "quartiles", "bytes each"
+        console.print(command.table("scalar records written", headings, cells))
         read = reading(Path(name), size, rounds)
-        cells = [(row["what"], f"{row['seconds']:.4f}", "{:.4f}-{:.4f}".format(*row["quartiles"])) for row in read]
         title = f"a trace of {read[0]['bytes'] / 1e9:.2f} GB"
-        console.print(table(title, ("what", "seconds", "quartiles"), cells))
-    out = arguments.out or RESULTS / "traces-cpu.json"
-    result = {"environment": environment(torch.device("cpu")), "written": written, "read": read}
-    write_json(out, result)
-    console.print(f"written to {out}")
+        times = [(row["what"], f"{row['seconds']:.4f}", "{:.4f}-{:.4f}".format(*row["quartiles"])) for row in read]
+        console.print(command.table(title, ("what", "seconds", "quartiles"), times))
+    command.write(console, chosen.out, "traces", torch.device("cpu"), written=written, read=read)
 
 
 if __name__ == "__main__":

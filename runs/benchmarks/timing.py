@@ -1,48 +1,14 @@
-"""What a benchmark ran on, peak memory, and times in alternation: shared by all benchmarks."""
+"""Times in alternation, ratios of the same round with their quartiles, and peak memory."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import platform
-import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware, for the JSON beside the numbers."""
-    packages = ("torch", "numpy", "h5py", "pyhessian", "curvlinops-for-pytorch", "landscape-engine")
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "packages": {name: _version(name) for name in packages},
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found.group(1) if found else platform.processor()
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -60,11 +26,15 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, device: tor
     return times
 
 
-def in_units_of(unit: list[float], times: list[float]) -> tuple[float, float, float]:
-    """(median, lower and upper quartile) of the ratios to the unit of the same round."""
-    ratios = [t / u for t, u in zip(times, unit, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else (ratios[0],) * 3
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """(median, lower and upper quartile)."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
     return middle, low, high
+
+
+def in_units_of(unit: Sequence[float], times: Sequence[float]) -> tuple[float, float, float]:
+    """`quartiles` of the ratios to the unit of the same round."""
+    return quartiles([t / u for t, u in zip(times, unit, strict=True)])
 
 
 def synchronise(device: torch.device) -> None:
@@ -73,7 +43,7 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_bytes(way: Callable[[], object], device: torch.device) -> int | None:
+def peak_mib(way: Callable[[], object], device: torch.device) -> float | None:
     """Memory that a call needs at its peak beyond what was there before; None where the system does not tell.
 
     An operator's bound product is measured from nothing: what it keeps between products is released first.
@@ -87,13 +57,13 @@ def peak_bytes(way: Callable[[], object], device: torch.device) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         way()
         synchronise(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        return round((torch.cuda.max_memory_allocated(device) - before) / 2**20, 1)
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls left cached would hide this one's need
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = _status("VmRSS")
         way()
-        return max(0, _status("VmHWM") - before)
+        return round(max(0, _status("VmHWM") - before) / 2**20, 1)
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 

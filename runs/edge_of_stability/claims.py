@@ -9,7 +9,7 @@ import numpy as np
 
 from probes.numbers import plus_minus, short
 from runs.edge_of_stability import criteria, jobs
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 
 # "At 2/eta" is this band around it: the sharpness hovers just above (Cohen et al., 2021, section 3.2).
 LOW, HIGH = 0.95, 1.15

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.numbers import plus_minus
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 
 Array = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from probes.outliers import outliers
 from probes.views.pictures.density import density_figure
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, save, sequence, style
 from runs.edge_of_stability.criteria import rate_of, ratios_of
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 
 _DASHED = (0, (5, 3))
 

@@ -18,7 +18,7 @@ from probes import At, BatchSharpness, CurvatureTrace, Monitor, Sharpness, Spect
 from probes.digits import digits, seeded
 from probes.outliers import outliers
 from probes.probe import Probe
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.shared.training import Data, accuracy, batches, declare_loss, half_square, one_hot, update
 
 WIDTH = 64
@@ -97,78 +97,78 @@ def plan(quick: bool) -> list[Job]:
 # -- jobs ----------------------------------------------------------------------------------------------------
 
 
-def descend(desk: Desk, loss: str, rate: float, steps: int, every: int) -> dict[str, Any]:
+def descend(job: JobContext, loss: str, rate: float, steps: int, every: int) -> dict[str, Any]:
     """Full-batch gradient descent: the loss of every step, the sharpness every few."""
     x, y = images()
     targets = one_hot(y) if loss == "square" else y
-    model = seeded(lambda: network(10), desk.seed)
+    model = seeded(lambda: network(10), job.seed)
     objective = Objective(model, LOSSES[loss], (x, targets))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    with desk.trace(loss=loss, rate=rate) as trace:
+    with job.trace(loss=loss, rate=rate) as trace:
         declare_loss(trace)
         monitor = Monitor(objective, [Sharpness(tol=TOL, every=every)], trace, optimizer=optimizer)
         for step in range(steps + 1):
             monitor(step)
             value = update(optimizer, lambda: LOSSES[loss](model(x), targets))
             trace.record("loss", step, value=value)
-            desk.progress(step, steps)
+            job.progress(step, steps)
     return {"rate": rate, "loss": value, "parameters": objective.size, "accuracy": accuracy(model, x, y)}
 
 
-def stochastic(desk: Desk, rate: float, batch: int, steps: int, every: int) -> dict[str, Any]:
+def stochastic(job: JobContext, rate: float, batch: int, steps: int, every: int) -> dict[str, Any]:
     """SGD on mini-batches: sharpness of the whole loss, batch sharpness, and the whole loss, every few steps."""
     x, y = images()
-    model = seeded(lambda: network(10), desk.seed)
+    model = seeded(lambda: network(10), job.seed)
     objective = Objective(model, half_square, (x, one_hot(y)))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     probes: list[Probe] = [Sharpness(tol=TOL, every=every), BatchSharpness(batch_size=batch, rtol=0.02, every=every)]
-    with desk.trace(rate=rate, batch=batch) as trace:
+    with job.trace(rate=rate, batch=batch) as trace:
         declare_loss(trace)
         monitor = Monitor(objective, probes, trace, optimizer=optimizer)
-        for step, (inputs, targets) in enumerate(batches(x, one_hot(y), batch, steps + 1, desk.seed)):
+        for step, (inputs, targets) in enumerate(batches(x, one_hot(y), batch, steps + 1, job.seed)):
             monitor(step)
             if step % every == 0:
                 trace.record("loss", step, value=objective.value())
             update(optimizer, lambda i=inputs, t=targets: half_square(model(i), t))  # type: ignore[misc]
-            desk.progress(step, steps)
+            job.progress(step, steps)
     return {"rate": rate, "batch": batch, "loss": objective.value(), "accuracy": accuracy(model, x, y)}
 
 
-def spectrum(desk: Desk, data: str, classes: int, epochs: int, eigenvalues: int) -> dict[str, Any]:
+def spectrum(job: JobContext, data: str, classes: int, epochs: int, eigenvalues: int) -> dict[str, Any]:
     """Cross-entropy by SGD; the largest eigenvalues and the density before and after."""
-    x, y = images(classes) if data == "digits" else blobs(classes, desk.seed)
-    model = seeded(lambda: network(classes), desk.seed)
+    x, y = images(classes) if data == "digits" else blobs(classes, job.seed)
+    model = seeded(lambda: network(classes), job.seed)
     objective = Objective(model, nn.functional.cross_entropy, (x, y))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     size = 32
     steps = epochs * (len(x) // size)
     probes: list[Probe] = [Spectrum(eigenvalues, every=At(0, steps)), SpectralDensity(every=At(0, steps))]
-    with desk.trace(data=data, classes=classes) as trace:
+    with job.trace(data=data, classes=classes) as trace:
         monitor = Monitor(objective, probes, trace)
-        for step, (inputs, labels) in enumerate(batches(x, y, size, steps, desk.seed)):
+        for step, (inputs, labels) in enumerate(batches(x, y, size, steps, job.seed)):
             monitor(step)
             update(optimizer, lambda i=inputs, t=labels: nn.functional.cross_entropy(model(i), t))  # type: ignore[misc]
-            desk.progress(step, steps)
+            job.progress(step, steps)
         monitor(steps)
         found = [outliers(values) for values in trace["spectrum"]["values"]]
     counts = {"outliers": [f.count for f in found], "gap": [f.ratio for f in found]}
     return {"classes": classes, "loss": objective.value(), "accuracy": accuracy(model, x, y), **counts}
 
 
-def keep(desk: Desk, rate: float, steps: int, ratios: list[float], epochs: int) -> dict[str, Any]:
+def keep(job: JobContext, rate: float, steps: int, ratios: list[float], epochs: int) -> dict[str, Any]:
     """A minimum found by gradient descent, and which of SGD's step sizes leave it, at batch size 1.
 
     The step size of a run is ratio * 2 / tr(H) at the minimum, so that a ratio above 1 breaks the bound there.
     """
     x, y = images()
-    model = seeded(lambda: network(1), desk.seed)
+    model = seeded(lambda: network(1), job.seed)
     objective = Objective(model, half_square, (x, odd(y)))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
-    with desk.trace(rate=rate) as trace:
+    with job.trace(rate=rate) as trace:
         monitor = Monitor(objective, [Sharpness(tol=TOL, every=At(steps)), full_trace("trace", At(steps))], trace)
         for step in range(steps):
             update(optimizer, lambda: half_square(model(x), odd(y)))
-            desk.progress(step, steps * (1 + len(ratios)))
+            job.progress(step, steps * (1 + len(ratios)))
         found = monitor(steps)
         minimum = {name: outcome.values for name, outcome in found.items() if outcome.values is not None}
         start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -176,7 +176,7 @@ def keep(desk: Desk, rate: float, steps: int, ratios: list[float], epochs: int) 
         runs = []
         for number, ratio in enumerate(ratios):
             model.load_state_dict(start)
-            desk.progress(steps * (1 + number), steps * (1 + len(ratios)))
+            job.progress(steps * (1 + number), steps * (1 + len(ratios)))
             runs.append(
                 {"ratio": ratio} | one_by_one(objective, trace, f"trace-{ratio}", ratio * 2 / curvature, epochs)
             )
@@ -191,19 +191,19 @@ def keep(desk: Desk, rate: float, steps: int, ratios: list[float], epochs: int) 
     }
 
 
-def scratch(desk: Desk, rate: float, epochs: int) -> dict[str, Any]:
+def scratch(job: JobContext, rate: float, epochs: int) -> dict[str, Any]:
     """SGD at batch size 1 from random weights."""
     x, y = images()
-    objective = Objective(seeded(lambda: network(1), desk.seed), half_square, (x, odd(y)))
-    with desk.trace(rate=rate) as trace:
-        return one_by_one(objective, trace, "trace", rate, epochs, desk)
+    objective = Objective(seeded(lambda: network(1), job.seed), half_square, (x, odd(y)))
+    with job.trace(rate=rate) as trace:
+        return one_by_one(objective, trace, "trace", rate, epochs, job)
 
 
 # -- what they share -----------------------------------------------------------------------------------------
 
 
 def one_by_one(
-    objective: Objective, trace: Trace, name: str, rate: float, epochs: int, desk: Desk | None = None
+    objective: Objective, trace: Trace, name: str, rate: float, epochs: int, job: JobContext | None = None
 ) -> dict[str, Any]:
     """SGD at batch size 1 with the trace of the Hessian after each epoch; `kept` is False when it diverged."""
     x, y = images()
@@ -218,8 +218,8 @@ def one_by_one(
         if not math.isfinite(objective.value()):
             return {"rate": rate, "kept": False, "epochs": epoch}
         last = monitor(epoch)[name].values
-        if desk is not None:
-            desk.progress(epoch, epochs)
+        if job is not None:
+            job.progress(epoch, epochs)
     assert last is not None
     measured = {"trace": float(last["value"]), "stderr": float(last["stderr"])}
     return {"rate": rate, "kept": True, "epochs": epochs, "loss": objective.value(), **measured}

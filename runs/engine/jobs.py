@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work: `run(desk, **settings)` returns what JSON can hold.
+    """A piece of work: `run(context, **settings)` returns what JSON can hold.
 
     Attributes:
         name: names its files, so letters, digits, "-", "_" and "." only.
@@ -50,13 +50,13 @@ class Job:
 
     def key(self, seed: int) -> str:
         """What tells apart results that differ in function, settings or seed."""
-        told = [self.run.__qualname__, dict(self.settings), self.seed(seed)]
-        return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+        parts = [self.run.__qualname__, dict(self.settings), self.seed(seed)]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where a job works: its seed, its trace, and whom it tells how far it is."""
+class JobContext:
+    """What a job is given: its seed, the path of its trace, and a callback for its progress."""
 
     name: str
     seed: int

@@ -9,7 +9,7 @@ import numpy as np
 
 from landscape.regularity import Trajectory, aiming, angles, polyak_lojasiewicz
 from probes.numbers import short
-from runs.engine.experiment import Results, Statement, Verdict, claim
+from runs.engine.claims import Claim, Results, Verdict, claim
 from runs.function_class import criteria
 from runs.function_class.criteria import GAP, Smallest, listed
 
@@ -27,7 +27,7 @@ def _sizes(
     decide: Callable[[Sequence[float]], bool],
     measure: Callable[[Smallest], float],
     what: str,
-) -> Statement:
+) -> Claim:
     """A claim on a number of each configuration, in the order of the jobs."""
 
     rule += " (undecided where β is 0 in all)"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from landscape.regularity import Trajectory, alpha_beta, best_ratio
 from probes.instruments.function_class import trajectory
 from probes.numbers import short
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 
 Array = NDArray[np.float64]
 GAP = 0.1  # the paper takes the smallest pair with alpha >= beta + 0.1

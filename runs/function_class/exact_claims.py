@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape.regularity import aiming, angles, polyak_lojasiewicz
 from probes.numbers import short
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.function_class import criteria
 from runs.function_class.criteria import GAP, span
 

@@ -13,7 +13,7 @@ from landscape.regularity import Trajectory, alpha_beta_frontier, angles
 from probes.numbers import short
 from probes.views.pictures.function_class import draw_map, signed_axis
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, save, sequence, style
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.function_class.criteria import GAP, first_part, runs_of
 
 _DASHED = (0, (4, 2))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from landscape import Objective
 from probes import FunctionClass, Monitor, Recording, Trace
 from probes.digits import CLASSES, digits, seeded
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.function_class import theory
 from runs.shared.training import batches
 
@@ -69,7 +69,7 @@ def plan(quick: bool) -> list[Job]:
 
 
 def train(
-    desk: Desk,
+    job: JobContext,
     network: str,
     size: int,
     batch: int,
@@ -85,17 +85,17 @@ def train(
     steps = epochs * (len(data[0]) // batch)
     runs = []
     settings = {"network": network, "size": size, "batch": batch, "optimizer": optimizer, "lr": lr, "steps": steps}
-    with desk.trace(**settings, schedule=schedule) as trace:
+    with job.trace(**settings, schedule=schedule) as trace:
         for seed in range(seeds):
-            model = seeded(lambda: NETWORKS[network](size), (desk.seed + seed) % 2**63)
+            model = seeded(lambda: NETWORKS[network](size), (job.seed + seed) % 2**63)
             objective = Objective(model, nn.CrossEntropyLoss(), data)
 
             def once(call: Callable[[int, Any], None], objective: Objective = objective, seed: int = seed) -> None:
                 update = Update(objective.model, optimizer, lr, schedule, steps)
-                for step, pair in enumerate(batches(*data, batch, steps, desk.seed + seed)):
+                for step, pair in enumerate(batches(*data, batch, steps, job.seed + seed)):
                     call(step, pair)
                     update(step, pair)
-                    desk.progress(2 * seed * steps + step, 2 * seeds * steps)
+                    job.progress(2 * seed * steps + step, 2 * seeds * steps)
 
             runs.append({"seed": seed} | twice(objective, once, trace, f"seed-{seed}", every))
     crc = zlib.crc32(data[0].contiguous().numpy().tobytes())

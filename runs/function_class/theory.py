@@ -21,7 +21,7 @@ from landscape.regularity import (
 from landscape.regularity import examples as problems
 from landscape.regularity.examples import FiniteSum, grid
 from probes import Field, Trace
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 
 Array = NDArray[np.float64]
 PLANE, SMALLER = (-6.0, 8.0), ((-5.0, 5.0), (-2.0, 3.0))
@@ -70,11 +70,11 @@ def plan(quick: bool) -> list[Job]:
     return jobs
 
 
-def example(desk: Desk, name: str, gap: float, points: int, regions: list[list[float]]) -> dict[str, Any]:
+def example(job: JobContext, name: str, gap: float, points: int, regions: list[list[float]]) -> dict[str, Any]:
     """A toy example on grids of its plane: the frontier at a gap, and the pair that the paper states."""
     problem = EXAMPLES[name]()
     found = []
-    with desk.trace(example=name, gap=gap, points=points) as trace:
+    with job.trace(example=name, gap=gap, points=points) as trace:
         for number, (low, high) in enumerate(regions):
             t = problem.trajectory(grid(low, high, points))
             record(trace, f"plane-{number}", t, len(problem.terms))
@@ -89,17 +89,17 @@ def example(desk: Desk, name: str, gap: float, points: int, regions: list[list[f
                     "without_beta": float(margins(t, [gap], [0.0])[0, 0]),
                 }
             )
-            desk.progress(number + 1, len(regions))
+            job.progress(number + 1, len(regions))
     return {"example": name, "gap": gap, "points": points, "regions": found}
 
 
-def half_space(desk: Desk, steps: int, paths: int) -> dict[str, Any]:
+def half_space(job: JobContext, steps: int, paths: int) -> dict[str, Any]:
     """SGD with batches of one and step 1/4 from random points at distance 4; four paths on each draw of the samples."""
     found = []
-    with desk.trace(steps=steps, lr=0.25) as trace:
+    with job.trace(steps=steps, lr=0.25) as trace:
         for seed in range(paths):
             problem = problems.half_space(seed=seed // 4)
-            rng = np.random.default_rng((desk.seed, seed))
+            rng = np.random.default_rng((job.seed, seed))
             x, chosen = np.empty((steps + 1, 2)), rng.integers(len(problem.terms), size=steps)
             x[0] = rng.standard_normal(2)
             x[0] *= 4 / np.linalg.norm(x[0])
@@ -120,11 +120,11 @@ def half_space(desk: Desk, steps: int, paths: int) -> dict[str, Any]:
             )
             record(trace, f"seed-{seed}-full", full, 1)
             found.append({"seed": seed, "samples": n, "first_loss": float(values[0]), "loss": float(values[-1])})
-            desk.progress(seed + 1, paths)
+            job.progress(seed + 1, paths)
     return {"steps": steps, "runs": found}
 
 
-def theorem(desk: Desk, rule: str, part: float, runs: int, horizons: list[int]) -> dict[str, Any]:
+def theorem(job: JobContext, rule: str, part: float, runs: int, horizons: list[int]) -> dict[str, Any]:
     """SGD on the two-function problem: the one-step inequality at every point, and bound and measured by steps.
 
     `part` is the step size over the largest that the theorem allows.
@@ -134,7 +134,7 @@ def theorem(desk: Desk, rule: str, part: float, runs: int, horizons: list[int]) 
     beta = alpha_beta(problem.trajectory(np.linspace(*region, 200_001)[:, None]), GAP).beta
     c = ProblemConstants(beta + GAP, beta, problem.smoothness, problem.sigma2)
     lr = part * GAP / (2 * c.smoothness)
-    rng = np.random.default_rng(desk.seed)
+    rng = np.random.default_rng(job.seed)
     x = np.full((runs, 1), START)
     tightest, means, errors, reached = np.inf, [], [], 0.0
     for k in range(horizons[-1]):
@@ -147,11 +147,11 @@ def theorem(desk: Desk, rule: str, part: float, runs: int, horizons: list[int]) 
         errors.append(float(height.std(ddof=1) / runs**0.5))
         reached = max(reached, float(np.abs(x).max()))
         x = x - step * gradients[rng.integers(2, size=runs), np.arange(runs)]
-        desk.progress(k, horizons[-1])
+        job.progress(k, horizons[-1])
     promise = sgd_decreasing if rule == "decreasing" else sgd_constant
     least = np.minimum.accumulate(means)
     rows = []
-    with desk.trace(rule=rule, part=part, runs=runs) as trace:
+    with job.trace(rule=rule, part=part, runs=runs) as trace:
         fields = {name: Field((), "float64", "loss", name) for name in ("measured", "stderr", "bound", "neighbourhood")}
         trace.declare("bound", fields)
         for steps in horizons:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 
 Array = NDArray[np.float64]
 Rows = dict[str, Array]

@@ -12,7 +12,7 @@ from landscape.conditioning import Conditioning
 from landscape.spectra import ConditionNumber
 from probes import Field, Trace
 from probes.digits import digits
-from runs.engine.jobs import Desk
+from runs.engine.jobs import JobContext
 
 CLASSES = 10
 
@@ -39,9 +39,9 @@ def covariance(x: Tensor) -> Tensor:
     return x.T @ x / len(x)
 
 
-def generator(desk: Desk, init: int) -> torch.Generator:
+def generator(job: JobContext, init: int) -> torch.Generator:
     """The random numbers of one initialisation."""
-    return torch.Generator().manual_seed((desk.seed + 1_000_003 * init) % 2**63)
+    return torch.Generator().manual_seed((job.seed + 1_000_003 * init) % 2**63)
 
 
 def kaiming(widths: list[int], source: torch.Generator) -> list[Tensor]:

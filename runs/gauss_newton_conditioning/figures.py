@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.gauss_newton_conditioning.criteria import Array, Rows, chosen, geometric, grouped, rows, spread
 from runs.gauss_newton_conditioning.jobs import SKIPS
 

@@ -19,7 +19,7 @@ from landscape.conditioning import (
     linear_network,
 )
 from probes.digits import digits
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.gauss_newton_conditioning import networks
 from runs.gauss_newton_conditioning.data import CLASSES, Sheet, covariance, generator, images, kaiming, white
 
@@ -73,31 +73,31 @@ def plan(quick: bool) -> list[Job]:
 # -- linear networks -----------------------------------------------------------------------------------------
 
 
-def depth(desk: Desk, data: str, width: int, depths: list[int], inits: int) -> dict[str, Any]:
+def depth(job: JobContext, data: str, width: int, depths: list[int], inits: int) -> dict[str, Any]:
     """kappa at one width, by depth, on white data: digits (d = 61) or random ones (d = 49)."""
-    x = images() if data == "digits" else random(1000, 49, desk)
+    x = images() if data == "digits" else random(1000, 49, job)
     sigma = covariance(white(x))
-    with desk.trace(data=data, width=width) as trace:
+    with job.trace(data=data, width=width) as trace:
         sheet = Sheet(trace, width="hidden units", depth="weight matrices", init="number of the initialisation")
         for init in range(inits):
-            source = generator(desk, init)
+            source = generator(job, init)
             for place, layers in enumerate(depths):
                 weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
                 sheet.add(linear_network(weights, sigma), width=width, depth=layers, init=init)
-                desk.progress(init * len(depths) + place, inits * len(depths))
+                job.progress(init * len(depths) + place, inits * len(depths))
     return {"inputs": len(sigma), "width": width}
 
 
-def reference(desk: Desk, depths: list[int], inits: int) -> dict[str, Any]:
+def reference(job: JobContext, depths: list[int], inits: int) -> dict[str, Any]:
     """kappa at m = 50, d = 49, k = 10, white data."""
-    depth(desk, "random", 50, depths, inits)
+    depth(job, "random", 50, depths, inits)
     return {"inputs": 49, "width": 50}
 
 
-def proportional(desk: Desk, factor: int, depths: list[int], inits: int) -> dict[str, Any]:
+def proportional(job: JobContext, factor: int, depths: list[int], inits: int) -> dict[str, Any]:
     """kappa by depth L at width factor * L, and at the width that this has at two layers; white digits."""
     inputs = images().shape[1]
-    with desk.trace(factor=factor) as trace:
+    with job.trace(factor=factor) as trace:
         sheet = Sheet(
             trace,
             factor="width / depth",
@@ -107,49 +107,49 @@ def proportional(desk: Desk, factor: int, depths: list[int], inits: int) -> dict
             init="number of the initialisation",
         )
         for init in range(inits):
-            source = generator(desk, init)
+            source = generator(job, init)
             for place, layers in enumerate(depths):
                 for fixed, width in enumerate((factor * layers, factor * depths[0])):
                     weights = kaiming([inputs, *[width] * (layers - 1), CLASSES], source)
                     sheet.add(linear_network(weights), factor=factor, fixed=fixed, width=width, depth=layers, init=init)
-                desk.progress(init * len(depths) + place, inits * len(depths))
+                job.progress(init * len(depths) + place, inits * len(depths))
     return {"inputs": inputs, "factor": factor}
 
 
-def hidden(desk: Desk, widths: list[int], inits: int) -> dict[str, Any]:
+def hidden(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
     """One hidden layer, white digits, by width, also below d."""
     inputs = images().shape[1]
-    with desk.trace() as trace:
+    with job.trace() as trace:
         sheet = Sheet(trace, width="hidden units", init="number of the initialisation")
         for init in range(inits):
-            source = generator(desk, init)
+            source = generator(job, init)
             for width in widths:
                 found = linear_network(kaiming([inputs, width, CLASSES], source))
                 sheet.add(found, width=width, init=init)
     return {"inputs": inputs}
 
 
-def whitening(desk: Desk, width: int, depths: list[int], inits: int) -> dict[str, Any]:
+def whitening(job: JobContext, width: int, depths: list[int], inits: int) -> dict[str, Any]:
     """The same networks on digits as they are (pixels that never change left out), and white."""
     sigma = covariance(images())
-    with desk.trace(width=width) as trace:
+    with job.trace(width=width) as trace:
         sheet = Sheet(trace, depth="weight matrices", white="1: white data", init="number of the initialisation")
         for init in range(inits):
-            source = generator(desk, init)
+            source = generator(job, init)
             for place, layers in enumerate(depths):
                 weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
                 for is_white, data in enumerate((sigma, None)):
                     found = linear_network(weights, data)
                     sheet.add(found, depth=layers, white=is_white, init=init)
-                desk.progress(init * len(depths) + place, inits * len(depths))
+                job.progress(init * len(depths) + place, inits * len(depths))
     kappa_data = linear_network([torch.eye(1, len(sigma))], sigma).kappa_data
     return {"inputs": len(sigma), "width": width, "kappa_data": kappa_data}
 
 
-def skips(desk: Desk, widths: list[int], depths: list[int], inits: int) -> dict[str, Any]:
+def skips(job: JobContext, widths: list[int], depths: list[int], inits: int) -> dict[str, Any]:
     """F(x) = (W_L + beta I) ... (W_1 + beta I) x with several beta on the same weights; white data."""
     inputs, width, outputs = widths
-    with desk.trace(widths=widths) as trace:
+    with job.trace(widths=widths) as trace:
         sheet = Sheet(
             trace,
             depth="weight matrices",
@@ -158,14 +158,14 @@ def skips(desk: Desk, widths: list[int], depths: list[int], inits: int) -> dict[
             init="number of the initialisation",
         )
         for init in range(inits):
-            source = generator(desk, init)
+            source = generator(job, init)
             for place, layers in enumerate(depths):
                 weights = kaiming([inputs, *[width] * (layers - 1), outputs], source)
                 for number, power in enumerate(SKIPS.values()):
                     beta = float(layers) ** power if power < 0 else power
                     found = linear_network(weights, skip=beta)
                     sheet.add(found, depth=layers, skip=number, beta=beta, init=init)
-                desk.progress(init * len(depths) + place, inits * len(depths))
+                job.progress(init * len(depths) + place, inits * len(depths))
     return {"widths": widths}
 
 
@@ -174,11 +174,11 @@ def skips(desk: Desk, widths: list[int], depths: list[int], inits: int) -> dict[
 ESTIMATES = {"b15": "estimate b1.5 of the paper", "b2": "estimate b2 of the paper"}
 
 
-def slopes(desk: Desk, widths: list[int], inits: int) -> dict[str, Any]:
+def slopes(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
     """kappa and bounds by slope on 40 digits, as they are and white."""
     x = images(40)
     data = (x, white(x))
-    with desk.trace(samples=40) as trace:
+    with job.trace(samples=40) as trace:
         sheet = Sheet(
             trace,
             width="hidden units",
@@ -188,7 +188,7 @@ def slopes(desk: Desk, widths: list[int], inits: int) -> dict[str, Any]:
             **ESTIMATES,
         )
         for init in range(inits):
-            source = generator(desk, init)
+            source = generator(job, init)
             for place, width in enumerate(widths):
                 V, W = kaiming([x.shape[1], width, CLASSES], source)
                 for slope in SLOPES:
@@ -196,13 +196,13 @@ def slopes(desk: Desk, widths: list[int], inits: int) -> dict[str, Any]:
                         found = leaky_relu_network(V, W, inputs.T, slope=slope)
                         estimates = {"b15": found.estimates["b1.5"], "b2": found.estimates["b2"]}
                         sheet.add(found, width=width, slope=slope, white=is_white, init=init, **estimates)
-                desk.progress(init * len(widths) + place, inits * len(widths))
+                job.progress(init * len(widths) + place, inits * len(widths))
     return {"inputs": x.shape[1], "samples": 40}
 
 
-def small(desk: Desk, count: int) -> dict[str, Any]:
+def small(job: JobContext, count: int) -> dict[str, Any]:
     """Many small random networks, where bounds are tried hardest, and one made to break b2."""
-    source = generator(desk, 0)
+    source = generator(job, 0)
 
     def between(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (1,), generator=source))
@@ -210,7 +210,7 @@ def small(desk: Desk, count: int) -> dict[str, Any]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=source, dtype=torch.float64)
 
-    with desk.trace(count=count) as trace:
+    with job.trace(count=count) as trace:
         sheet = Sheet(trace, slope="of negative inputs", made="1: made to break b2", **ESTIMATES)
         for made in range(count + 1):
             if made < count:
@@ -223,14 +223,14 @@ def small(desk: Desk, count: int) -> dict[str, Any]:
             found = leaky_relu_network(V, W, X, slope=slope)
             estimates = {"b15": found.estimates["b1.5"], "b2": found.estimates["b2"]}
             sheet.add(found, slope=slope, made=float(made == count), **estimates)
-            desk.progress(made, count)
+            job.progress(made, count)
     return {"count": count}
 
 
 # -- convolutions --------------------------------------------------------------------------------------------
 
 
-def convolution(desk: Desk, filters: list[int], kernels: list[int], inits: int) -> dict[str, Any]:
+def convolution(job: JobContext, filters: list[int], kernels: list[int], inits: int) -> dict[str, Any]:
     """Two linear convolutions of one kernel size and as many filters each, on 36 inputs, white data.
 
     Once by the entries of the Toeplitz matrices, as the paper has it: two layers on white data make a Kronecker sum,
@@ -238,7 +238,7 @@ def convolution(desk: Desk, filters: list[int], kernels: list[int], inits: int) 
     """
     x = white(images_of_36())
     targets = torch.zeros(len(x), 1, dtype=torch.float64)
-    with desk.trace(positions=POSITIONS) as trace:
+    with job.trace(positions=POSITIONS) as trace:
         sheet = Sheet(
             trace,
             filters="of both layers",
@@ -247,7 +247,7 @@ def convolution(desk: Desk, filters: list[int], kernels: list[int], inits: int) 
             init="number of the initialisation",
         )
         for init in range(inits):
-            source = generator(desk, init)
+            source = generator(job, init)
             for count in filters:
                 for size in kernels:
                     first, second = kaiming([size, count], source)[0], kaiming([count * size, count], source)[0]
@@ -261,7 +261,7 @@ def convolution(desk: Desk, filters: list[int], kernels: list[int], inits: int) 
                             layer.weight.copy_(kernel)
                     objective = Objective(net, lambda outputs, y: outputs.square().mean(), (x.unsqueeze(1), targets))
                     sheet.add(gauss_newton(objective), shared=1, **keys)
-                desk.progress(init * len(filters) + filters.index(count), inits * len(filters))
+                job.progress(init * len(filters) + filters.index(count), inits * len(filters))
     return {"inputs": x.shape[1]}
 
 
@@ -278,6 +278,6 @@ def images_of_36() -> Tensor:
     return (digits().train[0][:300, 0, 1:7, 1:7].flatten(1).double() + 1) / 2
 
 
-def random(samples: int, inputs: int, desk: Desk) -> Tensor:
+def random(samples: int, inputs: int, job: JobContext) -> Tensor:
     """Standard normal data."""
-    return torch.randn(samples, inputs, generator=generator(desk, -1), dtype=torch.float64)
+    return torch.randn(samples, inputs, generator=generator(job, -1), dtype=torch.float64)

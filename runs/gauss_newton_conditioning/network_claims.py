@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.gauss_newton_conditioning import criteria
 from runs.gauss_newton_conditioning.criteria import number
 from runs.gauss_newton_conditioning.networks import NORMS

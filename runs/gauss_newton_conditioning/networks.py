@@ -15,7 +15,7 @@ from landscape.conditioning import gauss_newton, linear_network
 from landscape.spectra import ConditionNumber
 from probes import Field
 from probes.digits import digits, seeded
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.gauss_newton_conditioning.data import CLASSES, Sheet, generator, images, white
 from runs.shared.training import batches, half_square, one_hot, update
 
@@ -66,7 +66,7 @@ class Hidden(nn.Module):
         return self.last(self.norm(torch.relu(self.first(x))))
 
 
-def batch_norm(desk: Desk, width: int, samples: int, inits: int, norms: int = len(NORMS)) -> dict[str, Any]:
+def batch_norm(job: JobContext, width: int, samples: int, inits: int, norms: int = len(NORMS)) -> dict[str, Any]:
     """kappa of the same weights without batch norm, with it in eval mode, and of the whole batch in train mode.
 
     In eval mode the running statistics are those of the measured samples: the initial ones would make it the
@@ -74,10 +74,10 @@ def batch_norm(desk: Desk, width: int, samples: int, inits: int, norms: int = le
     """
     x = images(samples)
     y = torch.zeros(len(x), CLASSES, dtype=torch.float64)
-    with desk.trace(width=width, samples=samples) as trace:
+    with job.trace(width=width, samples=samples) as trace:
         sheet = Sheet(trace, width="hidden units", norm="0: none, 1: eval mode, 2: train mode", init="initialisation")
         for init in range(inits):
-            source = generator(desk, init)
+            source = generator(job, init)
             for number, name in enumerate(NORMS[:norms]):
                 model = Hidden(x.shape[1], width, norm=name != "none").double()
                 source.manual_seed(source.initial_seed())  # the same weights for all three
@@ -86,7 +86,7 @@ def batch_norm(desk: Desk, width: int, samples: int, inits: int, norms: int = le
                 recalibrate(model, x)
                 objective = Objective(model, nn.MSELoss(), (x, y), mode="train" if name == "train" else "eval")
                 sheet.add(gauss_newton(objective), width=width, norm=number, init=init)
-                desk.progress(init * norms + number, inits * norms)
+                job.progress(init * norms + number, inits * norms)
     return {"width": width, "inputs": x.shape[1], "samples": samples}
 
 
@@ -171,13 +171,13 @@ def pruned_kappa(model: nn.Module, masks: dict[str, Tensor], x: Tensor, *, left_
     return gauss_newton(Objective(model, nn.MSELoss(), (x, y), mode="eval"))
 
 
-def pruning(desk: Desk, fractions: list[float], samples: int, epochs: int) -> dict[str, Any]:
+def pruning(job: JobContext, fractions: list[float], samples: int, epochs: int) -> dict[str, Any]:
     """One initialisation, pruned by several fractions: kappa then and after training, and the training loss."""
     x, labels = digits().train
     x, labels = x[:512], labels[:512]
     measured = x[:samples].double()
     size = 64
-    with desk.trace(samples=samples) as trace:
+    with job.trace(samples=samples) as trace:
         sheet = Sheet(trace, fraction="pruned", trained="1: after training", left_out="1: pruned ones not in J")
         trace.declare(
             "loss",
@@ -187,7 +187,7 @@ def pruning(desk: Desk, fractions: list[float], samples: int, epochs: int) -> di
             },
         )
         for number, fraction in enumerate(fractions):
-            model = seeded(resnet, desk.seed)
+            model = seeded(resnet, job.seed)
             masks = magnitude_masks(model, fraction)
             parameters = dict(model.named_parameters())
             with torch.no_grad():
@@ -206,20 +206,20 @@ def pruning(desk: Desk, fractions: list[float], samples: int, epochs: int) -> di
             measure(0)
             model.train()
             losses: list[float] = []
-            for i, y in batches(x, labels, size, epochs * (len(x) // size), desk.seed):
+            for i, y in batches(x, labels, size, epochs * (len(x) // size), job.seed):
                 losses.append(update(optimizer, lambda i=i, y=y, m=model: nn.functional.cross_entropy(m(i), y)))  # type: ignore[misc]
             for epoch in range(epochs):
                 part = losses[epoch * (len(x) // size) : (epoch + 1) * (len(x) // size)]
                 trace.record("loss", number * epochs + epoch, fraction=fraction, value=sum(part) / len(part))
             measure(1)
-            desk.progress(number, len(fractions))
+            job.progress(number, len(fractions))
     return {"parameters": sum(p.numel() for p in model.parameters()), "samples": samples, "epochs": epochs}
 
 
 # -- training ------------------------------------------------------------------------------------------------
 
 
-def training(desk: Desk, epochs: int, every: int) -> dict[str, Any]:
+def training(job: JobContext, epochs: int, every: int) -> dict[str, Any]:
     """Three layers 61-160-160-10 without biases, Xavier normal, SGD on white digits: kappa as it trains."""
     count, size, rate = 1000, 250, 0.05
     x = images()[:count]
@@ -227,21 +227,21 @@ def training(desk: Desk, epochs: int, every: int) -> dict[str, Any]:
     y = one_hot(digits().train[1][:count]).double()
     shapes = (x.shape[1], 160, 160, CLASSES)
     layers = [nn.Linear(a, b, bias=False).double() for a, b in pairwise(shapes)]
-    source = generator(desk, 0)
+    source = generator(job, 0)
     for layer in layers:
         nn.init.xavier_normal_(layer.weight, generator=source)
     model = nn.Sequential(*layers)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     per_epoch = count // size
     losses = []
-    with desk.trace(rate=rate, batch=size) as trace:
+    with job.trace(rate=rate, batch=size) as trace:
         sheet = Sheet(trace, epochs="of SGD so far", loss="half square error of all samples")
-        for step, (i, t) in enumerate(batches(x, y, size, epochs * per_epoch + 1, desk.seed)):
+        for step, (i, t) in enumerate(batches(x, y, size, epochs * per_epoch + 1, job.seed)):
             if step % (every * per_epoch) == 0:
                 with torch.no_grad():
                     losses.append(float(half_square(model(x), y)))
                 found = linear_network([layer.weight for layer in layers])
                 sheet.add(found, epochs=step // per_epoch, loss=losses[-1])
             update(optimizer, lambda i=i, t=t: half_square(model(i), t))  # type: ignore[misc]
-            desk.progress(step, epochs * per_epoch)
+            job.progress(step, epochs * per_epoch)
     return {"widths": list(shapes), "first": losses[0], "last": losses[-1]}

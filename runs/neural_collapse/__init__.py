@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.numbers import short
-from runs.engine.experiment import Claim, Experiment
+from runs.engine.claims import ClaimResult
+from runs.engine.experiment import Experiment
 from runs.neural_collapse import claims as collapse_claims
 from runs.neural_collapse import jobs, theory_claims, trend_claims
 from runs.neural_collapse.figures import figures
@@ -26,7 +27,7 @@ EXPERIMENT = Experiment(
 )
 
 
-def side_by_side(claims: Sequence[Claim]) -> str:
+def side_by_side(claims: Sequence[ClaimResult]) -> str:
     """NC1 to NC4 and the accuracy at the setting, on train and test features, as a table in Markdown."""
     (found,) = [one.numbers for one in claims if one.name == collapse_claims.nc0_order.name]
     rows: list[Sequence[str]] = [("network", "optimizer", "NC0", "NC1", "NC2", "NC3", "NC4", "accuracy"), ("---",) * 8]

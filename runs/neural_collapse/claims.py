@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.numbers import short
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.neural_collapse.criteria import (
     ACCURACY,
     Row,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from probes.numbers import short
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.neural_collapse.models import OPTIMIZERS, family
 
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.neural_collapse.criteria import ACCURACY, Row, chosen, counting, networks, regression, runs
 from runs.neural_collapse.jobs import DECAY, MOMENTUM
 from runs.neural_collapse.models import OPTIMIZERS, family

@@ -15,7 +15,7 @@ from landscape import Objective
 from landscape.collapse import gather, gather_agreement
 from probes import At, Monitor, NeuralCollapse
 from probes.digits import digits, seeded
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.neural_collapse import theory
 from runs.neural_collapse.models import (
     COUPLED,
@@ -95,51 +95,51 @@ def decays(optimizer: str, network: str) -> tuple[float, ...]:
     return chosen
 
 
-def train(desk: Desk, network: str, optimizer: str, momentum: float, decay: float, steps: int) -> dict[str, Any]:
+def train(job: JobContext, network: str, optimizer: str, momentum: float, decay: float, steps: int) -> dict[str, Any]:
     """One cell of the grid."""
     lr = RATES[family(optimizer)]
-    model = seeded(NETWORKS[network], desk.seed)
+    model = seeded(NETWORKS[network], job.seed)
     config = {"network": network, "optimizer": optimizer, "lr": lr, "momentum": momentum, "decay": decay}
     mover = made(optimizer, list(model.parameters()), lr, momentum, decay)
     try:
-        return config | trained(desk, model, mover, lr, steps, config)
+        return config | trained(job, model, mover, lr, steps, config)
     except ValueError as error:
         if "diverged" not in str(error):
             raise
         return config | {"diverged": True}
 
 
-def between(desk: Desk, share: float, decay: float, momentum: float, steps: int) -> dict[str, Any]:
+def between(job: JobContext, share: float, decay: float, momentum: float, steps: int) -> dict[str, Any]:
     """Adam with a share of the decay coupled and the rest decoupled, on the MLP."""
     lr = RATES["Adam"]
-    model = seeded(NETWORKS["mlp"], desk.seed)
+    model = seeded(NETWORKS["mlp"], job.seed)
     config = {"network": "mlp", "lr": lr, "momentum": momentum, "decay": decay, "share": share}
     mover = interpolated(list(model.parameters()), lr, momentum, share * decay, (1 - share) * decay)
-    return config | trained(desk, model, mover, lr, steps, config)
+    return config | trained(job, model, mover, lr, steps, config)
 
 
 def trained(
-    desk: Desk, model: nn.Module, optimizer: Any, lr: float, steps: int, config: dict[str, Any]
+    job: JobContext, model: nn.Module, optimizer: Any, lr: float, steps: int, config: dict[str, Any]
 ) -> dict[str, Any]:
     """Train, measure on the way on both sets of images; the metrics before and after, and the losses."""
     sets = digits()
     whole = Objective(model, nn.CrossEntropyLoss(), sets.train, mode="eval")
     held = whole.on(sets.test)
     chosen = At([0, steps // 100, steps // 40, *(steps * i // 20 for i in range(1, 21))])
-    with desk.trace(**config) as trace:
+    with job.trace(**config) as trace:
         monitors = [
             Monitor(objective, [NeuralCollapse(name=name, every=chosen)], trace, on_error="raise")
             for name, objective in (("train", whole), ("test", held))
         ]
         rates = step_schedule(lr, steps)
-        for step, (inputs, labels) in enumerate(batches(*sets.train, BATCH, steps, desk.seed)):
+        for step, (inputs, labels) in enumerate(batches(*sets.train, BATCH, steps, job.seed)):
             for monitor in monitors:
                 monitor(step)
             set_rate(optimizer, rates[step])
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(inputs), labels).backward()
             optimizer.step()
-            desk.progress(step, steps)
+            job.progress(step, steps)
         last = {monitor.probes[0].name: monitor(steps)[monitor.probes[0].name].values or {} for monitor in monitors}
         first = {name: trace["train"][name][0] for name in KEPT}
     statistics = gather(whole)

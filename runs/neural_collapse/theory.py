@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from landscape.collapse import predict_nc0
 from probes import Field, Trace
 from probes.digits import digits, seeded
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.neural_collapse.models import Unconstrained, made, mlp, set_rate, simplex, step_schedule, weight_of_head
 from runs.shared.training import batches
 from solvers import SignSGD
@@ -56,33 +56,33 @@ def plan(quick: bool) -> list[Job]:
 # -- SGD -----------------------------------------------------------------------------------------------------
 
 
-def unconstrained(desk: Desk, steps: int) -> dict[str, Any]:
+def unconstrained(job: JobContext, steps: int) -> dict[str, Any]:
     """Both decays of SGD on the unconstrained-features model, against the theorems' own formulas."""
     labels = torch.arange(50) % CLASSES
     runs = []
-    with desk.trace(lr=LR, decay=DECAY) as trace:
+    with job.trace(lr=LR, decay=DECAY) as trace:
         for rule, momentum, name in cases():
-            torch.manual_seed(desk.seed)
+            torch.manual_seed(job.seed)
             model = Unconstrained(CLASSES, 16, len(labels))
             losses = ((lambda m=model: nn.functional.cross_entropy(m(), labels)) for _ in range(steps))
-            found = followed(model.weight, model, rule, momentum, [LR] * steps, losses, desk)
+            found = followed(model.weight, model, rule, momentum, [LR] * steps, losses, job)
             runs.append(told(trace, name, found, formula(rule, momentum, steps) * found[0]))
     return {"steps": steps, "runs": runs}
 
 
-def network(desk: Desk, steps: int, schedule: str) -> dict[str, Any]:
+def network(job: JobContext, steps: int, schedule: str) -> dict[str, Any]:
     """Both on an MLP on mini-batches of digits; with a schedule against `predict_nc0`."""
     x, y = digits().train
     rates = [LR] * steps if schedule == "constant" else step_schedule(5 * LR, steps)
     runs = []
-    with desk.trace(lr=rates[0], decay=DECAY, schedule=schedule) as trace:
+    with job.trace(lr=rates[0], decay=DECAY, schedule=schedule) as trace:
         for rule, momentum, name in cases():
-            model = seeded(mlp, desk.seed).double()
+            model = seeded(mlp, job.seed).double()
             losses = (
                 (lambda m=model, a=a, b=b: nn.functional.cross_entropy(m(a), b))
-                for a, b in batches(x.double(), y, 32, steps, desk.seed)
+                for a, b in batches(x.double(), y, 32, steps, job.seed)
             )
-            found = followed(weight_of_head(model), model, rule, momentum, rates, losses, desk)
+            found = followed(weight_of_head(model), model, rule, momentum, rates, losses, job)
             if schedule == "constant":
                 expected = formula(rule, momentum, steps) * found[0]
             else:
@@ -92,18 +92,18 @@ def network(desk: Desk, steps: int, schedule: str) -> dict[str, Any]:
     return {"steps": steps, "runs": runs}
 
 
-def stability(desk: Desk, factors: list[float], steps: int) -> dict[str, Any]:
+def stability(job: JobContext, factors: list[float], steps: int) -> dict[str, Any]:
     """Decays right below and right above the bounds, 2 (1 + beta) coupled and 2 decoupled, with a step size of 1.
 
     Features are fixed: trained at such a step size they would diverge by themselves.
     """
     labels = torch.arange(8) % 4
     runs = []
-    with desk.trace(factors=factors) as trace:
+    with job.trace(factors=factors) as trace:
         for rule, momentum, name in cases():
             bound = 2 * (1 + momentum) if rule == "SGD" else 2.0
             for factor in factors:
-                torch.manual_seed(desk.seed)
+                torch.manual_seed(job.seed)
                 model = Unconstrained(4, 4, len(labels))
                 model.features.requires_grad_(False)
                 optimizer = made(rule, model.parameters(), 1.0, momentum, factor * bound)
@@ -128,7 +128,7 @@ def stability(desk: Desk, factors: list[float], steps: int) -> dict[str, Any]:
     return {"runs": runs}
 
 
-def heat_map(desk: Desk, decay: float) -> dict[str, Any]:
+def heat_map(job: JobContext, decay: float) -> dict[str, Any]:
     """The paper's cells: SGD with lr 1e-3, 200 epochs of 469 steps, tenths at epochs 66 and 133, NC0 1.75 before."""
     rates = np.repeat([1e-3 * 0.1 ** ((e >= 66) + (e >= 133)) for e in range(200)], 469)
     values = [
@@ -161,7 +161,7 @@ def followed(
     momentum: float,
     rates: Sequence[float],
     losses: Iterator[Callable[[], Tensor]],
-    desk: Desk,
+    job: JobContext,
 ) -> Vector:
     """NC0 before training and after each step."""
     optimizer = made(rule, model.parameters(), rates[0], momentum, DECAY)
@@ -172,7 +172,7 @@ def followed(
         loss().backward()
         optimizer.step()
         values.append(nc0(weight))
-        desk.progress(step, len(rates))
+        job.progress(step, len(rates))
     return np.array(values)
 
 
@@ -185,10 +185,10 @@ def told(trace: Trace, name: str, found: Vector, expected: Vector) -> dict[str, 
 # -- signs ---------------------------------------------------------------------------------------------------
 
 
-def sign_decoupled(desk: Desk, classes: list[int], eta: float, decay: float, steps: int) -> dict[str, Any]:
+def sign_decoupled(job: JobContext, classes: list[int], eta: float, decay: float, steps: int) -> dict[str, Any]:
     """From W = 0 with features at the simplex, one sample a class: NC0 against its closed form and its limit."""
     runs = []
-    with desk.trace(eta=eta, decay=decay) as trace:
+    with job.trace(eta=eta, decay=decay) as trace:
         for K in classes:
             values = np.array([nc0(W) for W in signs([eta] * steps, decay, K, decoupled=True)])
             limit = math.sqrt(K) * (K - 2) / decay
@@ -209,10 +209,10 @@ def sign_decoupled(desk: Desk, classes: list[int], eta: float, decay: float, ste
     return {"runs": runs}
 
 
-def sign_coupled(desk: Desk, etas: list[float], decay: float, path: float) -> dict[str, Any]:
+def sign_coupled(job: JobContext, etas: list[float], decay: float, path: float) -> dict[str, Any]:
     """At fixed step sizes: the entries a (of the diagonal) and -b (beside it) over the steps."""
     runs = []
-    with desk.trace(etas=etas, decay=decay) as trace:
+    with job.trace(etas=etas, decay=decay) as trace:
         for number, eta in enumerate(etas):
             a, b, values = entries(signs([eta] * round(path / eta), decay, CLASSES, decoupled=False))
             write(trace, f"eta-{eta:g}", value=values, a=a, b=b)
@@ -227,14 +227,14 @@ def sign_coupled(desk: Desk, etas: list[float], decay: float, path: float) -> di
                 }
                 | phases(a, b)
             )
-            desk.progress(number + 1, len(etas))
+            job.progress(number + 1, len(etas))
     return {"runs": runs}
 
 
-def sign_decaying(desk: Desk, eta: float, decay: float, path: float, halvings: int, each: int) -> dict[str, Any]:
+def sign_decaying(job: JobContext, eta: float, decay: float, path: float, halvings: int, each: int) -> dict[str, Any]:
     """A step size that stays, then halves every `each` steps: how close NC0 and W come to the fixed point."""
     rates = [eta] * round(path / eta) + [eta * 0.5 ** (1 + step / each) for step in range(halvings * each)]
-    with desk.trace(eta=eta, decay=decay) as trace:
+    with job.trace(eta=eta, decay=decay) as trace:
         a, b, values = entries(signs(rates, decay, CLASSES, decoupled=False))
         write(trace, "nc0", value=values, a=a, b=b, rate=np.array([*rates, rates[-1]]))
     fixed = fixed_point(decay)

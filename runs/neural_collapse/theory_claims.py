@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.numbers import short
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 
 EXACT, SCHEDULED, LIMIT = 1e-10, 1e-6, 1e-12
 FLOOR = 4.0  # times (K eta)^2

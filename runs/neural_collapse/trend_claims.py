@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probes.numbers import short
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.neural_collapse.claims import COUNT
 from runs.neural_collapse.criteria import Row, chosen, counting, every, falls, networks, regression, runs
 from runs.neural_collapse.jobs import ACCELERATION, DECAY

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from probes.numbers import short
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.ngn.network_claims import CLAIMS as NETWORK_CLAIMS
 from runs.ngn.toys import MOVERS, NOISY, QUARTIC_STEPS, READINGS, ROSENBROCK_STEPS, STARTS
 

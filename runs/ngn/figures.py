@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.ngn.jobs import ADAPTIVE, DECAY, MOMENTUM, NETWORKS
 from runs.ngn.network_claims import NAMES, curve
 from runs.ngn.toys import DIABETES, ROSENBROCK

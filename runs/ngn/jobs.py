@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from probes.trace.layout import Field
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.ngn import toys
 from runs.sweep.training import descend, plain, started
 
@@ -55,7 +55,7 @@ def plan(quick: bool) -> list[Job]:
 
 
 def sensitivity(
-    desk: Desk, problem: str, solver: str, lrs: list[float], seeds: int, steps: int, batch: int
+    job: JobContext, problem: str, solver: str, lrs: list[float], seeds: int, steps: int, batch: int
 ) -> dict[str, Any]:
     """A run at each step size from each seed; the rows of a sweep."""
     rows = []
@@ -66,11 +66,11 @@ def sensitivity(
         "first": Field((), "float64", "loss", "over the training data at the start"),
         "last": Field((), "float64", "loss", "over the training data at the end; nan where it is not finite"),
     }
-    with desk.trace(problem=problem, solver=solver, steps=steps, batch=batch) as trace:
+    with job.trace(problem=problem, solver=solver, steps=steps, batch=batch) as trace:
         trace.declare("runs", fields)
         for run, (lr, seed) in enumerate((lr, seed) for lr in lrs for seed in range(seeds)):
             losses = [math.nan] * steps
-            start = (desk.seed + seed) % 2**63
+            start = (job.seed + seed) % 2**63
             row = descend(
                 started(problem, start),
                 solver,
@@ -83,6 +83,6 @@ def sensitivity(
                 on_step=losses.__setitem__,
             )
             trace.record("runs", run, lr=lr, seed=seed, loss=losses, first=row.first_loss, last=row.loss)
-            desk.progress(run + 1, len(lrs) * seeds)
+            job.progress(run + 1, len(lrs) * seeds)
             rows.append(plain(row))
     return {"problem": problem, "rows": rows}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from probes.numbers import plus_minus, short
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.ngn.jobs import ADAPTIVE, DECAY, IMAGES, MOMENTUM, NETWORKS
 from runs.sweep.curves import Array, Curve, curves, standard_error
 from runs.sweep.training import Row

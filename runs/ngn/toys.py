@@ -18,7 +18,7 @@ from torch import Tensor
 from landscape.regularity import Bound, ProblemConstants, alpha_beta, ngn_constant, ngn_decreasing, sps_max
 from landscape.regularity.examples import FiniteSum, two_functions
 from probes.trace.layout import Field
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.sweep.solvers import make, step
 from runs.sweep.training import factor
 
@@ -68,11 +68,11 @@ def plan(quick: bool) -> list[Job]:
 # -- Rosenbrock ------------------------------------------------------------------------------------------------------
 
 
-def rosenbrock(desk: Desk, solver: str, steps: int) -> dict[str, Any]:
+def rosenbrock(job: JobContext, solver: str, steps: int) -> dict[str, Any]:
     """Steps to 1e-15 from (-1.2, 1) at each step size; None where they were not enough, -1 where f passed 1e10."""
     found: dict[str, Any] = {}
     spec, scale = MOVERS[solver]
-    with desk.trace(solver=solver, steps=steps) as trace:
+    with job.trace(solver=solver, steps=steps) as trace:
         for i, lr in enumerate(ROSENBROCK):
             name = f"lr-{lr:g}"
             trace.declare(name, {"loss": Field((), "float64", "loss", "f")})
@@ -84,7 +84,7 @@ def rosenbrock(desk: Desk, solver: str, steps: int) -> dict[str, Any]:
                 ended = f < SOLVED or not f < LOST
                 if k % 20 == 0 or ended:
                     trace.record(name, k, loss=f)
-                    desk.progress(i * steps + k, len(ROSENBROCK) * steps)
+                    job.progress(i * steps + k, len(ROSENBROCK) * steps)
                 if ended:
                     found[f"{lr:g}"] = k if f < SOLVED else -1
                     break
@@ -100,7 +100,7 @@ def valley(z: Tensor) -> Tensor:
 # -- x^2 + x^4 -------------------------------------------------------------------------------------------------------
 
 
-def quartic(desk: Desk, steps: int) -> dict[str, Any]:
+def quartic(job: JobContext, steps: int) -> dict[str, Any]:
     """Steps to f < 1e-15 for f = x^2 + x^4: of both solvers from several starts, and of Theorem E.5's settings."""
     counts = {
         f"{x:g}": {
@@ -148,13 +148,13 @@ def regression(reading: str) -> tuple[Array, Array]:
     return scale * A, scale * b
 
 
-def diabetes(desk: Desk, reading: str, steps: int) -> dict[str, Any]:
+def diabetes(job: JobContext, reading: str, steps: int) -> dict[str, Any]:
     """(f - f^*) / (f(0) - f^*) of NGN-M, of its rejected version 2, and of damped heavy ball at each step size."""
     A, b = regression(reading)
     end = A @ np.linalg.lstsq(A, b, rcond=None)[0] - b
     least, most = float(end @ end) / 2, float(b @ b) / 2
     found: dict[str, dict[str, Any]] = {}
-    with desk.trace(reading=reading, steps=steps) as trace:
+    with job.trace(reading=reading, steps=steps) as trace:
         for version in ("ngn-m", "version-2", "sgd-m"):
             found[version] = {}
             for lr in DIABETES:
@@ -199,7 +199,7 @@ def heavy_ball(A: Array, b: Array, lr: float, steps: int, version: str) -> Array
 # -- two noisy functions ---------------------------------------------------------------------------------------------
 
 
-def two_noisy(desk: Desk, solver: str, steps: int, runs: int) -> dict[str, Any]:
+def two_noisy(job: JobContext, solver: str, steps: int, runs: int) -> dict[str, Any]:
     """f(x_k) - f^* (mean over runs) on f_pm = (x -+ 1)^2 / 2 + (1 - cos 2x) / 2, one of both drawn at each step.
 
     `least` is the smallest over k of that mean, which the theorems of arXiv 2410.12455 bound; `late` the mean over the
@@ -210,14 +210,14 @@ def two_noisy(desk: Desk, solver: str, steps: int, runs: int) -> dict[str, Any]:
     spec += f"{float(toy.infimum[0])!r}" if spec.endswith("=") else ""
     c = constants(toy, GAPS[solver])
     found: dict[str, Any] = {}
-    with desk.trace(solver=solver, steps=steps, runs=runs) as trace:
+    with job.trace(solver=solver, steps=steps, runs=runs) as trace:
         for lr in lrs:
             trace.declare(f"lr-{lr:g}", {"excess": Field((), "float64", "loss", "mean over the runs of f - f^*")})
             excess = np.zeros(steps + 1)
             for run in range(runs):
-                path = noisy_path(spec, lr, schedule, steps, desk.seed + run)
+                path = noisy_path(spec, lr, schedule, steps, job.seed + run)
                 excess += (toy.values(path[:, None]).mean(axis=0) - toy.minimum) / runs
-                desk.progress(run + 1, runs)
+                job.progress(run + 1, runs)
             for k, value in enumerate(excess):
                 trace.record(f"lr-{lr:g}", k, excess=float(value))
             bound = bounds(c, solver, lr, steps)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from probes.numbers import short
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.scion.jobs import BATCH, BATCHES, GRIDS, NETWORKS, RADII
 
 Sizes = dict[int, float]  # smallest loss by batch size

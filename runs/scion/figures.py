@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.scion.claims import by_batch, losses
 from runs.scion.jobs import BATCH, BATCHES, GRIDS, MU_EPOCHS, NETWORKS
 

@@ -20,7 +20,7 @@ from landscape.norms import norm
 from probes import Monitor
 from probes.digits import CLASSES, accuracy, digits, seeded
 from probes.instruments.dual_gradient import DualGradient
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.shared.training import batches
 from solvers import SGD, AdamCoupled, SignSGD
 from solvers.first_order.scion import Scion
@@ -65,7 +65,7 @@ def plan(quick: bool) -> list[Job]:
 
 
 def sweep(
-    desk: Desk,
+    job: JobContext,
     network: str,
     batch: int,
     epochs: int,
@@ -80,35 +80,35 @@ def sweep(
     for lr in lrs:
         ended = []
         for seed in range(seeds):
-            desk.progress(len(runs) * seeds + seed, len(lrs) * seeds)
-            model = seeded(NETWORK[network], (desk.seed + seed) % 2**63)
+            job.progress(len(runs) * seeds + seed, len(lrs) * seeds)
+            model = seeded(NETWORK[network], (job.seed + seed) % 2**63)
             optimizer = make(solver, model, lr, radius, exact)
-            train(model, optimizer, batch, epochs, desk.seed + seed, lambda step: None)
+            train(model, optimizer, batch, epochs, job.seed + seed, lambda step: None)
             ended.append(_end(model, radius))
         runs.append({"lr": lr} | {key: [one[key] for one in ended] for key in ended[0]})
     return {"network": network, "batch": batch, "steps": _steps(batch, epochs), "runs": runs}
 
 
-def follow(desk: Desk, network: str, batch: int, lr: float, epochs: int, seeds: int) -> dict[str, Any]:
+def follow(job: JobContext, network: str, batch: int, lr: float, epochs: int, seeds: int) -> dict[str, Any]:
     """The gradient's dual norm over the loss along training, while the loss is above its rounding.
 
     A group of the trace for each seed, `seed-0` and so on, has all of it.
     """
     runs, steps = [], _steps(batch, epochs)
-    with desk.trace(network=network, batch=batch, lr=lr, epochs=epochs) as trace:
+    with job.trace(network=network, batch=batch, lr=lr, epochs=epochs) as trace:
         for seed in range(seeds):
-            model = seeded(NETWORK[network], (desk.seed + seed) % 2**63)
+            model = seeded(NETWORK[network], (job.seed + seed) % 2**63)
             objective = Objective(model, nn.CrossEntropyLoss(), digits().train)
             probe = DualGradient(layers=((head(model), "sign", HEAD),), name=f"seed-{seed}")
             monitor = Monitor(objective, [probe], trace, on_error="raise")
             every = max(1, steps // 60)
 
             def look(step: int, seed: int = seed, monitor: Monitor = monitor, every: int = every) -> None:
-                desk.progress(seed * steps + step, seeds * steps)
+                job.progress(seed * steps + step, seeds * steps)
                 if step % every == 0:
                     monitor(step)
 
-            train(model, make("scion", model, lr), batch, epochs, desk.seed + seed, look)
+            train(model, make("scion", model, lr), batch, epochs, job.seed + seed, look)
             monitor(steps)
             found = trace[f"seed-{seed}"].read()
             known = found["gap"] >= RESOLUTION

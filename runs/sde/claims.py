@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.sde.criteria import (
     BAND,
     MEAN,

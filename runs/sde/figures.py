@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from probes.views.pictures.style import BLUE, GREEN, ORANGE, note, save, style
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.sde.jobs import QUADRATICS, RULES_ON
 from runs.sde.panels import FINDINGS, PROBLEMS, SEVEN, TITLES, ratios
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.sde.claims import SIGN, WAYS, listed
 from runs.sde.criteria import line, slope
 from runs.sde.problems import DECAY, R1

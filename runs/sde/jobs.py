@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from probes.trace.layout import Field
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.sde import saddles, stationary
 from runs.sde.problems import SAM_FAMILY, make, model
 from solvers.diffusion import SDE, Paths, discrete, integrate
@@ -99,13 +99,13 @@ class Cloud:
 
 
 def track(
-    desk: Desk, problem: str, rule: str, etas: Sequence[float], paths: int, end: float, changed: Mapping[str, Any]
+    job: JobContext, problem: str, rule: str, etas: Sequence[float], paths: int, end: float, changed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The solver, its SDE and the controls at every step size."""
     at, x0 = make(problem)
-    generator = torch.Generator().manual_seed(desk.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     rows = []
-    with desk.trace(problem=problem, rule=rule, end=end, finer=FINER) as trace:
+    with job.trace(problem=problem, rule=rule, end=end, finer=FINER) as trace:
         for number, eta in enumerate(etas):
             sde = model(rule, at, eta, **changed)
             solver = discrete(sde, x0, round(end / eta), paths, generator=generator, trajectory=True)
@@ -119,7 +119,7 @@ def track(
                 if kind == "sde":
                     row["statistics"] = _statistics(solver, found)
             rows.append(row)
-            desk.progress(number + 1, len(etas))
+            job.progress(number + 1, len(etas))
     return {"problem": problem, "rule": rule, "n": at.n, "paths": paths, "rows": rows}
 
 

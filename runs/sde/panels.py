@@ -13,7 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from probes.numbers import short
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, note, sequence
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.sde.criteria import smallest
 from runs.sde.problems import DECAY
 from runs.sde.saddles import RADII

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.sde.claims import SAM, WAYS, listed
 from runs.sde.criteria import line
 from runs.sde.saddles import FLAT, RADII, STEEP

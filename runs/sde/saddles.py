@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.sde.problems import BATCHES, make, model
 from solvers.diffusion import (
     SAM,
@@ -51,13 +51,13 @@ def plan(quick: bool) -> list[Job]:
     return [*jobs, Job("covariance", covariance, {"paths": 20_000 if quick else 2_000_000})]
 
 
-def drift(desk: Desk, problem: str, points: int) -> dict[str, list[dict[str, float]]]:
+def drift(job: JobContext, problem: str, points: int) -> dict[str, list[dict[str, float]]]:
     """What rho adds to the mean step of each rule, against the gradient of the regularised loss by autograd.
 
     Of "cancer" the mean is over all batches, of "network" the step is that of the full gradient.
     """
     at, x0 = make(problem)
-    generator = torch.Generator().manual_seed(desk.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     X = x0 + 0.5 * torch.randn(points, at.n, generator=generator, dtype=torch.float64)
     draws = at.balanced(BATCHES, generator) if isinstance(at, FiniteSum) else torch.zeros(1, at.n, dtype=torch.float64)
 
@@ -91,7 +91,7 @@ def _mean_step(sde: SDE, at: Problem, X: Tensor, draws: Tensor) -> Tensor:
     return torch.stack(steps)
 
 
-def saddle(desk: Desk, eta: float, end: float) -> list[dict[str, Any]]:
+def saddle(job: JobContext, eta: float, end: float) -> list[dict[str, Any]]:
     """Full-batch solvers and their ODEs from circles around the saddle: what share ends there, and what share leaves.
 
     `inner` and `outer` are the shares that end at the saddle (within 2 eta rho) of starts with |X| < rho and with
@@ -126,17 +126,17 @@ def saddle(desk: Desk, eta: float, end: float) -> list[dict[str, Any]]:
                     "by_radius": [float(v) for v in stayed.view(len(RADII), ANGLES).mean(1)],
                 }
             )
-        desk.progress(len(found), 2 * len(cases))
+        job.progress(len(found), 2 * len(cases))
     return found
 
 
-def escape(desk: Desk, rule: str, eta: float, end: float, paths: int) -> dict[str, Any]:
+def escape(job: JobContext, rule: str, eta: float, end: float, paths: int) -> dict[str, Any]:
     """The share of paths from |X| = rho / 2 that left with noise in the gradient, solver and SDE (dt = eta).
 
     DNSAM's SDE is singular at the saddle: not run. `rate` is that of growth along y by the SDE linear at the saddle,
     for the rules that have one.
     """
-    generator = torch.Generator().manual_seed(desk.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     rows = []
     for number, unit in enumerate(NOISES):
         sde = model(rule, _at_saddle(unit * RHO), eta, **({} if rule == "sgd" else {"rho": RHO}))
@@ -149,13 +149,13 @@ def escape(desk: Desk, rule: str, eta: float, end: float, paths: int) -> dict[st
             modelled = integrate(sde, start, eta, steps, paths, generator=generator, every=steps)
             row |= {"sde": _gone(modelled.final[0]), "rate": -float(linearised(sde).rates().min())}
         rows.append(row)
-        desk.progress(number + 1, len(NOISES))
+        job.progress(number + 1, len(NOISES))
     return {"rule": rule, "paths": paths, "rows": rows}
 
 
-def covariance(desk: Desk, paths: int) -> dict[str, Any]:
+def covariance(job: JobContext, paths: int) -> dict[str, Any]:
     """The covariance of SAM's step over eta^2 at the saddle with s = rho: the solver's, and what two SDEs say of it."""
-    generator = torch.Generator().manual_seed(desk.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     problem = _at_saddle(RHO)
     assert isinstance(problem.noise, GaussianNoise)
     Sigma, H = problem.noise.covariance, problem.H

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from probes.trace.layout import Field
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.sde.problems import DECAY, model
 from solvers.diffusion import SDE, GaussianNoise, Quadratic, SignSGD, StudentNoise, discrete, integrate, linearised
 
@@ -74,10 +74,10 @@ def plan(quick: bool) -> list[Job]:
 
 
 def noise(
-    desk: Desk, rule: str, changed: Mapping[str, float], sigmas: Sequence[float], paths: int, relaxed: float
+    job: JobContext, rule: str, changed: Mapping[str, float], sigmas: Sequence[float], paths: int, relaxed: float
 ) -> list[dict[str, float]]:
     """Stationary loss of the solver on f = (x_1^2 + x_2^2 / 2) / 2 by the noise's standard deviation."""
-    generator = torch.Generator().manual_seed(desk.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     found = []
     for number, sigma in enumerate(sigmas):
         problem = Quadratic(_vector(*CURVATURES), GaussianNoise(_vector(sigma, sigma).square()))
@@ -93,13 +93,13 @@ def noise(
                 "sde": 0.5 * float((covariance * problem.H).sum()),
             }
         )
-        desk.progress(number + 1, len(sigmas))
+        job.progress(number + 1, len(sigmas))
     return found
 
 
-def form(desk: Desk, rule: str, decay: float, r1: float, paths: int, relaxed: float) -> list[dict[str, float]]:
+def form(job: JobContext, rule: str, decay: float, r1: float, paths: int, relaxed: float) -> list[dict[str, float]]:
     """The solver's stationary variance in each coordinate, H and Sigma diagonal."""
-    generator = torch.Generator().manual_seed(desk.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     problem = Quadratic(_vector(*CURVATURES), GaussianNoise(_vector(*SPREADS).square()))
     kind, name = rule.startswith("coupled-"), rule.removeprefix("coupled-")
     changed: dict[str, Any] = {"coupled" if kind else "decoupled": decay}
@@ -114,12 +114,12 @@ def form(desk: Desk, rule: str, decay: float, r1: float, paths: int, relaxed: fl
     ]
 
 
-def heavy(desk: Desk, rule: str, dof: float, etas: Sequence[float], paths: int) -> list[dict[str, float]]:
+def heavy(job: JobContext, rule: str, dof: float, etas: Sequence[float], paths: int) -> list[dict[str, float]]:
     """Where the solver is on f = x^2 / 2 with Student's noise of scale 1 after 8 times of relaxation, and on its way.
 
     `largest` is the largest |x| of all paths at all steps, `variance` by the SDE (SignSGD alone has one).
     """
-    generator = torch.Generator().manual_seed(desk.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     problem = Quadratic(_vector(1.0), StudentNoise(_vector(1.0), dof))
     found = []
     for number, eta in enumerate(etas):
@@ -151,20 +151,20 @@ def heavy(desk: Desk, rule: str, dof: float, etas: Sequence[float], paths: int) 
         )
         if rule == "sgd":
             del found[-1]["variance"]
-        desk.progress(number + 1, len(etas))
+        job.progress(number + 1, len(etas))
     return found
 
 
-def phases(desk: Desk, paths: int, eta: float) -> dict[str, Any]:
+def phases(job: JobContext, paths: int, eta: float) -> dict[str, Any]:
     """SignSGD and its SDE on f = x^2 / 2 with noise N(0, 1) from x = 5: losses, and the solver's drift by |Y|."""
-    generator = torch.Generator().manual_seed(desk.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     sde = SignSGD(Quadratic(_vector(1.0), GaussianNoise(_vector(1.0))), eta)
     steps = round(PHASE_END / eta)
     start = _around(PHASE_START, eta, paths, generator)
     solver = discrete(sde, start, steps, paths, generator=generator, trajectory=True)
-    desk.progress(1, 2)
+    job.progress(1, 2)
     model_ = integrate(sde, start, eta / 10, 10 * steps, paths, generator=generator, every=10)
-    with desk.trace(eta=eta, paths=paths) as trace:
+    with job.trace(eta=eta, paths=paths) as trace:
         for name, ran in (("solver", solver), ("sde", model_)):
             trace.declare(name, _LOSS)
             for i in range(0, steps + 1, 5):

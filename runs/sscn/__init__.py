@@ -22,7 +22,7 @@ from rich.table import Table
 from probes.numbers import short
 from probes.views.tables import table
 from runs.engine.experiment import OUT, Experiment, main
-from runs.engine.workshop import Outcome, Workshop
+from runs.engine.runner import JobResult, Runner
 from runs.sscn import claims
 from runs.sscn import jobs as sscn_jobs
 from runs.sscn.figures import figures
@@ -31,15 +31,15 @@ from runs.sscn.problems import read
 EXPERIMENT = Experiment("sscn", "Subspace cubic Newton\n\n" + str(__doc__), sscn_jobs.plan, claims.CLAIMS, figures)
 
 
-def own_data(path: Path, folder: Path, *, seed: int = 0) -> dict[str, Outcome]:
+def own_data(path: Path, folder: Path, *, seed: int = 0) -> dict[str, JobResult]:
     """The reduced set of solvers on a file in LIBSVM's format. Raises what `read` does, and `OSError`."""
     content = zlib.crc32(path.read_bytes())
     features, _ = read(path)
     jobs = sscn_jobs.of_file(str(path.resolve()), features.shape[1], f"{content:08x}")
-    return Workshop(folder, seed).run(jobs)
+    return Runner(folder, seed).run(jobs)
 
 
-def solvers_table(title: str, outcomes: Mapping[str, Outcome]) -> Table:
+def solvers_table(title: str, outcomes: Mapping[str, JobResult]) -> Table:
     """A row for each solver: what it took to a gradient norm of 1e-6, and where it ended."""
     view = table(title=title)
     for heading in (

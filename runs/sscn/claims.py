@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.numbers import short
-from runs.engine.experiment import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim
 from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES
 
 PAPER = "Zhao, Doikov, Lucchi 2024"

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, note, save, sequence, style
-from runs.engine.experiment import Results
+from runs.engine.claims import Results
 from runs.sscn.jobs import PROBLEMS, SCHEDULES, SIZES
 
 AXES = {"step": "steps", "seconds": "CPU seconds", "coordinates": "sum of τ² + τ"}

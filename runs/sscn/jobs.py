@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from probes.trace.layout import Field
-from runs.engine.jobs import Desk, Job
+from runs.engine.jobs import Job, JobContext
 from runs.sscn.problems import Problem, make
 from solvers import RSRNM, SSCN, Adaptive, CoordinateDescent, CubicNewton, Exponential, Linear
 from solvers.second_order.subspaces import Schedule
@@ -172,7 +172,7 @@ def _of_torch(optimizer: torch.optim.Optimizer, problem: Problem) -> Mover:
 
 
 def descend(
-    desk: Desk,
+    job: JobContext,
     problem: str,
     solver: str,
     size: int,
@@ -187,16 +187,16 @@ def descend(
     `file` tells apart the contents of files with one name.
     """
     runs = []
-    with desk.trace(problem=problem, solver=solver, size=size, file=file) as trace:
+    with job.trace(problem=problem, solver=solver, size=size, file=file) as trace:
         for start in range(starts):
-            seed = (desk.seed + start) % 2**63
+            seed = (job.seed + start) % 2**63
             mover(make("tiny", seed), solver, min(size, 30), seed).step()  # the first step of a process is slow
             made = make(problem, seed)
             for name, fields in ((f"steps-{start}", _STEP), (f"gradient-{start}", _LOOK)):
                 trace.declare(name, fields)
 
             def tell(step: int, start: int = start) -> None:
-                desk.progress(start * steps + step, starts * steps)
+                job.progress(start * steps + step, starts * steps)
 
             runs.append(
                 {"seed": seed} | _run(made, mover(made, solver, size, seed), trace, start, steps, seconds, every, tell)

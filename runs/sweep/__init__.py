@@ -30,9 +30,10 @@ from probes.environment import environment
 from probes.errors import UserError, one_line
 from probes.numbers import short
 from probes.trace.set import TraceSet
-from runs.engine.experiment import OUT, Bars
+from runs.engine.display import Bars
+from runs.engine.experiment import OUT
 from runs.engine.jobs import Job, write_json
-from runs.engine.workshop import Listener, Outcome, Workshop
+from runs.engine.runner import JobResult, Listener, Runner
 from runs.sweep import problems
 from runs.sweep import solvers as sweep_solvers
 from runs.sweep.curves import Curve, curves, curves_table
@@ -102,10 +103,10 @@ class Sweep:
 
         Raises `UserError` when no run succeeded.
         """
-        outcomes = Workshop(folder / "jobs", seed).run(self.jobs(), at_once=at_once, fresh=fresh, listener=listener)
+        outcomes = Runner(folder / "jobs", seed).run(self.jobs(), at_once=at_once, fresh=fresh, listener=listener)
         return self.read(outcomes)
 
-    def read(self, outcomes: Mapping[str, Outcome]) -> Swept:
+    def read(self, outcomes: Mapping[str, JobResult]) -> Swept:
         """What the jobs left. A solver with a run that failed is left out, and `failures` says why."""
         rows: dict[str, list[Row]] = {solver: [] for solver in self.solvers}
         failures: dict[str, str] = {}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from probes.trace.layout import Field
-from runs.engine.jobs import Desk
+from runs.engine.jobs import JobContext
 from runs.sweep import problems, solvers
 from runs.sweep.problems import Problem, evaluate
 
@@ -67,24 +67,24 @@ class Row:
 
 
 def run_one(
-    desk: Desk, problem: str, solver: str, lr: float, seed: int, steps: int, batch: int, schedule: str
+    job: JobContext, problem: str, solver: str, lr: float, seed: int, steps: int, batch: int, schedule: str
 ) -> dict[str, Any]:
     """One run, as a job; the fields of a `Row`."""
     settings = {"problem": problem, "solver": solver, "lr": lr, "seed": seed, "steps": steps, "batch": batch}
     # "job" is the problem here: with the job's own name in it no two configs would be alike, and no runs a group
-    with desk.trace(**settings, schedule=schedule, job=problem) as trace:
-        made = started(problem, desk.seed)
+    with job.trace(**settings, schedule=schedule, job=problem) as trace:
+        made = started(problem, job.seed)
         trace.declare("loss", _LOSS)
         trace.declare("whole", _WHOLE)
 
         def on_step(step: int, loss: float) -> None:
             trace.record("loss", step, value=loss)
-            desk.progress(step + 1, steps)
+            job.progress(step + 1, steps)
 
         def on_look(step: int, loss: float, test_loss: float) -> None:
             trace.record("whole", step, loss=loss, test_loss=test_loss)
 
-        row = descend(made, solver, lr, seed, steps, batch, schedule, order=desk.seed, on_step=on_step, on_look=on_look)
+        row = descend(made, solver, lr, seed, steps, batch, schedule, order=job.seed, on_step=on_step, on_look=on_look)
     return plain(row)
 
 

@@ -12,25 +12,27 @@ from typing import Any
 
 from paths import ROOT
 
-from runs.engine.experiment import Claim, Experiment, markdown
+from runs.engine.claims import ClaimResult
+from runs.engine.display import markdown
+from runs.engine.experiment import Experiment
 
 
 def check_needs(experiment: Experiment) -> None:
     """For each claim there are jobs, in the full and in the reduced run."""
     for quick in (False, True):
         names = [job.name for job in experiment.plan(quick)]
-        for statement in experiment.claims:
-            for pattern in statement.needs:
-                assert any(fnmatchcase(name, pattern) for name in names), (statement.name, pattern)
+        for claim in experiment.claims:
+            for pattern in claim.needs:
+                assert any(fnmatchcase(name, pattern) for name in names), (claim.name, pattern)
 
 
-def committed(experiment: Experiment) -> tuple[dict[str, Any], list[Claim]]:
+def committed(experiment: Experiment) -> tuple[dict[str, Any], list[ClaimResult]]:
     """The report in runs/results and its claims."""
     report = json.loads((ROOT / "runs" / "results" / f"{experiment.name}.json").read_text())
-    return report, [Claim(**found) for found in report["claims"]]
+    return report, [ClaimResult(**found) for found in report["claims"]]
 
 
-def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[Claim]]:
+def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[ClaimResult]]:
     """The committed report is of a full run without errors, of these jobs and of these claims; the report."""
     report, claims = committed(experiment)
     assert report["quick"] is False
@@ -45,7 +47,7 @@ def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[Claim]
 def check_page(experiment: Experiment) -> tuple[str, str]:
     """The page in docs/ has the committed table; page, and the README's words on how many claims hold."""
     _, claims = committed(experiment)
-    page = (ROOT / "docs" / f"{experiment.name.replace('_', '-')}.md").read_text()
+    page = (ROOT / "docs" / experiment.page).read_text()
     assert markdown(claims) in page
     return page, f"{sum(claim.holds is True for claim in claims)} of {len(claims)} |"
 

@@ -12,28 +12,29 @@ import numpy as np
 import torch
 
 from probes.trace.layout import Field
-from runs.engine.experiment import Experiment, Results, Verdict, claim, main
-from runs.engine.jobs import Desk, Job
+from runs.engine.claims import Results, Verdict, claim
+from runs.engine.experiment import Experiment, main
+from runs.engine.jobs import Job, JobContext
 
 
-def walk(desk: Desk, steps: int, pause: float = 0.0) -> dict[str, float]:
-    """A random walk from the desk's seed and one from the global generator."""
-    generator = torch.Generator().manual_seed(desk.seed)
+def walk(job: JobContext, steps: int, pause: float = 0.0) -> dict[str, float]:
+    """A random walk from the job's seed and one from the global generator."""
+    generator = torch.Generator().manual_seed(job.seed)
     position = 0.0
-    with desk.trace(steps=steps) as trace:
+    with job.trace(steps=steps) as trace:
         trace.declare("walk", {"position": Field((), "float64", "", "of the walker")})
         for step in range(steps):
             position += float(torch.randn((), generator=generator))
             trace.record("walk", step, position=position)
-            desk.progress(step + 1, steps)
+            job.progress(step + 1, steps)
             time.sleep(pause)
-    with (desk.path.parent / "log").open("a") as log:
-        log.write(f"{desk.name}\n")
+    with (job.path.parent / "log").open("a") as log:
+        log.write(f"{job.name}\n")
     product = torch.randn(200, 200) @ torch.randn(200, 200)
-    return {"end": position, "seed": desk.seed, "sum": float(product.sum()), "threads": torch.get_num_threads()}
+    return {"end": position, "seed": job.seed, "sum": float(product.sum()), "threads": torch.get_num_threads()}
 
 
-def fail(desk: Desk, how: str) -> None:
+def fail(job: JobContext, how: str) -> None:
     """An error, or a sudden death."""
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -17,16 +17,16 @@ from probes.digits import seeded
 from runs.edge_of_stability import EXPERIMENT, criteria
 from runs.edge_of_stability import claims as edge
 from runs.edge_of_stability import jobs as edge_jobs
-from runs.engine.experiment import Claim, Results
-from runs.engine.jobs import Desk
-from runs.engine.workshop import Outcome
+from runs.engine.claims import ClaimResult, Results
+from runs.engine.jobs import JobContext
+from runs.engine.runner import JobResult
 
 
 class MadeUp(Results):
     """Results whose traces are dictionaries."""
 
     def __init__(self, jobs: dict[str, dict[str, Any]], traces: dict[str, dict[str, Any]] | None = None) -> None:
-        super().__init__({name: Outcome(data, Path(f"{name}.h5")) for name, data in jobs.items()})
+        super().__init__({name: JobResult(data, Path(f"{name}.h5")) for name, data in jobs.items()})
         self.traces = traces or {}
 
     def trace(self, name: str) -> Any:
@@ -50,9 +50,9 @@ def descent(ratios: list[float], losses: list[float], rate: float = 0.5) -> tupl
     }
 
 
-def judged(statement: Any, jobs: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Claim:
+def judged(claim: Any, jobs: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> ClaimResult:
     results = MadeUp({n: job[0] for n, job in jobs.items()}, {n: job[1] for n, job in jobs.items()})
-    return statement.measure(results)
+    return claim.measure(results)
 
 
 def test_numbers() -> None:
@@ -109,10 +109,10 @@ def test_spectrum() -> None:
     def job(classes: int, count: int, gap: float) -> dict[str, Any]:
         return {"classes": classes, "outliers": [0, count], "gap": [1.0, gap]}
 
-    for statement, data in ((edge.classes, "digits"), (edge.clusters, "blobs")):
-        assert statement.measure(MadeUp({f"{data}-3": job(3, 2, 2.0), f"{data}-5": job(5, 5, 1.6)})).holds
-        assert statement.measure(MadeUp({f"{data}-3": job(3, 2, 2.0), f"{data}-5": job(5, 7, 1.6)})).holds is False
-        assert statement.measure(MadeUp({f"{data}-3": job(3, 2, 1.2)})).holds is False
+    for claim, data in ((edge.classes, "digits"), (edge.clusters, "blobs")):
+        assert claim.measure(MadeUp({f"{data}-3": job(3, 2, 2.0), f"{data}-5": job(5, 5, 1.6)})).holds
+        assert claim.measure(MadeUp({f"{data}-3": job(3, 2, 2.0), f"{data}-5": job(5, 7, 1.6)})).holds is False
+        assert claim.measure(MadeUp({f"{data}-3": job(3, 2, 1.2)})).holds is False
     nodes = np.array([[[0.0, 5.0, 10.0]] * 2] * 2)
     weights = np.array([[[0.96, 0.02, 0.02], [0.94, 0.03, 0.03]], [[0.5, 0.3, 0.2]] * 2])
 
@@ -132,7 +132,7 @@ def test_minima() -> None:
     gone = {"ratio": 4.0, "rate": 0.2, "kept": False, "epochs": 1}
     minimum = {"rate": 0.2, "sharpness": 10.0, "trace": 60.0, "stderr": 0.5, "loss": 0.0}
 
-    def kept(*runs: dict[str, Any]) -> Claim:
+    def kept(*runs: dict[str, Any]) -> ClaimResult:
         return edge.kept.measure(MadeUp({"keep": minimum | {"runs": list(runs)}, "scratch-0.1": run(9.0)}))
 
     assert kept(run(20.9), gone).holds  # within two standard errors of 2 / 0.1
@@ -172,15 +172,15 @@ def test_jobs_are_those_that_the_claims_need(tmp_path: Path) -> None:
 
     for quick in (False, True):
         names = [job.name for job in edge_jobs.plan(quick)]
-        for statement in EXPERIMENT.claims:
-            for pattern in statement.needs:
+        for claim in EXPERIMENT.claims:
+            for pattern in claim.needs:
                 known = any(fnmatchcase(name, pattern) for name in names)
-                assert known or (quick and pattern == f"gd-{edge_jobs.SGD_RATE}"), (statement.name, pattern)
+                assert known or (quick and pattern == f"gd-{edge_jobs.SGD_RATE}"), (claim.name, pattern)
 
 
 def test_a_short_descent(tmp_path: Path) -> None:
-    desk = Desk("gd", 3, tmp_path / "gd.h5", lambda done, planned: None)
-    found = edge_jobs.descend(desk, loss="square", rate=0.1, steps=4, every=2)
+    context = JobContext("gd", 3, tmp_path / "gd.h5", lambda done, planned: None)
+    found = edge_jobs.descend(context, loss="square", rate=0.1, steps=4, every=2)
     assert found["parameters"] == 8970
     from probes import Trace
 

@@ -19,9 +19,11 @@ from rich.console import Console
 from toy_experiment import experiment, walk
 
 from probes import Trace
-from runs.engine.experiment import Results, main, markdown
+from runs.engine.claims import Results
+from runs.engine.display import markdown
+from runs.engine.experiment import main
 from runs.engine.jobs import Job, write_json
-from runs.engine.workshop import Outcome, Workshop
+from runs.engine.runner import JobResult, Runner
 
 NAMES = ["walk-0", "walk-1", "walk-twin"]
 
@@ -177,7 +179,7 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 
 def test_rules_that_break_are_not_measured() -> None:
-    results = Results({"walk-0": Outcome({"end": 1.0}, Path("nowhere.h5"))})
+    results = Results({"walk-0": JobResult({"end": 1.0}, Path("nowhere.h5"))})
     found = toy_experiment.seven.measure(results)  # there is no trace
     assert found.holds is None
     assert "not measured: the rule failed with TraceError" in found.measured
@@ -188,7 +190,7 @@ def test_names_and_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(ValueError, match="job's name"):
         Job("../elsewhere", walk)
     with pytest.raises(ValueError, match="one name"):
-        Workshop(tmp_path, 0).run([Job("a", walk), Job("a", walk)])
+        Runner(tmp_path, 0).run([Job("a", walk), Job("a", walk)])
     with pytest.raises(SystemExit):
         main(experiment(), ["--jobs", "-1"])
     with pytest.raises(TypeError):

@@ -15,9 +15,9 @@ from experiment_checks import ROOT, check_committed, check_needs, check_page, re
 from landscape.regularity import Trajectory, alpha_beta
 from probes import Field, Trace
 from probes.instruments.function_class import trajectory
-from runs.engine.experiment import Claim, Results
-from runs.engine.jobs import Desk
-from runs.engine.workshop import Outcome
+from runs.engine.claims import ClaimResult, Results
+from runs.engine.jobs import JobContext
+from runs.engine.runner import JobResult
 from runs.function_class import EXPERIMENT, claims, criteria, jobs, theory
 from runs.function_class import exact_claims as exact
 
@@ -40,7 +40,7 @@ class MadeUp(Results):
 
     def __init__(self, runs: dict[str, list[Trajectory]], full: dict[str, list[Trajectory]] | None = None) -> None:
         data = {n: {"runs": [{"seed": s, "loss": 0.5} for s in range(len(ts))]} for n, ts in runs.items()}
-        super().__init__({name: Outcome(found, Path(f"{name}.h5")) for name, found in data.items()})
+        super().__init__({name: JobResult(found, Path(f"{name}.h5")) for name, found in data.items()})
         self.runs, self.full = runs, full or runs
 
     def trace(self, name: str) -> Any:
@@ -66,8 +66,8 @@ def run(beta: float, *, excess: float = 1.0, cosine: list[float] | None = None) 
     return Trajectory(inner, excess + drop, np.full(10, excess), 0.0, np.ones(10), np.ones(10))
 
 
-def judged(statement: Any, betas: dict[str, list[float]]) -> Claim:
-    return statement.measure(MadeUp({name: [run(b) for b in values] for name, values in betas.items()}))
+def judged(claim: Any, betas: dict[str, list[float]]) -> ClaimResult:
+    return claim.measure(MadeUp({name: [run(b) for b in values] for name, values in betas.items()}))
 
 
 def test_orders() -> None:
@@ -150,15 +150,16 @@ def test_competitors() -> None:
     assert exact.half_space.measure(MadeUp({"half-space": [run(5.0)]})).holds is False
 
 
-def desk(path: Path, name: str = "job") -> Desk:
-    return Desk(name, 3, path / f"{name}.h5", lambda done, planned: None)
+def context(path: Path, name: str = "job") -> JobContext:
+    return JobContext(name, 3, path / f"{name}.h5", lambda done, planned: None)
 
 
 def test_examples_and_theorem(tmp_path: Path) -> None:
     found = {
-        name: theory.example(desk(tmp_path, name), name, theory.GAPS[name], 29, [[-6.0, 8.0]]) for name in theory.GAPS
+        name: theory.example(context(tmp_path, name), name, theory.GAPS[name], 29, [[-6.0, 8.0]])
+        for name in theory.GAPS
     }
-    results = Results({f"example-{n}": Outcome(d, tmp_path / f"{n}.h5") for n, d in found.items()})
+    results = Results({f"example-{n}": JobResult(d, tmp_path / f"{n}.h5") for n, d in found.items()})
     assert exact.toys.measure(results).holds
     found["6"]["regions"][0]["least_margin"] = -1.0
     assert exact.toys.measure(results).holds is False
@@ -166,8 +167,8 @@ def test_examples_and_theorem(tmp_path: Path) -> None:
         t = trajectory(trace["plane-0"])
     assert alpha_beta(t, 1.0).beta == pytest.approx(found["6"]["regions"][0]["beta"], rel=1e-12)
     settings = {"part": 1.0, "runs": 20, "horizons": [1, 5]}
-    made = {rule: theory.theorem(desk(tmp_path, rule), rule, **settings) for rule in ("constant", "decreasing")}
-    results = Results({f"theorem-{r}-1": Outcome(d, tmp_path / f"{r}.h5") for r, d in made.items()})
+    made = {rule: theory.theorem(context(tmp_path, rule), rule, **settings) for rule in ("constant", "decreasing")}
+    results = Results({f"theorem-{r}-1": JobResult(d, tmp_path / f"{r}.h5") for r, d in made.items()})
     assert exact.one_step.measure(results).holds
     assert exact.bounds.measure(results).holds
     made["constant"]["rows"][1]["bound"] = 0.0
@@ -177,7 +178,7 @@ def test_examples_and_theorem(tmp_path: Path) -> None:
 
 
 def test_half_space_rows_are_those_of_the_samples(tmp_path: Path) -> None:
-    theory.half_space(desk(tmp_path), steps=30, paths=1)
+    theory.half_space(context(tmp_path), steps=30, paths=1)
     with Trace.open(tmp_path / "job.h5") as trace:
         t, full = trajectory(trace["seed-0"]), trajectory(trace["seed-0-full"])
     problem = theory.problems.half_space(seed=0)
@@ -200,7 +201,7 @@ def test_a_job_measures_the_run_that_it_repeats(tmp_path: Path, network: str, op
     monkeypatch.setattr(jobs, "digits", lambda: small)
     size = 2 if network != "mlp" else 32
     found = jobs.train(
-        desk(tmp_path),
+        context(tmp_path),
         network,
         size=8,
         batch=size,

@@ -15,9 +15,9 @@ from torch import nn
 from landscape.conditioning import convolution_matrix, linear_network
 from probes import Trace
 from probes.digits import seeded
-from runs.engine.experiment import Claim, Results
-from runs.engine.jobs import Desk
-from runs.engine.workshop import Outcome
+from runs.engine.claims import ClaimResult, Results
+from runs.engine.jobs import JobContext
+from runs.engine.runner import JobResult
 from runs.gauss_newton_conditioning import EXPERIMENT, claims, criteria, data, jobs, networks
 from runs.gauss_newton_conditioning import network_claims as more
 
@@ -27,7 +27,7 @@ class MadeUp(Results):
 
     def __init__(self, traces: dict[str, dict[str, Any]], data: dict[str, Any] | None = None) -> None:
         known = data or {}
-        super().__init__({name: Outcome(known.get(name, {}), Path(f"{name}.h5")) for name in traces})
+        super().__init__({name: JobResult(known.get(name, {}), Path(f"{name}.h5")) for name in traces})
         self.traces = traces
 
     def trace(self, name: str) -> Any:
@@ -92,16 +92,16 @@ def test_numbers() -> None:
 
 
 def test_depth_and_width() -> None:
-    def judged(statement: Any, function: Any, **changed: Any) -> bool | None:
+    def judged(claim: Any, function: Any, **changed: Any) -> bool | None:
         found = grid(function, [64, 200], [2, 4, 8], ("width", "depth"))
         found |= {name: change(found) for name, change in changed.items()}
-        return statement.measure(MadeUp({"digits-1": found, "random-1": found})).holds
+        return claim.measure(MadeUp({"digits-1": found, "random-1": found})).holds
 
     def usual(width: float, depth: float) -> float:
         return depth**2 * 100 / width
 
-    for statement in (claims.deeper, claims.quadratic, claims.wider, claims.close, claims.far_deeper):
-        assert judged(statement, usual), statement.name
+    for claim in (claims.deeper, claims.quadratic, claims.wider, claims.close, claims.far_deeper):
+        assert judged(claim, usual), claim.name
     assert judged(claims.deeper, lambda w, d: 10 - d) is False
     assert judged(claims.quadratic, lambda w, d: d**3) is False
     assert judged(claims.quadratic, lambda w, d: d) is False
@@ -112,11 +112,11 @@ def test_depth_and_width() -> None:
 
 
 def test_proportional() -> None:
-    def judged(statement: Any, proportional: float, fixed: float) -> bool | None:
+    def judged(claim: Any, proportional: float, fixed: float) -> bool | None:
         part = [grid(lambda f, d, p=p: d**p, [10, 160], [2, 10], ("factor", "depth")) for p in (proportional, fixed)]
         both = {name: np.concatenate([part[0][name], part[1][name]]) for name in part[0]}
         both["fixed"] = np.repeat([0.0, 1.0], len(part[0]["kappa"]))
-        return statement.measure(MadeUp({"proportional-1": both})).holds
+        return claim.measure(MadeUp({"proportional-1": both})).holds
 
     assert judged(claims.slower, 0.5, 2)
     assert judged(claims.slower, 2, 0.5) is False
@@ -141,18 +141,18 @@ def test_bounds() -> None:
 
 
 def test_white_data_and_skips() -> None:
-    def data_claim(statement: Any, raw: Any) -> bool | None:
+    def data_claim(claim: Any, raw: Any) -> bool | None:
         found = grid(lambda white, d: d if white else raw(d), [0, 1], [2, 4], ("white", "depth"))
-        return statement.measure(MadeUp({"whitening": found})).holds
+        return claim.measure(MadeUp({"whitening": found})).holds
 
     assert data_claim(claims.unwhitened, lambda d: 20 * d)
     assert data_claim(claims.unwhitened, lambda d: 5 * d) is False
     assert data_claim(claims.gap, lambda d: 20 * d**2)
     assert data_claim(claims.gap, lambda d: 20) is False
 
-    def skip_claim(statement: Any, job: str, lowered: set[int]) -> bool | None:
+    def skip_claim(claim: Any, job: str, lowered: set[int]) -> bool | None:
         found = grid(lambda s, d: d / 2 if s in lowered else d, list(range(6)), [2, 3, 4], ("skip", "depth"))
-        return statement.measure(MadeUp({job: found}, {job: {"widths": [61, 64, 10]}})).holds
+        return claim.measure(MadeUp({job: found}, {job: {"widths": [61, 64, 10]}})).holds
 
     assert skip_claim(claims.skips, "skip-64", {1, 2, 3, 4})
     assert skip_claim(claims.skips, "skip-64", {1, 2, 4}) is False
@@ -161,11 +161,11 @@ def test_white_data_and_skips() -> None:
 
 
 def test_leaky_relu() -> None:
-    def judged(statement: Any, **changed: list[float]) -> bool | None:
+    def judged(claim: Any, **changed: list[float]) -> bool | None:
         slopes = table([10.0, 20.0], b15=[20, 30], b2=[40, 50])
         small = slopes | {"made": np.array([0.0, 1.0])}
         small |= {name: np.array(values) for name, values in changed.items()}
-        return statement.measure(MadeUp({"slopes": slopes, "small": small})).holds
+        return claim.measure(MadeUp({"slopes": slopes, "small": small})).holds
 
     assert judged(more.leaky)
     assert judged(more.leaky, bound=[9.0, 30.0]) is False
@@ -175,11 +175,11 @@ def test_leaky_relu() -> None:
 
 
 def test_convolutions() -> None:
-    def judged(statement: Any, function: Any) -> bool | None:
+    def judged(claim: Any, function: Any) -> bool | None:
         found = grid(function, [2, 3, 4], [7, 9], ("filters", "kernel"))
         twice = {name: np.concatenate([values, values]) for name, values in found.items()}
         twice["shared"] = np.repeat([0.0, 1.0], len(found["kappa"]))
-        return statement.measure(MadeUp({"convolution": twice})).holds
+        return claim.measure(MadeUp({"convolution": twice})).holds
 
     assert judged(more.filters, lambda f, k: f / k)
     assert judged(more.filters, lambda f, k: abs(f - 2.9)) is False
@@ -188,25 +188,25 @@ def test_convolutions() -> None:
 
 
 def test_norm_and_pruning() -> None:
-    def norm(statement: Any, function: Any) -> bool | None:
+    def norm(claim: Any, function: Any) -> bool | None:
         found = grid(function, [0, 1, 2], [20, 40], ("norm", "width"))
-        return statement.measure(MadeUp({"norm-1": found, "many-1": found})).holds
+        return claim.measure(MadeUp({"norm-1": found, "many-1": found})).holds
 
-    for statement in (more.norm, more.norm_many, more.norm_training, more.norm_width):
-        assert norm(statement, lambda kind, width: (4 - kind) / width), statement.name
-        assert norm(statement, lambda kind, width: (1 + kind) * width) is False, statement.name
+    for claim in (more.norm, more.norm_many, more.norm_training, more.norm_width):
+        assert norm(claim, lambda kind, width: (4 - kind) / width), claim.name
+        assert norm(claim, lambda kind, width: (1 + kind) * width) is False, claim.name
 
-    def pruned(statement: Any, function: Any) -> bool | None:
+    def pruned(claim: Any, function: Any) -> bool | None:
         found = grid(function, [0, 1], [0.0, 0.4, 0.8], ("trained", "fraction"))
         twice = {name: np.concatenate([values, values]) for name, values in found.items()}
         twice["left_out"] = np.repeat([0.0, 1.0], len(found["kappa"]))
-        return statement.measure(MadeUp({"pruning-0": twice, "pruning-1": twice})).holds
+        return claim.measure(MadeUp({"pruning-0": twice, "pruning-1": twice})).holds
 
-    for statement in (more.pruned, more.pruned_inside):
-        assert pruned(statement, lambda trained, fraction: 1 + fraction)
-        assert pruned(statement, lambda trained, fraction: 2 - fraction) is False
+    for claim in (more.pruned, more.pruned_inside):
+        assert pruned(claim, lambda trained, fraction: 1 + fraction)
+        assert pruned(claim, lambda trained, fraction: 2 - fraction) is False
 
-    def loss(values: list[float]) -> Claim:
+    def loss(values: list[float]) -> ClaimResult:
         trace = {"loss": {"fraction": np.repeat([0.0, 0.4], 2), "value": np.array(values)}}
         return more.pruned_loss.measure(MadeUp({"pruning-0": trace, "pruning-1": trace}))
 
@@ -216,9 +216,9 @@ def test_norm_and_pruning() -> None:
 
 
 def test_training() -> None:
-    def judged(statement: Any, kappa: list[float], **changed: list[float]) -> bool | None:
+    def judged(claim: Any, kappa: list[float], **changed: list[float]) -> bool | None:
         found = table(kappa) | {name: np.array(values) for name, values in changed.items()}
-        return statement.measure(MadeUp({"training-0": found}, {"training-0": {"first": 1.0, "last": 0.5}})).holds
+        return claim.measure(MadeUp({"training-0": found}, {"training-0": {"first": 1.0, "last": 0.5}})).holds
 
     assert judged(more.steady, [6.0, 11.9, 8.0])
     assert judged(more.steady, [6.0, 12.1, 8.0]) is False
@@ -278,14 +278,14 @@ def test_the_pruned_jacobian(left_out: bool) -> None:
 
 
 def test_batch_norm(tmp_path: Path) -> None:
-    desk = Desk("norm", 3, tmp_path / "norm.h5", lambda done, planned: None)
-    networks.batch_norm(desk, width=6, samples=7, inits=1)
+    context = JobContext("norm", 3, tmp_path / "norm.h5", lambda done, planned: None)
+    networks.batch_norm(context, width=6, samples=7, inits=1)
     with Trace.open(tmp_path / "norm.h5") as trace:
         kappa = trace["networks"]["kappa"]
     x = data.images(7)
     for number in range(3):
         model = networks.Hidden(x.shape[1], 6, norm=number > 0).double()
-        source = data.generator(desk, 0)
+        source = data.generator(context, 0)
         for layer in (model.first, model.last):
             nn.init.kaiming_normal_(layer.weight, generator=source)
         networks.recalibrate(model, x)
@@ -297,11 +297,11 @@ def test_batch_norm(tmp_path: Path) -> None:
 
 
 def test_jobs_leave_rows(tmp_path: Path) -> None:
-    def desk(name: str) -> Desk:
-        return Desk(name, 5, tmp_path / f"{name}.h5", lambda done, planned: None)
+    def context(name: str) -> JobContext:
+        return JobContext(name, 5, tmp_path / f"{name}.h5", lambda done, planned: None)
 
-    jobs.depth(desk("depth"), "digits", 64, [2, 3], 2)
-    jobs.small(desk("small"), 20)
+    jobs.depth(context("depth"), "digits", 64, [2, 3], 2)
+    jobs.small(context("small"), 20)
     with Trace.open(tmp_path / "depth.h5") as trace:
         found = trace["networks"].read()
     assert found["depth"].tolist() == [2, 3, 2, 3]
@@ -312,7 +312,7 @@ def test_jobs_leave_rows(tmp_path: Path) -> None:
         made = trace["networks"].read()
     assert made["kappa"][-1] > 50 * made["b2"][-1]
     assert len(made["kappa"]) == 21
-    done = networks.training(desk("training"), epochs=4, every=2)
+    done = networks.training(context("training"), epochs=4, every=2)
     assert done["last"] < done["first"]
 
 

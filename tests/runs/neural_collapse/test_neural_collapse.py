@@ -18,9 +18,10 @@ from experiment_checks import ROOT, check_committed, check_needs, check_page, co
 
 from landscape.collapse import predict_nc0
 from probes import Trace
-from runs.engine.experiment import Experiment, Results
-from runs.engine.jobs import Desk, Job
-from runs.engine.workshop import Outcome
+from runs.engine.claims import Results
+from runs.engine.experiment import Experiment
+from runs.engine.jobs import Job, JobContext
+from runs.engine.runner import JobResult
 from runs.neural_collapse import EXPERIMENT, claims, criteria, side_by_side, theory, trend_claims
 from runs.neural_collapse import jobs as collapse_jobs
 from runs.neural_collapse import theory_claims as theorems
@@ -31,7 +32,7 @@ class MadeUp(Results):
     """Results that are given."""
 
     def __init__(self, jobs: dict[str, dict[str, Any]]) -> None:
-        super().__init__({name: Outcome(data, Path(f"{name}.h5")) for name, data in jobs.items()})
+        super().__init__({name: JobResult(data, Path(f"{name}.h5")) for name, data in jobs.items()})
 
 
 def grid(*rows: dict[str, Any]) -> MadeUp:
@@ -76,8 +77,8 @@ def order(**values: float) -> list[dict[str, Any]]:
 
 def test_order() -> None:
     paper = order(SGD=0.01, Adam=0.3, SGDW=0.5, Signum=0.7, AdamW=5.0, SignumW=30.0)
-    for statement in (claims.nc0_order, claims.nc3_order):
-        assert statement.measure(grid(*paper)).holds
+    for claim in (claims.nc0_order, claims.nc3_order):
+        assert claim.measure(grid(*paper)).holds
     assert "SGD 0.01 < Adam 0.3 < SGDW 0.5" in claims.nc0_order.measure(grid(*paper)).measured
     swapped = order(SGD=0.4, Adam=0.3, SGDW=0.5, Signum=0.7, AdamW=5.0, SignumW=30.0)
     assert claims.nc0_order.measure(grid(*swapped)).holds is False
@@ -228,17 +229,17 @@ def test_formulas() -> None:
     assert theory.first_fall(np.array([0.0, 1.0])) == 1
 
 
-def desk(folder: Path, name: str) -> Desk:
-    return Desk(name, 5, folder / f"{name}.h5", lambda done, planned: None)
+def context(folder: Path, name: str) -> JobContext:
+    return JobContext(name, 5, folder / f"{name}.h5", lambda done, planned: None)
 
 
 def test_tiny_theorems(tmp_path: Path) -> None:
-    found = theory.network(desk(tmp_path, "network"), steps=12, schedule="steps")
+    found = theory.network(context(tmp_path, "network"), steps=12, schedule="steps")
     assert len(found["runs"]) == 6
     assert max(one["error"] for one in found["runs"]) < 1e-12
     with Trace.open(tmp_path / "network.h5") as trace:
         assert len(trace["SGD-0.9"]["value"]) == 13
-    signs = theory.sign_decoupled(desk(tmp_path, "signs"), classes=[3], eta=0.4, decay=0.5, steps=200)
+    signs = theory.sign_decoupled(context(tmp_path, "signs"), classes=[3], eta=0.4, decay=0.5, steps=200)
     assert signs["runs"][0]["limit_error"] < 1e-12
     assert signs["runs"][0]["limit"] == pytest.approx(math.sqrt(3) / 0.5)
 
@@ -246,7 +247,7 @@ def test_tiny_theorems(tmp_path: Path) -> None:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_tiny_runs(tmp_path: Path, network: str) -> None:
     settings: Any = {"network": network, "optimizer": "SGD", "momentum": 0.5, "decay": 0.1, "steps": 10}
-    found = collapse_jobs.train(desk(tmp_path, network), **settings)
+    found = collapse_jobs.train(context(tmp_path, network), **settings)
     rates = step_schedule(0.1, 10)
     expected = predict_nc0("sgd", rates, weight_decay=0.1, momentum=0.5, nc0_initial=found["start"]["nc0"])
     assert found["train"]["nc0"] == found["test"]["nc0"] == pytest.approx(expected[-1], rel=1e-4)
@@ -332,8 +333,8 @@ def test_the_page_has_the_committed_tables() -> None:
 def test_reduced(tmp_path: Path) -> None:
     report, _ = reduced(EXPERIMENT, tmp_path, 120)
     found = {one["name"]: one for one in report["claims"]}
-    for statement in theorems.CLAIMS:
-        assert found[statement.name]["holds"] is True, found[statement.name]
+    for claim in theorems.CLAIMS:
+        assert found[claim.name]["holds"] is True, found[claim.name]
     assert all(optimizer in found["NC0 by optimizer"]["measured"] for optimizer in OPTIMIZERS)
     for one in report["claims"]:
         assert "the rule failed" not in one["measured"], one

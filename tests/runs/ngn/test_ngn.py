@@ -16,9 +16,9 @@ from experiment_checks import check_committed, check_needs, check_page, reduced
 from landscape.regularity.examples import two_functions
 from probes import Trace
 from runs import ngn
-from runs.engine.experiment import Claim, Results
-from runs.engine.jobs import Desk
-from runs.engine.workshop import Outcome
+from runs.engine.claims import ClaimResult, Results
+from runs.engine.jobs import JobContext
+from runs.engine.runner import JobResult
 from runs.ngn import claims, jobs, toys
 from runs.ngn import network_claims as networks
 from runs.sweep import problems
@@ -91,8 +91,8 @@ def test_two_noisy_functions() -> None:
     assert np.abs(path).max() < 20
 
 
-def desk(path: Path, name: str = "job") -> Desk:
-    return Desk(name, 3, path / f"{name}.h5", lambda done, planned: None)
+def context(path: Path, name: str = "job") -> JobContext:
+    return JobContext(name, 3, path / f"{name}.h5", lambda done, planned: None)
 
 
 def test_rosenbrock(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_rosenbrock(tmp_path: Path) -> None:
     (g,) = torch.autograd.grad(toys.valley(z), z)
     assert float(toys.valley(z).detach()) == pytest.approx(24.2)  # the classical start
     np.testing.assert_allclose(g, [-215.6, -88.0])
-    found = toys.rosenbrock(desk(tmp_path), "sgd-m-undamped", 30)["steps"]
+    found = toys.rosenbrock(context(tmp_path), "sgd-m-undamped", 30)["steps"]
     assert found["0.001"] is None
     assert found["100"] == -1
     with Trace.open(tmp_path / "job.h5") as trace:
@@ -113,7 +113,7 @@ def test_rosenbrock(tmp_path: Path) -> None:
 
 def test_a_job_on_a_network(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"problem": "digits-mlp", "lrs": [0.1, 1e6], "seeds": 2, "steps": 4, "batch": 32}
-    found = jobs.sensitivity(desk(tmp_path), solver="sgd-m", **settings)
+    found = jobs.sensitivity(context(tmp_path), solver="sgd-m", **settings)
     json.dumps(found, allow_nan=False)
     assert [(r["lr"], r["seed"]) for r in found["rows"]] == [(0.1, 0), (0.1, 1), (1e6, 0), (1e6, 1)]
     assert found["rows"][0]["first_loss"] == found["rows"][2]["first_loss"] != found["rows"][1]["first_loss"]
@@ -122,7 +122,7 @@ def test_a_job_on_a_network(tmp_path: Path) -> None:
         assert rows["loss"].shape == (4, 4)
         assert np.isfinite(rows["loss"][:2]).all()
         assert rows["last"][0] == found["rows"][0]["loss"]
-    again = jobs.sensitivity(desk(tmp_path, "again"), solver="ngn-m", **settings)
+    again = jobs.sensitivity(context(tmp_path, "again"), solver="ngn-m", **settings)
     assert again["rows"][0]["first_loss"] == found["rows"][0]["first_loss"]
 
 
@@ -185,24 +185,24 @@ def results(**changed: dict[str, Any]) -> Results:
         solver = job.name.partition("-")[2]
         settings = {"least": 0.1, "width": 5 if solver in ("ngn-m", "ngn-md1") else 3, "accuracy": 0.95}
         settings |= changed.get(job.name.replace("-", "_"), {})
-        made[job.name] = Outcome({"rows": rows(solver, **settings)}, Path("none.h5"))
+        made[job.name] = JobResult({"rows": rows(solver, **settings)}, Path("none.h5"))
     return Results(made)
 
 
-def judged(statement: Any, **changed: dict[str, Any]) -> Claim:
-    return statement.measure(results(**changed))
+def judged(claim: Any, **changed: dict[str, Any]) -> ClaimResult:
+    return claim.measure(results(**changed))
 
 
 def test_claims_on_sensitivity_and_ranges() -> None:
-    for statement, job in (
+    for claim, job in (
         (networks.less_than_sgd, "cnn_ngn_m"),
         (networks.less_than_momo, "vit_ngn_m"),
         (networks.less_than_adam, "mlp_ngn_md1"),
         (networks.less_than_momo_adam, "cnn_ngn_md1"),
     ):
-        assert judged(statement).holds
-        assert judged(statement, **{job: {"width": 2}}).holds is False
-        assert judged(statement, text_ngn_m={"width": 1}, text_ngn_md1={"width": 1}).holds  # reported, not judged
+        assert judged(claim).holds
+        assert judged(claim, **{job: {"width": 2}}).holds is False
+        assert judged(claim, text_ngn_m={"width": 1}, text_ngn_md1={"width": 1}).holds  # reported, not judged
     found = judged(networks.less_than_sgd).numbers["mlp"]
     assert found["ngn-m"][0] == pytest.approx(0.9 * 4 / 9)  # four of nine step sizes are 0.9 above the best
     assert found["sgd-m"][0] == pytest.approx(0.9 * 6 / 9)
@@ -236,8 +236,8 @@ def test_claims_on_divergence_versions_text_and_decay() -> None:
     assert judged(networks.decay, text_ngn_md1_dec={"diverged": 1}).holds is False
 
 
-def settled(statement: Any, **data: Any) -> Claim:
-    return statement.measure(Results({k.replace("__", "-"): Outcome(v, Path("none")) for k, v in data.items()}))
+def settled(claim: Any, **data: Any) -> ClaimResult:
+    return claim.measure(Results({k.replace("__", "-"): JobResult(v, Path("none")) for k, v in data.items()}))
 
 
 def test_claims_on_small_problems() -> None:
@@ -308,7 +308,7 @@ def test_jobs_are_those_that_the_claims_need() -> None:
     check_needs(ngn.EXPERIMENT)
     on_networks = [job for job in jobs.plan(False) if job.run is jobs.sensitivity]
     assert all(job.stream == job.name.partition("-")[0] for job in on_networks)  # one start for all solvers
-    patterns = [pattern for statement in ngn.EXPERIMENT.claims for pattern in statement.needs]
+    patterns = [pattern for claim in ngn.EXPERIMENT.claims for pattern in claim.needs]
     used = [j.name for j in jobs.plan(False) if any(fnmatchcase(j.name, p) for p in patterns)]
     assert {j.name for j in jobs.plan(False)} - set(used) == {"mlp-sps", "cnn-sps", "mlp-ngn-d"}  # in pictures alone
 

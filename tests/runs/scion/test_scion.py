@@ -16,9 +16,9 @@ from landscape.norms import dual_norm, norm
 from probes import Trace
 from probes.digits import digits, seeded
 from runs import scion
-from runs.engine.experiment import Claim, Results
-from runs.engine.jobs import Desk
-from runs.engine.workshop import Outcome
+from runs.engine.claims import ClaimResult, Results
+from runs.engine.jobs import JobContext
+from runs.engine.runner import JobResult
 from runs.scion import claims, jobs
 
 
@@ -46,7 +46,7 @@ def results(**changed: Any) -> Results:
         if "-mu-" in job.name:
             gap = [2.0, 1.0, 0.1]
             runs = [{"step": [0.0, 1.0, 2.0], "mu": [2.0, 1.5, 3.0], "gap": gap, "total": [4.0, 1.5, 0.3]}] * 2
-        made[job.name] = Outcome(changed.get(job.name.replace("-", "_"), {"runs": runs}), Path("none.h5"))
+        made[job.name] = JobResult(changed.get(job.name.replace("-", "_"), {"runs": runs}), Path("none.h5"))
     return Results(made)
 
 
@@ -59,8 +59,8 @@ def flat(value: float, lrs: Any = jobs.LRS, at: float = 0.25, **more: Any) -> di
     return {"runs": rows}
 
 
-def judged(statement: Any, **changed: Any) -> Claim:
-    return statement.measure(results(**changed))
+def judged(claim: Any, **changed: Any) -> ClaimResult:
+    return claim.measure(results(**changed))
 
 
 def test_claims_on_batches() -> None:
@@ -122,8 +122,8 @@ def test_claims_on_variants() -> None:
     assert judged(claims.newton_schulz, **base, cnn_exact=flat(0.1, accuracy=[0.92, 0.92])).holds is False
 
 
-def desk(path: Path) -> Desk:
-    return Desk("job", 3, path / "job.h5", lambda done, planned: None)
+def context(path: Path) -> JobContext:
+    return JobContext("job", 3, path / "job.h5", lambda done, planned: None)
 
 
 @pytest.mark.parametrize("solver", list(jobs.GRIDS))
@@ -131,7 +131,7 @@ def desk(path: Path) -> Desk:
 def test_a_job(tmp_path: Path, network: str, solver: str) -> None:
     lr = {"sign": 2.0**-7, "adam": 2.0**-7}.get(solver, 2.0**-3)
     settings = {"network": network, "batch": 64, "epochs": 2, "seeds": 2, "solver": solver}
-    found = jobs.sweep(desk(tmp_path), lrs=[lr, 1e30], **settings)
+    found = jobs.sweep(context(tmp_path), lrs=[lr, 1e30], **settings)
     json.dumps(found, allow_nan=False)
     assert found["steps"] == 42
     good, bad = found["runs"]
@@ -139,14 +139,14 @@ def test_a_job(tmp_path: Path, network: str, solver: str) -> None:
     assert min(good["accuracy"]) > 0.3
     assert good["loss"][0] != good["loss"][1]
     assert all(loss is None or loss > 2.0 for loss in bad["loss"])
-    again = jobs.sweep(desk(tmp_path), lrs=[lr], **settings)
+    again = jobs.sweep(context(tmp_path), lrs=[lr], **settings)
     assert again["runs"][0] == good
 
 
 def test_constrained_and_exact_jobs(tmp_path: Path) -> None:
     settings = {"network": "mlp", "batch": 64, "epochs": 1, "seeds": 1, "solver": "scion", "lrs": [0.5]}
-    held = jobs.sweep(desk(tmp_path), **settings, radius=1.5, exact=True)["runs"][0]
-    free = jobs.sweep(desk(tmp_path), **settings, exact=True)["runs"][0]
+    held = jobs.sweep(context(tmp_path), **settings, radius=1.5, exact=True)["runs"][0]
+    free = jobs.sweep(context(tmp_path), **settings, exact=True)["runs"][0]
     assert held["largest"][0] <= 1.0 + 1e-6
     assert free["largest"][0] > 1.5
     model = seeded(jobs.NETWORK["cnn"], 0)
@@ -156,7 +156,7 @@ def test_constrained_and_exact_jobs(tmp_path: Path) -> None:
 
 
 def test_the_ratio_is_that_of_the_solvers_ball(tmp_path: Path) -> None:
-    found = jobs.follow(desk(tmp_path), network="mlp", batch=128, lr=2.0**-4, epochs=1, seeds=2)
+    found = jobs.follow(context(tmp_path), network="mlp", batch=128, lr=2.0**-4, epochs=1, seeds=2)
     json.dumps(found, allow_nan=False)
     run = found["runs"][1]
     assert run["step"][-1] == found["steps"] == 10

@@ -14,21 +14,21 @@ import torch
 from experiment_checks import ROOT, check_committed, check_needs, check_page, committed, reduced
 
 from probes import Trace
-from runs.engine.experiment import Results
-from runs.engine.jobs import Desk
-from runs.engine.workshop import Outcome
+from runs.engine.claims import Results
+from runs.engine.jobs import JobContext
+from runs.engine.runner import JobResult
 from runs.sde import EXPERIMENT, claims, criteria, jobs, problems, saddle_claims, saddles, stationary
 from runs.sde import finding_claims as findings
 from solvers.diffusion import SGD, FiniteSum, GaussianNoise, Quadratic, discrete, integrate, linearised
 
 
-def desk(path: Path) -> Desk:
-    return Desk("job", 3, path / "job.h5", lambda done, planned: None)
+def context(path: Path) -> JobContext:
+    return JobContext("job", 3, path / "job.h5", lambda done, planned: None)
 
 
 def made(**data: Any) -> Results:
     """Results of these jobs; _ stands for -."""
-    return Results({name.replace("_", "-"): Outcome(found, Path("none.h5")) for name, found in data.items()})
+    return Results({name.replace("_", "-"): JobResult(found, Path("none.h5")) for name, found in data.items()})
 
 
 def found(ratio: float | None = 1.0, error: float = 0.0, **changed: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def tracked(problem: str = "commuting", power: float = 1.0, constant: float = 0.
 def all_tracked(**changed: Any) -> Results:
     data = {f"track-{p}-{rule}": tracked(p) for p, rules in jobs.RULES_ON.items() for rule in rules}
     data |= {f"track-{name.replace('_', '-')}": value for name, value in changed.items()}
-    return Results({name: Outcome(value, Path("none.h5")) for name, value in data.items()})
+    return Results({name: JobResult(value, Path("none.h5")) for name, value in data.items()})
 
 
 def test_jobs_are_those_that_the_claims_need() -> None:
@@ -238,8 +238,8 @@ def test_claims_on_closed_forms_and_tails() -> None:
 
 def test_phases(tmp_path: Path) -> None:
     """A short run: the drift is Erf, the paper's line holds near 0 alone, and both laws are told apart."""
-    data = stationary.phases(desk(tmp_path), paths=400, eta=0.05)
-    results = Results({"phases": Outcome(data, tmp_path / "job.h5")})
+    data = stationary.phases(context(tmp_path), paths=400, eta=0.05)
+    results = Results({"phases": JobResult(data, tmp_path / "job.h5")})
     found = findings.phases.measure(results)
     assert found.holds is False
     assert found.numbers["erf"] < 0.06
@@ -256,14 +256,14 @@ def test_phases(tmp_path: Path) -> None:
 
 
 def test_saddles(tmp_path: Path) -> None:
-    results = made(saddle=saddles.saddle(desk(tmp_path), eta=0.2, end=40.0))
+    results = made(saddle=saddles.saddle(context(tmp_path), eta=0.2, end=40.0))
     assert saddle_claims.saddle.measure(results).holds
     assert saddle_claims.saddle_usam.measure(results).holds
     for row in results.outcomes["saddle"].data:
         row["inner"], row["left"] = 0.9, 0.9
     assert saddle_claims.saddle.measure(results).holds is False
     assert saddle_claims.saddle_usam.measure(results).holds is False
-    ran = saddles.escape(desk(tmp_path), "sam", 0.1, 1.0, 20)["rows"]
+    ran = saddles.escape(context(tmp_path), "sam", 0.1, 1.0, 20)["rows"]
     for row in ran:  # the rate of the linear SDE is that of the claim
         assert row["rate"] == pytest.approx(1 - math.sqrt(math.pi / 8) / row["noise"], rel=1e-6)
 
@@ -283,16 +283,16 @@ def test_claims_on_noise_at_the_saddle() -> None:
 
 
 def test_covariance_at_the_saddle_and_drift(tmp_path: Path) -> None:
-    results = made(covariance=saddles.covariance(desk(tmp_path), 200_000))
+    results = made(covariance=saddles.covariance(context(tmp_path), 200_000))
     assert saddle_claims.whole.measure(results).holds
     assert saddle_claims.published.measure(results).holds is False
-    results = made(drift_network=saddles.drift(desk(tmp_path), "network", 2))
+    results = made(drift_network=saddles.drift(context(tmp_path), "network", 2))
     assert saddle_claims.drift.measure(results).holds
 
 
 @pytest.mark.parametrize(("problem", "rule"), [("commuting", "adam"), ("rotated", "sam"), ("cauchy", "sign")])
 def test_a_job(tmp_path: Path, problem: str, rule: str) -> None:
-    data = jobs.track(desk(tmp_path), problem, rule, [0.2, 0.1], 50, 0.4, {})
+    data = jobs.track(context(tmp_path), problem, rule, [0.2, 0.1], 50, 0.4, {})
     json.dumps(data, allow_nan=False)
     assert set(data["rows"][0]["sdes"]) >= {"sde", "none", "double"}
     assert ("quiet" in data["rows"][0]["sdes"]) == (rule == "adam")
@@ -305,10 +305,10 @@ def test_a_job(tmp_path: Path, problem: str, rule: str) -> None:
 
 def test_jobs_of_stationary_states(tmp_path: Path) -> None:
     for found in (
-        stationary.noise(desk(tmp_path), "sign", {}, [1.0], 100, 0.05),
-        stationary.form(desk(tmp_path), "coupled-adam", 0.5, 2.0, 100, 0.05),
-        stationary.heavy(desk(tmp_path), "sgd", 1.5, [0.1], 100),
-        stationary.heavy(desk(tmp_path), "sign", 1.0, [0.1], 100),
+        stationary.noise(context(tmp_path), "sign", {}, [1.0], 100, 0.05),
+        stationary.form(context(tmp_path), "coupled-adam", 0.5, 2.0, 100, 0.05),
+        stationary.heavy(context(tmp_path), "sgd", 1.5, [0.1], 100),
+        stationary.heavy(context(tmp_path), "sign", 1.0, [0.1], 100),
     ):
         assert found
         json.dumps(found, allow_nan=False)

@@ -15,9 +15,9 @@ from experiment_checks import ROOT, check_committed, check_page, committed, redu
 
 from probes import Trace
 from runs import sscn
-from runs.engine.experiment import Claim, Results
-from runs.engine.jobs import Desk
-from runs.engine.workshop import Outcome
+from runs.engine.claims import ClaimResult, Results
+from runs.engine.jobs import JobContext
+from runs.engine.runner import JobResult
 from runs.sscn import claims, jobs, problems
 
 
@@ -51,12 +51,12 @@ def results(**changed: float | None) -> Results:
         steps = 1000 / int(tail) if "doubling" in job.name else 1e-3 if job.name.endswith("cubic") else 100.0
         steps = changed.get(job.name.replace("-", "_"), steps)
         data = {"problem": job.settings["problem"], "runs": [run(steps)]}
-        made[job.name] = Outcome(data, Path("none.h5"))
+        made[job.name] = JobResult(data, Path("none.h5"))
     return Results(made)
 
 
-def judged(statement: Any, **changed: float | None) -> Claim:
-    return statement.measure(results(**changed))
+def judged(claim: Any, **changed: float | None) -> ClaimResult:
+    return claim.measure(results(**changed))
 
 
 def test_claims_on_steps() -> None:
@@ -135,8 +135,8 @@ def test_the_smallest_eigenvalue_is_found_either_way(monkeypatch: Any) -> None:
     assert error < 1e-6
 
 
-def desk(path: Path, name: str = "job") -> Desk:
-    return Desk(name, 3, path / f"{name}.h5", lambda done, planned: None)
+def context(path: Path, name: str = "job") -> JobContext:
+    return JobContext(name, 3, path / f"{name}.h5", lambda done, planned: None)
 
 
 SOLVERS = (*jobs.RULES, *jobs.SCHEDULES, "cubic", "krylov", "cd", "rsrnm", "rsrnm-unit", "gd", "lbfgs")
@@ -145,7 +145,7 @@ SOLVERS = (*jobs.RULES, *jobs.SCHEDULES, "cubic", "krylov", "cd", "rsrnm", "rsrn
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_job(tmp_path: Path, solver: str) -> None:
     settings: dict[str, Any] = {"problem": "tiny", "solver": solver, "size": 20, "seconds": 60.0, "every": 2}
-    found = jobs.descend(desk(tmp_path), steps=5, starts=2, **settings)
+    found = jobs.descend(context(tmp_path), steps=5, starts=2, **settings)
     json.dumps(found, allow_nan=False)
     assert [r["steps"] for r in found["runs"]] == [5, 5]
     for r in found["runs"]:
@@ -162,12 +162,12 @@ def test_a_job(tmp_path: Path, solver: str) -> None:
 
 
 def test_a_job_ends_at_its_target(tmp_path: Path) -> None:
-    found = jobs.descend(desk(tmp_path), "tiny", "cubic", 0, steps=100, seconds=60.0, every=1, starts=1)["runs"][0]
+    found = jobs.descend(context(tmp_path), "tiny", "cubic", 0, steps=100, seconds=60.0, every=1, starts=1)["runs"][0]
     assert found["ended"] == "1e-9"
     assert set(found["to"]) == {f"{level:g}" for level in jobs.LEVELS}
     assert found["to"]["1e-06"]["steps"] <= found["to"]["1e-09"]["steps"] == found["steps"]
     assert found["gradient_norm"] <= 1e-9
-    short = jobs.descend(desk(tmp_path), "tiny", "gd", 0, steps=100, seconds=0.0, every=7, starts=1)["runs"][0]
+    short = jobs.descend(context(tmp_path), "tiny", "gd", 0, steps=100, seconds=0.0, every=7, starts=1)["runs"][0]
     assert (short["ended"], short["steps"]) == ("seconds", 1)
 
 
@@ -175,9 +175,9 @@ def test_jobs_are_those_that_the_claims_need() -> None:
     full, quick = jobs.plan(False), jobs.plan(True)
     assert [job.name for job in full] == [job.name for job in quick]
     assert all(job.stream == job.settings["problem"] for job in full)  # one start, one sequence of subsets
-    for statement in sscn.EXPERIMENT.claims:
-        for pattern in statement.needs:
-            assert any(fnmatchcase(job.name, pattern) for job in full), (statement.name, pattern)
+    for claim in sscn.EXPERIMENT.claims:
+        for pattern in claim.needs:
+            assert any(fnmatchcase(job.name, pattern) for job in full), (claim.name, pattern)
 
 
 def test_own_data(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:

@@ -22,15 +22,15 @@ from probes.errors import one_line
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-from runs.engine.jobs import Desk, Job, Progress, write_json
+from runs.engine.jobs import Job, JobContext, Progress, write_json
 
-# Called as (name of the job, steps done, steps planned), and with the outcome as a fourth once there is one.
+# Called as (name of the job, steps done, steps planned), and with the result as a fourth once there is one.
 Listener = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a job: the data that it returned, or why there are none.
+class JobResult:
+    """What a job left: the data that it returned, or why there are none.
 
     Attributes:
         trace: where its trace is, if it wrote one.
@@ -45,7 +45,7 @@ class Outcome:
     resumed: bool = False
 
 
-class Workshop:
+class Runner:
     """Runs jobs and keeps their results in a folder: `NAME.json` with `NAME.h5` beside it.
 
     Args:
@@ -59,10 +59,10 @@ class Workshop:
 
     def run(
         self, jobs: Iterable[Job], *, at_once: int = 1, fresh: bool = False, listener: Listener | None = None
-    ) -> dict[str, Outcome]:
-        """Run what has no result yet, `at_once` jobs at a time; the outcomes by name, in the order of the jobs.
+    ) -> dict[str, JobResult]:
+        """Run what has no result yet, `at_once` jobs at a time; the results by name, in the order of the jobs.
 
-        A job that fails has an outcome with the reason, and the others go on. Ctrl-C ends all at once.
+        A job that fails has a result with the reason, and the others go on. Ctrl-C ends all at once.
         """
         jobs = list(jobs)
         if len({job.name for job in jobs}) < len(jobs):
@@ -71,14 +71,14 @@ class Workshop:
             for job in jobs:
                 self._result(job).unlink(missing_ok=True)
         tell = listener or _silent
-        outcomes = {job.name: found for job in jobs if (found := self.finished(job)) is not None}
-        for name, outcome in outcomes.items():
-            tell(name, 1, 1, outcome)
-        left = [job for job in jobs if job.name not in outcomes]
-        outcomes |= self._beside(left, at_once, tell) if at_once > 1 else self._here(left, tell)
-        return {job.name: outcomes[job.name] for job in jobs}
+        results = {job.name: found for job in jobs if (found := self.finished(job)) is not None}
+        for name, result in results.items():
+            tell(name, 1, 1, result)
+        left = [job for job in jobs if job.name not in results]
+        results |= self._beside(left, at_once, tell) if at_once > 1 else self._here(left, tell)
+        return {job.name: results[job.name] for job in jobs}
 
-    def finished(self, job: Job) -> Outcome | None:
+    def finished(self, job: Job) -> JobResult | None:
         """The result that an earlier run left; None when there is none for these settings and this seed."""
         try:
             kept = json.loads(self._result(job).read_text())
@@ -86,14 +86,14 @@ class Workshop:
             return None
         if not isinstance(kept, dict) or kept.get("key") != job.key(self.seed):
             return None
-        return Outcome(kept["data"], self._trace(job), kept["seconds"], resumed=True)
+        return JobResult(kept["data"], self._trace(job), kept["seconds"], resumed=True)
 
-    def perform(self, job: Job, progress: Progress) -> Outcome:
+    def perform(self, job: Job, progress: Progress) -> JobResult:
         """Run one job in this process and keep its result; what it raises goes on to the caller."""
         start = time.perf_counter()
         seed = job.seed(self.seed)
         with _quiet_torch(seed, self.threads):
-            data = job.run(Desk(job.name, seed, self._trace(job), _paced(progress)), **job.settings)
+            data = job.run(JobContext(job.name, seed, self._trace(job), _paced(progress)), **job.settings)
         seconds = time.perf_counter() - start
         kept = {
             "job": job.name,
@@ -106,23 +106,23 @@ class Workshop:
         }
         write_json(self._result(job), kept)
         # as a resumed run would read it: a tuple comes back as a list, whichever way the result is come by
-        return Outcome(json.loads(json.dumps(data)), self._trace(job), seconds)
+        return JobResult(json.loads(json.dumps(data)), self._trace(job), seconds)
 
-    def _here(self, jobs: list[Job], tell: Listener) -> dict[str, Outcome]:
-        outcomes = {}
+    def _here(self, jobs: list[Job], tell: Listener) -> dict[str, JobResult]:
+        results = {}
         for job in jobs:
             try:
-                outcome = self.perform(job, partial(tell, job.name))
+                result = self.perform(job, partial(tell, job.name))
             except Exception as error:
-                outcome = Outcome(None, self._trace(job), error=_reason(error))
-            outcomes[job.name] = outcome
-            tell(job.name, 1, 1, outcome)
-        return outcomes
+                result = JobResult(None, self._trace(job), error=_reason(error))
+            results[job.name] = result
+            tell(job.name, 1, 1, result)
+        return results
 
-    def _beside(self, jobs: list[Job], at_once: int, tell: Listener) -> dict[str, Outcome]:
+    def _beside(self, jobs: list[Job], at_once: int, tell: Listener) -> dict[str, JobResult]:
         """Each job in a process of its own, so that one that dies takes nothing with it."""
         processes = _context()
-        waiting, outcomes = list(reversed(jobs)), dict[str, Outcome]()
+        waiting, results = list(reversed(jobs)), dict[str, JobResult]()
         running: dict[connection.Connection, tuple[Job, BaseProcess, list[str]]] = {}
         try:
             while waiting or running:
@@ -140,8 +140,8 @@ class Workshop:
                     except EOFError:
                         process.join()
                         del running[pipe]
-                        outcomes[job.name] = self._collect(job, process, said)
-                        tell(job.name, 1, 1, outcomes[job.name])
+                        results[job.name] = self._collect(job, process, said)
+                        tell(job.name, 1, 1, results[job.name])
                         continue
                     if isinstance(message, str):
                         said.append(message)
@@ -152,15 +152,15 @@ class Workshop:
                 process.terminate()
             for _, process, _ in running.values():
                 process.join()
-        return outcomes
+        return results
 
-    def _collect(self, job: Job, process: BaseProcess, said: list[str]) -> Outcome:
+    def _collect(self, job: Job, process: BaseProcess, said: list[str]) -> JobResult:
         finished = self.finished(job)
         if finished is not None and not said:
-            return Outcome(finished.data, finished.trace, finished.seconds)
+            return JobResult(finished.data, finished.trace, finished.seconds)
         code = process.exitcode
         died = f"the process ended with {'signal' if code and code < 0 else 'status'} {abs(code or 0)}"
-        return Outcome(None, self._trace(job), error=said[-1] if said else died)
+        return JobResult(None, self._trace(job), error=said[-1] if said else died)
 
     def _result(self, job: Job) -> Path:
         return self.folder / f"{job.name}.json"
@@ -169,11 +169,11 @@ class Workshop:
         return self.folder / f"{job.name}.h5"
 
 
-def _child(workshop: Workshop, job: Job, pipe: connection.Connection) -> None:
+def _child(runner: Runner, job: Job, pipe: connection.Connection) -> None:
     """A process's whole life. The parent alone answers Ctrl-C; when it is gone, `send` fails and ends the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        workshop.perform(job, lambda done, planned: pipe.send((done, planned)))
+        runner.perform(job, lambda done, planned: pipe.send((done, planned)))
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:

@@ -1,0 +1,64 @@
+"""How an experiment shows itself: bars while it runs, its claims as a table on the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from probes.views.tables import table
+from runs.engine.claims import ClaimResult
+from runs.engine.runner import JobResult
+
+
+def claims_table(title: str, claims: Sequence[ClaimResult]) -> Table:
+    """The claims for the terminal, the criterion below what it decides on."""
+    view = table(title=title, caption="Each criterion was written down before the run that it judges.")
+    view.show_lines = True
+    for heading, ratio in (("claim", 3), ("literature", 4), ("measured", 5), ("holds", 1)):
+        view.add_column(heading, ratio=ratio, overflow="fold")
+    for found in claims:
+        colour = {True: "green", False: "red", None: "yellow"}[found.holds]
+        rule = f"[dim]holds if {escape(found.criterion)}[/]"
+        cells = escape(found.name), f"{escape(found.literature)}\n{rule}", escape(found.measured)
+        view.add_row(*cells, f"[{colour}]{found.answer}[/]")
+    return view
+
+
+def markdown(claims: Sequence[ClaimResult]) -> str:
+    """The claims as the table of an experiment's page in docs/."""
+    rows = [(c.name, f"{c.literature}. Holds if {c.criterion}", c.measured, c.answer) for c in claims]
+    cells = [("claim", "literature, criterion", "measured", "holds"), ("---",) * 4, *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |\n" for row in cells)
+
+
+class Bars:
+    """Bars on a terminal: one for the experiment, one for each job that runs. Nothing in a pipe."""
+
+    def __init__(self, console: Console | None, jobs: int) -> None:
+        shown = console is not None and console.is_terminal
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}")
+        self.view = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not shown)
+        self.all = self.view.add_task("jobs", total=jobs)
+        self.running: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self.view.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.view.stop()
+
+    def tell(self, name: str, done: int, planned: int, result: JobResult | None = None) -> None:
+        """A listener of `Runner.run`."""
+        if result is not None:
+            self.view.advance(self.all)
+            if name in self.running:
+                self.view.remove_task(self.running.pop(name))
+            return
+        if name not in self.running:
+            self.running[name] = self.view.add_task(name, total=planned)
+        self.view.update(self.running[name], completed=done, total=planned)

@@ -13,6 +13,14 @@ Memory = int | Literal["auto"]
 _FALLBACK = 2 << 30  # where the system does not tell
 
 
+def budget(memory: Memory, device: torch.device, held: int = 0) -> int:
+    """The bytes that a measurement may use on `device`: those given, or for "auto" half of what is free.
+
+    held: bytes that the caller keeps there already; they count as free to it.
+    """
+    return available_memory(device) + held if memory == "auto" else int(memory)
+
+
 def available_memory(device: torch.device) -> int:
     """Half of the bytes that are free on `device` now (a product in flight needs about as much as it keeps)."""
     if device.type == "cuda":

@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape.collapse.head import Head, _Reader
 from landscape.collapse.metrics import CollapseMetrics
 from landscape.collapse.statistics import CollapseStatistics
-from landscape.memory import available_memory
+from landscape.memory import budget
 from landscape.objective.objective import Objective
 
 Keep = Callable[[Tensor, Tensor], None]
@@ -106,7 +106,7 @@ class _Kept:
 
     def __init__(self, objective: Objective) -> None:
         self.pairs: list[tuple[Tensor, Tensor]] | None = []
-        self._free = available_memory(objective.device) if objective.memory == "auto" else int(objective.memory)
+        self._free = budget(objective.memory, objective.device)
 
     def __call__(self, features: Tensor, labels: Tensor) -> None:
         if self.pairs is not None:
@@ -114,9 +114,3 @@ class _Kept:
             self.pairs.append((features, labels))
             if self._free < 0:
                 self.pairs = None
-
-
-# -- the features ----------------------------------------------------------------------------------------------------
-
-
-# -- the head --------------------------------------------------------------------------------------------------------

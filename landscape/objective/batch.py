@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,35 +19,53 @@ class Batch:
     targets: Any
 
 
+def _opened(value: Any) -> tuple[Iterable[Any], Callable[[list[Any]], Any]] | None:
+    """The items of a nest and what makes the same nest of other items; None for what is not a nest.
+
+    A nest is a batch, a mapping (which becomes a dict), a named tuple, a tuple or a list.
+    """
+    if isinstance(value, Batch):
+        return (value.inputs, value.targets), lambda items: Batch(value.index, *items)
+    if isinstance(value, Mapping):
+        return value.values(), lambda items: dict(zip(value, items, strict=True))
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return value, lambda items: type(value)(*items)
+    return (value, type(value)) if isinstance(value, tuple | list) else None
+
+
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of a batch, or of a nest of mappings, tuples and lists."""
+    """The tensors of a nest."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Batch):
-        yield from tensors_in((value.inputs, value.targets))
-    elif isinstance(value, Mapping):
-        for item in value.values():
+    elif (nest := _opened(value)) is not None:
+        for item in nest[0]:
             yield from tensors_in(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors_in(item)
+
+
+def convert(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """The same nest with everything in it that is no nest itself, tensors and others, replaced by `leaf` of it."""
+    nest = _opened(value)
+    return leaf(value) if nest is None else nest[1]([convert(item, leaf) for item in nest[0]])
+
+
+def first_leaf(value: Any) -> Any:
+    """What comes first in a nest."""
+    while (nest := _opened(value)) is not None:
+        value = next(iter(nest[0]), None)
+    return value
 
 
 def move(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     """The same nest of tensors on a device; floating tensors cast to `dtype` when one is given."""
-    if isinstance(value, Tensor):
-        wanted = dtype if dtype is not None and value.is_floating_point() else value.dtype
-        moved = value.detach().to(device=device, dtype=wanted)
-        return moved.clone() if moved.is_inference() else moved  # autograd cannot save inference tensors
-    if isinstance(value, Mapping):
-        return {key: move(item, device, dtype) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(move(item, device, dtype) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(move(item, device, dtype) for item in value)
-    if hasattr(value, "to"):  # a batch of a class of its own, such as a graph
-        return value.to(device)
-    return value
+
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            wanted = dtype if dtype is not None and leaf.is_floating_point() else leaf.dtype
+            t = leaf.detach().to(device=device, dtype=wanted)
+            return t.clone() if t.is_inference() else t  # autograd cannot save inference tensors
+        return leaf.to(device) if hasattr(leaf, "to") else leaf  # a class of its own, such as a graph
+
+    return convert(value, moved)
 
 
 def samples(batch: Batch) -> int:
@@ -67,22 +85,18 @@ def split(batch: Batch, size: int, order: Tensor | None = None) -> list[Batch]:
     `order` `(samples,)` is a permutation on the host. Raises `ValueError` for a tensor whose first dimension is
     not the number of samples: it cannot be told which of its entries belong to which sample.
     """
-    m = samples(batch)
-    order = torch.arange(m) if order is None else order
-    parts = []
-    for rows in order.split(size):
-        take = _taker(m, rows)
-        parts.append(replace(batch, inputs=mapped(batch.inputs, take), targets=mapped(batch.targets, take)))
-    return parts
+    order = torch.arange(samples(batch)) if order is None else order
+    return [_rows_of(batch, rows) for rows in order.split(size)]
 
 
 def part(batch: Batch, start: int, stop: int) -> Batch:
     """Samples start .. stop of a batch. Raises `ValueError` as `split` does."""
-    take = _taker(samples(batch), torch.arange(start, stop))
-    return replace(batch, inputs=mapped(batch.inputs, take), targets=mapped(batch.targets, take))
+    return _rows_of(batch, torch.arange(start, stop))
 
 
-def _taker(m: int, rows: Tensor) -> Callable[[Tensor], Tensor]:
+def _rows_of(batch: Batch, rows: Tensor) -> Batch:
+    m = samples(batch)
+
     def take(t: Tensor) -> Tensor:
         if t.ndim == 0:
             return t
@@ -93,19 +107,18 @@ def _taker(m: int, rows: Tensor) -> Callable[[Tensor], Tensor]:
             )
         return t.index_select(0, rows.to(t.device))
 
-    return take
+    taken: Batch = map_tensors(batch, take)
+    return taken
 
 
-def mapped(value: Any, take: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with each tensor in it replaced; `ValueError` for what may hold tensors out of sight."""
-    if isinstance(value, Tensor):
-        return take(value)
-    if isinstance(value, Mapping):
-        return {key: mapped(item, take) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(mapped(item, take) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(mapped(item, take) for item in value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ValueError(f"the batch cannot be split: it holds a {type(value).__name__}")
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same nest with each tensor in it replaced; `ValueError` for what may hold tensors out of sight."""
+
+    def replaced(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return function(leaf)
+        if leaf is None or isinstance(leaf, bool | int | float | str):
+            return leaf
+        raise ValueError(f"the batch cannot be split: it holds a {type(leaf).__name__}")
+
+    return convert(value, replaced)

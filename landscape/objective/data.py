@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from landscape.memory import Memory, available_memory
-from landscape.objective.batch import Batch, tensors_in
+from landscape.memory import Memory, budget
+from landscape.objective.batch import Batch, first_leaf, tensors_in
 from landscape.objective.state import random_states, seed_everything
 
 _SAMPLED = 1 << 16  # elements of a large tensor that enter its fingerprint
@@ -35,7 +35,7 @@ class Batches:
         if self._source is None:
             self._source = _iterable(data)
         self._one_shot = isinstance(self._source, Iterator)
-        self._budget = available_memory(torch.device("cpu")) if memory == "auto" else int(memory)
+        self._budget = budget(memory, torch.device("cpu"))
         self._held: list[Batch] | None = None
         self._prints: list[int] = []
         self._marks: list[tuple[int, int]] = []
@@ -234,9 +234,7 @@ def first_dimension(batch: Batch) -> float:
             "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
             "count=lambda outputs, targets: (targets != -100).sum() so that batches are weighted rightly"
         )
-    value = batch.inputs
-    while isinstance(value, Mapping | tuple | list):
-        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
+    value = first_leaf(batch.inputs)
     if not isinstance(value, Tensor) or value.ndim == 0:
         raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=")
     return float(value.shape[0])

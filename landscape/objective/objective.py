@@ -252,10 +252,7 @@ class Objective:
             if skip(batch.index):
                 yield batch
             else:
-                device = self.device
-                yield Batch(
-                    batch.index, move(batch.inputs, device, self._cast), move(batch.targets, device, self._cast)
-                )
+                yield move(batch, self.device, self._cast)
 
     def outputs(self, batch: Batch, call: Callable[..., Any] | None = None) -> Any:
         """The model's outputs on a batch. `call(module, *args, **kwargs)` replaces the module's own call."""

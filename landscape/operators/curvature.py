@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from landscape.memory import available_memory
+from landscape.memory import budget
 from landscape.objective.batch import Batch, tensors_in
 from landscape.objective.objective import Objective
 from landscape.objective.state import Snapshot
@@ -71,7 +71,7 @@ class ObjectiveOperator(LinearOperator):
 
     def _budget(self) -> int:
         """Bytes for kept graphs, those kept already included."""
-        return available_memory(self.device) + self._bytes if self._memory == "auto" else int(self._memory)
+        return budget(self._memory, self.device, held=self._bytes)
 
     def restrict(self, names: Iterable[str] | str) -> Self:
         """The same matrix for some of the parameters: the diagonal block, built from smaller graphs."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
-from landscape.objective.batch import Batch, mapped, part
+from landscape.objective.batch import Batch, map_tensors, part
 from landscape.objective.evaluation import output_tensor
 from landscape.objective.objective import Objective
 from landscape.operators.autograd import transposed
@@ -97,7 +97,7 @@ def _sample_by_sample(objective: Objective, batch: Batch, outputs: Tensor, budge
 
     def one(pieces: tuple[Tensor, ...], inputs: Any) -> Tensor:
         state = dict(zip(names, pieces, strict=True))
-        sample = Batch(batch.index, mapped(inputs, lambda t: t.unsqueeze(0)), None)
+        sample = Batch(batch.index, map_tensors(inputs, lambda t: t.unsqueeze(0)), None)
         result = objective.outputs(sample, call=lambda f, x: functional_call(f, state, (x,)))
         return output_tensor(result).squeeze(0)
 

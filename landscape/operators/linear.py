@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.memory import Memory, available_memory
+from landscape.memory import Memory, budget
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -71,7 +71,7 @@ class LinearOperator:
     @property
     def memory(self) -> int:
         """Bytes that algorithms may use for vectors: the budget given, or half of what is free now."""
-        return available_memory(self.device) if self._memory == "auto" else int(self._memory)
+        return budget(self._memory, self.device)
 
     def __matmul__(self, V: Tensor | np.ndarray[Any, Any]) -> Tensor:
         """A v for `(n,)`, A V for `(n, k)`; the result has the operator's dtype and device."""

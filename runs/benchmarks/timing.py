@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+
+from landscape.clock import stopwatch, synchronise
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -18,11 +19,7 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, device: tor
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            synchronise(device)
-            start = time.perf_counter()
-            way()
-            synchronise(device)
-            times[name].append(time.perf_counter() - start)
+            times[name].append(stopwatch(way, device)[0])
     return times
 
 
@@ -35,12 +32,6 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def in_units_of(unit: Sequence[float], times: Sequence[float]) -> tuple[float, float, float]:
     """`quartiles` of the ratios to the unit of the same round."""
     return quartiles([t / u for t, u in zip(times, unit, strict=True)])
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_mib(way: Callable[[], object], device: torch.device) -> float | None:

@@ -1,4 +1,4 @@
-"""The failure that the command turns into one line.
+"""Failures that the command turns into one line, and the words that such a line is made of.
 
 Whatever a person at the command line can mend is raised as a `UserError`: what is wrong and what to do about
 it, in one sentence. The command prints it on stderr and exits with its status; tracebacks are for `--debug`.
@@ -7,7 +7,9 @@ it, in one sentence. The command prints it on stderr and exits with its status; 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -16,6 +18,19 @@ class UserError(Exception):
     def __init__(self, message: str, *, status: int = 1) -> None:
         super().__init__(one_line(message))
         self.status = status
+
+
+class MissingExtra(UserError, ImportError):
+    """A package of the extra `analysis` is not installed; the message says how to install it."""
+
+
+def import_extra(package: str, what: str) -> Any:
+    """The package, imported. Raises `MissingExtra` saying that `what` needs it when it is not there."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        message = f'{what} needs {package}, which is not installed: pip install "landscape-engine[analysis]"'
+        raise MissingExtra(message) from None
 
 
 def one_line(error: BaseException | str, limit: int = 600) -> str:
@@ -36,8 +51,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
 
 
-def some(names: Iterable[str], limit: int = 3) -> str:
+def first_few(names: Iterable[str], limit: int = 3) -> str:
     """The first few names, and how many more there are: what a one-line message has room for."""
-    listed = list(names)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from probes.errors import UserError, one_line, some
+from probes.errors import UserError, first_few
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to; it takes the place of `path` when the block ends, and is gone if it fails.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A new file beside `path` to write to: when the block ends it goes to the disk and takes the place of `path`.
 
-    Raises `UserError` when the folder cannot be written.
+    It has the permissions that any new file gets, and is gone when the block fails. Raises `UserError` when the
+    folder cannot be made or written.
     """
+    partial = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {one_line(error)}") from None
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
-        os.replace(name, path)
+        partial.touch(exist_ok=False)
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno:  # one without is not the system's: a trace that cannot be read
             raise UserError(f"cannot write {path}: {error.strerror}") from None
         raise
@@ -38,14 +38,8 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
     """Raise `UserError` when a file is there that nobody said may be replaced."""
     folders = [str(path) for path in paths if path.is_dir()]
     if folders:
-        raise UserError(f"{some(folders)} is a folder: name a file with -o")
+        raise UserError(f"{first_few(folders)} is a folder: name a file with -o")
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
         verb = "exists" if len(there) == 1 else "exist"
-        raise UserError(f"{some(there)} {verb}: replace with --overwrite, or choose another -o")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise UserError(f"{first_few(there)} {verb}: replace with --overwrite, or choose another -o")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probes.errors import UserError, one_line, some
+from probes.errors import UserError, first_few, one_line
 
 # What training frameworks wrap a state dict in, outermost first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -124,7 +124,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
     if state and all(isinstance(value, Tensor) or key.endswith("_extra_state") for key, value in state.items()):
         return state
     raise UserError(
-        f"{path} holds no weights that can be found: its keys are {some(state, 5) or 'none'}; expected "
+        f"{path} holds no weights that can be found: its keys are {first_few(state, 5) or 'none'}; expected "
         f"a state dict of tensors, or one under {', '.join(_WRAPPERS)}"
     )
 
@@ -151,8 +151,8 @@ def match(state: Mapping[str, Any], model: nn.Module, path: str | Path = "the st
             best = renamed
     missing = [name for name in target if name not in best]
     unexpected = [name for name in best if name not in target]
-    parts = [f"missing {some(missing)}"] if missing else []
-    parts += [f"unexpected {some(unexpected)}"] if unexpected else []
+    parts = [f"missing {first_few(missing)}"] if missing else []
+    parts += [f"unexpected {first_few(unexpected)}"] if unexpected else []
     raise UserError(
         f"the keys of {path} do not match {type(model).__name__}: {'; '.join(parts)}: "
         f"is it a checkpoint of another model?"

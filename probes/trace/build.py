@@ -22,13 +22,13 @@ from probes.trace.layout import (
     TraceError,
     create_table,
     offsets_name,
+    place_of,
     write_at,
     write_header,
 )
 from probes.trace.reader import count_rows
 from probes.trace.table import Table
 
-EVENTS = "/events"
 ROOM = 512 << 10  # bytes for metadata: what a flush adds beside its rows, and what closing needs
 
 
@@ -60,7 +60,7 @@ def build(
         write_header(file, header)
         file.create_group("probes")
         for name, table in tables.items():
-            group = create_table(file[_parent_of(name)], table.name, table.fields, table.settings)
+            group = create_table(file, name, table.fields, table.settings)
             place = place_of(name)
             if old is not None and place in old:
                 copy_rows(old[place], group, table.fields, until)
@@ -110,21 +110,12 @@ def abandon(opened: Open) -> None:
         opened.file.close()
 
 
-def _parent_of(name: str) -> str:
-    return "/" if name == EVENTS else "/probes"
-
-
 def detach(opened: Open) -> None:
     """Let nothing that HDF5 still does with an open file reach the disk."""
     with contextlib.suppress(OSError):
         # once it is closed, the number of its descriptor may belong to another file
         if os.path.samestat(os.fstat(opened.descriptor), opened.identity):
             disconnect(opened.descriptor)
-
-
-def place_of(name: str) -> str:
-    """Where a table is in the file."""
-    return EVENTS if name == EVENTS else f"/probes/{name}"
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,10 +10,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from probes.trace.layout import COLUMNS, Array, Field
+from probes.trace.layout import COLUMNS, Array, Field, all_fields
 
 
-def flat_names(name: str, field: Field) -> list[str]:
+def column_names(name: str, field: Field) -> list[str]:
     """The columns of one field; a scalar or ragged field is one column."""
     if not field.shape or field.ragged:
         return [name]
@@ -22,21 +22,20 @@ def flat_names(name: str, field: Field) -> list[str]:
     return [".".join((name, *entry)) for entry in itertools.product(first, *rest)]
 
 
-def flat_columns(columns: Mapping[str, Array], fields: Mapping[str, Field]) -> dict[str, Array]:
+def split_columns(columns: Mapping[str, Array], fields: Mapping[str, Field]) -> dict[str, Array]:
     """Columns `(T, ...)` as columns `(T,)` in the same order; rows of ragged fields stay arrays."""
-    flat: dict[str, Array] = {}
+    split: dict[str, Array] = {}
     for name, values in columns.items():
         field = fields.get(name) or COLUMNS[name]
-        names = flat_names(name, field)
+        names = column_names(name, field)
         entries = [values] if not field.shape or field.ragged else values.reshape(len(values), len(names)).T
-        flat.update(zip(names, entries, strict=True))
-    return flat
+        split.update(zip(names, entries, strict=True))
+    return split
 
 
-def flat_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
+def column_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
     """Column -> the field that it comes from, for its units; the columns that every table has included."""
-    everything = {"step": COLUMNS["step"], **COLUMNS, **fields}
-    return {column: field for name, field in everything.items() for column in flat_names(name, field)}
+    return {column: field for name, field in all_fields(fields).items() for column in column_names(name, field)}
 
 
 def plain(value: Any) -> Any:

@@ -15,14 +15,14 @@ from probes.numbers import short
 Config = dict[str, Any]
 
 
-def flattened(config: Any, prefix: str = "") -> Config:
+def flatten(config: Any, prefix: str = "") -> Config:
     """One level of keys joined by dots. A config that is no mapping gets the key "config", None has no keys."""
     if not isinstance(config, Mapping):
         return {} if config is None else {"config": config}
     flat: Config = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            flat.update(flattened(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat
@@ -33,18 +33,18 @@ def is_seed(key: str) -> bool:
     return key.rsplit(".", 1)[-1].lower() == "seed"
 
 
-def varying(configs: Sequence[Config]) -> list[str]:
+def varying_keys(configs: Sequence[Config]) -> list[str]:
     """The keys whose values differ between the configs (a missing one counts as None), seeds left out."""
     keys = dict.fromkeys(key for config in configs for key in config if not is_seed(key))
-    return [key for key in keys if len({frozen(config.get(key)) for config in configs}) > 1]
+    return [key for key in keys if len({freeze(config.get(key)) for config in configs}) > 1]
 
 
-def frozen(value: Any) -> Hashable:
+def freeze(value: Any) -> Hashable:
     """A JSON value that can be compared and be a key: lists as tuples, nan equal to itself, True not 1."""
     if isinstance(value, Mapping):
-        return tuple(sorted((key, frozen(item)) for key, item in value.items()))
+        return tuple(sorted((key, freeze(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):
-        return tuple(frozen(item) for item in value)
+        return tuple(freeze(item) for item in value)
     if isinstance(value, float) and math.isnan(value):
         return "nan"
     return (type(value).__name__, value) if isinstance(value, bool) else value

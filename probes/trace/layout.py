@@ -15,12 +15,17 @@ then be read by nobody.
 from __future__ import annotations
 
 import json
+import secrets
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import h5py
 import numpy as np
+
+from probes.environment import environment
 
 FORMAT = "landscape-trace"
 VERSION = 1
@@ -127,6 +132,14 @@ COLUMNS: dict[str, Field] = {
     "cost": Field((), "float64", "s", "seconds that the measurement took"),
     "step": Field((), "int64", "step", "step of the training run"),  # last: it is written last
 }
+
+
+def all_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """The columns that every table has, step first, and the fields that were declared: the order of reading."""
+    return {"step": COLUMNS["step"], **COLUMNS, **fields}
+
+
+EVENTS = "/events"
 EVENT_FIELDS: dict[str, Field] = {
     "probe": Field((), "S64", "", "name of the probe"),
     "reason": Field((), "S400", "", "what happened, and why"),
@@ -144,6 +157,30 @@ class Header:
     environment: dict[str, Any]
     periods: tuple[dict[str, Any], ...]
     version: int = VERSION
+
+    @classmethod
+    def new(cls, config: Any, seed: int | None) -> Header:
+        """The header of a trace that begins now. Raises `ValueError` for a config or a seed that cannot be kept."""
+        if seed is not None and not 0 <= seed < 1 << 63:
+            raise ValueError(f"seed is an integer in [0, 2**63), not {seed}")
+        period = _period(None)
+        return cls(
+            created=period["start"],
+            uuid=str(uuid.uuid4()),
+            seed=secrets.randbits(63) if seed is None else int(seed),
+            config=json.loads(to_json(config, "config")),
+            environment=period["environment"],
+            periods=(period,),
+        )
+
+    def resume(self, step: int | None) -> Header:
+        """The header with one more period of writing, which begins now, after the rows of `step`."""
+        return replace(self, periods=(*self.periods, _period(step)))
+
+
+def _period(step: int | None) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"start": now, "step": step, "environment": environment()}
 
 
 def to_json(value: Any, what: str) -> str:
@@ -166,10 +203,10 @@ def write_header(file: h5py.File, header: Header) -> None:
 
 
 def create_table(
-    parent: h5py.Group, name: str, fields: Mapping[str, Field], settings: Settings | None = None
+    file: h5py.File, name: str, fields: Mapping[str, Field], settings: Settings | None = None
 ) -> h5py.Group:
     """An empty table with a resizable dataset per column and field."""
-    group = parent.create_group(name)
+    group = file.create_group(place_of(name))
     _write_text(group, "fields", json.dumps(list(fields)))
     _write_text(group, "settings", to_json(settings, f"the settings of {name}"))
     for column, field in {**fields, **COLUMNS}.items():
@@ -188,6 +225,11 @@ def create_table(
             )
             _write_text(offsets, "description", f"row i of {column} is {column}[offsets[i]:offsets[i + 1]]")
     return group
+
+
+def place_of(name: str) -> str:
+    """Where a table is in the file: `EVENTS`, or the name of a probe."""
+    return EVENTS if name == EVENTS else f"/probes/{name}"
 
 
 def offsets_name(field: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading a trace file, also one that is just being written; and copying rows from one file to another."""
+"""Reading a trace file, also one that is just being written: opening it, its header, its tables, their columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from probes.trace.layout import FORMAT, VERSION, Array, Field, Header, TraceError, offsets_name
+from probes.trace.layout import EVENTS, FORMAT, VERSION, Array, Field, Header, TraceError, offsets_name
 
 _ATTEMPTS = 5
 _READ_ATTEMPTS = 26
@@ -169,6 +169,24 @@ def count_rows(group: h5py.Group) -> int:
     return int(group["step"].shape[0])
 
 
+def last_step(file: h5py.File, until: int | None = None) -> int | None:
+    """The last step of a row, of those up to `until` if that is given; None without such rows."""
+    steps = [group["step"][:] for group in _tables(file)]
+    kept = [int(s.max()) for s in (s if until is None else s[s <= until] for s in steps) if len(s)]
+    return max(kept, default=None)
+
+
+def last_time(file: h5py.File) -> float:
+    """The seconds of writing that the last row was recorded after."""
+    return max(
+        (float(group["time"][count_rows(group) - 1]) for group in _tables(file) if count_rows(group)), default=0.0
+    )
+
+
+def _tables(file: h5py.File) -> list[h5py.Group]:
+    return [file[EVENTS], *file["probes"].values()]
+
+
 def read_column(group: h5py.Group, name: str, field: Field, rows: slice) -> Array:
     """Rows `rows` (a slice with both ends) of a field: `(T, ...)`; ragged as an object array `(T,)`."""
     dataset = group[name]
@@ -185,6 +203,3 @@ def read_column(group: h5py.Group, name: str, field: Field, rows: slice) -> Arra
 
 def _decoded(values: Array, field: Field) -> Array:
     return np.char.decode(values.astype(field.dtype), "utf-8") if field.is_string else values
-
-
-# -- copying -----------------------------------------------------------------------------------------------

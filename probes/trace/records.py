@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from probes.trace.layout import COLUMNS, Array, Field
+from probes.trace.frames import dataset_of, frame_of
+from probes.trace.layout import COLUMNS, Array, Field, all_fields
 from probes.trace.reader import count_rows, read_column, read_fields, read_settings
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Records:
     def __getitem__(self, field: str) -> Array:
         with self._reading() as file:
             group = file[self._place]
-            known = {**COLUMNS, **read_fields(group)}
+            known = all_fields(read_fields(group))
             if field not in known:
                 raise KeyError(f"{self.name} has no field {field!r}; it has {', '.join(known)}")
             return read_column(group, field, known[field], slice(0, count_rows(group)))
@@ -75,9 +76,7 @@ class Records:
         strings with ""), and the coordinate `values.count` says how many entries of each row are real.
         Raises `MissingExtra` when xarray is not installed.
         """
-        from probes.trace.frames import dataset_of
-
-        return dataset_of(self)
+        return dataset_of(self.name, self.fields, self.settings, self.read())
 
     def to_pandas(self) -> pandas.DataFrame:
         """All columns as a DataFrame with a row per record: step, epoch, time, cost, and the fields.
@@ -86,21 +85,17 @@ class Records:
         column of arrays. `frame.attrs` has "units" and "descriptions" per column, and the settings.
         Raises `MissingExtra` when pandas is not installed.
         """
-        from probes.trace.frames import frame_of
-
-        return frame_of(self)
+        return frame_of(self.name, self.fields, self.settings, self.read())
 
     def _columns(self, file: h5py.File, start: int, stop: int | None, only: Collection[str] = ()) -> dict[str, Array]:
         group = file[self._place]
         first, last, _ = slice(start, stop).indices(count_rows(group))  # before the rest: rows that exist are whole
         rows = slice(first, max(first, last))
-        fields = {"step": COLUMNS["step"], **COLUMNS, **read_fields(group)}
-        return {
-            name: read_column(group, name, field, rows) for name, field in fields.items() if not only or name in only
-        }
+        fields = all_fields(read_fields(group))
+        return {n: read_column(group, n, field, rows) for n, field in fields.items() if not only or n in only}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(["step", *(name for name in COLUMNS if name != "step"), *self.fields])
+        return iter(all_fields(self.fields))
 
     def __contains__(self, field: object) -> bool:
         return field in COLUMNS or field in self.fields

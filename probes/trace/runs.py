@@ -1,31 +1,64 @@
-"""SetRecords: the rows of one group over many runs, in long form."""
+"""The runs of a set of traces, and SetRecords: the rows of one group over many runs, in long form."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-from probes.trace.layout import COLUMNS, Array, Field
-from probes.trace.records import Records
-
-if TYPE_CHECKING:
-    import pandas
-    import xarray
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probes.trace.configs import Config, flattened
+import numpy as np
+
+from probes.trace.configs import Config, flatten
+from probes.trace.frames import dataset_of_runs, long_frame
+from probes.trace.layout import Array, Field, all_fields, place_of
 from probes.trace.reader import read_header
+from probes.trace.records import Records
 from probes.trace.trace import Trace
 
 if TYPE_CHECKING:
     import pandas
     import xarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a set, as its header was when the set was opened.
+
+    Attributes:
+        name: its file, relative to the folder of the set.
+        path: its file.
+        config: flattened, `{"optimizer.lr": 0.1}`; "seed" is the trace's own where the config has none.
+        seed, uuid, created: of the trace.
+        probes: the names of its groups of records.
+    """
+
+    name: str
+    path: Path
+    config: Config
+    seed: int
+    uuid: str
+    created: str
+    probes: tuple[str, ...]
+
+    @classmethod
+    def read(cls, name: str, path: Path) -> Run:
+        """The run in a file. Raises `TraceError` when it is not a trace, and what else h5py says of damaged ones."""
+        trace = Trace.open(path)
+        with trace.reading() as file:
+            header, probes = read_header(file), tuple(sorted(file["probes"]))
+        config = flatten(header.config)
+        config.setdefault("seed", header.seed)
+        return cls(name, path, config, header.seed, header.uuid, header.created, probes)
+
+    def open(self) -> Trace:
+        """The trace, for reading."""
+        return Trace.open(self.path)
+
+    def records(self, name: str) -> Records:
+        """The records of that name, without a look at the rest of the file."""
+        return Records(name, place_of(name), Trace(self.path, None).reading)
 
 
 class SetRecords:
@@ -63,15 +96,15 @@ class SetRecords:
         together. Raises `KeyError` when no run has the field.
         """
         if field == "run":
-            return joined([np.full(len(records), run.name) for run, records in self.items()])
+            return concatenate([np.full(len(records), run.name) for run, records in self.items()])
         parts = []
         for _, records in self.items():
             with suppress(KeyError):
                 parts.append(records[field])
         if not parts:
-            known = ["run", "step", *(name for name in COLUMNS if name != "step"), *self.fields]
+            known = ["run", *all_fields(self.fields)]
             raise KeyError(f"{self.name} has no field {field!r}; it has {', '.join(known)}")
-        return joined(parts)
+        return concatenate(parts)
 
     def read(self) -> dict[str, Array]:
         """All columns that every run has, with the same rows: run, step, epoch, time, cost, and the fields."""
@@ -80,7 +113,7 @@ class SetRecords:
             columns = records.read()
             parts.append({"run": np.full(len(columns["step"]), run.name), **columns})
         shared = [name for name in parts[0] if all(name in part for part in parts)]
-        return {name: joined([part[name] for part in parts]) for name in shared}
+        return {name: concatenate([part[name] for part in parts]) for name in shared}
 
     def __len__(self) -> int:
         return sum(len(records) for _, records in self.items())
@@ -94,9 +127,7 @@ class SetRecords:
         A config key that is also a column is called `config.<key>`. What a run does not have is missing (nan).
         Raises `MissingExtra` when pandas is not installed.
         """
-        from probes.trace.frames import long_frame
-
-        return long_frame(self)
+        return long_frame((run.name, run.config, records.to_pandas()) for run, records in self.items())
 
     def to_xarray(self) -> xarray.Dataset:
         """A Dataset along `run` and `step`; what a run did not measure at a step is nan (integers become floats).
@@ -104,12 +135,10 @@ class SetRecords:
         Each config key is a coordinate along run. Runs in which a step occurs more than once cannot be put side
         by side: `ValueError`. Raises `MissingExtra` when xarray is not installed.
         """
-        from probes.trace.frames import dataset_of_runs
-
-        return dataset_of_runs(self)
+        return dataset_of_runs(self.name, [(run.name, run.config, part.to_xarray()) for run, part in self.items()])
 
 
-def joined(parts: Sequence[Array]) -> Array:
+def concatenate(parts: Sequence[Array]) -> Array:
     """Columns end to end; as an object array of rows when their shapes differ."""
     if len({part.shape[1:] for part in parts}) == 1 and not any(part.dtype == object for part in parts):
         return np.concatenate(parts)
@@ -118,42 +147,3 @@ def joined(parts: Sequence[Array]) -> Array:
     for i, row in enumerate(rows):
         out[i] = row
     return out
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a set, as its header was when the set was opened.
-
-    Attributes:
-        name: its file, relative to the folder of the set.
-        path: its file.
-        config: flattened, `{"optimizer.lr": 0.1}`; "seed" is the trace's own where the config has none.
-        seed, uuid, created: of the trace.
-        probes: the names of its groups of records.
-    """
-
-    name: str
-    path: Path
-    config: Config
-    seed: int
-    uuid: str
-    created: str
-    probes: tuple[str, ...]
-
-    def open(self) -> Trace:
-        """The trace, for reading."""
-        return Trace.open(self.path)
-
-    def records(self, name: str) -> Records:
-        """The records of that name, without a look at the rest of the file."""
-        return Records(name, f"/probes/{name}", Trace(self.path, None).reading)
-
-
-def _run(name: str, path: Path) -> Run:
-    trace = Trace.open(path)
-    with trace.reading() as file:
-        header = read_header(file)
-        probes = tuple(sorted(file["probes"]))
-    config = {**flattened(header.config)}
-    config.setdefault("seed", header.seed)
-    return Run(name, path, config, header.seed, header.uuid, header.created, probes)

@@ -18,15 +18,15 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from probes.errors import did_you_mean, one_line, some
-from probes.trace.configs import Config, frozen, label_of, order_of, varying
+from probes.errors import did_you_mean, first_few, one_line
+from probes.trace.configs import Config, freeze, label_of, order_of, varying_keys
+from probes.trace.frames import frame_of_runs, tree_of
 from probes.trace.layout import TraceError
-from probes.trace.runs import SetRecords
+from probes.trace.runs import Run, SetRecords
 
 if TYPE_CHECKING:
     import pandas
     import xarray
-from probes.trace.runs import Run, _run
 
 _SUFFIXES = (".h5", ".hdf5")
 Paths = str | os.PathLike[str]
@@ -75,7 +75,7 @@ class TraceSet:
         for path in sorted(files, key=lambda path: _natural(str(path))):
             name = path.relative_to(folder).as_posix()
             try:
-                runs.append(_run(name, path))
+                runs.append(Run.read(name, path))
             except (OSError, RuntimeError, ValueError, KeyError) as error:
                 unreadable[name] = one_line(error)
         if not runs:
@@ -140,10 +140,10 @@ class TraceSet:
                 raise KeyError(
                     f"no run has {key!r} in its config; there are {_listed(known)}{did_you_mean(key, known)}"
                 )
-        chosen = keys or varying(self.configs)
+        chosen = keys or varying_keys(self.configs)
         found: dict[Any, list[Run]] = {}
         for run in self._runs:
-            found.setdefault(tuple(frozen(_value(run, key)) for key in chosen), []).append(run)
+            found.setdefault(tuple(freeze(_value(run, key)) for key in chosen), []).append(run)
         groups = [Group({key: _value(runs[0], key) for key in chosen}, self._only(runs)) for runs in found.values()]
         return sorted(groups, key=lambda group: order_of(group.values.values()))
 
@@ -167,9 +167,11 @@ class TraceSet:
         That table has run, seed, created, uuid, and a column per config key. Raises `MissingExtra` when pandas
         is not installed.
         """
-        from probes.trace.frames import frame_of_runs
-
-        return frame_of_runs(self) if name is None else self[name].to_pandas()
+        if name is not None:
+            return self[name].to_pandas()
+        return frame_of_runs(
+            ({"run": run.name, "created": run.created, "uuid": run.uuid}, run.config) for run in self._runs
+        )
 
     def to_xarray(self, name: str | None = None) -> xarray.Dataset | xarray.DataTree:
         """The records of `name` along run and step, see `SetRecords.to_xarray`; without a name, a tree of all runs.
@@ -177,9 +179,13 @@ class TraceSet:
         In the tree the path `run.h5/sharpness` is a Dataset; runs in subfolders are in subtrees. Raises
         `MissingExtra` when xarray is not installed.
         """
-        from probes.trace.frames import tree_of_runs
-
-        return tree_of_runs(self) if name is None else self[name].to_xarray()
+        if name is not None:
+            return self[name].to_xarray()
+        trees = {}
+        for run in self._runs:
+            with run.open() as trace:
+                trees[run.name] = trace.to_xarray()
+        return tree_of({}, trees)
 
     def __repr__(self) -> str:
         rest = f", unreadable={len(self.unreadable)}" if self.unreadable else ""
@@ -222,9 +228,9 @@ def _test(wanted: Any) -> Callable[[Any], bool]:
     if callable(wanted):
         return lambda value: bool(wanted(value))
     if isinstance(wanted, AbstractSet):
-        options = {frozen(option) for option in wanted}
-        return lambda value: frozen(value) in options
-    return lambda value: frozen(value) == frozen(wanted)
+        options = {freeze(option) for option in wanted}
+        return lambda value: freeze(value) in options
+    return lambda value: freeze(value) == freeze(wanted)
 
 
 def _value(run: Run, key: str) -> Any:
@@ -232,4 +238,4 @@ def _value(run: Run, key: str) -> Any:
 
 
 def _listed(keys: Iterable[str]) -> str:
-    return some(sorted(keys), 12) or "none"
+    return first_few(sorted(keys), 12) or "none"

@@ -12,30 +12,29 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 
-from probes.environment import environment
-from probes.trace.build import EVENTS, exists
-from probes.trace.layout import EVENT_FIELDS, Field, Header, Settings, TraceError, to_json
-from probes.trace.lock import WriterLock
-from probes.trace.reader import count_rows, open_for_reading, read_header
+from probes.trace.frames import tree_of
+from probes.trace.layout import EVENT_FIELDS, EVENTS, Field, Header, Settings, TraceError, place_of, to_json
+from probes.trace.reader import open_for_reading, read_header
+from probes.trace.records import Records
 from probes.trace.state import check_whole, state_of
-from probes.trace.table import Table, check_names, read_table, truncated
-from probes.trace.view import TraceView
-from probes.trace.writer import WRITERS, Writer, _last, _now
+from probes.trace.table import Table, check_names, truncated
+from probes.trace.writer import WRITERS, Writer
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
 
 
-class Trace(TraceView):
+class Trace:
     """A trace file, open for reading or for writing: made by `Trace.create`, `Trace.open` or `Trace.resume`.
 
     Attributes:
@@ -66,25 +65,7 @@ class Trace(TraceView):
         cannot be written; `ValueError` for a config or a seed that cannot be kept.
         """
         path = _resolved(path)
-        if seed is not None and not 0 <= seed < 1 << 63:
-            raise ValueError(f"seed is an integer in [0, 2**63), not {seed}")
-        system = environment()
-        header = Header(
-            created=_now(),
-            uuid=str(uuid.uuid4()),
-            seed=secrets.randbits(63) if seed is None else int(seed),
-            config=json.loads(to_json(config, "config")),
-            environment=system,
-            periods=({"start": _now(), "step": None, "environment": system},),
-        )
-        if path.exists() and not overwrite:
-            raise exists(path)
-        lock = WriterLock(path)
-        try:
-            return cls(path, Writer(path, header, lock, {}, replace=overwrite))
-        except BaseException:
-            lock.release()
-            raise
+        return cls(path, Writer.create(path, config, seed, overwrite=overwrite))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Trace:
@@ -108,19 +89,7 @@ class Trace(TraceView):
         """
         path = _resolved(path)
         cls.open(path)  # what is not a trace, or not a whole one, is refused before anything is made
-        lock = WriterLock(path)
-        try:
-            with open_for_reading(path) as file:
-                tables = {name: read_table(group) for name, group in file["probes"].items()}
-                groups = [file[EVENTS], *file["probes"].values()]
-                period = {"start": _now(), "step": _last(groups, step), "environment": environment()}
-                header = read_header(file)
-                header = replace(header, periods=(*header.periods, period))
-                start = max((float(g["time"][count_rows(g) - 1]) for g in groups if count_rows(g)), default=0.0)
-                return cls(path, Writer(path, header, lock, tables, source=file, until=step, replace=True, start=start))
-        except BaseException:
-            lock.release()
-            raise
+        return cls(path, Writer.resume(path, step))
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -193,7 +162,7 @@ class Trace(TraceView):
         with suppress(TraceError) if kind is not None else nullcontext():
             self.close()
 
-    # -- reading ---------------------------------------------------------------------------------------------
+    # -- reading: every access shows what has been flushed by then --------------------------------------------
 
     @property
     def closed(self) -> bool:
@@ -205,11 +174,84 @@ class Trace(TraceView):
         """Whether writing failed for good, so that no record is taken any more (a full disk may clear)."""
         return self._writer is not None and self._writer.broken is not None
 
+    @property
+    def format_version(self) -> int:
+        """The version of the file's format."""
+        return self._header().version
+
+    @property
+    def created(self) -> str:
+        """When the trace was created: ISO 8601, UTC."""
+        return self._header().created
+
+    @property
+    def uuid(self) -> str:
+        """The identity of the trace; it stays when the trace is resumed."""
+        return self._header().uuid
+
+    @property
+    def seed(self) -> int:
+        """What the generators of the measurements derive from."""
+        return self._header().seed
+
+    @property
+    def config(self) -> Any:
+        """The configuration given to `create`, as JSON keeps it."""
+        return self._header().config
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Python, system and package versions at creation."""
+        return self._header().environment
+
+    @property
+    def periods(self) -> list[dict[str, Any]]:
+        """One entry per period of writing: start (ISO 8601), step (the last one before it), environment."""
+        return list(self._header().periods)
+
+    @property
+    def events(self) -> Records:
+        """The rows of `/events`: fields probe and reason."""
+        return Records("events", EVENTS, self.reading)
+
     def keys(self) -> list[str]:
         """The names of the groups of records, sorted."""
         if self._writer is not None and not self._writer.closed:
             return sorted(name for name in self._writer.tables if name != EVENTS)
-        return super().keys()
+        with self.reading() as file:
+            return sorted(file["probes"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def __getitem__(self, name: str) -> Records:
+        names = self.keys()
+        if name not in names:
+            raise KeyError(f"{self.path.name} has no records {name!r}; it has {', '.join(names) or 'none'}")
+        return Records(name, place_of(name), self.reading)
+
+    def to_xarray(self) -> xarray.DataTree:
+        """All records as a tree: a Dataset per group under its name (see `Records.to_xarray`), identity as attributes.
+
+        Raises `MissingExtra` when xarray is not installed.
+        """
+        header = self._header()
+        identity = {"file": str(self.path), "config": json.dumps(header.config)}
+        identity |= {name: getattr(header, name) for name in ("uuid", "created", "seed")}
+        return tree_of(identity, {name: self[name].to_xarray() for name in self})
+
+    def to_pandas(self) -> dict[str, pandas.DataFrame]:
+        """All records as frames: name of the group -> DataFrame (see `Records.to_pandas`).
+
+        Raises `MissingExtra` when pandas is not installed.
+        """
+        return {name: self[name].to_pandas() for name in self}
 
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}, mode={self.mode!r}{', closed' if self.closed else ''})"

@@ -7,24 +7,24 @@ therefore builds a new file beside the old one, copies the rows and takes its pl
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from probes.trace.build import EVENTS, ROOM, abandon, build, detach, reason_of
+from probes.trace.build import ROOM, abandon, build, detach, exists, reason_of
 from probes.trace.disk import make_room, trim
-from probes.trace.layout import EVENT_FIELDS, Array, Header, TraceError, write_at
+from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, write_at
 from probes.trace.lock import WriterLock
-from probes.trace.table import Table
+from probes.trace.reader import last_step, last_time, open_for_reading, read_header
+from probes.trace.table import Table, read_table
 
 FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 16 << 20
@@ -69,14 +69,22 @@ class Writer:
         self._open = build(path, header, self.tables, old=source, until=until, replace=replace)
         WRITERS[path] = self
 
-    # -- the file --------------------------------------------------------------------------------------------
+    @classmethod
+    def create(cls, path: Path, config: Any, seed: int | None, *, overwrite: bool) -> Writer:
+        """The writer of a new trace: see `Trace.create`."""
+        header = Header.new(config, seed)
+        if path.exists() and not overwrite:
+            raise exists(path)
+        with _lock(path) as lock:
+            return cls(path, header, lock, {}, replace=overwrite)
 
-    def _rebuild(self) -> None:
-        """Move to a new file that has all tables; the old one stays in use when that fails."""
-        before = self._open
-        self._open = build(self.path, self.header, self.tables, old=before.file, until=None, replace=True)
-        self._undeclared.clear()
-        abandon(before)
+    @classmethod
+    def resume(cls, path: Path, until: int | None) -> Writer:
+        """The writer that goes on with a trace after its records of step `until`: see `Trace.resume`."""
+        with _lock(path) as lock, open_for_reading(path) as file:
+            tables = {name: read_table(group) for name, group in file["probes"].items()}
+            header = read_header(file).resume(last_step(file, until))
+            return cls(path, header, lock, tables, source=file, until=until, replace=True, start=last_time(file))
 
     # -- records ---------------------------------------------------------------------------------------------
 
@@ -107,7 +115,7 @@ class Writer:
         with self.mutex:
             self._timer = None
             if not self.closed and self.broken is None:
-                with contextlib.suppress(TraceError):  # whoever records or closes next is told
+                with suppress(TraceError):  # whoever records or closes next is told
                     self.flush()
                 if self._orphaned:
                     self.close_quietly()
@@ -157,6 +165,13 @@ class Writer:
         for name, batch in batches.items():
             write_at(self._open.datasets[name]["step"], *batch["step"])
         self._open.file.flush()
+
+    def _rebuild(self) -> None:
+        """Move to a new file that has all tables; the old one stays in use when that fails."""
+        before = self._open
+        self._open = build(self.path, self.header, self.tables, old=before.file, until=None, replace=True)
+        self._undeclared.clear()
+        abandon(before)
 
     def _make_room(self, size: int) -> None:
         try:
@@ -228,7 +243,7 @@ class Writer:
         except (OSError, RuntimeError) as error:
             abandon(self._open)
             raise TraceError(f"cannot close {self.path}: {reason_of(error)}") from None
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if os.path.samestat(os.stat(self.path), self._open.identity):
                 trim(self.path)
 
@@ -242,32 +257,29 @@ class Writer:
         try:
             self._orphaned = True
             if not self._flushing:
-                with contextlib.suppress(TraceError):
+                with suppress(TraceError):
                     self.close()
         finally:
             self.mutex.release()
 
-    def after_fork(self) -> None:
-        """In the child: its exit must not touch the parent's file, nor hold the parent's lock longer."""
-        if not self.closed:
-            self._lock.forget()
-            detach(self._open)
+
+@contextmanager
+def _lock(path: Path) -> Iterator[WriterLock]:
+    """The lock of a trace, for a writer to keep; released when the block fails to make one."""
+    lock = WriterLock(path)
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
 
 
 def _after_fork() -> None:
+    """In the child: its exit must not touch the parent's file, nor hold the parent's lock longer."""
     for writer in list(WRITERS.values()):
-        writer.after_fork()
+        if not writer.closed:
+            writer._lock.forget()
+            detach(writer._open)
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _last(groups: list[h5py.Group], until: int | None) -> int | None:
-    """The last step that is kept."""
-    steps = [group["step"][:] for group in groups]
-    kept = [int(s.max()) for s in (s if until is None else s[s <= until] for s in steps) if len(s)]
-    return max(kept, default=None)

@@ -18,11 +18,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from probes.errors import UserError, did_you_mean
-from probes.extras import needed
-from probes.files import refuse_existing, replacing
-from probes.trace.columns import flat_columns, flat_fields, plain
-from probes.trace.layout import COLUMNS, Field
+from probes.errors import UserError, did_you_mean, import_extra
+from probes.files import atomic_file, refuse_existing
+from probes.trace.columns import column_fields, plain, split_columns
+from probes.trace.layout import Field, all_fields
 
 if TYPE_CHECKING:
     from probes.trace.records import Records
@@ -55,13 +54,13 @@ def export(
     if suffix in FORMATS and suffix != kind:
         raise UserError(f"-o {output} is no name for --format {kind}", status=2)
     if kind == "parquet":
-        needed("pandas", "parquet")
-        needed("pyarrow", "parquet")
+        import_extra("pandas", "parquet")
+        import_extra("pyarrow", "parquet")
     names = _chosen(trace, probes)
     targets = _targets(trace, kind, output, names)
     refuse_existing(targets, overwrite)
     with ExitStack() as stack:  # all are written before the first one gets its name
-        partial = [stack.enter_context(replacing(target)) for target in targets]
+        partial = [stack.enter_context(atomic_file(target)) for target in targets]
         if kind == "json":
             with partial[0].open("w", encoding="utf-8") as file:
                 write_json(trace, names, file)
@@ -104,10 +103,10 @@ def write_csv(records: Records, path: Path) -> None:
     """The records as CSV in UTF-8, with a line of names at the top."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(flat_fields(records.fields))
+        writer.writerow(column_fields(records.fields))
         fields = records.fields
         for block in _blocks(records):
-            columns = flat_columns(block, fields).values()
+            columns = split_columns(block, fields).values()
             writer.writerows(zip(*(_texts(column) for column in columns), strict=True))
 
 
@@ -143,8 +142,7 @@ def write_json(trace: Trace, names: Sequence[str], file: TextIO) -> None:
 
 
 def _write_records(records: Records, file: TextIO) -> None:
-    fields = {"step": COLUMNS["step"], **COLUMNS, **records.fields}
-    described = {name: _described(field) for name, field in fields.items()}
+    described = {name: _described(field) for name, field in all_fields(records.fields).items()}
     file.write('{"settings": ' + _dumps(records.settings) + ', "fields": ' + _dumps(described) + ', "rows": [')
     for i, row in enumerate(itertools.chain.from_iterable(map(_rows, _blocks(records)))):
         file.write(("," if i else "") + "\n" + _dumps(row))

@@ -22,7 +22,7 @@ from rich.live import Live
 
 from probes.errors import UserError
 from probes.numbers import short
-from probes.trace.columns import flat_columns
+from probes.trace.columns import split_columns
 from probes.trace.layout import COLUMNS, TraceError
 from probes.trace.lock import holder_of
 from probes.trace.reader import read_header
@@ -95,7 +95,7 @@ class Follower:
         if not count:
             return
         self._times[name] = float(columns["time"][count - 1])
-        flat = flat_columns(columns, records.fields)
+        flat = split_columns(columns, records.fields)
         fields = [column for column in flat if column not in COLUMNS]
         for row in range(count):
             values = {column: flat[column][row] for column in fields}

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes.errors import UserError, did_you_mean, some
-from probes.trace.columns import flat_names
-from probes.trace.configs import varying
+from probes.errors import UserError, did_you_mean, first_few
+from probes.trace.columns import column_names
+from probes.trace.configs import varying_keys
 from probes.trace.layout import Array, Field
 from probes.trace.reader import read_fields
 from probes.trace.runs import Run
@@ -112,7 +112,7 @@ def find(text: str, tables: Tables) -> Quantity | None:
             continue
         rest = text[len(probe) + 1 :]
         for name, field in numbers.items():
-            columns = flat_names(name, field)
+            columns = column_names(name, field)
             if rest == name and len(field.shape) <= 1:
                 rest = columns[0]
             if rest in columns:
@@ -140,7 +140,9 @@ def _unknown(text: str, tables: Sequence[Tables]) -> str:
         for name, field in fields.items()
         if not field.ragged and not field.is_string
     }
-    return f"no run has the field {text!r}; there are {some(sorted(known), 12) or 'none'}{did_you_mean(text, known)}"
+    return (
+        f"no run has the field {text!r}; there are {first_few(sorted(known), 12) or 'none'}{did_you_mean(text, known)}"
+    )
 
 
 def _tables(run: Run) -> Tables:
@@ -177,7 +179,7 @@ def _lines(
         if not any(len(run.records(found.probe)) for run in runs if (found := chosen[run.name]) is not None):
             raise UserError(f"no run has a record of {_name(chosen)}; landscape show says what was skipped, and why")
         raise UserError(f"no run has {without}" + ("" if by == "step" else ": use --by step"))
-    return lines, [f"left out, without {without}: {some(empty)}"] if empty else []
+    return lines, [f"left out, without {without}: {first_few(empty)}"] if empty else []
 
 
 def _columns(run: Run, quantity: Quantity | None, axis: str) -> tuple[Array, Array]:
@@ -239,7 +241,7 @@ def _notes(
     notes = []
     missing = [run.name for run in runs if run not in have]
     if missing:
-        notes.append(f"{len(missing)} of {len(runs)} runs have no {field}: {some(missing)}")
+        notes.append(f"{len(missing)} of {len(runs)} runs have no {field}: {first_few(missing)}")
     if runs.unreadable:
         name, reason = next(iter(runs.unreadable.items()))
         count = "1 file" if len(runs.unreadable) == 1 else f"{len(runs.unreadable)} files"
@@ -255,9 +257,9 @@ def _notes(
         members = [by_name[name] for name in group.names]
         if len({run.config.get("seed") for run in members}) < len(members):
             alike.append(group.label)
-        mixed |= set(varying([run.config for run in members]))
+        mixed |= set(varying_keys([run.config for run in members]))
     if alike:
-        notes.append(f"some runs have the same seed, so that the errors may be too small: {some(alike)}")
+        notes.append(f"some runs have the same seed, so that the errors may be too small: {first_few(alike)}")
     if mixed:
-        notes.append(f"averaged over runs that differ in {some(sorted(mixed))} too")
+        notes.append(f"averaged over runs that differ in {first_few(sorted(mixed))} too")
     return notes

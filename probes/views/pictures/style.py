@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
-from probes.files import _umask
+from probes.files import atomic_file
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
@@ -70,14 +68,6 @@ def note(axes: Axes, text: str) -> None:
 
 def save(made: Figure, path: Path) -> Path:
     """Write a PNG; it appears under its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".png", dir=path.parent)
-    os.close(handle)
-    try:
-        made.savefig(name, format="png")
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as partial:
+        made.savefig(partial, format="png")
     return path

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from probes import Field, Trace
-from probes.extras import MissingExtra
+from probes.errors import MissingExtra
 
 FIELDS = {
     "value": Field((), "float64", "nats", "a number"),

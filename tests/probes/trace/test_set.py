@@ -8,7 +8,7 @@ import pytest
 from trace_cases import killed, start
 
 from probes import Field, Trace, TraceError, TraceSet
-from probes.trace.configs import flattened, frozen, varying
+from probes.trace.configs import flatten, freeze, varying_keys
 
 
 def write(path, config, seed, rows=3, start=0.0, **fields):
@@ -109,16 +109,16 @@ def test_groups_ignore_seeds(folder):
 
 
 def test_configs_are_compared_by_value():
-    assert flattened({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}], "f": {}}) == {"a.b.c": 1, "d": [1, {"e": 2}], "f": {}}
-    assert flattened(None) == {}
-    assert flattened([1, 2]) == {"config": [1, 2]}
-    assert frozen(float("nan")) == frozen(float("nan"))
-    assert frozen(True) != frozen(1)
-    assert frozen(1) == frozen(1.0)
+    assert flatten({"a": {"b": {"c": 1}}, "d": [1, {"e": 2}], "f": {}}) == {"a.b.c": 1, "d": [1, {"e": 2}], "f": {}}
+    assert flatten(None) == {}
+    assert flatten([1, 2]) == {"config": [1, 2]}
+    assert freeze(float("nan")) == freeze(float("nan"))
+    assert freeze(True) != freeze(1)
+    assert freeze(1) == freeze(1.0)
     configs = [{"lr": 0.1, "seed": 1, "data.seed": 3, "x": [1]}, {"lr": 0.1, "seed": 2, "data.seed": 4, "x": [1, 2]}]
-    assert varying(configs) == ["x"]
-    assert varying([{"a": 1}, {}]) == ["a"]
-    assert varying([{"a": None}, {}]) == []
+    assert varying_keys(configs) == ["x"]
+    assert varying_keys([{"a": 1}, {}]) == ["a"]
+    assert varying_keys([{"a": None}, {}]) == []
 
 
 def test_globs_files_and_several_of_them(folder):

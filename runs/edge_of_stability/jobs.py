@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from landscape import Objective
 from probes import At, BatchSharpness, CurvatureTrace, Monitor, Sharpness, SpectralDensity, Spectrum, Trace
-from probes.digits import digits, seeded
+from probes.digits import accuracy, digits, seeded
 from probes.outliers import outliers
 from probes.probe import Probe
 from runs.engine.jobs import Job, JobContext
-from runs.shared.training import Data, accuracy, batches, declare_loss, half_square, one_hot, update
+from runs.shared.training import Data, batches, declare_loss, half_square, one_hot, update
 
 WIDTH = 64
 RATES = (0.05, 0.2, 0.3, 0.4, 0.8)  # of gradient descent; the first is too small to reach 2/eta in the time
 SGD_RATE, BATCHES = 0.4, (4, 16, 64, 256)
-CLASSES = (2, 3, 5, 10)
+CLASS_COUNTS = (2, 3, 5, 10)
 TOL = 1e-2  # of the residual; the eigenvalue itself is off by far less
 
 
@@ -82,7 +82,7 @@ def plan(quick: bool) -> list[Job]:
     jobs += [
         Job(f"{data}-{classes}", spectrum, {"data": data, "classes": classes, **most})
         for data in ("digits", "blobs")
-        for classes in ((3,) if quick else CLASSES)
+        for classes in ((3,) if quick else CLASS_COUNTS)
     ]
     ratios, epochs = ([0.5, 2.0], 1) if quick else ([0.25, 0.5, 1.0, 2.0, 4.0], 15)
     keeping = {"rate": 0.2, "steps": 200 if quick else 4000, "ratios": ratios, "epochs": epochs}
@@ -112,7 +112,7 @@ def descend(job: JobContext, loss: str, rate: float, steps: int, every: int) -> 
             value = update(optimizer, lambda: LOSSES[loss](model(x), targets))
             trace.record("loss", step, value=value)
             job.progress(step, steps)
-    return {"rate": rate, "loss": value, "parameters": objective.size, "accuracy": accuracy(model, x, y)}
+    return {"rate": rate, "loss": value, "parameters": objective.size, "accuracy": accuracy(model, (x, y))}
 
 
 def stochastic(job: JobContext, rate: float, batch: int, steps: int, every: int) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def stochastic(job: JobContext, rate: float, batch: int, steps: int, every: int)
                 trace.record("loss", step, value=objective.value())
             update(optimizer, lambda i=inputs, t=targets: half_square(model(i), t))  # type: ignore[misc]
             job.progress(step, steps)
-    return {"rate": rate, "batch": batch, "loss": objective.value(), "accuracy": accuracy(model, x, y)}
+    return {"rate": rate, "batch": batch, "loss": objective.value(), "accuracy": accuracy(model, (x, y))}
 
 
 def spectrum(job: JobContext, data: str, classes: int, epochs: int, eigenvalues: int) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def spectrum(job: JobContext, data: str, classes: int, epochs: int, eigenvalues:
         monitor(steps)
         found = [outliers(values) for values in trace["spectrum"]["values"]]
     counts = {"outliers": [f.count for f in found], "gap": [f.ratio for f in found]}
-    return {"classes": classes, "loss": objective.value(), "accuracy": accuracy(model, x, y), **counts}
+    return {"classes": classes, "loss": objective.value(), "accuracy": accuracy(model, (x, y)), **counts}
 
 
 def keep(job: JobContext, rate: float, steps: int, ratios: list[float], epochs: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from probes import FunctionClass, Monitor, Recording, Trace
 from probes.digits import CLASSES, digits, seeded
 from runs.engine.jobs import Job, JobContext
 from runs.function_class import theory
+from runs.shared.networks import mlp, pooled_cnn
 from runs.shared.training import batches
 
 SEEDS = 4
@@ -131,19 +132,6 @@ def twice(
 # -- networks and data ---------------------------------------------------------------------------------------
 
 
-def mlp(width: int) -> nn.Module:
-    """Three layers, the second square."""
-    layers = nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, CLASSES)
-    return nn.Sequential(nn.Flatten(), *layers)
-
-
-def cnn(channels: int) -> nn.Module:
-    """Two convolutions of 3 x 3, the first to 8 channels, with max-pooling, and a linear layer."""
-    first = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-    second = nn.Conv2d(8, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-    return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(4 * channels, CLASSES))
-
-
 class Residual(nn.Module):
     """x + relu(W x + b)."""
 
@@ -198,7 +186,7 @@ class Transformer(nn.Module):
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "mlp": mlp,
-    "cnn": cnn,
+    "cnn": lambda channels: pooled_cnn(8, channels),
     "residual": residual,
     "lstm": LSTM,
     "transformer": Transformer,

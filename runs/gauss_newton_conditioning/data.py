@@ -14,8 +14,6 @@ from probes import Field, Trace
 from probes.digits import digits
 from runs.engine.jobs import JobContext
 
-CLASSES = 10
-
 
 def images(count: int | None = None) -> Tensor:
     """The first training digits `(count, d)`, pixels in [0, 1], less the pixels that never change among them."""

@@ -18,10 +18,10 @@ from landscape.conditioning import (
     leaky_relu_network,
     linear_network,
 )
-from probes.digits import digits
+from probes.digits import CLASSES, digits
 from runs.engine.jobs import Job, JobContext
 from runs.gauss_newton_conditioning import networks
-from runs.gauss_newton_conditioning.data import CLASSES, Sheet, covariance, generator, images, kaiming, white
+from runs.gauss_newton_conditioning.data import Sheet, covariance, generator, images, kaiming, white
 
 DEPTHS = (2, 3, 4, 5, 6, 8, 10)
 WIDTHS = {"digits": (64, 100, 200, 400, 800), "random": (50, 100, 200, 400, 800)}

@@ -14,9 +14,9 @@ from landscape import Objective
 from landscape.conditioning import gauss_newton, linear_network
 from landscape.spectra import ConditionNumber
 from probes import Field
-from probes.digits import digits, seeded
+from probes.digits import CLASSES, digits, seeded
 from runs.engine.jobs import Job, JobContext
-from runs.gauss_newton_conditioning.data import CLASSES, Sheet, generator, images, white
+from runs.gauss_newton_conditioning.data import Sheet, generator, images, white
 from runs.shared.training import batches, half_square, one_hot, update
 
 NORMS = ("none", "eval", "train")

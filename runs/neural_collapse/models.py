@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from probes.digits import CLASSES
+from runs.shared.networks import mlp, strided_layers
 from solvers import SGD, AdamCoupled, Signum
 
-WIDTH = 64
 # In the paper's names; W is the decoupled decay.
 OPTIMIZERS = ("SGD", "SGDW", "Adam", "AdamW", "Signum", "SignumW")
 COUPLED, DECOUPLED = ("SGD", "Adam", "Signum"), ("SGDW", "AdamW", "SignumW")
@@ -37,24 +37,9 @@ class Block(nn.Module):
         return torch.relu(self.body(x) + self.skip(x))
 
 
-def mlp() -> nn.Module:
-    """Two hidden layers of 64 ReLU units."""
-    hidden = nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU()
-    return nn.Sequential(nn.Flatten(), *hidden, head(WIDTH))
-
-
 def cnn() -> nn.Module:
     """Two 3 x 3 convolutions of stride 2, and a hidden layer."""
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64, WIDTH),
-        nn.ReLU(),
-        head(WIDTH),
-    )
+    return nn.Sequential(*strided_layers(), nn.Linear(64, 64), nn.ReLU(), head(64))
 
 
 def resnet() -> nn.Module:
@@ -77,7 +62,7 @@ def head(width: int) -> nn.Linear:
     return nn.Linear(width, CLASSES, bias=False)
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet": resnet}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": lambda: mlp(64, bias=False), "cnn": cnn, "resnet": resnet}
 
 
 def weight_of_head(model: nn.Module) -> Tensor:

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 
 from landscape.collapse import predict_nc0
 from probes import Field, Trace
-from probes.digits import digits, seeded
+from probes.digits import CLASSES, digits, seeded
 from runs.engine.jobs import Job, JobContext
-from runs.neural_collapse.models import Unconstrained, made, mlp, set_rate, simplex, step_schedule, weight_of_head
+from runs.neural_collapse.models import NETWORKS, Unconstrained, made, set_rate, simplex, step_schedule, weight_of_head
 from runs.shared.training import batches
 from solvers import SignSGD
 
 Vector = NDArray[np.float64]
 MOMENTA = (0.0, 0.5, 0.9)
 LR, DECAY = 0.02, 0.02  # momentum 0.9 is still on the real side of the recursion's roots
-CLASSES = 10
 HEAT_MAP = ((0.0, 1.48), (0.9, 0.31))  # momentum, the paper's NC0 at decay 0.005
 VANISHED = 1e-6  # of the start; beyond the inverse of it NC0 has diverged
 
@@ -77,7 +76,7 @@ def network(job: JobContext, steps: int, schedule: str) -> dict[str, Any]:
     runs = []
     with job.trace(lr=rates[0], decay=DECAY, schedule=schedule) as trace:
         for rule, momentum, name in cases():
-            model = seeded(mlp, job.seed).double()
+            model = seeded(NETWORKS["mlp"], job.seed).double()
             losses = (
                 (lambda m=model, a=a, b=b: nn.functional.cross_entropy(m(a), b))
                 for a, b in batches(x.double(), y, 32, steps, job.seed)

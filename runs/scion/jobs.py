@@ -21,6 +21,7 @@ from probes import Monitor
 from probes.digits import CLASSES, accuracy, digits, seeded
 from probes.instruments.dual_gradient import DualGradient
 from runs.engine.jobs import Job, JobContext
+from runs.shared.networks import mlp, strided_layers
 from runs.shared.training import batches
 from solvers import SGD, AdamCoupled, SignSGD
 from solvers.first_order.scion import Scion
@@ -175,22 +176,7 @@ def _steps(batch: int, epochs: int) -> int:
     return epochs * len(digits().train[0]) // batch
 
 
-def _mlp() -> nn.Module:
-    """64-64-64-10 with ReLU, 8970 parameters."""
-    layers = nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES)
-    return nn.Sequential(nn.Flatten(), *layers)
-
-
-def _cnn() -> nn.Module:
-    """Two 3 x 3 convolutions of stride 2 to 8 and 16 channels and a linear layer, 1898 parameters."""
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64, CLASSES),
-    )
-
-
-NETWORK: dict[str, Callable[[], nn.Module]] = {"mlp": _mlp, "cnn": _cnn}
+NETWORK: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: mlp(64),  # 8970 parameters
+    "cnn": lambda: nn.Sequential(*strided_layers(), nn.Linear(64, CLASSES)),  # 1898 parameters
+}

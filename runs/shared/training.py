@@ -1,4 +1,4 @@
-"""Training loops that several experiments run: batches in an order of their own, one update, accuracy."""
+"""Training loops that several experiments run: batches in an order of their own, one update, the loss in the trace."""
 
 from __future__ import annotations
 
@@ -40,12 +40,6 @@ def batches(x: Tensor, y: Tensor, size: int, steps: int, seed: int) -> Iterator[
             order = [i for i in torch.randperm(len(x), generator=generator).split(size) if len(i) == size]
         i = order.pop()
         yield x[i], y[i]
-
-
-def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of the training images that the network classifies rightly."""
-    with torch.no_grad():
-        return float((model(x).argmax(dim=1) == y).double().mean())
 
 
 def declare_loss(trace: Trace) -> None:

@@ -19,6 +19,7 @@ from landscape.objective.network import Forward
 from probes.checkpoints.problem import build_objective
 from probes.digits import CLASSES, digits
 from probes.errors import UserError, did_you_mean
+from runs.shared.networks import mlp, pooled_cnn
 from runs.shared.training import batches
 
 WINDOW = 32  # bytes
@@ -101,19 +102,6 @@ def _classes(outputs: Any, targets: Any) -> bool:
 # -- networks and data -----------------------------------------------------------------------------------------------
 
 
-def mlp() -> nn.Module:
-    """64-100-100-10 with ReLU, 17,610 parameters."""
-    layers = nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, CLASSES)
-    return nn.Sequential(nn.Flatten(), *layers)
-
-
-def cnn() -> nn.Module:
-    """Two convolutions of 3 x 3 with 16 and 32 channels, max-pooling after each, a linear layer."""
-    first = nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-    second = nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-    return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(128, CLASSES))
-
-
 class Block(nn.Module):
     """A pre-norm transformer block with four heads."""
 
@@ -188,8 +176,8 @@ def text() -> Data:
 
 
 PROBLEMS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Data]]] = {
-    "digits-mlp": (mlp, images),
-    "digits-cnn": (cnn, images),
+    "digits-mlp": (lambda: mlp(100), images),  # 17,610 parameters
+    "digits-cnn": (lambda: pooled_cnn(16, 32), images),
     "digits-vit": (ViT, images),
     "text-transformer": (ByteTransformer, text),
 }

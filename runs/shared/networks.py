@@ -1,0 +1,27 @@
+"""Small networks for the digits (images of 8 x 8) that several experiments train."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from probes.digits import CLASSES
+
+
+def mlp(width: int, *, bias: bool = True) -> nn.Module:
+    """64-width-width-10 with ReLU; `bias`: of the last layer."""
+    hidden = nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, CLASSES, bias=bias))
+
+
+def strided_layers() -> list[nn.Module]:
+    """Two 3 x 3 convolutions of stride 2 to 8 and 16 channels with ReLU: 64 features."""
+    first = nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU()
+    return [*first, nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten()]
+
+
+def pooled_cnn(first: int, second: int) -> nn.Module:
+    """Two 3 x 3 convolutions to so many channels with ReLU, each with max-pooling behind it, and a linear layer."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((1, first), (first, second)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * second, CLASSES))

@@ -22,7 +22,7 @@ from landscape import Objective
 from probes.checkpoints import run
 from probes.checkpoints.arguments import parse_probes
 from probes.checkpoints.steps import checkpoint_steps
-from probes.digits import CLASSES, NETWORKS, accuracy, digits, seeded
+from probes.digits import CLASSES, NETWORKS, accuracy, build_network, digits
 from probes.errors import UserError
 from probes.instruments.curvature import CurvatureTrace, Spectrum
 from probes.monitor.monitor import Monitor
@@ -53,12 +53,12 @@ _QUICK = Plan(("mlp",), 2, 21, 2, ("spectrum:k=10", "trace:matvecs=30"), "densit
 
 def mlp() -> Objective:
     """The problem of `--problem probes.demo:mlp`: cross-entropy of the MLP on the training images."""
-    return _objective(seeded(NETWORKS["mlp"], 0))
+    return _objective(build_network(NETWORKS["mlp"], 0))
 
 
 def cnn() -> Objective:
     """The problem of `--problem probes.demo:cnn`: cross-entropy of the CNN on the training images."""
-    return _objective(seeded(NETWORKS["cnn"], 0))
+    return _objective(build_network(NETWORKS["cnn"], 0))
 
 
 def _objective(network: nn.Module) -> Objective:
@@ -119,7 +119,7 @@ def _measure(plan: Plan, folder: Path, seed: int, progress: Console) -> tuple[li
 
 def train(name: str, folder: Path, seed: int, plan: Plan) -> list[Path]:
     """Momentum SGD with a monitor in the loop; the checkpoints written, the first at step 0."""
-    network = seeded(NETWORKS[name], seed)
+    network = build_network(NETWORKS[name], seed)
     objective = _objective(network)
     (x, y), loss = digits().train, nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=_RATE, momentum=_MOMENTUM)

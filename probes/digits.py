@@ -62,7 +62,7 @@ def cnn_network() -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp_network, "cnn": cnn_network}
 
 
-def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def build_network(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A network whose initial weights depend on the seed alone; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

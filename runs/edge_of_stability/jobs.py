@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from landscape import Objective
 from probes import At, BatchSharpness, CurvatureTrace, Monitor, Sharpness, SpectralDensity, Spectrum, Trace
-from probes.digits import accuracy, digits, seeded
+from probes.digits import accuracy, build_network, digits
 from probes.outliers import outliers
 from probes.probe import Probe
 from runs.engine.jobs import Job, JobContext
@@ -101,7 +101,7 @@ def descend(job: JobContext, loss: str, rate: float, steps: int, every: int) -> 
     """Full-batch gradient descent: the loss of every step, the sharpness every few."""
     x, y = images()
     targets = one_hot(y) if loss == "square" else y
-    model = seeded(lambda: network(10), job.seed)
+    model = build_network(lambda: network(10), job.seed)
     objective = Objective(model, LOSSES[loss], (x, targets))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     with job.trace(loss=loss, rate=rate) as trace:
@@ -118,7 +118,7 @@ def descend(job: JobContext, loss: str, rate: float, steps: int, every: int) -> 
 def stochastic(job: JobContext, rate: float, batch: int, steps: int, every: int) -> dict[str, Any]:
     """SGD on mini-batches: sharpness of the whole loss, batch sharpness, and the whole loss, every few steps."""
     x, y = images()
-    model = seeded(lambda: network(10), job.seed)
+    model = build_network(lambda: network(10), job.seed)
     objective = Objective(model, half_square, (x, one_hot(y)))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     probes: list[Probe] = [Sharpness(tol=TOL, every=every), BatchSharpness(batch_size=batch, rtol=0.02, every=every)]
@@ -137,7 +137,7 @@ def stochastic(job: JobContext, rate: float, batch: int, steps: int, every: int)
 def spectrum(job: JobContext, data: str, classes: int, epochs: int, eigenvalues: int) -> dict[str, Any]:
     """Cross-entropy by SGD; the largest eigenvalues and the density before and after."""
     x, y = images(classes) if data == "digits" else blobs(classes, job.seed)
-    model = seeded(lambda: network(classes), job.seed)
+    model = build_network(lambda: network(classes), job.seed)
     objective = Objective(model, nn.functional.cross_entropy, (x, y))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     size = 32
@@ -161,7 +161,7 @@ def keep(job: JobContext, rate: float, steps: int, ratios: list[float], epochs: 
     The step size of a run is ratio * 2 / tr(H) at the minimum, so that a ratio above 1 breaks the bound there.
     """
     x, y = images()
-    model = seeded(lambda: network(1), job.seed)
+    model = build_network(lambda: network(1), job.seed)
     objective = Objective(model, half_square, (x, odd(y)))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     with job.trace(rate=rate) as trace:
@@ -194,7 +194,7 @@ def keep(job: JobContext, rate: float, steps: int, ratios: list[float], epochs: 
 def scratch(job: JobContext, rate: float, epochs: int) -> dict[str, Any]:
     """SGD at batch size 1 from random weights."""
     x, y = images()
-    objective = Objective(seeded(lambda: network(1), job.seed), half_square, (x, odd(y)))
+    objective = Objective(build_network(lambda: network(1), job.seed), half_square, (x, odd(y)))
     with job.trace(rate=rate) as trace:
         return one_by_one(objective, trace, "trace", rate, epochs, job)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from landscape import Objective
 from probes import FunctionClass, Monitor, Recording, Trace
-from probes.digits import CLASSES, digits, seeded
+from probes.digits import CLASSES, build_network, digits
 from runs.engine.jobs import Job, JobContext
 from runs.function_class import theory
 from runs.shared.networks import mlp, pooled_cnn
@@ -88,7 +88,7 @@ def train(
     settings = {"network": network, "size": size, "batch": batch, "optimizer": optimizer, "lr": lr, "steps": steps}
     with job.trace(**settings, schedule=schedule) as trace:
         for seed in range(seeds):
-            model = seeded(lambda: NETWORKS[network](size), (job.seed + seed) % 2**63)
+            model = build_network(lambda: NETWORKS[network](size), (job.seed + seed) % 2**63)
             objective = Objective(model, nn.CrossEntropyLoss(), data)
 
             def once(call: Callable[[int, Any], None], objective: Objective = objective, seed: int = seed) -> None:

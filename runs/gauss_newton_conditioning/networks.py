@@ -14,7 +14,7 @@ from landscape import Objective
 from landscape.conditioning import gauss_newton, linear_network
 from landscape.spectra import ConditionNumber
 from probes import Field
-from probes.digits import CLASSES, digits, seeded
+from probes.digits import CLASSES, build_network, digits
 from runs.engine.jobs import Job, JobContext
 from runs.gauss_newton_conditioning.data import Sheet, generator, images, white
 from runs.shared.training import batches, half_square, one_hot, update
@@ -187,7 +187,7 @@ def pruning(job: JobContext, fractions: list[float], samples: int, epochs: int) 
             },
         )
         for number, fraction in enumerate(fractions):
-            model = seeded(resnet, job.seed)
+            model = build_network(resnet, job.seed)
             masks = magnitude_masks(model, fraction)
             parameters = dict(model.named_parameters())
             with torch.no_grad():

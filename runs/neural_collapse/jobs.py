@@ -14,7 +14,7 @@ from torch import nn
 from landscape import Objective
 from landscape.collapse import gather, gather_agreement
 from probes import At, Monitor, NeuralCollapse
-from probes.digits import digits, seeded
+from probes.digits import build_network, digits
 from runs.engine.jobs import Job, JobContext
 from runs.neural_collapse import theory
 from runs.neural_collapse.models import (
@@ -98,7 +98,7 @@ def decays(optimizer: str, network: str) -> tuple[float, ...]:
 def train(job: JobContext, network: str, optimizer: str, momentum: float, decay: float, steps: int) -> dict[str, Any]:
     """One cell of the grid."""
     lr = RATES[family(optimizer)]
-    model = seeded(NETWORKS[network], job.seed)
+    model = build_network(NETWORKS[network], job.seed)
     config = {"network": network, "optimizer": optimizer, "lr": lr, "momentum": momentum, "decay": decay}
     mover = made(optimizer, list(model.parameters()), lr, momentum, decay)
     try:
@@ -112,7 +112,7 @@ def train(job: JobContext, network: str, optimizer: str, momentum: float, decay:
 def between(job: JobContext, share: float, decay: float, momentum: float, steps: int) -> dict[str, Any]:
     """Adam with a share of the decay coupled and the rest decoupled, on the MLP."""
     lr = RATES["Adam"]
-    model = seeded(NETWORKS["mlp"], job.seed)
+    model = build_network(NETWORKS["mlp"], job.seed)
     config = {"network": "mlp", "lr": lr, "momentum": momentum, "decay": decay, "share": share}
     mover = interpolated(list(model.parameters()), lr, momentum, share * decay, (1 - share) * decay)
     return config | trained(job, model, mover, lr, steps, config)

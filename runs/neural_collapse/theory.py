@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from landscape.collapse import predict_nc0
 from probes import Field, Trace
-from probes.digits import CLASSES, digits, seeded
+from probes.digits import CLASSES, build_network, digits
 from runs.engine.jobs import Job, JobContext
 from runs.neural_collapse.models import NETWORKS, Unconstrained, made, set_rate, simplex, step_schedule, weight_of_head
 from runs.shared.training import batches
@@ -76,7 +76,7 @@ def network(job: JobContext, steps: int, schedule: str) -> dict[str, Any]:
     runs = []
     with job.trace(lr=rates[0], decay=DECAY, schedule=schedule) as trace:
         for rule, momentum, name in cases():
-            model = seeded(NETWORKS["mlp"], job.seed).double()
+            model = build_network(NETWORKS["mlp"], job.seed).double()
             losses = (
                 (lambda m=model, a=a, b=b: nn.functional.cross_entropy(m(a), b))
                 for a, b in batches(x.double(), y, 32, steps, job.seed)

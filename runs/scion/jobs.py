@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from landscape import Objective
 from landscape.norms import norm
 from probes import Monitor
-from probes.digits import CLASSES, accuracy, digits, seeded
+from probes.digits import CLASSES, accuracy, build_network, digits
 from probes.instruments.dual_gradient import DualGradient
 from runs.engine.jobs import Job, JobContext
 from runs.shared.networks import mlp, strided_layers
@@ -82,7 +82,7 @@ def sweep(
         ended = []
         for seed in range(seeds):
             job.progress(len(runs) * seeds + seed, len(lrs) * seeds)
-            model = seeded(NETWORK[network], (job.seed + seed) % 2**63)
+            model = build_network(NETWORK[network], (job.seed + seed) % 2**63)
             optimizer = make(solver, model, lr, radius, exact)
             train(model, optimizer, batch, epochs, job.seed + seed, lambda step: None)
             ended.append(_end(model, radius))
@@ -98,7 +98,7 @@ def follow(job: JobContext, network: str, batch: int, lr: float, epochs: int, se
     runs, steps = [], _steps(batch, epochs)
     with job.trace(network=network, batch=batch, lr=lr, epochs=epochs) as trace:
         for seed in range(seeds):
-            model = seeded(NETWORK[network], (job.seed + seed) % 2**63)
+            model = build_network(NETWORK[network], (job.seed + seed) % 2**63)
             objective = Objective(model, nn.CrossEntropyLoss(), digits().train)
             probe = DualGradient(layers=((head(model), "sign", HEAD),), name=f"seed-{seed}")
             monitor = Monitor(objective, [probe], trace, on_error="raise")

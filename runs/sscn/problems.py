@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from landscape import Hessian
 from landscape.spectra import eigsh
-from probes.digits import seeded
+from probes.digits import build_network
 from solvers import LinearModel, NonConvex, linear_model
 
 Array = NDArray[np.float64]
@@ -156,7 +156,7 @@ def _network(seed: int) -> Problem:
 
     X, y = load_digits(return_X_y=True)
     inputs, labels = torch.tensor(X[:500] / 8 - 1, dtype=torch.float64), torch.tensor(y[:500])
-    net = seeded(lambda: nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)), seed).double()
+    net = build_network(lambda: nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)), seed).double()
     parameters: list[Tensor] = list(net.parameters())
 
     def closure() -> Tensor:

@@ -13,7 +13,7 @@ from paths import ROOT
 from probes import Trace
 from probes.cli import main
 from probes.demo import cnn, default_folder, mlp
-from probes.digits import NETWORKS, digits, seeded
+from probes.digits import NETWORKS, build_network, digits
 
 
 def run(*words: str) -> None:
@@ -48,7 +48,7 @@ def test_problems() -> None:
     state = torch.get_rng_state()
     assert (mlp().size, cnn().size) == (1210, 1210)
     assert torch.equal(state, torch.get_rng_state())
-    first, second = (seeded(NETWORKS["mlp"], 3).state_dict() for _ in range(2))
+    first, second = (build_network(NETWORKS["mlp"], 3).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
     data = digits()
     assert len(data.train[1]) + len(data.test[1]) == 1797

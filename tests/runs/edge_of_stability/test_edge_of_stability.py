@@ -13,7 +13,7 @@ from experiment_checks import ROOT, check_committed, check_page, reduced
 
 from landscape import Hessian, Objective
 from landscape.spectra import eigsh, trace
-from probes.digits import seeded
+from probes.digits import build_network
 from runs.edge_of_stability import EXPERIMENT, criteria
 from runs.edge_of_stability import claims as edge
 from runs.edge_of_stability import jobs as edge_jobs
@@ -145,7 +145,7 @@ def test_minima() -> None:
 
 def test_the_square_loss_is_the_one_of_the_theory() -> None:
     """At a fitted sample the Hessian is the outer product of the output's gradient: its trace is |gradient|^2."""
-    model = seeded(lambda: edge_jobs.network(1), 0)
+    model = build_network(lambda: edge_jobs.network(1), 0)
     x, _ = edge_jobs.images()
     with torch.no_grad():
         fitted = model(x[:1])
@@ -191,7 +191,7 @@ def test_a_short_descent(tmp_path: Path) -> None:
     assert len(losses) == 5
     assert (np.diff(losses) < 0).all()
     # the same weights, by hand
-    model, (x, y) = seeded(lambda: edge_jobs.network(10), 3), edge_jobs.images()
+    model, (x, y) = build_network(lambda: edge_jobs.network(10), 3), edge_jobs.images()
     with torch.no_grad():
         assert losses[0] == pytest.approx(float(edge_jobs.half_square(model(x), edge_jobs.one_hot(y))))
 

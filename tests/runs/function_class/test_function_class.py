@@ -233,7 +233,7 @@ def test_parts_of_the_jobs() -> None:
     torch.testing.assert_close(x.detach(), torch.tensor([2.7, 3.6]))
     inputs, targets = jobs.text(3)
     assert inputs.flatten()[1:].tolist() == targets.flatten()[:-1].tolist()
-    net = jobs.seeded(lambda: jobs.Transformer(8), 0)
+    net = jobs.build_network(lambda: jobs.Transformer(8), 0)
     changed = inputs.clone()
     changed[:, 20] += 1
     same = (net(inputs) - net(changed)).abs().amax(dim=(0, 1))

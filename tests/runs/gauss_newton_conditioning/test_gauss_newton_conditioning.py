@@ -14,7 +14,7 @@ from torch import nn
 
 from landscape.conditioning import convolution_matrix, linear_network
 from probes import Trace
-from probes.digits import seeded
+from probes.digits import build_network
 from runs.engine.claims import ClaimResult, Results
 from runs.engine.jobs import JobContext
 from runs.engine.runner import JobResult
@@ -263,7 +263,7 @@ def brute(model: nn.Module, x: torch.Tensor, masks: dict[str, torch.Tensor]) -> 
 
 @pytest.mark.parametrize("left_out", [False, True])
 def test_the_pruned_jacobian(left_out: bool) -> None:
-    model, x = seeded(networks.resnet, 1), torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    model, x = build_network(networks.resnet, 1), torch.randn(4, 1, 8, 8, dtype=torch.float64)
     masks = networks.magnitude_masks(model, 0.5)
     assert {name: float(1 - mask.mean()) for name, mask in masks.items()} == dict.fromkeys(masks, 0.5)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from landscape.norms import dual_norm, norm
 from probes import Trace
-from probes.digits import digits, seeded
+from probes.digits import build_network, digits
 from runs import scion
 from runs.engine.claims import ClaimResult, Results
 from runs.engine.jobs import JobContext
@@ -149,7 +149,7 @@ def test_constrained_and_exact_jobs(tmp_path: Path) -> None:
     free = jobs.sweep(context(tmp_path), **settings, exact=True)["runs"][0]
     assert held["largest"][0] <= 1.0 + 1e-6
     assert free["largest"][0] > 1.5
-    model = seeded(jobs.NETWORK["cnn"], 0)
+    model = build_network(jobs.NETWORK["cnn"], 0)
     solver = jobs.make("scion", model, 0.5, 4.0)
     assert [group["lr"] * group["scale"] for group in solver.param_groups] == pytest.approx([0.5, 5.0])
     assert [p.shape for p in solver.param_groups[1]["params"]] == [(10, 64)]
@@ -160,7 +160,7 @@ def test_the_ratio_is_that_of_the_solvers_ball(tmp_path: Path) -> None:
     json.dumps(found, allow_nan=False)
     run = found["runs"][1]
     assert run["step"][-1] == found["steps"] == 10
-    model = seeded(jobs.NETWORK["mlp"], 4)
+    model = build_network(jobs.NETWORK["mlp"], 4)
     x, y = digits().train
     loss = F.cross_entropy(model(x), y)
     gradients = torch.autograd.grad(loss, list(model.parameters()))

@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 
 
-def seeded(generator: torch.Generator | None) -> tuple[torch.Generator, int]:
-    """The generator to draw from and the seed that a result keeps."""
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
+def fresh_generator() -> torch.Generator:
+    """A generator on the host, seeded from the system: the global random state is not ours to move."""
+    generator = torch.Generator()
+    generator.seed()
+    return generator
+
+
+def generator_and_seed(generator: torch.Generator | None) -> tuple[torch.Generator, int]:
+    """The generator to draw from, a fresh one for None, and the seed that a result keeps."""
+    generator = generator or fresh_generator()
     return generator, generator.initial_seed()

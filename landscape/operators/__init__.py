@@ -3,6 +3,7 @@
 Each matrix has a file of its own and is handed on by `landscape`.
 """
 
-from landscape.operators.linear import Kind, LinearOperator, MatrixOperator
+from landscape.operators.linear import LinearOperator, MatrixOperator
+from landscape.operators.vectors import Kind, VectorSpace
 
-__all__ = ["Kind", "LinearOperator", "MatrixOperator"]
+__all__ = ["Kind", "LinearOperator", "MatrixOperator", "VectorSpace"]

@@ -1,29 +1,29 @@
 """Linear operators: what every curvature matrix is, and all that an algorithm may do with one.
 
-An operator is a symmetric (n, n) matrix known through its products. Algorithms touch vectors only through
-`A @ V`, `+`, `*` and four helpers (`inner`, `random`, `combine`, `unit`), always as blocks of columns, so an
-operator whose vectors are sharded over ranks needs to override those helpers and nothing else.
+An operator is a symmetric (n, n) matrix known through its products. Its vectors are those of `A.space`, which says how
+to take inner products, combine, draw and so on: an operator whose vectors are sharded over ranks has another space.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.memory import Memory, budget
+from landscape.operators.vectors import Kind, VectorSpace
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
 
-Kind = Literal["rademacher", "normal"]
-
-# Rows per chunk of the float64 accumulation in `inner`: small enough that the float64 copies stay in cache.
-_INNER_ROWS = 1 << 16
+# Roundings in a number that is read off products: they, inner products and orthonormal bases round once or more per
+# entry. Up to 16 in the trace of dense matrices of n = 50 to 1500 whose eigenvalues decay over all digits.
+ROUNDINGS = 16.0
 
 
 class LinearOperator:
@@ -32,6 +32,7 @@ class LinearOperator:
     A subclass implements `_matmat(V)`: (n, k) in `.dtype` on `.device` to (n, k). Everything else is derived.
 
     Attributes:
+        space: of the vectors; sums, multiples and shifts of the operator share it.
         shape: `(n, n)`, global even when the vectors are sharded.
         dtype, device: of the vectors, never half precision.
         matvecs: products made so far, counted in vectors.
@@ -47,9 +48,10 @@ class LinearOperator:
     def __init__(
         self, size: int, dtype: torch.dtype, device: torch.device, *, noise: float = 0.0, memory: Memory = "auto"
     ) -> None:
+        self.space = VectorSpace(size, dtype, device)
         self.shape = (size, size)
         self.dtype = dtype
-        self.device = torch.device(device)
+        self.device = self.space.device
         self.noise = noise
         self.matvecs = 0
         self._memory = memory
@@ -78,23 +80,13 @@ class LinearOperator:
         if isinstance(V, LinearOperator):
             raise TypeError("products of two operators are not symmetric in general: apply them one after the other")
         with torch.inference_mode(False), torch.no_grad():  # the caller's mode must not mark the result
-            V = self._check(torch.as_tensor(V))
-            V = V.clone() if V.is_inference() else V
-            columns = V.unsqueeze(-1) if V.ndim == 1 else V
+            columns = self.space.columns(V)
+            columns = columns.clone() if columns.is_inference() else columns
             if columns.shape[-1] == 0:
-                return torch.zeros_like(V)
+                return torch.zeros_like(columns)
             self.matvecs += columns.shape[-1]
             product = self._matmat(columns)
-            return product.squeeze(-1) if V.ndim == 1 else product
-
-    def _check(self, V: Tensor) -> Tensor:
-        if V.ndim not in (1, 2) or V.shape[0] != self.shape[0]:
-            raise ValueError(
-                f"a vector for this operator has shape ({self.shape[0]},) or ({self.shape[0]}, k), not {tuple(V.shape)}"
-            )
-        if V.is_complex():
-            raise TypeError("complex vectors are not supported: the operator is real and symmetric")
-        return V.detach().to(device=self.device, dtype=self.dtype)
+            return product if columns.ndim == np.ndim(V) else product.squeeze(-1)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         if not isinstance(other, LinearOperator):
@@ -120,51 +112,23 @@ class LinearOperator:
         """A + s I."""
         return _Shifted(self, float(s))
 
-    # -- what algorithms may do with vectors --------------------------------------------------------------
+    # -- vectors -------------------------------------------------------------------------------------------
 
     def inner(self, X: Tensor, Y: Tensor) -> Tensor:
-        """X^T Y for blocks `(n, j)` and `(n, k)`: `(j, k)` float64 on the host, accumulated in float64.
-
-        One reduction and one copy to the host per call.
-        """
-        if X.dtype == torch.float64 or X.shape[0] <= _INNER_ROWS:
-            return (X.double().T @ Y.double()).cpu()
-        total = torch.zeros(X.shape[1], Y.shape[1], dtype=torch.float64, device=X.device)
-        for start in range(0, X.shape[0], _INNER_ROWS):
-            rows = slice(start, start + _INNER_ROWS)
-            total += X[rows].double().T @ Y[rows].double()
-        return total.cpu()
+        """X^T Y, as `VectorSpace.inner`."""
+        return self.space.inner(X, Y)
 
     def combine(self, X: Tensor, C: Tensor) -> Tensor:
-        """X @ C for a block `(n, j)` and a small host matrix `(j, k)`: `(n, k)`."""
-        return X @ C.to(device=X.device, dtype=X.dtype)
+        """X @ C for a small C, as `VectorSpace.combine`."""
+        return self.space.combine(X, C)
 
     def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
-        """`(n, k)` random columns with identity covariance, drawn on the generator's device and moved.
-
-        Columns are drawn one after the other: k at once and one by one give the same numbers.
-        """
-        if generator is None:  # the global random state is not ours to move
-            generator = torch.Generator()
-            generator.seed()
-        columns = [self._draw(kind, generator) for _ in range(k)]
-        return torch.stack(columns, dim=-1).to(device=self.device, dtype=self.dtype)
-
-    def _draw(self, kind: Kind, generator: torch.Generator) -> Tensor:
-        n, source = self.shape[0], generator.device
-        if kind == "rademacher":
-            bits = torch.randint(0, 2, (n,), generator=generator, device=source, dtype=torch.int8)
-            return (2 * bits - 1).to(self.dtype)
-        if kind == "normal":
-            return torch.randn(n, generator=generator, device=source, dtype=self.dtype)
-        raise ValueError(f"kind is 'rademacher' or 'normal', not {kind!r}")
+        """`(n, k)` random columns, as `VectorSpace.random`."""
+        return self.space.random(k, kind, generator)
 
     def unit(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """`(n, k)`: the unit vectors of the given coordinates as columns."""
-        index = torch.as_tensor(indices, dtype=torch.long, device=self.device).reshape(-1)
-        E = torch.zeros(self.shape[0], index.numel(), dtype=self.dtype, device=self.device)
-        E[index, torch.arange(index.numel(), device=self.device)] = 1.0
-        return E
+        """`(n, k)` unit vectors, as `VectorSpace.unit`."""
+        return self.space.unit(indices)
 
     # -- dense and foreign views --------------------------------------------------------------------------
 
@@ -192,13 +156,12 @@ class LinearOperator:
                 f"GiB: up to n = {math.isqrt(self.memory // self.dtype.itemsize)} would fit"
             )
         step = self.products_per_call(n)
-        columns = [self @ self.unit(range(i, min(i + step, n))) for i in range(0, n, step)]
+        columns = [self.space.full(self @ self.unit(range(i, min(i + step, n)))) for i in range(0, n, step)]
         return torch.cat(columns, dim=-1) if columns else torch.zeros(n, n, dtype=self.dtype, device=self.device)
 
     def products_per_call(self, k: int) -> int:
         """How many columns algorithms should hand over at once when they want k of them."""
-        column_bytes = max(1, self.shape[0] * self.dtype.itemsize)
-        return int(max(1, min(k, 64, self.memory // (4 * column_bytes))))
+        return int(max(1, min(k, 64, self.memory // (4 * self.space.column_bytes))))
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
         """The operator as a `scipy.sparse.linalg.LinearOperator` on numpy vectors of the same dtype."""
@@ -247,31 +210,22 @@ class MatrixOperator(LinearOperator):
         return self._matrix @ V
 
 
-class _Combined(LinearOperator):
-    """An operator made of others on the same space; vectors are handled as the first one handles them."""
+class CombinedOperator(LinearOperator):
+    """An operator made of others on one space, that of the first; what `A + B`, `a * A` and the like are."""
 
     def __init__(self, first: LinearOperator, *others: LinearOperator) -> None:
-        super().__init__(
-            first.shape[0],
-            first.dtype,
-            first.device,
-            noise=max(A.noise for A in (first, *others)),
-            memory=first._memory,
-        )
+        noise = max(A.noise for A in (first, *others))
+        super().__init__(first.shape[0], first.dtype, first.device, noise=noise, memory=first._memory)
+        self.space = first.space
         self._parts = (first, *others)
-        # instance attributes: a sharded operator's helpers go on serving the sums that it is part of
-        self.inner = first.inner  # type: ignore[method-assign]
-        self.combine = first.combine  # type: ignore[method-assign]
-        self.random = first.random  # type: ignore[method-assign]
-        self.unit = first.unit  # type: ignore[method-assign]
-        self._check = first._check  # type: ignore[method-assign]
 
+    @override
     def release(self) -> None:
         for part in self._parts:
             part.release()
 
 
-class _Sum(_Combined):
+class _Sum(CombinedOperator):
     def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
         if first.shape != second.shape:
             raise ValueError(f"cannot add operators of shapes {first.shape} and {second.shape}")
@@ -288,7 +242,7 @@ class _Sum(_Combined):
         return self._parts[0].restrict(names) + self._parts[1].restrict(names)
 
 
-class _Scaled(_Combined):
+class _Scaled(CombinedOperator):
     def __init__(self, part: LinearOperator, factor: float) -> None:
         super().__init__(part)
         self.factor = factor
@@ -301,7 +255,7 @@ class _Scaled(_Combined):
         return self.factor * self._parts[0].restrict(names)
 
 
-class _Shifted(_Combined):
+class _Shifted(CombinedOperator):
     def __init__(self, part: LinearOperator, s: float) -> None:
         super().__init__(part)
         self.shift = s
@@ -326,6 +280,11 @@ def products(A: LinearOperator, X: Tensor) -> Tensor:
 def rounding(A: LinearOperator) -> float:
     """Relative error of one product: machine precision of its dtype, or the noise when that is larger."""
     return max(torch.finfo(A.dtype).eps, A.noise)
+
+
+def error_floor(A: LinearOperator) -> float:
+    """Relative error of a number that is read off products of A: rounding and noise, what no algorithm gets below."""
+    return ROUNDINGS * torch.finfo(A.dtype).eps + A.noise
 
 
 def not_finite(A: LinearOperator) -> FloatingPointError:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from landscape.objective.objective import Objective
-from landscape.operators.linear import LinearOperator, _Combined
+from landscape.operators.linear import CombinedOperator, LinearOperator
 
 
-class Preconditioned(_Combined):
+class Preconditioned(CombinedOperator):
     """D^(1/2) A D^(1/2), `(n, n)`, symmetric, with the eigenvalues of D A.
 
     `scale` is the diagonal of D, shaped as one vector of A (`(n,)`), zero where a coordinate is held fixed. Its
@@ -22,14 +22,13 @@ class Preconditioned(_Combined):
 
     def __init__(self, operator: LinearOperator, scale: Tensor) -> None:
         super().__init__(operator)
-        template = operator.unit([0])[..., 0]
         scale = torch.as_tensor(scale).detach()
-        if scale.shape != template.shape:
-            raise ValueError(f"scale has the shape of a vector, {tuple(template.shape)}, not {tuple(scale.shape)}")
+        if scale.shape != self.space.shape:
+            raise ValueError(f"scale has the shape of a vector, {self.space.shape}, not {tuple(scale.shape)}")
         if not bool(torch.isfinite(scale).all()) or bool((scale < 0).any()):
             raise ValueError("scale must be finite and not negative: it is the inverse of a preconditioner")
-        self.scale = scale.to(device=template.device)
-        self._root = self.scale.sqrt().to(template.dtype).unsqueeze(-1)
+        self.scale = scale.to(device=self.device)
+        self._root = self.scale.sqrt().to(self.dtype).unsqueeze(-1)
         self.positive_semidefinite = operator.positive_semidefinite
 
     def _matmat(self, V: Tensor) -> Tensor:

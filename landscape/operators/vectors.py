@@ -1,75 +1,153 @@
-"""What the algorithms share: seeds, chunks of products, orthonormal bases, error factors.
+"""The space that an operator's vectors live in, and orthonormal bases of its subspaces.
 
-Vectors are touched only through the operator's helpers, sums, scalings and slices of the last dimension, so
-they may be sharded over ranks.
+Algorithms touch vectors only through `A @ V`, `+`, `*`, slices of the last dimension and what `VectorSpace` offers,
+always as blocks of columns. So vectors that are sharded over ranks need a space of their own and nothing else.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, not_finite
+from landscape.randomness import fresh_generator
+
+Kind = Literal["rademacher", "normal"]
+
+# Rows per chunk of the float64 accumulation in `inner`: small enough that the float64 copies stay in cache.
+_INNER_ROWS = 1 << 16
 
 
-def as_block(A: LinearOperator, v: Tensor) -> Tensor:
-    """A vector or a block of vectors as a block of columns in the operator's dtype and device.
+class VectorSpace:
+    """R^n on one device: vectors are tensors `(n,)`, blocks of k columns `(n, k)`.
 
-    Raises `ValueError` when the shape is not that of the operator's vectors.
+    Attributes:
+        size: n, global even when the vectors are sharded.
+        dtype, device: of the vectors.
+        shape: of one vector as this rank holds it; a block has one more dimension, the last.
     """
-    template = A.unit([0])
-    v = torch.as_tensor(v).detach()
-    block = v.unsqueeze(-1) if v.ndim == template.ndim - 1 else v
-    if block.ndim != template.ndim or block.shape[:-1] != template.shape[:-1]:
-        raise ValueError(
-            f"a vector for this operator has shape {tuple(template.shape[:-1])} or "
-            f"{(*template.shape[:-1], 'k')}, not {tuple(v.shape)}"
-        )
-    return block.to(device=template.device, dtype=template.dtype)
+
+    def __init__(
+        self, size: int, dtype: torch.dtype, device: torch.device, *, shape: tuple[int, ...] | None = None
+    ) -> None:
+        self.size = size
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.shape = (size,) if shape is None else shape
+
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of one vector on this rank."""
+        return max(1, math.prod(self.shape) * self.dtype.itemsize)
+
+    def columns(self, V: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """A vector `(n,)` or a block `(n, k)` as a block, detached, in the space's dtype on its device.
+
+        Raises `ValueError` for another shape, `TypeError` for complex numbers.
+        """
+        V = torch.as_tensor(V).detach()
+        columns = V.unsqueeze(-1) if V.ndim == len(self.shape) else V
+        if columns.ndim != len(self.shape) + 1 or columns.shape[:-1] != self.shape:
+            one, many = (str(shape).replace("'", "") for shape in (self.shape, (*self.shape, "k")))
+            raise ValueError(f"a vector for this operator has shape {one} or {many}, not {tuple(V.shape)}")
+        if V.is_complex():
+            raise TypeError("complex vectors are not supported: the operator is real and symmetric")
+        return columns.to(device=self.device, dtype=self.dtype)
+
+    def inner(self, X: Tensor, Y: Tensor) -> Tensor:
+        """X^T Y for blocks `(n, j)` and `(n, k)`: `(j, k)` float64 on the host, accumulated in float64.
+
+        One reduction and one copy to the host per call.
+        """
+        if X.dtype == torch.float64 or X.shape[0] <= _INNER_ROWS:
+            return (X.double().T @ Y.double()).cpu()
+        total = torch.zeros(X.shape[1], Y.shape[1], dtype=torch.float64, device=X.device)
+        for start in range(0, X.shape[0], _INNER_ROWS):
+            rows = slice(start, start + _INNER_ROWS)
+            total += X[rows].double().T @ Y[rows].double()
+        return total.cpu()
+
+    def combine(self, X: Tensor, C: Tensor) -> Tensor:
+        """X @ C for a block `(n, j)` and a small host matrix `(j, k)`: `(n, k)`."""
+        return X @ C.to(device=X.device, dtype=X.dtype)
+
+    def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
+        """`(n, k)` random columns with identity covariance, drawn on the generator's device and moved.
+
+        Columns are drawn one after the other: k at once and one by one give the same numbers.
+        """
+        generator = generator or fresh_generator()
+        columns = [self._draw(kind, generator) for _ in range(k)]
+        return torch.stack(columns, dim=-1).to(device=self.device, dtype=self.dtype)
+
+    def _draw(self, kind: Kind, generator: torch.Generator) -> Tensor:
+        n, source = self.size, generator.device
+        if kind == "rademacher":
+            bits = torch.randint(0, 2, (n,), generator=generator, device=source, dtype=torch.int8)
+            return (2 * bits - 1).to(self.dtype)
+        if kind == "normal":
+            return torch.randn(n, generator=generator, device=source, dtype=self.dtype)
+        raise ValueError(f"kind is 'rademacher' or 'normal', not {kind!r}")
+
+    def unit(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """`(n, k)`: the unit vectors of the given coordinates as columns."""
+        index = torch.as_tensor(indices, dtype=torch.long, device=self.device).reshape(-1)
+        E = self.zeros(index.numel())
+        E[index, torch.arange(index.numel(), device=self.device)] = 1.0
+        return E
+
+    def zeros(self, k: int) -> Tensor:
+        """`(n, k)` zeros; k = 0 is the empty block that others are appended to."""
+        return torch.zeros(*self.shape, k, dtype=self.dtype, device=self.device)
+
+    def full(self, V: Tensor) -> Tensor:
+        """A vector or block as a whole, `(n,)` or `(n, k)`, on every rank."""
+        return V
 
 
-def column_bytes(X: Tensor) -> int:
-    """Bytes of one column of a block on this rank."""
-    return max(1, X[..., :1].numel() * X.element_size())
-
-
-def orthonormal(A: LinearOperator, X: Tensor, against: Tensor | None = None, floor: float = 0.0) -> Tensor:
+def orthonormal(space: VectorSpace, X: Tensor, against: Tensor | None = None, floor: float = 0.0) -> Tensor:
     """An orthonormal basis of the columns of X, orthogonal to the orthonormal block `against`: (n, r), r <= k.
 
     Directions in which X has no more than `floor` (a norm) are left out. Gram matrices lose half the digits,
     so directions are taken in tiers: those within eps^0.4 of the largest first, then the rest is projected
     and measured anew. Every tier is orthogonalised twice (Giraud, Langou, Rozloznik 2005).
+
+    Raises `FloatingPointError` when X is not finite.
     """
     eps = torch.finfo(X.dtype).eps
     bases = [against] if against is not None and against.shape[-1] else []
     found: list[Tensor] = []
-    X = _project(A, X, [*bases, *found])
+    X = _project(space, X, bases)
     while X.shape[-1]:
-        X = _project(A, X, [*bases, *found])
-        gram = A.inner(X, X)
+        X = _project(space, X, [*bases, *found])
+        gram = space.inner(X, X)
         if not bool(torch.isfinite(gram).all()):
-            raise not_finite(A)
+            raise FloatingPointError("vectors that should span a basis have entries that are not finite")
         squares, U = torch.linalg.eigh(gram)
         top = float(squares[-1])
         if not top > floor**2:
             break
         keep = (squares > eps**0.8 * top) & (squares > floor**2)
-        V = A.combine(X, U[:, keep] / squares[keep].sqrt())
-        found.append(_polish(A, V, [*bases, *found]))
+        V = space.combine(X, U[:, keep] / squares[keep].sqrt())
+        found.append(_polish(space, V, [*bases, *found]))
         if bool(keep.all()):
             break
-        X = _project(A, A.combine(X, U[:, ~keep]), [found[-1]])
+        X = _project(space, space.combine(X, U[:, ~keep]), [found[-1]])
     return torch.cat(found, dim=-1) if found else X[..., :0]
 
 
-def _project(A: LinearOperator, X: Tensor, bases: list[Tensor]) -> Tensor:
+def _project(space: VectorSpace, X: Tensor, bases: list[Tensor]) -> Tensor:
     for Q in bases:
-        X = X - A.combine(Q, A.inner(Q, X))
+        X = X - space.combine(Q, space.inner(Q, X))
     return X
 
 
-def _polish(A: LinearOperator, V: Tensor, bases: list[Tensor]) -> Tensor:
+def _polish(space: VectorSpace, V: Tensor, bases: list[Tensor]) -> Tensor:
     """Second pass for a nearly orthonormal V: project again and multiply by (V^T V)^(-1/2)."""
-    V = _project(A, V, bases)
-    squares, U = torch.linalg.eigh(A.inner(V, V))
-    return A.combine(V, (U / squares.clamp(min=1e-30).sqrt()) @ U.T)
+    V = _project(space, V, bases)
+    squares, U = torch.linalg.eigh(space.inner(V, V))
+    return space.combine(V, (U / squares.clamp(min=1e-30).sqrt()) @ U.T)

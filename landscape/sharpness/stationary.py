@@ -16,7 +16,7 @@ import torch
 from landscape.objective.objective import Objective
 from landscape.operators.hessian import Hessian
 from landscape.operators.linear import LinearOperator
-from landscape.randomness import seeded
+from landscape.randomness import generator_and_seed
 from landscape.spectra import eigsh
 from landscape.spectra.results import Callback
 
@@ -96,7 +96,7 @@ def second_order_stationary(
         ValueError, FloatingPointError, MemoryError: those of `eigsh`.
     """
     A = Hessian(objective) if operator is None else operator
-    rng, seed = seeded(generator)
+    rng, seed = generator_and_seed(generator)
     gradient = float(objective.gradient().double().norm())
     largest = eigsh(
         A, 1, which="LM", tol=_NORM_TOL, max_matvecs=max_matvecs, confirm=False, generator=rng, callback=callback

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, rounding
-from landscape.operators.vectors import column_bytes
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import ConditionNumber
@@ -128,8 +127,10 @@ def _by_rank(A: LinearOperator, rank: int) -> ConditionNumber:
 def lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
     """A lower bound of kappa of a positive semi-definite operator from Lanczos; see `condition_number`."""
     n = A.shape[0]
-    v = A.random(1, "normal", torch.Generator().manual_seed(0))  # a fixed start: a bound has no error bar to sample
-    steps = min(LANCZOS_STEPS, n, A.memory // column_bytes(v) * 2 // 3 - 4)
+    v = A.space.random(
+        1, "normal", torch.Generator().manual_seed(0)
+    )  # a fixed start: a bound has no error bar to sample
+    steps = min(LANCZOS_STEPS, n, A.memory // A.space.column_bytes * 2 // 3 - 4)
     if steps < 2:
         raise MemoryError(f"the Lanczos basis of condition_number does not fit the budget of {A.memory:,} bytes")
     space = Krylov(A, steps)

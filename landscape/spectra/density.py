@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, not_finite, products
-from landscape.operators.vectors import column_bytes
-from landscape.randomness import seeded
+from landscape.operators.linear import LinearOperator, error_floor, not_finite, products
+from landscape.randomness import generator_and_seed
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import Callback, Density
 
@@ -40,10 +39,10 @@ def density(
     """
     if probes < 1 or steps < 1:
         raise ValueError(f"probes and steps must be at least 1, not {probes} and {steps}")
-    rng, seed = seeded(generator)
+    rng, seed = generator_and_seed(generator)
     n = A.shape[0]
     depth = min(steps, n)
-    columns = A.memory // column_bytes(A.unit([0]))
+    columns = A.memory // A.space.column_bytes
     if columns < 5:
         raise MemoryError(f"density needs at least 5 vectors, the budget of {A.memory:,} bytes holds {columns}")
     # the buffers grow by doubling, which holds a basis one and a half times
@@ -53,7 +52,7 @@ def density(
     run = _Run(A, depth, window, probes * depth, callback)
     try:
         for first in range(0, probes, at_once):
-            run.chunk(A.random(min(at_once, probes - first), "normal", rng))
+            run.chunk(A.space.random(min(at_once, probes - first), "normal", rng))
             if run.stopped:
                 break
     finally:
@@ -62,7 +61,7 @@ def density(
     width = steps if not run.stopped else max(nodes.numel() for nodes, _ in rules)
     nodes = torch.stack([torch.cat([t, t[-1:].expand(width - t.numel())]) for t, _ in rules])
     weights = torch.stack([torch.cat([w, w.new_zeros(width - w.numel())]) for _, w in rules])
-    return Density(nodes, weights, n, run.matvecs, seed, A.noise, not run.stopped and window is None)
+    return Density(nodes, weights, n, run.matvecs, seed, error_floor(A), not run.stopped and window is None)
 
 
 class _Run:
@@ -120,8 +119,7 @@ class _Windowed:
         self.alpha: list[float] = []
         self.beta: list[float] = []
         self.scale = 0.0
-        self.basis = A.unit([0])[..., :0]
-        self.rest = self.basis
+        self.basis = self.rest = A.space.zeros(0)
 
     @property
     def H(self) -> Tensor:
@@ -129,11 +127,11 @@ class _Windowed:
         return torch.diag(alpha) + torch.diag(beta, 1) + torch.diag(beta, -1)
 
     def inject(self, V: Tensor) -> Tensor:
-        self.basis = V * (1.0 / float(self.A.inner(V, V).sqrt()))
+        self.basis = V * (1.0 / float(self.A.space.inner(V, V).sqrt()))
         return self.basis
 
     def propose(self) -> Tensor:
-        norm = float(self.A.inner(self.rest, self.rest).sqrt())
+        norm = float(self.A.space.inner(self.rest, self.rest).sqrt())
         if norm <= 10.0 * torch.finfo(self.A.dtype).eps * self.scale:
             return self.rest[..., :0]
         self.beta.append(norm)
@@ -143,11 +141,11 @@ class _Windowed:
 
     def absorb(self, W: Tensor) -> None:
         for attempt in range(2):
-            h = self.A.inner(self.basis, W)
+            h = self.A.space.inner(self.basis, W)
             if not bool(torch.isfinite(h).all()):
                 raise not_finite(self.A)
             if attempt == 0:
                 self.alpha.append(float(h[-1]))
-                self.scale = max(self.scale, float(self.A.inner(W, W).sqrt()))
-            W = W - self.A.combine(self.basis, h)
+                self.scale = max(self.scale, float(self.A.space.inner(W, W).sqrt()))
+            W = W - self.A.space.combine(self.basis, h)
         self.rest = W

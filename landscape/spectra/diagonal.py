@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, not_finite, rounding
-from landscape.randomness import seeded
+from landscape.operators.linear import LinearOperator, error_floor, not_finite
+from landscape.operators.vectors import VectorSpace
+from landscape.randomness import generator_and_seed
 from landscape.spectra.results import Callback, Estimate
 from landscape.statistics import student
 
@@ -30,17 +31,18 @@ def diagonal(
     """
     if matvecs < 1:
         raise ValueError(f"matvecs must be at least 1, not {matvecs}")
-    rng, seed = seeded(generator)
-    n = A.shape[0]
+    rng, seed = generator_and_seed(generator)
+    n, space = A.shape[0], A.space
     try:
         exact = matvecs >= n
         planned, done = min(matvecs, n), 0
-        mean = torch.zeros_like(A.unit([0])[..., 0], dtype=torch.float64)
-        spread = torch.zeros_like(mean)
+        mean = space.zeros(1)[..., 0].double()
+        spread, size = torch.zeros_like(mean), torch.zeros_like(mean)
         while done < planned:
             b = min(planned - done, A.products_per_call(planned))
-            Z = A.unit(range(done, done + b)) if exact else A.random(b, "rademacher", rng)
+            Z = space.unit(range(done, done + b)) if exact else space.random(b, "rademacher", rng)
             products = (Z * (A @ Z)).double()
+            size = size + products.abs().sum(dim=-1)
             if exact:
                 mean = mean + products.sum(dim=-1)
             else:  # Welford: no cancellation between large sums
@@ -49,12 +51,12 @@ def diagonal(
                     mean = mean + step / (done + i + 1)
                     spread = spread + step * (products[..., i] - mean)
             done += b
-            total = _sum(A, mean)
+            total = _sum(space, mean)
             if total != total or abs(total) == float("inf"):
                 raise not_finite(A)
             if callback is not None and callback(done, planned, total):
                 break
-        error = rounding(A) * mean.abs()
+        error = error_floor(A) * (size if exact else size / done)
         if not exact:
             # one sample: inf, whatever its spread of 0
             error = error + (spread.sqrt() / (done * (done - 1)) ** 0.5 * student(done) if done > 1 else float("inf"))
@@ -65,7 +67,7 @@ def diagonal(
         A.release()
 
 
-def _sum(A: LinearOperator, v: Tensor) -> float:
+def _sum(space: VectorSpace, v: Tensor) -> float:
     """Sum of the entries over all ranks."""
-    ones = torch.ones_like(v).unsqueeze(-1).to(A.dtype)
-    return float(A.inner(ones, v.unsqueeze(-1).to(A.dtype)))
+    ones = torch.ones_like(v).unsqueeze(-1).to(space.dtype)
+    return float(space.inner(ones, v.unsqueeze(-1).to(space.dtype)))

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator
-from landscape.operators.vectors import as_block
-from landscape.randomness import seeded
+from landscape.randomness import generator_and_seed
 from landscape.spectra.results import Callback, Eigenpairs
 from landscape.spectra.search import Search, Task, Which
 
@@ -81,10 +80,10 @@ def eigsh(
     limit = max(1000, 20 * k) if max_matvecs is None else max_matvecs
     if limit < 1:
         raise ValueError(f"max_matvecs must be at least 1, not {max_matvecs}")
-    rng, seed = seeded(generator)
+    rng, seed = generator_and_seed(generator)
     try:
         width = block or DEFAULT_BLOCK
-        start = A.random(min(width, n, limit), "normal", rng) if v0 is None else as_block(A, v0)
+        start = A.space.random(min(width, n, limit), "normal", rng) if v0 is None else A.space.columns(v0)
         task = Task(k, cast(Which, which), tol, limit, width if v0 is None or block else 1, callback, confirm)
         return Search(A, task, start, rng).run(start, seed)
     finally:

@@ -24,8 +24,8 @@ class Hutchinson:
 
     def extend(self, k: int) -> int:
         """k more samples; the products made."""
-        Z = self.A.random(k, "rademacher", self.generator)
-        self.samples.append(self.A.inner(Z, self.A @ Z).diagonal())
+        Z = self.A.space.random(k, "rademacher", self.generator)
+        self.samples.append(self.A.space.inner(Z, self.A @ Z).diagonal())
         return k
 
     def estimate(self) -> tuple[float, float, float]:

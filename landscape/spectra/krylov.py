@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, not_finite, products
-from landscape.operators.vectors import as_block, column_bytes, orthonormal
+from landscape.operators.vectors import orthonormal
 from landscape.spectra.results import Tridiagonal
 
 # A remainder below this many roundings of the product is rounding itself: it carries no direction of A.
@@ -49,7 +49,7 @@ class Krylov:
     """
 
     def __init__(self, A: LinearOperator, capacity: int) -> None:
-        self.A = A
+        self.A, self.space = A, A.space
         self.capacity = max(1, min(capacity, A.shape[0]))
         self.size = 0
         self.scale = 0.0
@@ -63,13 +63,13 @@ class Krylov:
     def basis(self) -> Tensor:
         """Q, a view."""
         if self._buffer is None:
-            return self.A.unit([0])[..., :0]
+            return self.space.zeros(0)
         return self._buffer[..., : self.size]
 
     @property
     def pending(self) -> Tensor:
         """C."""
-        return self._C if self._C is not None else self.A.unit([0])[..., :0]
+        return self._C if self._C is not None else self.space.zeros(0)
 
     @property
     def exhausted(self) -> bool:
@@ -84,14 +84,14 @@ class Krylov:
         Columns are scaled to 1 first; zero and dependent ones fall away. Raises `ValueError` for columns that
         are not finite.
         """
-        norms = self.A.inner(V, V).diagonal().sqrt()
+        norms = self.space.inner(V, V).diagonal().sqrt()
         if not bool(torch.isfinite(norms).all()):
             raise ValueError("a start vector has entries that are not finite")
         good = (norms > 0).nonzero()[:, 0]
         scaling = torch.zeros(norms.numel(), good.numel(), dtype=torch.float64)
         scaling[good, torch.arange(good.numel())] = 1.0 / norms[good]
         floor = 100.0 * torch.finfo(V.dtype).eps
-        X = orthonormal(self.A, self.A.combine(V, scaling), self.basis if self.size else None, floor)
+        X = orthonormal(self.space, self.space.combine(V, scaling), self.basis if self.size else None, floor)
         X = X[..., : self.A.shape[0] - self.size]
         return self._append(X)
 
@@ -106,19 +106,19 @@ class Krylov:
         if p > 1 and directions is not None:
             # rotating C and B together changes nothing in C B
             Z = torch.linalg.qr(directions, mode="complete").Q
-            self._C = self.A.combine(self.pending, Z)
+            self._C = self.space.combine(self.pending, Z)
             self.B = Z.T @ self.B
         b = 1 if directions is None else min(directions.shape[-1], p, self.A.shape[0] - self.size)
         if b > 1:
-            return self._append(orthonormal(self.A, self.pending[..., :b], self.basis, self._floor()))
+            return self._append(orthonormal(self.space, self.pending[..., :b], self.basis, self._floor()))
         # the second orthogonalisation of a candidate happens here, when it is needed
         X, rest = self.pending[..., :1], self.pending[..., 1:]
         norm = 0.0
         for _ in range(4):
-            g = self.A.inner(self.basis, X)
-            X = X - self.A.combine(self.basis, g)
+            g = self.space.inner(self.basis, X)
+            X = X - self.space.combine(self.basis, g)
             self.H += g @ self.B[:1]
-            norm = float(self.A.inner(X, X).sqrt())
+            norm = float(self.space.inner(X, X).sqrt())
             if norm <= self._floor() or float(g.norm()) <= 0.1 * norm:
                 break
         row, self.B, self._C = self.B[:1], self.B[1:], rest
@@ -138,8 +138,8 @@ class Krylov:
         H = torch.zeros(m + b, m + b, dtype=torch.float64)
         H[:m, :m] = self.H
         if self.pending.shape[-1]:
-            c = self.A.inner(V, self.pending)
-            self._C = self.pending - self.A.combine(V, c)
+            c = self.space.inner(V, self.pending)
+            self._C = self.pending - self.space.combine(V, c)
             H[m:, :m] = c @ self.B
         self.H = H
         self.B = torch.cat([self.B, torch.zeros(self.B.shape[0], b, dtype=torch.float64)], dim=1)
@@ -152,8 +152,8 @@ class Krylov:
         m, b = self.size, W.shape[-1]
         if b == 0:
             return
-        h = self.A.inner(self.basis, W)
-        W = W - self.A.combine(self.basis, h)
+        h = self.space.inner(self.basis, W)
+        W = W - self.space.combine(self.basis, h)
         self.H[:, m - b :] = h
         fresh = torch.zeros(b, m, dtype=torch.float64)
         fresh[:, m - b :] = torch.eye(b, dtype=torch.float64)
@@ -166,7 +166,7 @@ class Krylov:
         if self.pending.shape[-1] == 0:
             self.gram = torch.zeros(0, 0, dtype=torch.float64)
             return
-        self.gram = self.A.inner(self.pending, self.pending)
+        self.gram = self.space.inner(self.pending, self.pending)
         squares = self.gram.diagonal()
         if not bool(torch.isfinite(squares).all()) or (h is not None and not bool(torch.isfinite(h).all())):
             raise not_finite(self.A)
@@ -176,7 +176,7 @@ class Krylov:
         keep = (squares.sqrt() > self._floor()).nonzero()[:, 0]
         if keep.numel() < squares.numel():
             pick = torch.eye(squares.numel(), dtype=torch.float64)[:, keep]
-            self._C = self.A.combine(self.pending, pick) if keep.numel() else self.pending[..., :0]
+            self._C = self.space.combine(self.pending, pick) if keep.numel() else self.pending[..., :0]
             self.B, self.gram = self.B[keep], self.gram[keep][:, keep]
 
     def _floor(self) -> float:
@@ -206,7 +206,7 @@ class Krylov:
 
     def combine(self, S: Tensor) -> Tensor:
         """Q S."""
-        return self.A.combine(self.basis, S)
+        return self.space.combine(self.basis, S)
 
     def restart(self, S: Tensor) -> None:
         """Shrink the basis to Q S, S with orthonormal columns that span Ritz vectors; the candidates stay."""
@@ -229,13 +229,13 @@ class Krylov:
     def resume(cls, A: LinearOperator, state: Tridiagonal, capacity: int) -> Krylov:
         """A process that goes on from `state`."""
         process = cls(A, capacity)
-        Q = as_block(A, state.basis)
+        Q = A.space.columns(state.basis)
         m = Q.shape[-1]
         process._reserve(capacity, Q)[..., :m] = Q
         process.size = m
         process.H = state.matrix
         process.scale = float(process.H.abs().sum(dim=0).max())
-        process._C = as_block(A, state.residual)
+        process._C = A.space.columns(state.residual)
         process.B = torch.zeros(1, m, dtype=torch.float64)
         process.B[0, -1] = 1.0
         process._measure()
@@ -253,15 +253,15 @@ def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int) -> Tridiagon
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    start = as_block(A, v.basis[..., :1] if isinstance(v, Tridiagonal) else v)
+    start = A.space.columns(v.basis[..., :1] if isinstance(v, Tridiagonal) else v)
     if start.shape[-1] != 1:
         raise ValueError(f"lanczos starts from one vector, not {start.shape[-1]}")
     capacity = min(A.shape[0], steps + (v.basis.shape[-1] if isinstance(v, Tridiagonal) else 0))
-    memory = A.memory
-    if (capacity + 4) * column_bytes(start) > memory:
+    memory, column = A.memory, A.space.column_bytes
+    if (capacity + 4) * column > memory:
         raise MemoryError(
-            f"{capacity} basis vectors of {column_bytes(start):,} bytes do not fit the budget of {memory:,} bytes: "
-            f"at most {max(0, memory // column_bytes(start) - 4)} steps do"
+            f"{capacity} basis vectors of {column:,} bytes do not fit the budget of {memory:,} bytes: "
+            f"at most {max(0, memory // column - 4)} steps do"
         )
     try:
         if isinstance(v, Tridiagonal):

@@ -106,7 +106,7 @@ class Density:
         n: the size of the operator.
         matvecs: products made.
         seed: of the generator.
-        noise: relative error of one product of the operator.
+        noise: relative error of the nodes, to the largest, and of the weights: rounding, and noise of the products.
         complete: False when the callback stopped it or the basis did not fit (then ghosts may split weights).
     """
 
@@ -122,25 +122,32 @@ class Density:
         """The density smoothed by a Gaussian of width sigma, and its standard error over probes.
 
         Both `(len(grid),)` float64; integrates to 1 over the real line. The error is inf for one probe, and
-        holds the randomness of the probes, not the width sigma. Raises `ValueError` for sigma <= 0.
+        holds rounding and the randomness of the probes, not the width sigma. Raises `ValueError` for sigma <= 0.
         """
         if not sigma > 0:
             raise ValueError(f"sigma must be positive, not {sigma}")
         x = torch.as_tensor(grid, dtype=torch.float64).cpu().reshape(-1)
         curves = torch.zeros(self.nodes.shape[0], x.numel(), dtype=torch.float64)
+        slopes = torch.zeros_like(curves[0])
         for row, (t, w) in enumerate(zip(self.nodes, self.weights, strict=True)):
             z = (x[:, None] - t) / sigma
-            curves[row] = torch.exp(-0.5 * z * z) @ w / (sigma * math.sqrt(2 * math.pi))
-        return mean_stderr(curves)
+            bell = torch.exp(-0.5 * z * z)
+            curves[row] = bell @ w / (sigma * math.sqrt(2 * math.pi))
+            slopes += (bell * z.abs()) @ w / (sigma**2 * math.sqrt(2 * math.pi) * len(self.nodes))
+        mean, stderr = mean_stderr(curves)
+        return mean, stderr + self.noise * mean + self._shift * slopes
 
     def mass(self, lo: float, hi: float) -> Estimate[float]:
         """The share of eigenvalues in [lo, hi], in [0, 1].
 
         A node stands for the eigenvalues around it, so a bound inside a dense part of the spectrum is sharp
-        to about the distance of the nodes there only.
+        to about the distance of the nodes there only. Nodes within rounding of a bound enter the error.
         """
-        inside = (self.nodes >= lo) & (self.nodes <= hi)
-        return self._estimate((self.weights * inside).sum(dim=1), 0.0)
+        inner, samples, outer = (
+            (self.weights * ((self.nodes >= lo - slack) & (self.nodes <= hi + slack))).sum(dim=1)
+            for slack in (-self._shift, 0.0, self._shift)
+        )
+        return self._estimate(samples, float((outer - inner).mean() + self.noise * outer.mean()))
 
     def moment(self, k: int) -> Estimate[float]:
         """trace(A^k) / n: the mean of lambda^k over the eigenvalues; exact per probe for k < 2 * steps.
@@ -150,8 +157,14 @@ class Density:
         if k < 0:
             raise ValueError(f"moments are defined for k >= 0, not {k}")
         powers = self.weights * self.nodes**k
+        slope = k * float((self.weights * self.nodes.abs() ** max(0, k - 1)).sum(dim=1).mean())
         size = float(powers.abs().sum(dim=1).mean())
-        return self._estimate(powers.sum(dim=1), k * (self.noise + 1e-15) * size)
+        return self._estimate(powers.sum(dim=1), self.noise * size + self._shift * slope)
+
+    @property
+    def _shift(self) -> float:
+        """How far rounding and noise may have moved a node."""
+        return self.noise * float(self.nodes.abs().max())
 
     def _estimate(self, samples: Tensor, error: float) -> Estimate[float]:
         mean, stderr = mean_stderr(samples)

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, products
-from landscape.operators.vectors import column_bytes, orthonormal
+from landscape.operators.linear import LinearOperator, error_floor, products
+from landscape.operators.vectors import orthonormal
 from landscape.spectra.confirm import Chain, spared
 from landscape.spectra.krylov import Krylov, Ritz
 from landscape.spectra.results import Callback, Eigenpairs
@@ -18,9 +18,6 @@ Which = Literal["LA", "SA", "LM"]
 
 # Probability, per confirmation, that an eigenvalue that was missed stays hidden from the random chain.
 RISK = 1e-4
-
-# Roundings of A u that a residual carries: the product and the Ritz vector round once or more per entry.
-ROUNDING = 16.0
 
 # Rounds in a row without a new direction after which the search gives up, so that it ends whatever rounding does.
 _IDLE = 100
@@ -58,7 +55,7 @@ class Search:
     def __init__(self, A: LinearOperator, task: Task, start: Tensor, rng: torch.Generator) -> None:
         self.A, self.task, self.rng = A, task, rng
         self.signs = {"LA": [1.0], "SA": [-1.0], "LM": [1.0, -1.0]}[task.which]
-        self.floor = ROUNDING * torch.finfo(A.dtype).eps + A.noise
+        self.floor = error_floor(A)
         # a residual below the floor is not seen, so products would be burnt for nothing
         self.target = max(task.tol - self.floor, self.floor)
         self.tol = max(task.tol, 2.0 * self.floor)
@@ -68,7 +65,7 @@ class Search:
         self.main_steps = 0
         self.largest = 0.0
         self.doubt = 1.0
-        self.space = Krylov(A, _capacity(A, task.k, max(task.width, start.shape[-1]), start))
+        self.space = Krylov(A, _capacity(A, task.k, max(task.width, start.shape[-1])))
         self.ritz: Ritz = self.space.ritz()
         self.order = self.wanted = torch.zeros(0, dtype=torch.long)
 
@@ -91,7 +88,7 @@ class Search:
         are nearly invariant, all of them are worth a product each, else the sum alone is the better start.
         """
         if self.task.width < start.shape[-1]:
-            total = self.space.inject(self.A.combine(start, torch.ones(start.shape[-1], 1, dtype=torch.float64)))
+            total = self.space.inject(self.A.space.combine(start, torch.ones(start.shape[-1], 1, dtype=torch.float64)))
             if total.shape[-1]:
                 self._expand(total)
                 if not self._invariant(start):
@@ -101,9 +98,9 @@ class Search:
     def _invariant(self, start: Tensor) -> bool:
         """Whether A times the only basis vector so far lies in the span of the start's columns, up to some tol."""
         rest = self.space.pending
-        span = orthonormal(self.A, start, None, 100.0 * torch.finfo(start.dtype).eps)
-        rest = rest - self.A.combine(span, self.A.inner(span, rest))
-        return float(self.A.inner(rest, rest).sum()) <= (_TURNED * self.target * self.largest) ** 2
+        span = orthonormal(self.A.space, start, None, 100.0 * torch.finfo(start.dtype).eps)
+        rest = rest - self.A.space.combine(span, self.A.space.inner(span, rest))
+        return float(self.A.space.inner(rest, rest).sum()) <= (_TURNED * self.target * self.largest) ** 2
 
     def _result(self, certified: bool, seed: int) -> Eigenpairs:
         residuals = self.ritz.residuals[self.wanted] + self.floor * self.largest
@@ -166,7 +163,7 @@ class Search:
     def _inject(self) -> None:
         """A random vector beside the basis."""
         self._room(1)
-        self._expand(self.space.inject(self.A.random(1, "normal", self.rng)))
+        self._expand(self.space.inject(self.A.space.random(1, "normal", self.rng)))
 
     def _propose(self, S: Tensor, b: int) -> None:
         """Expand by b candidates, first those that make up the residuals of Q S."""
@@ -243,10 +240,10 @@ class Search:
         settled = torch.cat([self.wanted, rest[spared(values, pending, threshold, self.tol * self.largest)]])
         S, reach = ritz.coefficients[:, settled], float(ritz.values[settled].abs().max())
         coupling = float(ritz.pending[settled].norm())
-        g = self.A.random(1, "normal", self.rng)
+        g = self.A.space.random(1, "normal", self.rng)
         X = space.inject(g)
         S = torch.cat([S, torch.zeros(X.shape[-1], S.shape[1], dtype=torch.float64)])
-        start = self.A.inner(space.basis, g)[:, 0]
+        start = self.A.space.inner(space.basis, g)[:, 0]
         self._expand(X)
         return Chain(space, start, S, reach, coupling, self.signs, self.floor)
 
@@ -288,9 +285,9 @@ class Search:
         return True
 
 
-def _capacity(A: LinearOperator, k: int, block: int, like: Tensor) -> int:
+def _capacity(A: LinearOperator, k: int, block: int) -> int:
     """Basis columns that fit the budget beside what a restart and a round need."""
-    n, memory, column = A.shape[0], A.memory, column_bytes(like)
+    n, memory, column = A.shape[0], A.memory, A.space.column_bytes
     columns = memory // column
     spare = 2 * block + 3
     # a restart holds the basis and a half to two thirds of it once more

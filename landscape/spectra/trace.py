@@ -8,9 +8,8 @@ from typing import Protocol
 
 import torch
 
-from landscape.operators.linear import LinearOperator, not_finite, rounding
-from landscape.operators.vectors import column_bytes
-from landscape.randomness import seeded
+from landscape.operators.linear import LinearOperator, error_floor, not_finite
+from landscape.randomness import generator_and_seed
 from landscape.spectra.hutchinson import Hutchinson
 from landscape.spectra.hutchpp import HutchPlusPlus
 from landscape.spectra.results import Callback, Estimate
@@ -76,7 +75,7 @@ def trace(
     n = A.shape[0]
     default = min(n, DEFAULT_MATVECS) if rtol is None else min(2 * n, MAX_MATVECS)
     limit = default if matvecs is None else matvecs
-    rng, seed = seeded(generator)
+    rng, seed = generator_and_seed(generator)
     try:
         name = _choose(A, method, limit)
         return _run(A, name, rtol, limit, rng, seed, callback)
@@ -86,7 +85,7 @@ def trace(
 
 def _choose(A: LinearOperator, method: str, limit: int) -> str:
     """The method that is meant, after a look at products and memory."""
-    memory, column = A.memory, column_bytes(A.unit([0]))
+    memory, column = A.memory, A.space.column_bytes
     # a vector kept per product; a block of the last stage, its products and an orthonormalisation of it beside
     needed = (limit + 3 * min(64, max(1, limit // 2))) * column
     fits = needed <= memory or limit >= A.shape[0]
@@ -129,7 +128,7 @@ def _run(
             value, stderr, size = estimator.estimate()
             if not math.isfinite(value):
                 raise not_finite(A)
-            floor = 4.0 * torch.finfo(A.dtype).eps * size + A.noise * max(size, abs(value))
+            floor = error_floor(A) * max(size, abs(value))
             stopped = callback is not None and bool(callback(used, limit, value))
         reached = rtol is not None and stderr + floor <= rtol * abs(value)
         # more products do not help against noise
@@ -145,8 +144,8 @@ def _exact(A: LinearOperator, limit: int, used: int, seed: int, callback: Callba
     n, total, size = A.shape[0], 0.0, 0.0
     step = A.products_per_call(n)
     for start in range(0, n, step):
-        E = A.unit(range(start, min(start + step, n)))
-        diagonal = A.inner(E, A @ E).diagonal()
+        E = A.space.unit(range(start, min(start + step, n)))
+        diagonal = A.space.inner(E, A @ E).diagonal()
         total += float(diagonal.sum())
         size += float(diagonal.abs().sum())
         if not math.isfinite(total):
@@ -154,4 +153,4 @@ def _exact(A: LinearOperator, limit: int, used: int, seed: int, callback: Callba
         done = min(start + step, n)
         if callback is not None and callback(used + done, limit, total * n / done) and done < n:
             return Estimate(total * n / done, math.inf, used + done, False, seed)
-    return Estimate(total, rounding(A) * size, used + n, True, seed)
+    return Estimate(total, error_floor(A) * size, used + n, True, seed)

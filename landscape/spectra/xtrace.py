@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator
-from landscape.operators.vectors import orthonormal
-from landscape.spectra.hutchpp import extend_projection
+from landscape.spectra.sketch import Sketch
 from landscape.statistics import mean_stderr
 
 # The samples share their sketch, so their scatter understates the error of their mean: by 1.04 to 1.48 over six
@@ -30,37 +29,31 @@ class XTrace:
 
     def __init__(self, A: LinearOperator, generator: torch.Generator) -> None:
         self.A, self.generator = A, generator
-        empty = A.unit([0])[..., :0]
-        self.Q, self.Omega = empty, empty
-        self.H = torch.zeros(0, 0, dtype=torch.float64)
+        self.sketch = Sketch(A)
+        self.Omega = A.space.zeros(0)
         self.R = torch.zeros(0, 0, dtype=torch.float64)
-        self.scale = 0.0
 
     def extend(self, k: int) -> int:
         """k more test vectors; the products made."""
-        A = self.A
-        Omega = A.random(k, "normal", self.generator)
-        Y = A @ Omega
-        self.scale = max(self.scale, float(A.inner(Y, Y).diagonal().max().sqrt()))
-        floor = 10.0 * torch.finfo(A.dtype).eps * self.scale
-        V = orthonormal(A, Y, self.Q, floor)[..., : A.shape[0] - self.Q.shape[-1]]
-        old = self.R.shape[1]
-        self.H, self.Q = extend_projection(A, self.H, self.Q, V)
-        R = torch.zeros(self.Q.shape[-1], old + k, dtype=torch.float64)
-        R[: self.R.shape[0], :old] = self.R
-        R[:, old:] = A.inner(self.Q, Y)
+        Omega = self.A.space.random(k, "normal", self.generator)
+        Y = self.A @ Omega
+        made = self.sketch.extend(Y)
+        rank, old = self.R.shape
+        R = torch.zeros(self.sketch.Q.shape[-1], old + k, dtype=torch.float64)
+        R[:rank, :old] = self.R
+        R[:, old:] = self.A.space.inner(self.sketch.Q, Y)
         self.R = R
         self.Omega = torch.cat([self.Omega, Omega], dim=-1)
-        return k + V.shape[-1]
+        return k + made
 
     def estimate(self) -> tuple[float, float, float]:
         """Value, standard error, and the size that rounding and noise are relative to."""
-        W = self.A.inner(self.Q, self.Omega)
-        squares = self.A.inner(self.Omega, self.Omega).diagonal()
-        samples = leave_one_out(self.H, self.R, W, squares, self.A.shape[0])
+        space = self.A.space
+        W = space.inner(self.sketch.Q, self.Omega)
+        squares = space.inner(self.Omega, self.Omega).diagonal()
+        samples = leave_one_out(self.sketch.H, self.R, W, squares, space.size)
         mean, stderr = mean_stderr(samples)
-        size = float(torch.linalg.eigvalsh(self.H).abs().sum())
-        return float(mean), _SHARED * float(stderr), size
+        return float(mean), _SHARED * float(stderr), self.sketch.magnitude
 
 
 def leave_one_out(H: Tensor, R: Tensor, W: Tensor, squares: Tensor, n: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch.func import functional_call, grad, jvp, vmap
 
 from landscape import Objective
 from landscape.objective.batch import Batch
-from landscape.randomness import seeded
+from landscape.randomness import generator_and_seed
 from solvers.diffusion.problems import Law, Problem
 
 
@@ -63,7 +63,7 @@ class FiniteSum(Problem):
             raise ValueError(f"sampled={sampled} is not possible with {self.samples} samples")
         self.batch_size, self.sampled, self.chunk = batch_size, sampled, chunk
         self.width = sampled or self.samples
-        self._generator, _ = seeded(generator)
+        self._generator, _ = generator_and_seed(generator)
         self._scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @classmethod

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.randomness import seeded
+from landscape.randomness import generator_and_seed
 from solvers.base import check
 from solvers.diffusion.noise import normals
 from solvers.diffusion.problems import Problem
@@ -199,7 +199,7 @@ def _prepared(
     X = torch.as_tensor(x0, dtype=torch.float64)
     if X.shape not in ((problem.n,), (paths, problem.n)):
         raise ValueError(f"x0 has shape {tuple(X.shape)}: it must be ({problem.n},) or ({paths}, {problem.n})")
-    generator, seed = seeded(generator)
+    generator, seed = generator_and_seed(generator)
     own: dict[str, Statistic] = {
         "loss": problem.loss,
         "gradient_norm": lambda X: torch.linalg.vector_norm(problem.gradient(X), dim=-1),

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, products, rounding
-from landscape.operators.vectors import as_block, column_bytes
-from landscape.randomness import seeded
+from landscape.randomness import generator_and_seed
 from landscape.spectra.krylov import Krylov, Ritz
 from solvers.second_order.cubic import CubicStep, assemble, check_weight
 
@@ -56,12 +55,12 @@ def solve_cubic_krylov(
     check_weight(M)
     if not tol > 0:
         raise ValueError(f"tol must be positive, not {tol}")
-    start = as_block(A, g)
+    start, column = A.space.columns(g), A.space.column_bytes
     limit = min(A.shape[0], 500) if max_products is None else max_products
-    room = A.memory // column_bytes(start) - 4
+    room = A.memory // column - 4
     if room < min(4, A.shape[0]):
-        raise MemoryError(f"four vectors of {column_bytes(start):,} bytes do not fit the budget of {A.memory:,} bytes")
-    rng, _ = seeded(generator)
+        raise MemoryError(f"four vectors of {column:,} bytes do not fit the budget of {A.memory:,} bytes")
+    rng, _ = generator_and_seed(generator)
     try:
         return _Search(A, start, M, max(tol, 16.0 * rounding(A)), min(limit, room), rng).run()
     finally:

@@ -18,7 +18,6 @@ from collections.abc import Callable
 
 import torch
 
-from landscape.operators.vectors import as_block
 from landscape.spectra import eigsh
 from solvers.base import Parameters, check
 from solvers.second_order.acceptance import Rule, by_decrease
@@ -85,7 +84,7 @@ class SaddleFreeNewton(NewtonSolver):
         pairs = eigsh(A, rank, which="LM", tol=self.tol, generator=self.generator)
         point.products += pairs.matvecs
         V, absolute = pairs.vectors, pairs.values.abs()
-        c = A.inner(V, as_block(A, point.g))[:, 0]
+        c = A.inner(V, A.space.columns(point.g))[:, 0]
         inside = lambda s: A.combine(V, s.reshape(-1, 1))[..., 0].double().cpu()  # noqa: E731
         rest = point.g - inside(c)
         bound = float(absolute[-1])

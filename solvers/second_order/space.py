@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, products
-from landscape.operators.vectors import as_block, column_bytes
 from landscape.spectra.krylov import Krylov
 from solvers.second_order.trial_point import Point
 
@@ -62,8 +61,8 @@ def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:
 
     Raises `MemoryError` when the basis does not fit the budget.
     """
-    g = as_block(A, point.g)
-    needed = (min(size, A.shape[0]) + 4) * column_bytes(g)
+    g = A.space.columns(point.g)
+    needed = (min(size, A.shape[0]) + 4) * A.space.column_bytes
     if needed > A.memory:
         raise MemoryError(f"a Krylov space of {size} vectors needs {needed:,} bytes, the budget is {A.memory:,}")
     process = Krylov(A, size)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from landscape.operators.linear import Kind, LinearOperator, MatrixOperator
+from landscape.operators.linear import LinearOperator, MatrixOperator
+from landscape.operators.vectors import Kind, VectorSpace
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -63,46 +65,55 @@ class DiagonalOperator(LinearOperator):
         return self.d * V
 
 
-class ShardedOperator(LinearOperator):
-    """A matrix whose vectors live as (ranks, n / ranks, k): what a sharded operator looks like to an algorithm.
+class ShardedSpace(VectorSpace):
+    """Vectors live as (ranks, n / ranks): what sharding looks like to an algorithm.
 
-    Whatever touches vectors past the helpers (n from v.shape[0], X.T @ Y, norms) fails on it.
+    Whatever touches vectors past the space (n from v.shape[0], X.T @ Y, norms) fails on it.
     """
+
+    def __init__(self, whole: VectorSpace, ranks: int = 4) -> None:
+        super().__init__(whole.size, whole.dtype, whole.device, shape=(ranks, whole.size // ranks))
+        self.whole = whole
+
+    def shard(self, X: Tensor) -> Tensor:
+        return X.reshape(*self.shape, *X.shape[1:])
+
+    @override
+    def full(self, V: Tensor) -> Tensor:
+        return V.reshape(self.size, *V.shape[2:])
+
+    @override
+    def inner(self, X: Tensor, Y: Tensor) -> Tensor:
+        assert X.ndim == Y.ndim == 3
+        return self.whole.inner(self.full(X), self.full(Y))
+
+    @override
+    def combine(self, X: Tensor, C: Tensor) -> Tensor:
+        assert X.ndim == 3
+        return self.shard(self.whole.combine(self.full(X), C))
+
+    @override
+    def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
+        return self.shard(self.whole.random(k, kind, generator))
+
+    @override
+    def unit(self, indices: Sequence[int] | Tensor) -> Tensor:
+        return self.shard(self.whole.unit(indices))
+
+
+class ShardedOperator(LinearOperator):
+    """A matrix on a sharded space: nothing else is overridden."""
+
+    space: ShardedSpace
 
     def __init__(self, A: Tensor, ranks: int = 4) -> None:
         self.whole = MatrixOperator(A, memory=1 << 30)
         super().__init__(A.shape[0], self.whole.dtype, self.whole.device, memory=1 << 30)
-        self.ranks = ranks
+        self.space = ShardedSpace(self.whole.space, ranks)
 
-    def spread(self, X: Tensor) -> Tensor:
-        return X.reshape(self.ranks, -1, *X.shape[1:])
-
-    def gather(self, X: Tensor) -> Tensor:
-        return X.reshape(self.shape[0], *X.shape[2:])
-
-    def _check(self, V: Tensor) -> Tensor:
-        if V.ndim not in (2, 3) or V.shape[:2] != (self.ranks, self.shape[0] // self.ranks):
-            raise ValueError(f"not a sharded vector: {tuple(V.shape)}")
-        return V
-
-    def __matmul__(self, V: Tensor) -> Tensor:  # type: ignore[override]
-        V = self._check(V)
-        self.matvecs += V.shape[2] if V.ndim == 3 else 1
-        return self.spread(self.whole @ self.gather(V))
-
-    def inner(self, X: Tensor, Y: Tensor) -> Tensor:
-        assert X.ndim == Y.ndim == 3
-        return self.whole.inner(self.gather(X), self.gather(Y))
-
-    def combine(self, X: Tensor, C: Tensor) -> Tensor:
-        assert X.ndim == 3
-        return self.spread(self.whole.combine(self.gather(X), C))
-
-    def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
-        return self.spread(self.whole.random(k, kind, generator))
-
-    def unit(self, indices: Sequence[int] | Tensor) -> Tensor:
-        return self.spread(self.whole.unit(indices))
+    @override
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self.space.shard(self.whole @ self.space.full(V))
 
 
 class NoisyOperator(MatrixOperator):

@@ -302,7 +302,7 @@ def test_preconditioned_is_an_operator_like_the_others():
     pairs = eigsh(P, 3, tol=1e-8, generator=seeded(2))
     torch.testing.assert_close(pairs.values, torch.linalg.eigvalsh(dense).flip(0)[:3])
     sharded = ShardedOperator(A)
-    Q = Preconditioned(sharded, sharded.spread(d))
+    Q = Preconditioned(sharded, sharded.space.shard(d))
     torch.testing.assert_close(eigsh(Q, 3, tol=1e-8, generator=seeded(2)).values, pairs.values)
 
 

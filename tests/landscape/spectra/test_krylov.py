@@ -73,10 +73,10 @@ def test_lanczos_refuses() -> None:
 def test_lanczos_sharded() -> None:
     A = matrix(spectra(60)["decaying"])
     S, v = ShardedOperator(A), torch.randn(60, dtype=torch.float64, generator=seeded(3))
-    one, many = lanczos(MatrixOperator(A), v, 10), lanczos(S, S.spread(v), 10)
+    one, many = lanczos(MatrixOperator(A), v, 10), lanczos(S, S.space.shard(v), 10)
     assert torch.allclose(one.alpha, many.alpha, atol=1e-12)
-    assert torch.allclose(one.basis, S.gather(many.basis), atol=1e-12)
-    assert torch.allclose(one.residual, S.gather(many.residual), atol=1e-12)
+    assert torch.allclose(one.basis, S.space.full(many.basis), atol=1e-12)
+    assert torch.allclose(one.residual, S.space.full(many.residual), atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -109,7 +109,7 @@ def test_orthonormal_keeps_graded_directions_and_drops_dependent_ones(dtype: tor
     eps = torch.finfo(dtype).eps
     X = op.random(8, "normal", seeded(5)) * torch.logspace(0, 0.6 * torch.tensor(eps).log10().item(), 8, dtype=dtype)
     X = torch.cat([X, X[:, :2] + X[:, 2:4], torch.zeros(50, 1, dtype=dtype)], dim=1)
-    Q = orthonormal(op, X, None, 20 * eps)
+    Q = orthonormal(op.space, X, None, 20 * eps)
     assert Q.shape == (50, 8)
     Qd, Xd = Q.double(), X.double()
     assert (Qd.T @ Qd - torch.eye(8)).abs().max() < 20 * eps

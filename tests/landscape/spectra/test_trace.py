@@ -187,5 +187,5 @@ def test_sharded_diagonal() -> None:
     for matvecs in (10, 80):
         one = diagonal(MatrixOperator(A, memory=1 << 30), matvecs=matvecs, generator=seeded(0))
         many = diagonal(S, matvecs=matvecs, generator=seeded(0))
-        assert torch.allclose(one.value, S.gather(many.value))
-        assert torch.allclose(one.stderr, S.gather(many.stderr))
+        assert torch.allclose(one.value, S.space.full(many.value))
+        assert torch.allclose(one.stderr, S.space.full(many.stderr))

@@ -1,5 +1,4 @@
-"""The demo: two small networks trained on real data with probes inside the loop, and their checkpoints probed
-again.
+"""The demo: two small networks trained on real data with probes in the loop, and their checkpoints probed again.
 
 What it does with `mlp` and `cnn` is what a user does with a network of their own: `Monitor` in the training
 loop, `torch.save(model.state_dict())` now and then, and `landscape probe` on the files afterwards.
@@ -26,7 +25,7 @@ from probes.digits import CLASSES, NETWORKS, accuracy, build_network, digits
 from probes.errors import UserError
 from probes.instruments.curvature import CurvatureTrace, Spectrum
 from probes.monitor.monitor import Monitor
-from probes.numbers import at_thresholds, plus_minus, rounded, short
+from probes.numbers import at_thresholds, plus_minus, round_to_error, short
 from probes.outliers import outliers
 from probes.probe import Probe
 from probes.trace.trace import Trace
@@ -179,7 +178,7 @@ def _column(name: str, checkpoint: Path, output: Path) -> list[str]:
         str(int(density["n"])),
         f"{rows['loss']['value']:.4f}",
         " / ".join(f"{100 * accuracy(objective.model, part):.1f} %" for part in (data.train, data.test)),
-        ", ".join(rounded(float(v), residual, 5) for v in values[:5]) + f" ± {residual:.0e}",
+        ", ".join(round_to_error(float(v), residual, 5) for v in values[:5]) + f" ± {residual:.0e}",
         plus_minus(float(rows["trace"]["value"]), float(rows["trace"]["stderr"])),
         f"{found.count} of {len(values)} (gap × {short(found.ratio, 3)})",
         ", ".join(f"{past.count} (× {short(past.ratio, 3)})" for past in earlier),

@@ -1,5 +1,4 @@
-"""The demo's two problems: an MLP and a small CNN on scikit-learn's handwritten digits (1797 images of 8 x
-8).
+"""The demo's two problems: an MLP and a small CNN on scikit-learn's handwritten digits (1797 images of 8 x 8).
 
 `probes.demo:mlp` and `probes.demo:cnn` are what `landscape probe --problem` takes; the data are part of the
 scikit-learn distribution, nothing is downloaded.
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 
 CLASSES = 10
 _TEST = 450
-# The split is a property of the data set here, not of a run: a checkpoint probed later must meet the same
-# images.
+# The split is a property of the data set here, not of a run: a checkpoint probed later must meet the same images.
 _SPLIT_SEED = 0
 
 
@@ -32,7 +30,7 @@ class Digits:
 
 @lru_cache(maxsize=1)
 def digits() -> Digits:
-    """The data, split once and for all."""
+    """The data, split the same way in every process."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -70,7 +68,7 @@ def build_network(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def accuracy(network: nn.Module, data: tuple[Tensor, Tensor]) -> float:
-    """Share of images that the network classifies rightly."""
+    """Share of images that the network classifies correctly."""
     x, y = data
     with torch.no_grad():
         return float((network(x).argmax(dim=1) == y).double().mean())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probes.environment import version_of
 from probes.errors import one_line
 
 
@@ -26,12 +26,12 @@ class Finding:
 def examine(folder: Path) -> Iterator[Finding]:
     """Every finding, one after the other; nothing raises."""
     yield Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    yield Finding("landscape-engine", _version("landscape-engine") or "not installed, running from a checkout")
+    yield Finding("landscape-engine", version_of("landscape-engine") or "not installed, running from a checkout")
     for package in ("torch", "numpy", "scipy", "h5py", "matplotlib", "rich", "typer", "safetensors", "scikit-learn"):
-        version = _version(package)
+        version = version_of(package)
         yield Finding(package, version or "missing: pip install landscape-engine installs it", version is not None)
-    yield _checked("HDF5", _hdf5)
-    yield _checked("folder", lambda: _writable(folder))
+    yield _check("HDF5", _hdf5)
+    yield _check("folder", lambda: _writable(folder))
     try:
         import torch
     except Exception as error:  # a broken installation raises anything, from ImportError to OSError
@@ -42,23 +42,16 @@ def examine(folder: Path) -> Iterator[Finding]:
     if torch.backends.mps.is_available():
         devices.append(torch.device("mps"))
     for device in devices:
-        yield _checked(str(device), lambda device=device: _device(device))  # type: ignore[misc]
+        yield _check(str(device), lambda device=device: _device(device))  # type: ignore[misc]
         for what, check in _CHECKS.items():
-            yield _checked(f"{device} {what}", lambda device=device, check=check: check(device))  # type: ignore[misc]
+            yield _check(f"{device} {what}", lambda device=device, check=check: check(device))  # type: ignore[misc]
 
 
-def _checked(what: str, check: Callable[[], str]) -> Finding:
+def _check(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, check(), True)
     except Exception as error:  # the point of the report is that a failure is a line in it
         return Finding(what, f"does not work: {one_line(error, limit=200)}", False)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _hdf5() -> str:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
 _PACKAGES = ("landscape-engine", "torch", "numpy", "scipy", "h5py")
 
 
-def environment() -> dict[str, Any]:
-    """Python, system, processors and package versions, from metadata: importing torch would take a second."""
-    versions = {}
-    for package in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
+def environment(*more: str) -> dict[str, Any]:
+    """Python, system, processors and package versions (of `more` packages too), without importing any of them."""
+    versions = {package: version_of(package) for package in (*_PACKAGES, *more)}
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "packages": versions,
+        "packages": {package: version for package, version in versions.items() if version is not None},
     }
+
+
+def version_of(package: str) -> str | None:
+    """The version of a package, from its metadata; None when it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

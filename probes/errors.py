@@ -1,6 +1,6 @@
 """Failures that the command turns into one line, and the words that such a line is made of.
 
-Whatever a person at the command line can mend is raised as a `UserError`: what is wrong and what to do about
+Whatever a person at the command line can put right is raised as a `UserError`: what is wrong and what to do about
 it, in one sentence. The command prints it on stderr and exits with its status; tracebacks are for `--debug`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A failure that the person at the command can mend; its text is one line, `status` the exit status."""
+    """A failure that the person at the command can put right; its text is one line, `status` the exit status."""
 
     def __init__(self, message: str, *, status: int = 1) -> None:
         super().__init__(one_line(message))

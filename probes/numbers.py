@@ -1,4 +1,4 @@
-"""How numbers and records read: a value rounded by its error, the kind of probe that a group is."""
+"""How numbers are written: a value to the digits that its error leaves standing, ranks at thresholds."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def plus_minus(value: float, error: float) -> str:
         return f"{value:.3g} ± {error:.1g}"
     if error < 1e-5 * abs(value):  # as many zeros as that are not counted by a reader
         return f"{short(value, 6)} ± {short(error, 1)}"
-    return f"{rounded(value, error)} ± {rounded(error, error)}"
+    return f"{round_to_error(value, error)} ± {round_to_error(error, error)}"
 
 
-def rounded(value: float, error: float, significant: int = 7) -> str:
+def round_to_error(value: float, error: float, significant: int = 7) -> str:
     """A value down to the last digit that its error leaves standing: 12.345 with error 0.03 is `"12.35"`."""
     if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
         return short(value, 5)

@@ -19,10 +19,8 @@ _FLOOR = 0.01
 
 @dataclass(frozen=True)
 class Outliers:
-    """`count` eigenvalues lie above `edge`, the geometric middle of the widest gap; `ratio` is that gap's
-    width.
-
-    `count` is 0 and the rest nan when there were too few eigenvalues to compare.
+    """`count` eigenvalues lie above `edge`, the geometric middle of the widest gap; `ratio` is the width of
+    that gap. `count` is 0 and the rest nan when there were too few eigenvalues to compare.
     """
 
     count: int

@@ -32,7 +32,7 @@ from probes.trace.table import Table
 ROOM = 512 << 10  # bytes for metadata: what a flush adds beside its rows, and what closing needs
 
 
-class Open(NamedTuple):
+class OpenFile(NamedTuple):
     """An open file: looked up once, because HDF5 takes longer to find a dataset than to write a row to it."""
 
     file: h5py.File
@@ -43,20 +43,20 @@ class Open(NamedTuple):
 
 def build(
     path: Path, header: Header, tables: Mapping[str, Table], *, old: h5py.File | None, until: int | None, replace: bool
-) -> Open:
+) -> OpenFile:
     """A new file in single-writer mode, put under the name `path` when it is complete.
 
     It has all tables, and the rows of `old` with step <= `until`; each table is told how many it has now.
     `replace`: a file of that name may be replaced. Raises `TraceError`, and leaves everything as it was.
     """
     partial = path.with_name(f".{path.name}.partial")
-    opened: Open | None = None
+    opened: OpenFile | None = None
     try:
         partial.unlink(missing_ok=True)
         check_room(path.parent, ROOM + (old.id.get_filesize() if old is not None else 0))
         file = h5py.File(partial, "w", libver=LIBVER, locking=False)
         descriptor = int(file.id.get_vfd_handle())
-        opened = Open(file, descriptor, os.fstat(descriptor), {})
+        opened = OpenFile(file, descriptor, os.fstat(descriptor), {})
         write_header(file, header)
         file.create_group("probes")
         for name, table in tables.items():
@@ -88,29 +88,29 @@ def _publish(partial: Path, path: Path, replace: bool) -> None:
         try:
             os.link(partial, path)  # unlike a rename it refuses to take an existing name
         except FileExistsError:
-            raise exists(path) from None
+            raise refusal(path) from None
         except OSError:  # a file system without hard links
             if path.exists():
-                raise exists(path) from None
+                raise refusal(path) from None
             os.replace(partial, path)
         else:
             partial.unlink()
     sync_folder(path.parent)
 
 
-def exists(path: Path) -> TraceError:
-    """The refusal to write over a file."""
+def refusal(path: Path) -> TraceError:
+    """The error of writing over a file that nobody said may be replaced."""
     return TraceError(f"{path} exists; pass overwrite=True to replace it, or Trace.resume to go on with it")
 
 
-def abandon(opened: Open) -> None:
+def abandon(opened: OpenFile) -> None:
     """Close a file without touching the disk again."""
     detach(opened)
     with contextlib.suppress(Exception):
         opened.file.close()
 
 
-def detach(opened: Open) -> None:
+def detach(opened: OpenFile) -> None:
     """Let nothing that HDF5 still does with an open file reach the disk."""
     with contextlib.suppress(OSError):
         # once it is closed, the number of its descriptor may belong to another file

@@ -71,7 +71,7 @@ class Field:
             raise ValueError(f"a field's shape has axes >= 1 and None only as the first one, not {shape}")
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "dtype", _dtype_name(self.dtype))
-        object.__setattr__(self, "labels", _checked_labels(self.labels, shape))
+        object.__setattr__(self, "labels", _check_labels(self.labels, shape))
         if self.row_bytes >= 1 << 30:
             raise ValueError(f"a field of shape {shape} needs {self.row_bytes >> 20} MiB a row; the limit is 1024")
 
@@ -96,7 +96,7 @@ class Field:
         return int(np.dtype(self.dtype).itemsize * np.prod(self.inner, dtype=np.int64))
 
 
-def _checked_labels(labels: Any, shape: tuple[int | None, ...]) -> tuple[str, ...]:
+def _check_labels(labels: Any, shape: tuple[int | None, ...]) -> tuple[str, ...]:
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"a field's labels are a sequence of strings, not {labels!r:.80}")
     labels = tuple(str(label) for label in labels)

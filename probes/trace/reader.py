@@ -191,15 +191,15 @@ def read_column(group: h5py.Group, name: str, field: Field, rows: slice) -> Arra
     """Rows `rows` (a slice with both ends) of a field: `(T, ...)`; ragged as an object array `(T,)`."""
     dataset = group[name]
     if not field.ragged:
-        return _decoded(dataset[rows], field)
+        return _decode(dataset[rows], field)
     ragged = np.empty(max(0, rows.stop - rows.start), dtype=object)
     if len(ragged):
         offsets = group[offsets_name(name)][rows.start : rows.stop + 1]
-        flat = _decoded(dataset[offsets[0] : offsets[-1]], field)
+        flat = _decode(dataset[offsets[0] : offsets[-1]], field)
         for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
             ragged[i] = flat[start - offsets[0] : stop - offsets[0]]
     return ragged
 
 
-def _decoded(values: Array, field: Field) -> Array:
+def _decode(values: Array, field: Field) -> Array:
     return np.char.decode(values.astype(field.dtype), "utf-8") if field.is_string else values

@@ -72,7 +72,7 @@ class TraceSet:
             raise TraceError("there are no traces to open: name a folder, a glob pattern or files")
         folder = Path(os.path.commonpath([path.parent for path in files]))
         runs, unreadable = [], {}
-        for path in sorted(files, key=lambda path: _natural(str(path))):
+        for path in sorted(files, key=lambda path: _natural_key(str(path))):
             name = path.relative_to(folder).as_posix()
             try:
                 runs.append(Run.read(name, path))
@@ -116,13 +116,9 @@ class TraceSet:
         without the key does not fit. Raises `KeyError` for a key that no run has.
         """
         wanted = {**(conditions or {}), **more}
-        known = {key for run in self._runs for key in run.config}
-        for key in wanted:
-            if key not in known and self._runs:
-                raise KeyError(
-                    f"no run has {key!r} in its config; there are {_listed(known)}{did_you_mean(key, known)}"
-                )
-        tests = {key: _test(value) for key, value in wanted.items()}
+        if self._runs:
+            self._check_keys(wanted)
+        tests = {key: _condition(value) for key, value in wanted.items()}
         return self._only(
             run for run in self._runs if all(key in run.config and test(run.config[key]) for key, test in tests.items())
         )
@@ -134,12 +130,7 @@ class TraceSet:
         experiment. The key "run" puts each run into a group of its own. Raises `KeyError` for a key that no
         run has.
         """
-        known = {"run", *(key for run in self._runs for key in run.config)}
-        for key in keys:
-            if key not in known:
-                raise KeyError(
-                    f"no run has {key!r} in its config; there are {_listed(known)}{did_you_mean(key, known)}"
-                )
+        self._check_keys(keys, "run")
         chosen = keys or varying_keys(self.configs)
         found: dict[Any, list[Run]] = {}
         for run in self._runs:
@@ -191,6 +182,14 @@ class TraceSet:
         rest = f", unreadable={len(self.unreadable)}" if self.unreadable else ""
         return f"TraceSet({str(self.folder)!r}, runs={len(self)}{rest})"
 
+    def _check_keys(self, keys: Iterable[str], *more: str) -> None:
+        """Raise `KeyError` for a key that is neither in a config nor one of `more`."""
+        known = {*more, *(key for config in self.configs for key in config)}
+        for key in keys:
+            if key not in known:
+                listed = first_few(sorted(known), 12) or "none"
+                raise KeyError(f"no run has {key!r} in its config; there are {listed}{did_you_mean(key, known)}")
+
     def _only(self, runs: Iterable[Run]) -> TraceSet:
         return TraceSet(self.folder, list(runs), self.unreadable)
 
@@ -199,8 +198,7 @@ def _files(place: str) -> list[Path]:
     """The files that a folder, a pattern or a path stands for, absolute."""
     path = Path(os.path.abspath(place))
     if path.is_dir():
-        found = [Path(top, name) for top, _, names in os.walk(path) for name in names]
-        traces = [path for path in found if path.suffix in _SUFFIXES and not path.name.startswith(".")]
+        traces = _traces(Path(top, name) for top, _, names in os.walk(path) for name in names)
         if not traces:
             raise TraceError(f"there are no traces (*{', *'.join(_SUFFIXES)}) in the folder {place}")
         return traces
@@ -212,19 +210,23 @@ def _files(place: str) -> list[Path]:
     files = [match for match in matches if match.is_file()]
     for folder in matches:
         if folder.is_dir():
-            files += [path for path in folder.iterdir() if path.suffix in _SUFFIXES and not path.name.startswith(".")]
+            files += _traces(folder.iterdir())
     if not files:
         raise TraceError(f"no file matches {place}")
     return files
 
 
-def _natural(text: str) -> list[tuple[float, str]]:
+def _traces(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if path.suffix in _SUFFIXES and not path.name.startswith(".")]
+
+
+def _natural_key(text: str) -> list[tuple[float, str]]:
     """A key that sorts seed2 before seed10, and lr0.02 before lr0.1."""
     parts = re.split(r"([0-9]+(?:\.[0-9]+)?)", text)
     return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
-def _test(wanted: Any) -> Callable[[Any], bool]:
+def _condition(wanted: Any) -> Callable[[Any], bool]:
     if callable(wanted):
         return lambda value: bool(wanted(value))
     if isinstance(wanted, AbstractSet):
@@ -235,7 +237,3 @@ def _test(wanted: Any) -> Callable[[Any], bool]:
 
 def _value(run: Run, key: str) -> Any:
     return run.name if key == "run" else run.config.get(key)
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return first_few(sorted(keys), 12) or "none"

@@ -76,8 +76,8 @@ class Table:
                 out[name] = (self.rows, np.array(column, dtype=field.dtype).reshape(-1, *field.inner))
         return out
 
-    def written(self, batch: Mapping[str, tuple[int, Array]]) -> None:
-        """The batch is in the file: forget its rows."""
+    def forget(self, batch: Mapping[str, tuple[int, Array]]) -> None:
+        """Drop the rows of a batch that is in the file now."""
         for name in self.elements:
             self.elements[name] += len(batch[name][1])
         self.rows += self.waiting
@@ -184,8 +184,9 @@ def _strings(where: str, field: Field, value: Any) -> Array:
     return encoded
 
 
-def truncated(text: str, field: Field) -> str:
+def truncate(text: str, field: Field) -> str:
     """`text` cut to what a string field holds, at the end of a character."""
     limit = np.dtype(field.dtype).itemsize
-    data = text.replace("\0", " ").encode()
-    return text.replace("\0", " ") if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "..."
+    text = text.replace("\0", " ")
+    data = text.encode()
+    return text if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "..."

@@ -26,7 +26,7 @@ from probes.trace.layout import EVENT_FIELDS, EVENTS, Field, Header, Settings, T
 from probes.trace.reader import open_for_reading, read_header
 from probes.trace.records import Records
 from probes.trace.state import check_whole, state_of
-from probes.trace.table import Table, check_names, truncated
+from probes.trace.table import Table, check_names, truncate
 from probes.trace.writer import WRITERS, Writer
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Trace:
         Raises `TraceError` when the file exists (unless `overwrite`), when a live writer has it, or when it
         cannot be written; `ValueError` for a config or a seed that cannot be kept.
         """
-        path = _resolved(path)
+        path = _resolve(path)
         return cls(path, Writer.create(path, config, seed, overwrite=overwrite))
 
     @classmethod
@@ -73,7 +73,7 @@ class Trace:
 
         Raises `TraceError` when there is no such file, when it is not a trace, damaged, or too new.
         """
-        trace = cls(_resolved(path), None)
+        trace = cls(_resolve(path), None)
         with trace.reading() as file:
             if state_of(trace.path).kind == "crashed":
                 check_whole(file, trace.path)
@@ -87,7 +87,7 @@ class Trace:
         training goes on from. The file is rewritten beside the old one, which it replaces when complete, so
         the disk needs room for both. Raises `TraceError` as `open` does, and when a live writer has it.
         """
-        path = _resolved(path)
+        path = _resolve(path)
         cls.open(path)  # what is not a trace, or not a whole one, is refused before anything is made
         return cls(path, Writer.resume(path, step))
 
@@ -102,7 +102,7 @@ class Trace:
         """
         writer = self._writing()
         check_names(name, fields)
-        settings = _plain(name, settings)
+        settings = _as_stored(name, settings)
         if name in writer.tables:
             writer.tables[name].check_same(fields, settings)
         else:
@@ -124,7 +124,7 @@ class Trace:
     def event(self, step: int, probe: str, reason: str, *, epoch: float | None = None) -> None:
         """Add a row to `/events`: what happened to a probe. Texts are cut to 64 and 400 bytes."""
         texts = {"probe": probe, "reason": reason}
-        values = {name: truncated(text, EVENT_FIELDS[name]) for name, text in texts.items()}
+        values = {name: truncate(text, EVENT_FIELDS[name]) for name, text in texts.items()}
         self._writing().append(EVENTS, step, epoch, 0.0, values)
 
     def flush(self) -> None:
@@ -284,11 +284,11 @@ class Trace:
         return self._writer
 
 
-def _resolved(path: str | os.PathLike[str]) -> Path:
+def _resolve(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
-def _plain(name: str, settings: Settings | None) -> Settings | None:
+def _as_stored(name: str, settings: Settings | None) -> Settings | None:
     """Settings as a file gives them back, so that both compare equal after a resume."""
     plain: Settings | None = json.loads(to_json(settings, f"the settings of {name}"))
     return plain

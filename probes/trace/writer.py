@@ -19,7 +19,7 @@ from typing import Any
 
 import h5py
 
-from probes.trace.build import ROOM, abandon, build, detach, exists, reason_of
+from probes.trace.build import ROOM, abandon, build, detach, reason_of, refusal
 from probes.trace.disk import make_room, trim
 from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, write_at
 from probes.trace.lock import WriterLock
@@ -74,7 +74,7 @@ class Writer:
         """The writer of a new trace: see `Trace.create`."""
         header = Header.new(config, seed)
         if path.exists() and not overwrite:
-            raise exists(path)
+            raise refusal(path)
         with _lock(path) as lock:
             return cls(path, header, lock, {}, replace=overwrite)
 
@@ -149,12 +149,12 @@ class Writer:
         except (OSError, RuntimeError, ValueError) as error:
             self.broken = (
                 f"cannot write {self.path}: {reason_of(error)}; it is whole up to the last flush: "
-                "mend the disk, then Trace.resume"
+                "repair the disk, then Trace.resume"
             )
             abandon(self._open)
             raise TraceError(self.broken) from None
         for name, table in waiting.items():
-            table.written(batches[name])
+            table.forget(batches[name])
 
     def _write(self, batches: Mapping[str, Mapping[str, tuple[int, Array]]]) -> None:
         for name, batch in batches.items():

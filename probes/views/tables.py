@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from probes.numbers import at_thresholds, plus_minus, rounded, short
+from probes.numbers import at_thresholds, plus_minus, round_to_error, short
 from probes.trace.state import state_of
 from probes.views.kinds import FUNCTION_CLASS, KINDS, kind_of, settings_text
 
@@ -208,7 +208,7 @@ def eigenvalues_text(values: Mapping[str, Any], shown: int = _SHOWN) -> str:
     more = int(found.sum()) - len(largest)
     error_text = f" ± {error:.1g}".replace("e-0", "e-") if error > 0 else ""
     tail = f" (+{more})" if more > 0 else ""
-    return ", ".join(rounded(float(v), error, 5) for v in largest) + error_text + tail + _star(values)
+    return ", ".join(round_to_error(float(v), error, 5) for v in largest) + error_text + tail + _star(values)
 
 
 def _star(values: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ import platform
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +57,7 @@ def write(console: Console, path: Path | None, name: str, device: torch.device, 
 
 def _environment(device: torch.device) -> dict[str, Any]:
     """Versions, those of the peers too, and hardware."""
-    found = environment()
-    for peer in ("pyhessian", "curvlinops-for-pytorch"):
-        with suppress(metadata.PackageNotFoundError):
-            found["packages"][peer] = metadata.version(peer)
-    return found | {
+    return environment("pyhessian", "curvlinops-for-pytorch") | {
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "tf32": torch.backends.cuda.matmul.allow_tf32,

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import image
 
 from probes import Field, Trace
-from probes.numbers import at_thresholds, plus_minus, rounded
+from probes.numbers import at_thresholds, plus_minus, round_to_error
 from probes.outliers import outliers
 from probes.views.pictures.density import density_curve
 from probes.views.pictures.draw import plot_trace
@@ -60,8 +60,8 @@ def test_plus_minus(value: float, error: float, text: str) -> None:
     assert plus_minus(value, error) == text
 
 
-def test_rounded_and_thresholds() -> None:
-    assert rounded(0.848329, 2e-6, 5) == "0.84833"
+def test_round_to_error_and_thresholds() -> None:
+    assert round_to_error(0.848329, 2e-6, 5) == "0.84833"
     row = {"thresholds": [1e-2, 1e-4, np.nan], "ranks": [3, 5, -1], "kappas": [90.0, 9e3, np.nan]}
     assert at_thresholds(row) == [(1e-2, 3, 90.0), (1e-4, 5, 9e3)]
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from runs.sweep import main
+from runs.sweep.command import main
 
 if __name__ == "__main__":
     main(sys.argv[1:])

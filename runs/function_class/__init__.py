@@ -11,14 +11,10 @@ pair always works, so "holds" stands beside whether it is vacuous.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from runs.engine.experiment import Experiment
 from runs.function_class import claims, exact_claims, jobs
 from runs.function_class.figures import figures
 
-CLAIMS: Sequence[Any] = (*exact_claims.CLAIMS, *claims.CLAIMS)
-EXPERIMENT = Experiment(
-    "function_class", "Function classes along trajectories\n\n" + str(__doc__), jobs.plan, CLAIMS, figures
-)
+TITLE = "Function classes along trajectories\n\n" + str(__doc__)
+CLAIMS = (*exact_claims.CLAIMS, *claims.CLAIMS)
+EXPERIMENT = Experiment("function_class", TITLE, jobs.plan, CLAIMS, figures)

@@ -1,131 +1,107 @@
-"""The claims of `runs.function_class` on networks; those on toy examples and theorems are in `function_class_exact`."""
+"""The claims of `runs.function_class` on networks; those on toy examples and theorems are in `exact_claims`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from landscape.regularity import Trajectory, aiming, angles, polyak_lojasiewicz
+from landscape.regularity import aiming, angles, polyak_lojasiewicz
 from probes.numbers import short
 from runs.engine.claims import Claim, Results, Verdict, claim
 from runs.function_class import criteria
-from runs.function_class.criteria import GAP, Smallest, listed
+from runs.function_class.criteria import GAP, PAPER
+from runs.shared.tables import falling, listed, rising, span
 
-PAPER = "Islamov et al. 2024"
 DELTAS = (1.0, 1.25, 1.5, 1.75)
 TINY = 1e-6
 NETWORKS = ["mlp-*", "cnn-*", "depth-*", "batch-*", "optimizer-*", "lstm", "transformer"]
 
 
 def _sizes(
-    name: str,
-    pattern: str,
-    said: str,
-    rule: str,
-    decide: Callable[[Sequence[float]], bool],
-    measure: Callable[[Smallest], float],
-    what: str,
+    name: str, pattern: str, *, said: str, rule: str, by: str, decide: Callable[[Sequence[float]], bool] = falling
 ) -> Claim:
-    """A claim on a number of each configuration, in the order of the jobs."""
+    """A claim on beta, or on its product with f(x_K), of each configuration in the order of the jobs."""
 
-    rule += " (undecided where β is 0 in all)"
+    product = rule.startswith("times")
 
-    @claim(name, literature=f"{said} ({PAPER})", criterion=rule, needs=pattern)
+    @claim(
+        name,
+        literature=f"{said} ({PAPER})",
+        criterion=f"β at gap {GAP} {rule} (undecided where β is 0 in all)",
+        needs=pattern,
+    )
     def judge(results: Results) -> Verdict:
         found = criteria.family(results, pattern)
-        values = [measure(s) for s in found.values()]
-        shown = {n: str(s) if measure is _beta else measure(s) for n, s in found.items()}
-        told = f"{what}: {listed(shown)}; {criteria.vacuous_in(found)}"
+        values = [s.beta * s.sigma2 if product else s.beta for s in found.values()]
+        told = {n: short(v, 3) if product else s for (n, s), v in zip(found.items(), values, strict=True)}
         holds = bool(np.isfinite(values).all()) and decide(values) if any(values) else None
-        return Verdict(holds, told, criteria.kept(found))
+        what = "β · f(x_K)" if product else BETA
+        return Verdict(holds, f"{what}{by}: {listed(told)}; {criteria.vacuous_in(found)}", criteria.kept(found))
 
     return judge
 
 
-def _beta(s: Smallest) -> float:
-    return s.beta
-
-
-def _product(s: Smallest) -> float:
-    return s.beta * s.sigma2
-
-
 BETA = f"β at gap {GAP} of all 4 seeds (each alone)"
-PRODUCT = "β · f(x_K)"
 wide = _sizes(
     "MLP: up, then down with width",
     "mlp-*",
-    "the smallest α and β rise up to a width (512 of 32 to 4096, Fashion-MNIST) and fall from there",
-    f"β at gap {GAP} rises with every width up to one inside 16 … 512 and falls with every one after it",
-    criteria.rises_then_falls,
-    _beta,
-    BETA + " by width",
+    said="the smallest α and β rise up to a width (512 of 32 to 4096, Fashion-MNIST) and fall from there",
+    rule="rises with every width up to one inside 16 … 512 and falls with every one after it",
+    by=" by width",
+    decide=criteria.rises_then_falls,
 )
 channels = _sizes(
     "CNN: up, then down with channels",
     "cnn-*",
-    "the smallest α and β rise up to 64 or 128 channels (of 32 to 2048, CIFAR10) and fall from there",
-    f"β at gap {GAP} rises with every number of channels up to one inside 4 … 64 and falls with every one after it",
-    criteria.rises_then_falls,
-    _beta,
-    BETA + " by channels",
+    said="the smallest α and β rise up to 64 or 128 channels (of 32 to 2048, CIFAR10) and fall from there",
+    rule="rises with every number of channels up to one inside 4 … 64 and falls with every one after it",
+    by=" by channels",
+    decide=criteria.rises_then_falls,
 )
 deep = _sizes(
     "deeper, smaller",
     "depth-*",
-    "the smallest α and β fall with depth (ResNets on CIFAR100)",
-    f"β at gap {GAP} falls with every doubling of the residual blocks, 1 … 8",
-    criteria.falls,
-    _beta,
-    BETA + " by blocks",
+    said="the smallest α and β fall with depth (ResNets on CIFAR100)",
+    rule="falls with every doubling of the residual blocks, 1 … 8",
+    by=" by blocks",
 )
 batch = _sizes(
     "larger batches, smaller",
     "batch-*",
-    "the smallest α and β fall with the batch size (ResNet9, CIFAR100)",
-    f"β at gap {GAP} falls with every doubling of the batch, 32 … 256",
-    criteria.falls,
-    _beta,
-    BETA + " by batch",
+    said="the smallest α and β fall with the batch size (ResNet9, CIFAR100)",
+    rule="falls with every doubling of the batch, 32 … 256",
+    by=" by batch",
 )
 optimizer = _sizes(
     "Adam < momentum < SGD",
     "optimizer-*",
-    "α and β are smallest for Adam and largest for SGD (ResNet9, CIFAR100)",
-    f"β at gap {GAP} of Adam is below that of SGD with momentum, and that below SGD's",
-    lambda values: criteria.falls(values[::-1]),
-    _beta,
-    BETA,
+    said="α and β are smallest for Adam and largest for SGD (ResNet9, CIFAR100)",
+    rule="of Adam is below that of SGD with momentum, and that below SGD's",
+    by="",
+    decide=rising,
 )
 _SAID = "β σ_int², the noise floor of the theorems, falls with"
 noise_width = _sizes(
     "noise floor falls with width",
     "mlp-*",
-    f"{_SAID} width",
-    f"β at gap {GAP} times the mean of f(x_K) (f_k^* = 0) falls with every width of the MLP",
-    criteria.falls,
-    _product,
-    PRODUCT + " by width",
+    said=f"{_SAID} width",
+    rule="times the mean of f(x_K) (f_k^* = 0) falls with every width of the MLP",
+    by=" by width",
 )
 noise_depth = _sizes(
     "noise floor falls with depth",
     "depth-*",
-    f"{_SAID} depth",
-    f"β at gap {GAP} times the mean of f(x_K) falls with every doubling of the blocks",
-    criteria.falls,
-    _product,
-    PRODUCT + " by blocks",
+    said=f"{_SAID} depth",
+    rule="times the mean of f(x_K) falls with every doubling of the blocks",
+    by=" by blocks",
 )
 noise_batch = _sizes(
     "noise floor falls with the batch",
     "batch-*",
-    f"{_SAID} the batch size",
-    f"β at gap {GAP} times the mean of f(x_K) falls with every doubling of the batch",
-    criteria.falls,
-    _product,
-    PRODUCT + " by batch",
+    said=f"{_SAID} the batch size",
+    rule="times the mean of f(x_K) falls with every doubling of the batch",
+    by=" by batch",
 )
 
 
@@ -139,11 +115,10 @@ noise_batch = _sizes(
 )
 def works(results: Results) -> Verdict:
     """Whether a pair exists, and the range of its size."""
-    found = {name: criteria.smallest(results, name) for pattern in NETWORKS for name in results.data(pattern)}
-    betas = {name: s.beta for name, s in found.items()}
-    finite = [b for b in betas.values() if np.isfinite(b)]
+    found = criteria.smallest_of(results, *NETWORKS)
+    finite = [s.beta for s in found.values() if np.isfinite(s.beta)]
     told = f"{len(finite)} of {len(found)} configurations; {criteria.vacuous_in(found)}, so only the size of β says "
-    told += f"something: {criteria.span(finite)}; 99 % of the steps: {criteria.span([s.most for s in found.values()])}"
+    told += f"something: {span(finite)}; 99 % of the steps: {span([s.most for s in found.values()])}"
     return Verdict(len(finite) == len(found), told, criteria.kept(found))
 
 
@@ -155,10 +130,9 @@ def works(results: Results) -> Verdict:
 )
 def language(results: Results) -> Verdict:
     """beta on text beside beta on digits."""
-    text = {name: criteria.smallest(results, name) for name in ("lstm", "transformer")}
-    images = {n: criteria.smallest(results, n) for p in ("mlp-*", "cnn-*") for n in results.data(p)}
+    text, images = (criteria.smallest_of(results, *jobs) for jobs in (("lstm", "transformer"), ("mlp-*", "cnn-*")))
     betas = [s.beta for s in images.values()]
-    told = f"{BETA}: {listed({n: str(s) for n, s in text.items()})}; MLPs and CNNs: {criteria.span(betas)}; "
+    told = f"{BETA}: {listed(text)}; MLPs and CNNs: {span(betas)}; "
     told += criteria.vacuous_in(text | images)
     return Verdict(min(s.beta for s in text.values()) > max(betas), told, criteria.kept(text | images))
 
@@ -177,9 +151,10 @@ def pl(results: Results) -> Verdict:
     """The generalised PL constants of the LSTM."""
     runs = criteria.runs_of(results, "lstm", full=True)
     mu = {d: [polyak_lojasiewicz(t, d).value for t in runs] for d in DELTAS}
-    told = "μ over the seeds, by δ: " + "; ".join(f"{d:g}: {criteria.span(values)}" for d, values in mu.items())
-    others = [polyak_lojasiewicz(t).value for n in ("mlp-*", "cnn-*") for t in _every(results, n)]
-    told += f"; MLPs and CNNs at δ = 2: {criteria.span(others)}"
+    told = "μ over the seeds, by δ: " + "; ".join(f"{d:g}: {span(values)}" for d, values in mu.items())
+    images = [name for pattern in ("mlp-*", "cnn-*") for name in results.data(pattern)]
+    others = [polyak_lojasiewicz(t).value for name in images for t in criteria.runs_of(results, name, full=True)]
+    told += f"; MLPs and CNNs at δ = 2: {span(others)}"
     told += "; a finite path without a stationary point always has some μ > 0 (vacuous)"
     return Verdict(max(max(values) for values in mu.values()) < TINY, told, {str(d): v for d, v in mu.items()})
 
@@ -197,8 +172,8 @@ def plateau(results: Results) -> Verdict:
     early = [float(np.nanmin(angles(t)[criteria.first_part(t, 0.2)])) for t in runs]
     late = [float(np.nanmin(angles(t)[~criteria.first_part(t, 0.5)])) for t in runs]
     theta = [aiming(t).value for t in runs]
-    told = f"least cosine, first fifth: {criteria.span(early)}; second half: {criteria.span(late)}; aiming θ: "
-    told += f"{criteria.span(theta)}; towards its own end point a path tends to point (partly circular)"
+    told = f"least cosine, first fifth: {span(early)}; second half: {span(late)}; aiming θ: "
+    told += f"{span(theta)}; towards its own end point a path tends to point (partly circular)"
     return Verdict(max(early) < 0 <= min(late), told, {"early": early, "late": late, "theta": theta})
 
 
@@ -216,9 +191,9 @@ def pointing(results: Results) -> Verdict:
         for pattern in NETWORKS
         for name in results.data(pattern)
     }
-    below = {name: criteria.span(s, 4) for name, s in shares.items() if min(s) < 0.95}
+    below = {name: span(s, 4) for name, s in shares.items() if min(s) < 0.95}
     every = [s for values in shares.values() for s in values]
-    told = f"shares of {criteria.span(every, 4)} over {len(every)} runs"
+    told = f"shares of {span(every, 4)} over {len(every)} runs"
     told += f"; below 0.95: {listed(below)}" if below else ""
     told += "; x_K is the end of the same path (partly circular)"
     return Verdict(not below, told, {name: [round(s, 4) for s in values] for name, values in shares.items()})
@@ -232,30 +207,12 @@ def pointing(results: Results) -> Verdict:
 )
 def outliers(results: Results) -> Verdict:
     """beta for all rows over beta for 99 %."""
-    found = {name: criteria.smallest(results, name) for pattern in NETWORKS for name in results.data(pattern)}
+    found = criteria.smallest_of(results, *NETWORKS)
     half = [name for name, s in found.items() if 0 < s.beta >= 2 * s.most]
     told = f"{len(half)} of {len(found)} configurations; all → 99 %: "
     told += "; ".join(f"{name}: {short(s.beta, 3)} → {short(s.most, 3)}" for name, s in found.items())
     return Verdict(len(half) > len(found) / 2, told, criteria.kept(found))
 
 
-def _every(results: Results, pattern: str) -> list[Trajectory]:
-    return [t for name in results.data(pattern) for t in criteria.runs_of(results, name, full=True)]
-
-
-CLAIMS: tuple[Any, ...] = (
-    works,
-    wide,
-    channels,
-    deep,
-    batch,
-    optimizer,
-    noise_width,
-    noise_depth,
-    noise_batch,
-    language,
-    outliers,
-    pl,
-    plateau,
-    pointing,
-)
+SIZES = wide, channels, deep, batch, optimizer, noise_width, noise_depth, noise_batch
+CLAIMS = works, *SIZES, language, outliers, pl, plateau, pointing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from landscape.regularity import Trajectory, alpha_beta, best_ratio
 from probes.instruments.function_class import trajectory
 from probes.numbers import short
 from runs.engine.claims import Results
+from runs.shared.tables import falling, rising
 
 Array = NDArray[np.float64]
+PAPER = "Islamov et al. 2024"
 GAP = 0.1  # the paper takes the smallest pair with alpha >= beta + 0.1
 
 
@@ -81,45 +82,29 @@ def family(results: Results, pattern: str) -> dict[str, Smallest]:
     return {name.rpartition("-")[2]: smallest(results, name) for name in results.data(pattern)}
 
 
+def smallest_of(results: Results, *patterns: str) -> dict[str, Smallest]:
+    """By the jobs' names."""
+    return {name: smallest(results, name) for pattern in patterns for name in results.data(pattern)}
+
+
 def vacuous_in(found: Mapping[str, Smallest]) -> str:
     """How often "some pair works" says nothing."""
     runs = sum(len(s.seeds) for s in found.values())
     return f"vacuous in {sum(s.vacuous for s in found.values())} of {runs} runs"
 
 
-def listed(found: Mapping[str, Any]) -> str:
-    """`a: x; b: y`."""
-    return "; ".join(
-        f"{name}: {short(value, 3) if isinstance(value, float) else value}" for name, value in found.items()
-    )
-
-
-def falls(values: Sequence[float]) -> bool:
-    """Each smaller than the one before."""
-    return all(b < a for a, b in itertools.pairwise(values))
-
-
 def rises_then_falls(values: Sequence[float]) -> bool:
     """Rises up to a value inside, falls from there on."""
     top = int(np.argmax(values))
-    up, down = list(values[: top + 1]), list(values[top:])
-    return 0 < top < len(values) - 1 and falls(up[::-1]) and falls(down)
+    up, down = values[: top + 1], values[top:]
+    return rising(up) and falling(down)
 
 
 def kept(found: Mapping[str, Smallest]) -> dict[str, Any]:
     """For JSON, where there is no inf."""
+    rounded = "beta", "most", "at_one", "ratio", "ratio_gap"
     return {
-        name: {
-            "beta": number(s.beta),
-            "seeds": [number(b) for b in s.seeds],
-            "most": number(s.most),
-            "at_one": number(s.at_one),
-            "ratio": number(s.ratio),
-            "ratio_gap": number(s.ratio_gap),
-            "vacuous": s.vacuous,
-            "sigma2": s.sigma2,
-            "steps": s.steps,
-        }
+        name: vars(s) | {key: number(getattr(s, key)) for key in rounded} | {"seeds": [number(b) for b in s.seeds]}
         for name, s in found.items()
     }
 
@@ -127,11 +112,6 @@ def kept(found: Mapping[str, Smallest]) -> dict[str, Any]:
 def number(value: float) -> float | str:
     """Five digits; `"inf"` for what JSON does not know."""
     return float(f"{value:.5g}") if math.isfinite(value) else str(value)
-
-
-def span(values: Sequence[float], digits: int = 3) -> str:
-    """`least … largest`."""
-    return f"{short(min(values), digits)} … {short(max(values), digits)}"
 
 
 def first_part(t: Trajectory, share: float) -> NDArray[np.bool_]:

@@ -8,18 +8,19 @@ import numpy as np
 
 from landscape.regularity import aiming, angles, polyak_lojasiewicz
 from probes.numbers import short
-from runs.engine.claims import Results, Verdict, claim
+from runs.engine.claims import Results, Verdict, claim, every
 from runs.function_class import criteria
-from runs.function_class.criteria import GAP, span
+from runs.function_class.criteria import GAP, PAPER
+from runs.shared.tables import falling, span
 
-PAPER = "Islamov et al. 2024"
 SQUARE = "on a grid of [−6, 8]²"
 FLAT = 1e-4
 
 
 def _first(results: Results, name: str) -> dict[str, Any]:
     """What an example gave on its whole plane."""
-    return results.data(f"example-{name}")[f"example-{name}"]["regions"][0]
+    found: dict[str, Any] = results.one(f"example-{name}")["regions"][0]
+    return found
 
 
 @claim(
@@ -33,14 +34,17 @@ def _first(results: Results, name: str) -> dict[str, Any]:
 def toys(results: Results) -> Verdict:
     """The least margin at the stated pairs, and the smallest beta."""
     found = {name: _first(results, name) for name in ("1", "2", "3", "6")}
-    told = "; ".join(
-        f"{name}: min T {short(f['least_margin'], 2)} at β {short(f['pair'][1])}, smallest β {short(f['beta'], 5)} at "
-        f"the gap {short(f['pair'][0] - f['pair'][1], 2)}"
-        for name, f in found.items()
-    )
-    holds = all(f["least_margin"] >= -1e-9 * f["pair"][1] and f["without_beta"] < 0 for f in found.values())
     vacuous = sum(f["vacuous"] for f in found.values())
-    return Verdict(holds, f"{told}; vacuous in {vacuous} of 4 (f_i > f_i^* at the minimisers)", found)
+
+    def holds(f: dict[str, Any]) -> bool:
+        return f["least_margin"] >= -1e-9 * f["pair"][1] and f["without_beta"] < 0
+
+    def tell(name: str, f: dict[str, Any]) -> str:
+        alpha, beta = f["pair"]
+        margin = f"{name}: min T {short(f['least_margin'], 2)} at β {short(beta)}"
+        return f"{margin}, smallest β {short(f['beta'], 5)} at the gap {short(alpha - beta, 2)}"
+
+    return every(found, holds, tell, after=f"; vacuous in {vacuous} of 4 (f_i > f_i^* at the minimisers)")
 
 
 @claim(
@@ -68,10 +72,10 @@ def tight(results: Results) -> Verdict:
 )
 def region(results: Results) -> Verdict:
     """beta on three squares."""
-    found = results.data("example-6")["example-6"]["regions"]
+    found = results.one("example-6")["regions"]
     betas = [f["beta"] for f in found]
     told = "; ".join(f"[{low:g}, {high:g}]²: {f['beta']:.2f}" for f in found for low, high in [f["region"]])
-    return Verdict(criteria.falls(betas) and betas[-1] <= 0.9 * betas[0], told, {"betas": betas})
+    return Verdict(falling(betas) and betas[-1] <= 0.9 * betas[0], told, {"betas": betas})
 
 
 @claim(
@@ -88,12 +92,10 @@ def saddle(results: Results) -> Verdict:
     theta, mu = [aiming(t).value for t in runs], [polyak_lojasiewicz(t, reference="infimum").value for t in runs]
     cosine = [float(np.nanmin(angles(t))) for t in runs]
     fail = sum(a <= 0 and b < FLAT for a, b in zip(theta, mu, strict=True))
-    told = (
-        f"{fail} of {len(runs)} paths from random points at distance 4; θ {span(theta)}, least cosine {span(cosine)}, "
-    )
     early = [float(np.nanmin(angles(t)[criteria.first_part(t, 0.5)])) for t in runs]
-    told += f"μ {span(mu)}; −∇f points away from x_K somewhere on {sum(v < 0 for v in cosine)} paths, in their first "
-    told += f"half on {sum(v < 0 for v in early)} (else near the end, where SGD wanders about x_K)"
+    told = f"{fail} of {len(runs)} paths from random points at distance 4; θ {span(theta)}, least cosine "
+    told += f"{span(cosine)}, μ {span(mu)}; −∇f points away from x_K somewhere on {sum(v < 0 for v in cosine)} paths, "
+    told += f"in their first half on {sum(v < 0 for v in early)} (else near the end, where SGD wanders about x_K)"
     return Verdict(fail > 0, told, {"theta": theta, "mu": mu, "cosine": cosine})
 
 
@@ -130,7 +132,8 @@ def one_step(results: Results) -> Verdict:
     points = sum(data["points"] for data in found.values())
     c = next(iter(found.values()))["constants"]
     told = f"least slack, {points:,} points in |x| ≤ {max(d['visited'] for d in found.values()):.3g}: "
-    told += f"{criteria.listed(slack)} (α {c['alpha']:.4f}, β {c['beta']:.4f} on [−10, 10], L 3, σ² {c['sigma2']:.4f})"
+    told += "; ".join(f"{name}: {short(v, 3)}" for name, v in slack.items())
+    told += f" (α {c['alpha']:.4f}, β {c['beta']:.4f} on [−10, 10], L 3, σ² {c['sigma2']:.4f})"
     return Verdict(min(slack.values()) >= -1e-12, told, slack)
 
 
@@ -144,21 +147,28 @@ def one_step(results: Results) -> Verdict:
 )
 def bounds(results: Results) -> Verdict:
     """bound / measured, and where the bound says less than the starting point."""
-    told, numbers, holds = [], {}, []
-    for name, data in results.data("theorem-*").items():
-        rows = data["rows"]
-        holds += [row["measured"] - 3 * row["stderr"] <= row["bound"] for row in rows]
-        said = [row["steps"] for row in rows if row["bound"] < data["first"]]
-        since = f"vacuous before {said[0]} steps" if said else "vacuous throughout"
-        last = rows[-1]
-        told.append(
-            f"{name.removeprefix('theorem-')}: {short(last['measured'], 2)} against {short(last['bound'], 2)}, {since}"
-        )
-        numbers[name] = [[row["steps"], row["bound"] / row["measured"]] for row in rows]
-    steps = max(row["steps"] for data in results.data("theorem-*").values() for row in data["rows"])
-    floor = next(iter(results.data("theorem-*").values()))["rows"][0]["neighbourhood"]
-    told.append(f"of the bound {floor:.3g} is the neighbourhood 2βσ²/(α − β), which no step size lowers")
-    return Verdict(all(holds), f"after {steps} steps, measured against bound: " + "; ".join(told), numbers)
+    found = {name.removeprefix("theorem-"): data for name, data in results.data("theorem-*").items()}
+    rows = next(iter(found.values()))["rows"]
+    floor = f"{rows[0]['neighbourhood']:.3g} is the neighbourhood 2βσ²/(α − β), which no step size lowers"
+
+    def holds(data: dict[str, Any]) -> bool:
+        return all(row["measured"] - 3 * row["stderr"] <= row["bound"] for row in data["rows"])
+
+    def tell(name: str, data: dict[str, Any]) -> str:
+        said = [row["steps"] for row in data["rows"] if row["bound"] < data["first"]]
+        since, last = f"vacuous before {said[0]} steps" if said else "vacuous throughout", data["rows"][-1]
+        return f"{name}: {short(last['measured'], 2)} against {short(last['bound'], 2)}, {since}"
+
+    return every(
+        found,
+        holds,
+        tell,
+        before=f"after {rows[-1]['steps']} steps, measured against bound: ",
+        after=f"; of the bound {floor}",
+        numbers={
+            f"theorem-{n}": [[r["steps"], r["bound"] / r["measured"]] for r in d["rows"]] for n, d in found.items()
+        },
+    )
 
 
 @claim(
@@ -173,8 +183,9 @@ def neighbourhood(results: Results) -> Verdict:
     """What SGD with small steps reaches over the neighbourhood."""
     found = {n.removeprefix("theorem-constant-"): d["rows"][-1] for n, d in results.data("theorem-constant-*").items()}
     shares = {n: row["measured"] / row["neighbourhood"] for n, row in found.items()}
-    told = f"measured over 2βσ²/(α − β) by step size over the largest allowed: {criteria.listed(shares)}"
-    return Verdict(list(shares.values())[-1] >= 0.1, told, shares)
+    told = "; ".join(f"{name}: {short(share, 3)}" for name, share in shares.items())
+    what = "measured over 2βσ²/(α − β) by step size over the largest allowed: "
+    return Verdict(list(shares.values())[-1] >= 0.1, what + told, shares)
 
 
-CLAIMS: tuple[Any, ...] = (toys, tight, region, saddle, half_space, one_step, bounds, neighbourhood)
+CLAIMS = (toys, tight, region, saddle, half_space, one_step, bounds, neighbourhood)

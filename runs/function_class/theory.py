@@ -47,19 +47,11 @@ HORIZONS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 def plan(quick: bool) -> list[Job]:
     """The jobs; the reduced ones differ in the numbers of points and runs."""
     points = 57 if quick else 281
-    jobs = [
-        Job(
-            f"example-{name}",
-            example,
-            {
-                "name": name,
-                "gap": gap,
-                "points": points,
-                "regions": [list(r) for r in (PLANE, *(SMALLER if name == "6" else ()))],
-            },
-        )
-        for name, gap in GAPS.items()
-    ]
+    jobs = []
+    for name, gap in GAPS.items():
+        regions = [list(region) for region in (PLANE, *(SMALLER if name == "6" else ()))]
+        settings = {"name": name, "gap": gap, "points": points, "regions": regions}
+        jobs.append(Job(f"example-{name}", example, settings))
     jobs.append(Job("half-space", half_space, {"steps": 800 if quick else 4000, "paths": 2 if quick else 16}))
     runs, horizons = (100, list(HORIZONS[:5])) if quick else (2000, list(HORIZONS))
     for rule, parts in (("constant", [1.0, 0.25, 0.0625]), ("decreasing", [1.0])):

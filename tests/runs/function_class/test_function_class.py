@@ -20,6 +20,7 @@ from runs.engine.jobs import JobContext
 from runs.engine.runner import JobResult
 from runs.function_class import EXPERIMENT, claims, criteria, jobs, theory
 from runs.function_class import exact_claims as exact
+from runs.shared.tables import falling
 
 
 class Rows:
@@ -71,8 +72,8 @@ def judged(claim: Any, betas: dict[str, list[float]]) -> ClaimResult:
 
 
 def test_orders() -> None:
-    assert criteria.falls([3, 2, 1])
-    assert not criteria.falls([3, 3, 1])
+    assert falling([3, 2, 1])
+    assert not falling([3, 3, 1])
     assert criteria.rises_then_falls([1, 2, 1])
     assert criteria.rises_then_falls([1, 2, 4, 3])
     for values in ([1, 2, 3], [3, 2, 1], [1, 3, 2, 4], [1, 2, 2, 1]):
@@ -105,10 +106,10 @@ def test_sizes() -> None:
     assert "vacuous in 6 of 6 runs" in found.measured
     assert judged(claims.wide, {f"mlp-{w}": [float(w)] for w in (1, 2, 3)}).holds is False
     assert judged(claims.wide, {f"mlp-{w}": [-1.0] for w in (1, 2, 3)}).holds is None  # 0 everywhere
-    falling = {f"batch-{b}": [1.0 / b] for b in (1, 2, 4)}
-    assert judged(claims.batch, falling).holds
-    assert judged(claims.noise_batch, falling).holds
-    assert "0.5; 2: 0.25; 4: 0.125" in judged(claims.noise_batch, falling).measured
+    halved = {f"batch-{b}": [1.0 / b] for b in (1, 2, 4)}
+    assert judged(claims.batch, halved).holds
+    assert judged(claims.noise_batch, halved).holds
+    assert "0.5; 2: 0.25; 4: 0.125" in judged(claims.noise_batch, halved).measured
     order = {"optimizer-adam": [1.0], "optimizer-momentum": [2.0], "optimizer-sgd": [3.0]}
     assert judged(claims.optimizer, order).holds
     assert judged(claims.optimizer, order | {"optimizer-sgd": [1.5]}).holds is False

@@ -259,7 +259,7 @@ def test_saddles(tmp_path: Path) -> None:
     results = made(saddle=saddles.saddle(context(tmp_path), eta=0.2, end=40.0))
     assert saddle_claims.saddle.measure(results).holds
     assert saddle_claims.saddle_usam.measure(results).holds
-    for row in results.outcomes["saddle"].data:
+    for row in results.jobs["saddle"].data:
         row["inner"], row["left"] = 0.9, 0.9
     assert saddle_claims.saddle.measure(results).holds is False
     assert saddle_claims.saddle_usam.measure(results).holds is False

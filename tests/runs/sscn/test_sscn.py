@@ -100,10 +100,10 @@ def test_second_order() -> None:
     assert judged(claims.second_order).holds
     for changed in ({"lambda_min": -1e-5}, {"lambda_error": "inf"}):
         made = results()
-        made.outcomes["lse-doubling-50"].data["runs"][0].update(changed)
+        made.jobs["lse-doubling-50"].data["runs"][0].update(changed)
         assert claims.second_order.measure(made).holds is False
     made = results(lse_doubling_50=None)  # a run that did not arrive says nothing
-    made.outcomes["lse-doubling-50"].data["runs"][0]["lambda_min"] = -1.0
+    made.jobs["lse-doubling-50"].data["runs"][0]["lambda_min"] = -1.0
     assert claims.second_order.measure(made).holds
 
 

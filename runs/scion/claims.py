@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from probes.numbers import short
-from runs.engine.claims import Results, Verdict, claim
+from runs.engine.claims import Claim, Results, Verdict, claim, every
 from runs.scion.jobs import BATCH, BATCHES, GRIDS, NETWORKS, RADII
 
 Sizes = dict[int, float]  # smallest loss by batch size
@@ -23,20 +23,19 @@ WINDOW = 2  # values of the grid on each side of the best: factors of 16
 
 def losses(results: Results, job: str) -> dict[float, float]:
     """Mean over seeds of the final training loss by step size."""
-    runs = results.data(job)[job]["runs"]
+    runs = results.one(job)["runs"]
     return {run["lr"]: statistics.fmean(_told(loss) for loss in run["loss"]) for run in runs}
 
 
 def best(results: Results, job: str) -> tuple[float, float]:
     """The smallest of these losses, and its step size."""
-    found = losses(results, job)
-    lr = min(found, key=lambda lr: found[lr])
-    return found[lr], lr
+    lr, loss = min(losses(results, job).items(), key=lambda pair: pair[1])
+    return loss, lr
 
 
 def accuracy(results: Results, job: str) -> float:
     """The largest mean over seeds of the test accuracy over step sizes."""
-    return max(statistics.fmean(run["accuracy"]) for run in results.data(job)[job]["runs"])
+    return max(statistics.fmean(run["accuracy"]) for run in results.one(job)["runs"])
 
 
 def _told(loss: float | None) -> float:
@@ -55,15 +54,14 @@ def _written(values: dict[Any, float], digits: int = 3) -> str:
     return ", ".join(f"{key}: {short(value, digits)}" for key, value in values.items())
 
 
-def _batches(name: str, rule: str, holds: Callable[[Sizes], bool], say: Callable[[Results, Sizes, str], str]) -> Any:
+def _batches(name: str, rule: str, holds: Callable[[Sizes], bool], say: Callable[[Results, Sizes, str], str]) -> Claim:
     """A claim on the smallest loss by batch size, which must hold on every network."""
 
     @claim(name, literature=ABSTRACT, criterion=rule, needs="*-batch-*")
     def judge(results: Results) -> Verdict:
         found = {n: {b: loss for b, (loss, _) in sizes.items()} for n, sizes in by_batch(results).items()}
-        said = "; ".join(f"{n}: {say(results, sizes, n)}" for n, sizes in found.items())
         kept = {n: {str(b): value for b, value in sizes.items()} for n, sizes in found.items()}
-        return Verdict(all(holds(sizes) for sizes in found.values()), said, kept)
+        return every(found, holds, lambda n, sizes: f"{n}: {say(results, sizes, n)}", numbers=kept)
 
     return judge
 
@@ -110,12 +108,19 @@ hurts = _batches(
 def step_sizes(results: Results) -> Verdict:
     """Slopes and best step sizes."""
     found = {n: {b: lr for b, (_, lr) in sizes.items()} for n, sizes in by_batch(results).items()}
-    slopes = {
-        n: float(np.polyfit(np.log2(list(sizes)), np.log2(list(sizes.values())), 1)[0]) for n, sizes in found.items()
-    }
-    said = "; ".join(f"{n}: slope {short(slopes[n], 2)}, {_written(sizes)}" for n, sizes in found.items())
-    kept = {n: {"slope": slopes[n]} | {str(b): lr for b, lr in sizes.items()} for n, sizes in found.items()}
-    return Verdict(all(slope > 0.1 for slope in slopes.values()), "best lr by batch size, " + said, kept)
+    slopes = {n: _power(list(sizes), list(sizes.values())) for n, sizes in found.items()}
+    return every(
+        slopes,
+        lambda slope: slope > 0.1,
+        lambda n, slope: f"{n}: slope {short(slope, 2)}, {_written(found[n])}",
+        numbers={n: {"slope": slopes[n]} | {str(b): lr for b, lr in sizes.items()} for n, sizes in found.items()},
+        before="best lr by batch size, ",
+    )
+
+
+def _power(x: Sequence[float], y: Sequence[float]) -> float:
+    """The power of x in y, by least squares on the logarithms."""
+    return float(np.polyfit(np.log2(x), np.log2(y), 1)[0])
 
 
 @claim(
@@ -127,28 +132,31 @@ def step_sizes(results: Results) -> Verdict:
 )
 def away_from_zero(results: Results) -> Verdict:
     """First, smallest and last ratios, and the exponent of the dual norm in the loss."""
-    said, kept, holds = [], {}, []
-    for name, data in results.data("*-mu-*").items():
-        runs = data["runs"]
-        first, least, last = ([pick(run["mu"]) for run in runs] for pick in (_first, min, _last))
-        falls = [run["gap"][-1] / run["gap"][0] for run in runs]
-        slopes = [float(np.polyfit(np.log(run["gap"]), np.log(run["total"]), 1)[0]) for run in runs]
-        holds += [m >= 0.5 * f and fall <= 0.1 for m, f, fall in zip(least, first, falls, strict=True)]
-        kept[name] = {"first": first, "least": least, "last": last, "fall": falls, "exponent": slopes}
-        said.append(
-            f"{name}: first {short(min(first), 2)}, least {short(min(least), 2)}, last {short(min(last), 2)}, loss "
-            f"down to {short(max(falls), 2)} of the first, exponent {short(statistics.fmean(slopes), 2)}"
-        )
-    text = "; ".join(said) + " (smallest of the seeds; exponent: of the dual norm as a power of the loss, fitted)"
-    return Verdict(all(holds), text, kept)
+    found = {name: _mu(data["runs"]) for name, data in results.data("*-mu-*").items()}
+
+    def holds(seeds: dict[str, list[float]]) -> bool:
+        pairs = zip(seeds["least"], seeds["first"], strict=True)
+        return all(least >= 0.5 * first for least, first in pairs) and max(seeds["fall"]) <= 0.1
+
+    def tell(name: str, seeds: dict[str, list[float]]) -> str:
+        first, least, last = (short(min(seeds[key]), 2) for key in ("first", "least", "last"))
+        fall, exponent = short(max(seeds["fall"]), 2), short(statistics.fmean(seeds["exponent"]), 2)
+        told = f"{name}: first {first}, least {least}, last {last}, loss down to {fall} of the first"
+        return f"{told}, exponent {exponent}"
+
+    after = " (smallest of the seeds; exponent: of the dual norm as a power of the loss, fitted)"
+    return every(found, holds, tell, after=after)
 
 
-def _first(values: list[float]) -> float:
-    return values[0]
-
-
-def _last(values: list[float]) -> float:
-    return values[-1]
+def _mu(runs: list[Any]) -> dict[str, list[float]]:
+    """Of each seed: ratios, the last loss over the first, the power of the loss in the dual norm."""
+    return {
+        "first": [run["mu"][0] for run in runs],
+        "least": [min(run["mu"]) for run in runs],
+        "last": [run["mu"][-1] for run in runs],
+        "fall": [run["gap"][-1] / run["gap"][0] for run in runs],
+        "exponent": [float(np.polyfit(np.log(run["gap"]), np.log(run["total"]), 1)[0]) for run in runs],
+    }
 
 
 def sensitivity(results: Results, job: str) -> float | None:
@@ -170,14 +178,17 @@ def sensitivity(results: Results, job: str) -> float | None:
 def robust(results: Results) -> Verdict:
     """The measure by solver."""
     found = {n: {s: sensitivity(results, f"{n}-solver-{s}") for s in GRIDS} for n in NETWORKS}
-    said = "; ".join(
-        f"{n}: " + ", ".join(f"{s} {'grid too short' if v is None else short(v, 3)}" for s, v in values.items())
-        for n, values in found.items()
-    )
-    known = [{s: v for s, v in values.items() if v is not None} for values in found.values()]
-    if any(len(values) < len(GRIDS) for values in known):
-        return Verdict(None, said, found)
-    return Verdict(all(min(values, key=lambda s: values[s]) == "scion" for values in known), said, found)
+
+    known = all(None not in values.values() for values in found.values())
+
+    def holds(values: dict[str, float | None]) -> bool | None:
+        return _least({s: v for s, v in values.items() if v is not None}) == "scion" if known else None
+
+    def tell(network: str, values: dict[str, float | None]) -> str:
+        told = (f"{s} {'grid too short' if v is None else short(v, 3)}" for s, v in values.items())
+        return f"{network}: {', '.join(told)}"
+
+    return every(found, holds, tell)
 
 
 @claim(
@@ -190,20 +201,24 @@ def robust(results: Results) -> Verdict:
 def lower(results: Results) -> Verdict:
     """Losses with their step sizes, and accuracies."""
     found = {n: {s: best(results, f"{n}-solver-{s}") for s in GRIDS} for n in NETWORKS}
-    said = "; ".join(
-        f"{n}: "
-        + ", ".join(
-            f"{s} {short(loss, 3)} at lr {short(lr, 2)} ({short(accuracy(results, f'{n}-solver-{s}'), 3)})"
-            for s, (loss, lr) in values.items()
-        )
-        for n, values in found.items()
+
+    def tell(network: str, values: dict[str, tuple[float, float]]) -> str:
+        told = []
+        for s, (loss, lr) in values.items():
+            right = accuracy(results, f"{network}-solver-{s}")
+            told.append(f"{s} {short(loss, 3)} at lr {short(lr, 2)} ({short(right, 3)})")
+        return f"{network}: {', '.join(told)}"
+
+    return every(
+        {n: {s: loss for s, (loss, _) in values.items()} for n, values in found.items()},
+        lambda losses: _least(losses) == "scion",
+        lambda n, _: tell(n, found[n]),
+        after=" (in brackets: best test accuracy)",
     )
-    holds = all(min(values, key=lambda s: values[s]) == "scion" for values in found.values())
-    kept = {n: {s: loss for s, (loss, _) in values.items()} for n, values in found.items()}
-    return Verdict(holds, said + " (in brackets: best test accuracy)", kept)
 
 
-LARGE = f"radius-{max(RADII):g}"
+def _least(values: Mapping[str, float]) -> str:
+    return min(values, key=lambda name: values[name])
 
 
 @claim(
@@ -216,25 +231,24 @@ LARGE = f"radius-{max(RADII):g}"
 )
 def ball(results: Results) -> Verdict:
     """Accuracies, losses and the largest norms in units of the radius."""
-    said, kept, holds = [], {}, []
+    found: dict[str, dict[str, list[float]]] = {}
     for n in NETWORKS:
         jobs = {"none": f"{n}-batch-{BATCH}"} | {f"{r:g}": f"{n}-radius-{r:g}" for r in RADII}
-        rows = {r: (accuracy(results, job), best(results, job)[0], _largest(results, job)) for r, job in jobs.items()}
-        said.append(
-            f"{n}: "
-            + ", ".join(
-                f"{r}: accuracy {short(a, 3)}, loss {short(loss, 3)}, largest norm {short(top, 3)}"
-                for r, (a, loss, top) in rows.items()
-            )
-        )
-        kept[n] = {r: list(row) for r, row in rows.items()}
-        large = rows[f"{max(RADII):g}"]
-        holds.append(large[0] >= rows["none"][0] - 0.01 and large[2] <= BALL)
-    return Verdict(all(holds), "by radius, " + "; ".join(said), kept)
+        found[n] = {r: [accuracy(results, j), best(results, j)[0], _largest(results, j)] for r, j in jobs.items()}
+
+    def holds(rows: dict[str, list[float]]) -> bool:
+        (free, _, _), (ball, _, norm) = rows["none"], rows[f"{max(RADII):g}"]
+        return ball >= free - 0.01 and norm <= BALL
+
+    def tell(network: str, rows: dict[str, list[float]]) -> str:
+        named = ((r, *(short(value, 3) for value in row)) for r, row in rows.items())
+        return f"{network}: " + ", ".join(f"{r}: accuracy {a}, loss {b}, largest norm {c}" for r, a, b, c in named)
+
+    return every(found, holds, tell, before="by radius, ")
 
 
 def _largest(results: Results, job: str) -> float:
-    ends = [top for run in results.data(job)[job]["runs"] for top in run["largest"]]
+    ends = [top for run in results.one(job)["runs"] for top in run["largest"]]
     return max(math.inf if top is None else top for top in ends)
 
 
@@ -247,18 +261,22 @@ def _largest(results: Results, job: str) -> float:
 )
 def newton_schulz(results: Results) -> Verdict:
     """Both, beside one another."""
-    said, kept, holds = [], {}, []
+    found: dict[str, dict[str, list[float]]] = {}
     for n in NETWORKS:
-        jobs = (f"{n}-batch-{BATCH}", f"{n}-exact")
-        (loss, lr), (exact, exact_lr) = (best(results, job) for job in jobs)
-        a, b = (accuracy(results, job) for job in jobs)
-        holds.append(max(loss, exact) < 1.25 * min(loss, exact) and abs(a - b) < 0.01 and 0.5 <= lr / exact_lr <= 2)
-        said.append(
-            f"{n}: loss {short(loss, 3)} at {short(lr, 2)} against {short(exact, 3)} at {short(exact_lr, 2)}, accuracy "
-            f"{short(a, 3)} against {short(b, 3)}"
-        )
-        kept[n] = {"newton-schulz": [loss, lr, a], "exact": [exact, exact_lr, b]}
-    return Verdict(all(holds), "; ".join(said), kept)
+        jobs = {"newton-schulz": f"{n}-batch-{BATCH}", "exact": f"{n}-exact"}
+        found[n] = {way: [*best(results, job), accuracy(results, job)] for way, job in jobs.items()}
+
+    def holds(ways: dict[str, list[float]]) -> bool:
+        (loss, lr, right), (exact, exact_lr, exact_right) = ways.values()
+        near = max(loss, exact) < 1.25 * min(loss, exact) and abs(right - exact_right) < 0.01
+        return near and 0.5 <= lr / exact_lr <= 2
+
+    def tell(network: str, ways: dict[str, list[float]]) -> str:
+        (loss, lr, right), (exact, exact_lr, exact_right) = ways.values()
+        told = f"{network}: loss {short(loss, 3)} at {short(lr, 2)} against {short(exact, 3)} at {short(exact_lr, 2)}"
+        return f"{told}, accuracy {short(right, 3)} against {short(exact_right, 3)}"
+
+    return every(found, holds, tell)
 
 
 CLAIMS = (helps, saturates, hurts, step_sizes, away_from_zero, robust, lower, ball, newton_schulz)

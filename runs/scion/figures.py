@@ -44,16 +44,10 @@ def _batch(results: Results, axes: Axes) -> None:
         for b, colour in colours.items():
             if results.data(job := f"{network}-batch-{b}"):
                 found = losses(results, job)
-                axes.plot(
-                    list(found),
-                    list(found.values()),
-                    _MARKS[network],
-                    color=colour,
-                    lw=1.3,
-                    label=f"batch {b}" if network == "mlp" else None,
-                )
-        ends = by_batch(results)[network].values()
-        axes.plot([lr for _, lr in ends], [loss for loss, _ in ends], "o", ms=4, color="black")
+                label = f"batch {b}" if network == "mlp" else None
+                axes.plot(*zip(*found.items(), strict=True), _MARKS[network], color=colour, lw=1.3, label=label)
+        loss, lr = zip(*by_batch(results)[network].values(), strict=True)
+        axes.plot(lr, loss, "o", ms=4, color="black")
     axes.set_xlabel("lr of Scion")
     axes.set_ylabel("training loss at the end")
     axes.set_title("The same number of images", pad=22)
@@ -63,7 +57,7 @@ def _batch(results: Results, axes: Axes) -> None:
 def _mu(results: Results, axes: Axes) -> None:
     for network in NETWORKS:
         for batch, colour in zip(MU_EPOCHS, (ORANGE, BLUE), strict=True):
-            for i, run in enumerate(results.data(f"{network}-mu-{batch}")[f"{network}-mu-{batch}"]["runs"]):
+            for i, run in enumerate(results.one(f"{network}-mu-{batch}")["runs"]):
                 named = "all images" if batch != BATCH else f"batch {batch}"
                 label = f"{network.upper()}, {named}" if i == 0 else None
                 axes.plot(run["gap"], run["mu"], _MARKS[network], color=colour, lw=1.2, label=label)
@@ -78,15 +72,8 @@ def _step(results: Results, axes: Axes) -> None:
     for network in NETWORKS:
         for solver, middle in GRIDS.items():
             found = losses(results, f"{network}-solver-{solver}")
-            label = _NAMES[solver] if network == "mlp" else None
-            axes.plot(
-                [lr / middle for lr in found],
-                list(found.values()),
-                _MARKS[network],
-                color=_COLOURS[solver],
-                marker=".",
-                label=label,
-            )
+            label, lrs = _NAMES[solver] if network == "mlp" else None, [lr / middle for lr in found]
+            axes.plot(lrs, [*found.values()], _MARKS[network], color=_COLOURS[solver], marker=".", label=label)
     axes.set_xlabel("lr / middle of the solver's grid")
     axes.set_ylabel("training loss at the end")
     axes.set_title("Step sizes at batch 32", pad=22)

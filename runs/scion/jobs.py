@@ -59,9 +59,8 @@ def plan(quick: bool) -> list[Job]:
         job(network, "exact", exact=True)
         for batch, epochs in MU_EPOCHS.items():
             settings = {"network": network, "batch": batch, "lr": MU_LR, "seeds": common["seeds"]}
-            jobs.append(
-                Job(f"{network}-mu-{batch}", follow, settings | {"epochs": epochs // (20 if quick else 1)}, network)
-            )
+            settings["epochs"] = epochs // (20 if quick else 1)
+            jobs.append(Job(f"{network}-mu-{batch}", follow, settings, network))
     return jobs
 
 

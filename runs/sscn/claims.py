@@ -1,69 +1,35 @@
-"""The claims of `runs.sscn`, each with the rule that decides it."""
+"""The claims of `runs.sscn` on sizes and schedules, each with the rule that decides it. Those on peers: `peer_claims`."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
 from collections.abc import Sequence
-from typing import Any
 
-from probes.numbers import short
-from runs.engine.claims import Results, Verdict, claim
-from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES
+from runs.engine.claims import Claim, Results, Verdict, claim, every
+from runs.shared.tables import falling
+from runs.sscn import peer_claims
+from runs.sscn.criteria import (
+    PAPER,
+    Race,
+    best,
+    by_size,
+    cost,
+    costs,
+    faster,
+    names,
+    plain,
+    plain_lists,
+    target,
+    told,
+    told_list,
+)
+from runs.sscn.jobs import LINEAR, PROBLEMS
 
-PAPER = "Zhao, Doikov, Lucchi 2024"
-TARGET = {"mlp": "0.01"}  # gradient norm by problem
 SHAPED = 5000  # published steps on duke
 PSD = 1e-6
 
 
-def target(problem: str) -> str:
-    """The gradient norm to reach there."""
-    return TARGET.get(problem, "1e-06")
-
-
-def cost(results: Results, job: str, what: str = "steps", level: str = "") -> float:
-    """Median over the starts of what a job took to its target; inf where a start did not reach it."""
-    data = results.data(job)[job]
-    reached = [run["to"].get(level or target(data["problem"])) for run in data["runs"]]
-    return statistics.median(found[what] for found in reached) if all(reached) else math.inf
-
-
-def names(problem: str, rule: str = "doubling", *, full: bool = False) -> list[str]:
-    """The jobs of constant sizes, ascending; the whole space last."""
-    jobs = [f"{problem}-{rule}-{tau}" for tau in SIZES[problem]]
-    return [*jobs, f"{problem}-cubic"] if full else jobs
-
-
-def told(values: dict[str, float], digits: int = 3) -> str:
-    """`a: 1; b: not reached`."""
-    return "; ".join(f"{k}: {short(v, digits) if math.isfinite(v) else 'not reached'}" for k, v in values.items())
-
-
-def plain(values: dict[str, float]) -> dict[str, float | None]:
-    """For JSON."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def lists(results: Results, problems: Sequence[str], what: str, rule: str, full: bool) -> dict[str, list[float]]:
-    """Costs by problem, in the order of the sizes."""
-    return {p: [cost(results, job, what) for job in names(p, rule, full=full)] for p in problems}
-
-
-def written(found: dict[str, list[float]], digits: int = 5) -> str:
-    """`problem: 10, 5, 3; ...`."""
-    return "; ".join(
-        f"{p}: " + ", ".join(short(v, digits) if math.isfinite(v) else "not reached" for v in values)
-        for p, values in found.items()
-    )
-
-
-def _kept(found: dict[str, list[float]]) -> dict[str, list[float | None]]:
-    return {p: [v if math.isfinite(v) else None for v in values] for p, values in found.items()}
-
-
-def _converges(rule: str, problems: Sequence[str], name: str, said: str) -> Any:
+def _converges(rule: str, problems: Sequence[str], name: str, said: str) -> Claim:
     @claim(
         name,
         literature=said,
@@ -73,20 +39,20 @@ def _converges(rule: str, problems: Sequence[str], name: str, said: str) -> Any:
         + "within the steps and seconds given",
     )
     def judge(results: Results) -> Verdict:
-        found = lists(results, problems, "steps", rule, False)
-        missed = []
-        for p in problems:
-            for job, value in zip(names(p, rule), found[p], strict=True):
-                if not math.isfinite(value):
-                    runs = results.data(job)[job]["runs"]
-                    worst = max(runs, key=lambda run: run["gradient_norm"])
-                    moved = f"{worst['accepted']} of {worst['steps']} steps taken, M {float(worst['M']):.2g}"
-                    missed.append(f"{job} ‖∇f‖ {worst['gradient_norm']:.2g}, f {worst['loss']:.3g} ({moved})")
-        text = "steps by size: " + written(found)
+        found = by_size(results, problems, "steps", rule)
+        missed = [_end(results, job) for p in problems for job in names(p, rule) if math.isinf(cost(results, job))]
+        text = "steps by size: " + "; ".join(f"{p}: {told_list(values)}" for p, values in found.items())
         text += f". Not reached: {'; '.join(missed)}" if missed else ""
-        return Verdict(not missed, text, _kept(found))
+        return Verdict(not missed, text, plain_lists(found))
 
     return judge
+
+
+def _end(results: Results, job: str) -> str:
+    """Where the worst run of a job ended, in words."""
+    run = max(results.one(job)["runs"], key=lambda run: run["gradient_norm"])
+    moved = f"{run['accepted']} of {run['steps']} steps taken, M {float(run['M']):.2g}"
+    return f"{job} ‖∇f‖ {run['gradient_norm']:.2g}, f {run['loss']:.3g} ({moved})"
 
 
 any_size = _converges(
@@ -111,12 +77,18 @@ published = _converges(
 )
 def fewer(results: Results) -> Verdict:
     """Steps by size."""
-    found = {p: lists(results, [p], "steps", "doubling", p != "duke")[p] for p in PROBLEMS}
-    holds = all(b < a and math.isfinite(b) for v in found.values() for a, b in itertools.pairwise(v))
-    return Verdict(holds, "doubling, steps by size: " + written(found), _kept(found))
+    found = by_size(results, PROBLEMS, "steps", full=True)
+    found["duke"].pop()  # a Krylov step is not one of the sizes
+    return every(
+        found,
+        lambda steps: falling(steps) and math.isfinite(steps[0]),
+        lambda p, steps: f"{p}: {told_list(steps)}",
+        before="doubling, steps by size: ",
+        numbers=plain_lists(found),
+    )
 
 
-def _intermediate(what: str, words: str) -> Any:
+def _intermediate(what: str, words: str) -> Claim:
     few = ("cancer", "digits", "lse", "gisette")
 
     @claim(
@@ -127,9 +99,14 @@ def _intermediate(what: str, words: str) -> Any:
         needs=[job for p in few for job in names(p, full=True)],
     )
     def judge(results: Results) -> Verdict:
-        found = lists(results, few, what, "doubling", True)
-        holds = {p: min(v[1:-1]) <= 1.1 * min(v[0], v[-1]) for p, v in found.items()}
-        return Verdict(all(holds.values()), f"{words} by size, n last: " + written(found, 3), _kept(found))
+        found = by_size(results, few, what, full=True)
+        return every(
+            found,
+            lambda spent: min(spent[1:-1]) <= 1.1 * min(spent[0], spent[-1]),
+            lambda p, spent: f"{p}: {told_list(spent, 3)}",
+            before=f"{words} by size, n last: ",
+            numbers=plain_lists(found),
+        )
 
     return judge
 
@@ -143,25 +120,14 @@ in_seconds = _intermediate("seconds", "seconds")
     literature=f"schedules reach the rate of cubic Newton without all coordinates at all steps ({PAPER})",
     criterion="the exponential (50 + 0.1 exp(0.02 k); log-sum-exp 20 + ...), the linear and the adaptive size (c = 10) "
     "take a smaller sum of τ² + τ to a gradient norm of 1e-6 than τ = n",
-    needs=[
-        "gisette-exponential",
-        "gisette-linear",
-        "gisette-adaptive*",
-        "gisette-cubic",
-        "lse-exponential",
-        "lse-linear",
-        "lse-cubic",
-    ],
+    needs=[f"gisette-{k}" for k in ("exponential", "linear", "adaptive*", "cubic")]
+    + [f"lse-{k}" for k in ("exponential", "linear", "cubic")],
 )
 def growing(results: Results) -> Verdict:
     """Sums of tau^2 + tau."""
-    jobs = [
-        j
-        for p in ("gisette", "lse")
-        for k in ("exponential", "linear", "adaptive", "adaptive-tight", "cubic")
-        if results.data(j := f"{p}-{k}")
-    ]
-    found = {job: cost(results, job, "coordinates") for job in jobs}
+    kinds = "exponential", "linear", "adaptive", "adaptive-tight", "cubic"
+    jobs = [f"gisette-{k}" for k in kinds] + [f"lse-{k}" for k in kinds if not k.startswith("adaptive")]
+    found = costs(results, jobs, "coordinates")
     judged = [job for job in jobs if not job.endswith(("cubic", "tight"))]
     holds = all(found[job] < found[job.split("-")[0] + "-cubic"] for job in judged)
     return Verdict(holds, "sum of τ² + τ: " + told(found) + " (tight: c = 1e-6, own)", plain(found))
@@ -176,79 +142,12 @@ def growing(results: Results) -> Verdict:
 )
 def scheduled(results: Results) -> Verdict:
     """The best of both kinds."""
-    found: dict[str, float] = {}
-    holds: list[bool] = []
-    for p in ("gisette", "lse"):
-        grown = {k: cost(results, f"{p}-{k}", "coordinates") for k in ("exponential", "linear")}
-        fixed = {job: cost(results, job, "coordinates") for job in names(p, full=True)}
-        best, least = min(grown, key=lambda k: grown[k]), min(fixed, key=lambda k: fixed[k])
-        found |= {f"{p}-{best}": grown[best], least: fixed[least]}
-        holds.append(grown[best] < fixed[least])
-    return Verdict(all(holds), "best of each: " + told(found), plain(found))
 
+    def race(p: str) -> Race:
+        grown = costs(results, (f"{p}-{kind}" for kind in ("exponential", "linear")), "coordinates")
+        return best(grown), best(costs(results, names(p, full=True), "coordinates"))
 
-def _middle(p: str) -> int:
-    return SIZES[p][-1] if p == "mlp" else SIZES[p][len(SIZES[p]) // 2]
-
-
-@claim(
-    "curvature beats coordinate descent in steps",
-    literature=f"speed-up over first-order subspaces ({PAPER})",
-    criterion="on every problem SSCN takes fewer steps to the target than coordinate descent with the same size, for "
-    "the smallest size and the middle one",
-    needs=[f"{p}-{k}-{t}" for p in PROBLEMS for k in ("cd", "doubling") for t in {SIZES[p][0], _middle(p)}],
-)
-def coordinate_descent(results: Results) -> Verdict:
-    """Steps of both."""
-    pairs = [(f"{p}-doubling-{t}", f"{p}-cd-{t}") for p in PROBLEMS for t in (SIZES[p][0], _middle(p))]
-    found = {job: cost(results, job) for pair in pairs for job in pair}
-    return Verdict(all(found[a] < found[b] for a, b in pairs), "steps: " + told(found, 5), plain(found))
-
-
-@claim(
-    "beats RS-RNM in seconds",
-    literature=f"speed-up over another second-order subspace method ({PAPER})",
-    criterion="on every linear model SSCN (doubling, middle size) comes to 1e-6 in fewer CPU seconds than RS-RNM in as "
-    "many dimensions, with P's entries of deviation 1 / s as published and with 1 / sqrt(s) (unit)",
-    needs=[f"{p}-{k}-{_middle(p)}" for p in LINEAR for k in ("rsrnm", "rsrnm-unit", "doubling")],
-)
-def random_subspaces(results: Results) -> Verdict:
-    """Seconds of all three."""
-    found: dict[str, float] = {}
-    holds: list[bool] = []
-    for p in LINEAR:
-        jobs = [f"{p}-{k}-{_middle(p)}" for k in ("doubling", "rsrnm", "rsrnm-unit")]
-        found |= {job: cost(results, job, "seconds") for job in jobs}
-        holds.append(found[jobs[0]] < min(found[job] for job in jobs[1:]))
-    text = "seconds: " + told(found, 2) + "; RS-RNM's products go through the graph, SSCN's blocks use the margins"
-    return Verdict(all(holds), text, plain(found))
-
-
-def _first_order(other: str, words: str, said: str) -> Any:
-    @claim(
-        f"beats {words} in seconds",
-        literature=said,
-        criterion=f"on every linear model the fastest constant size (doubling, below n) comes to 1e-6 in fewer CPU "
-        f"seconds than {words}",
-        needs=[job for p in LINEAR for job in (*names(p), f"{p}-{other}")],
-    )
-    def judge(results: Results) -> Verdict:
-        found: dict[str, float] = {}
-        holds: list[bool] = []
-        for p in LINEAR:
-            times = {job: cost(results, job, "seconds") for job in names(p)}
-            best = min(times, key=lambda job: times[job])
-            found |= {best: times[best], f"{p}-{other}": cost(results, f"{p}-{other}", "seconds")}
-            holds.append(times[best] < found[f"{p}-{other}"])
-        return Verdict(all(holds), "seconds: " + told(found, 2), plain(found))
-
-    return judge
-
-
-gradient_descent = _first_order(
-    "gd", "gradient descent", f"substantial speed-ups over conventional first-order methods ({PAPER})"
-)
-lbfgs = _first_order("lbfgs", "L-BFGS", "own question: torch's L-BFGS with a strong Wolfe search")
+    return faster(map(race, ("gisette", "lse")), "best of each", 3)
 
 
 @claim(
@@ -273,7 +172,7 @@ def second_order(results: Results) -> Verdict:
     return Verdict(bool(least) and min(least.values()) >= -PSD, text, plain(least))
 
 
-def _duke(rule: str, said: str, within: int) -> Any:
+def _duke(rule: str, said: str, within: int) -> Claim:
     @claim(
         f"1e-9 on the shape of duke, {rule}",
         literature=said,
@@ -281,8 +180,8 @@ def _duke(rule: str, said: str, within: int) -> Any:
         needs="duke-*",
     )
     def judge(results: Results) -> Verdict:
-        found = {job: cost(results, job, level="1e-09") for job in names("duke", rule)}
-        runs = {job: results.data(job)[job]["runs"][0] for job in found}
+        found = costs(results, names("duke", rule), level="1e-09")
+        runs = {job: results.one(job)["runs"][0] for job in found}
         text = "steps: " + told(found, 5) + "; least norm, steps made: "
         text += "; ".join(f"{job} {run['least_norm']:.2g}, {run['steps']}" for job, run in runs.items())
         return Verdict(max(found.values()) <= within, text, plain(found))
@@ -293,19 +192,5 @@ def _duke(rule: str, said: str, within: int) -> Any:
 tight = _duke("doubling", "a gradient norm of 1e-9 is within reach with a rule that tries the same subset again", 5000)
 tight_published = _duke("ratio", f"tolerance 1e-9, 5000 iterations (settings of {PAPER})", SHAPED)
 
-CLAIMS: tuple[Any, ...] = (
-    any_size,
-    published,
-    fewer,
-    in_coordinates,
-    in_seconds,
-    growing,
-    scheduled,
-    coordinate_descent,
-    random_subspaces,
-    gradient_descent,
-    lbfgs,
-    second_order,
-    tight,
-    tight_published,
-)
+SIZES = any_size, published, fewer, in_coordinates, in_seconds, growing, scheduled
+CLAIMS = *SIZES, *peer_claims.CLAIMS, second_order, tight, tight_published

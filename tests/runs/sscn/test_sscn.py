@@ -18,7 +18,7 @@ from runs import sscn
 from runs.engine.claims import ClaimResult, Results
 from runs.engine.jobs import JobContext
 from runs.engine.runner import JobResult
-from runs.sscn import claims, jobs, problems
+from runs.sscn import claims, jobs, peer_claims, problems
 
 
 def run(steps: float | None, **changed: Any) -> dict[str, Any]:
@@ -85,15 +85,15 @@ def test_claims_beside_other_solvers() -> None:
     assert judged(claims.growing, gisette_cubic=101, lse_cubic=101, gisette_adaptive_tight=None).holds
     assert judged(claims.scheduled).holds is False
     assert judged(claims.scheduled, gisette_linear=1e-6, lse_exponential=1e-6).holds
-    assert judged(claims.coordinate_descent).holds is False  # 1000 / 3 steps to 100
+    assert judged(peer_claims.coordinate_descent).holds is False  # 1000 / 3 steps to 100
     slow: dict[str, float | None] = {job.name.replace("-", "_"): None for job in jobs.plan(False) if "-cd-" in job.name}
-    assert judged(claims.coordinate_descent, **slow).holds
-    assert judged(claims.random_subspaces).holds is False
+    assert judged(peer_claims.coordinate_descent, **slow).holds
+    assert judged(peer_claims.random_subspaces).holds is False
     late: dict[str, float | None] = {k.replace("cd", m): 1e3 for k in slow for m in ("rsrnm", "rsrnm_unit")}
-    assert judged(claims.random_subspaces, **late).holds
-    assert judged(claims.lbfgs).holds is False
-    assert judged(claims.lbfgs, **{f"{p}_lbfgs": None for p in jobs.LINEAR}).holds
-    assert judged(claims.gradient_descent, **{f"{p}_gd": 1e3 for p in jobs.LINEAR}).holds
+    assert judged(peer_claims.random_subspaces, **late).holds
+    assert judged(peer_claims.lbfgs).holds is False
+    assert judged(peer_claims.lbfgs, **{f"{p}_lbfgs": None for p in jobs.LINEAR}).holds
+    assert judged(peer_claims.gradient_descent, **{f"{p}_gd": 1e3 for p in jobs.LINEAR}).holds
 
 
 def test_second_order() -> None:

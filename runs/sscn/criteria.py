@@ -1,0 +1,90 @@
+"""What the claims of `runs.sscn` are decided by: what jobs took to their targets, compared and told."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from probes.numbers import short
+from runs.engine.claims import Results, Verdict
+from runs.shared.tables import finite, listed
+from runs.sscn.jobs import SIZES
+
+PAPER = "Zhao, Doikov, Lucchi 2024"
+TARGET = {"mlp": "0.01"}  # gradient norm by problem
+Race = tuple[dict[str, float], dict[str, float]]
+
+
+def target(problem: str) -> str:
+    """The gradient norm to reach there."""
+    return TARGET.get(problem, "1e-06")
+
+
+def cost(results: Results, job: str, what: str = "steps", level: str = "") -> float:
+    """Median over the starts of what a job took to its target; inf where a start did not reach it."""
+    data = results.one(job)
+    reached = [run["to"].get(level or target(data["problem"])) for run in data["runs"]]
+    return statistics.median(found[what] for found in reached) if all(reached) else math.inf
+
+
+def costs(results: Results, jobs: Iterable[str], what: str = "steps", level: str = "") -> dict[str, float]:
+    """That of several jobs."""
+    return {job: cost(results, job, what, level) for job in jobs}
+
+
+def by_size(
+    results: Results, problems: Iterable[str], what: str, rule: str = "doubling", *, full: bool = False
+) -> dict[str, list[float]]:
+    """Costs by problem, in the order of the sizes."""
+    return {p: list(costs(results, names(p, rule, full=full), what).values()) for p in problems}
+
+
+def names(problem: str, rule: str = "doubling", *, full: bool = False) -> list[str]:
+    """The jobs of constant sizes, ascending; the whole space last."""
+    jobs = [f"{problem}-{rule}-{tau}" for tau in SIZES[problem]]
+    return [*jobs, f"{problem}-cubic"] if full else jobs
+
+
+def middle(problem: str) -> int:
+    """The size in the middle of those of a problem."""
+    return SIZES[problem][-1] if problem == "mlp" else SIZES[problem][len(SIZES[problem]) // 2]
+
+
+def best(found: Mapping[str, float]) -> dict[str, float]:
+    """The smallest cost with its name, alone."""
+    name = min(found, key=lambda name: found[name])
+    return {name: found[name]}
+
+
+def faster(races: Iterable[Race], what: str, digits: int, after: str = "") -> Verdict:
+    """Whether in each race the best of the first costs is below all of the second."""
+    found, won = dict[str, float](), []
+    for ours, theirs in races:
+        found |= ours | theirs
+        won.append(min(ours.values()) < min(theirs.values()))
+    return Verdict(all(won), f"{what}: {told(found, digits)}{after}", plain(found))
+
+
+def told(values: Mapping[str, float], digits: int = 3) -> str:
+    """`a: 1; b: not reached`."""
+    return listed({name: _reached(value, digits) for name, value in values.items()})
+
+
+def told_list(values: Sequence[float], digits: int = 5) -> str:
+    """`10, 5, not reached`."""
+    return ", ".join(_reached(value, digits) for value in values)
+
+
+def _reached(value: float, digits: int) -> str:
+    return short(value, digits) if math.isfinite(value) else "not reached"
+
+
+def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    """For JSON."""
+    return {name: finite(value) for name, value in values.items()}
+
+
+def plain_lists(found: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
+    """For JSON."""
+    return {name: [finite(value) for value in values] for name, values in found.items()}

@@ -40,20 +40,25 @@ def plan(quick: bool) -> list[Job]:
         return Job(name, train, common | settings, stream)
 
     def family(name: str, sizes: Any, **settings: Any) -> list[Job]:
-        return [one(f"{name}-{size}", name, size=size, batch=64, **settings) for size in sizes[few]]
+        return [one(f"{name}-{size}", name, size=size, batch=64, **settings) for size in sizes[:few]]
 
-    few = slice(2 if quick else None)
+    few = 2 if quick else None
     jobs = theory.plan(quick)
     jobs += family("mlp", WIDTHS, network="mlp", optimizer="sgd", lr=0.09, schedule="fixed")
     jobs += family("cnn", CHANNELS, network="cnn", optimizer="sgd", lr=0.1, schedule="cosine")
     jobs += family("depth", DEPTHS, network="residual", optimizer="momentum", lr=0.01, schedule="one-cycle")
     images: dict[str, Any] = {"network": "cnn", "size": 16, "schedule": "one-cycle"}
-    jobs += [one(f"batch-{b}", "batch", batch=b, optimizer="sgd", lr=0.1, **images) for b in BATCHES[few]]
+    jobs += [one(f"batch-{b}", "batch", batch=b, optimizer="sgd", lr=0.1, **images) for b in BATCHES[:few]]
     optimizers = OPTIMIZERS.items()
     jobs += [one(f"optimizer-{o}", "optimizer", batch=64, optimizer=o, lr=lr, **images) for o, lr in optimizers]
     text: dict[str, Any] = {"batch": 16, "size": 32, "every": 8}
     lstm: dict[str, Any] = {"network": "lstm", "optimizer": "normalized", "lr": 1.0, "schedule": "power"}
-    transformer = {"network": "transformer", "optimizer": "adamw", "lr": 0.006, "schedule": "warm-cosine"}
+    transformer: dict[str, Any] = {
+        "network": "transformer",
+        "optimizer": "adamw",
+        "lr": 0.006,
+        "schedule": "warm-cosine",
+    }
     return [*jobs, one("lstm", **text, **lstm), one("transformer", **text, **transformer)]
 
 

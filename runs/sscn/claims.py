@@ -1,4 +1,4 @@
-"""The claims of `runs.sscn` on sizes and schedules, each with the rule that decides it. Those on peers: `peer_claims`."""
+"""The claims of `runs.sscn` on sizes and schedules, each with its rule; those on other solvers are in `peer_claims`."""
 
 from __future__ import annotations
 

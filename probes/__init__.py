@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probes.context import Context, Pairs, Previous
+    from probes.context import Context, Previous
     from probes.instruments.conditioning import GaussNewtonConditioning
     from probes.instruments.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
     from probes.instruments.dual_gradient import DualGradient
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from probes.monitor.monitor import Monitor
     from probes.probe import Probe, ProbeWarning
     from probes.schedules import At, Epochs, Every, LogSpaced, Moment, Schedule, When
+    from probes.session import Pairs
     from probes.trace.layout import Field, TraceError
     from probes.trace.records import Records
     from probes.trace.set import TraceSet
@@ -38,11 +39,12 @@ _MODULES = {
     "probes.monitor.measure": ("Outcome", "measure_once"),
     "probes.monitor": ("Monitor",),
     "probes.instruments.neural_collapse": ("NeuralCollapse",),
-    "probes.context": ("Context", "Pairs", "Previous"),
+    "probes.context": ("Context", "Previous"),
     "probes.probe": ("Probe", "ProbeWarning"),
     "probes.instruments.recording": ("Recording", "ReplayError"),
     "probes.schedules": ("At", "Epochs", "Every", "LogSpaced", "Moment", "Schedule", "When"),
     "probes.instruments.solver_steps": ("SolverSteps",),
+    "probes.session": ("Pairs",),
     "probes.trace": ("Trace",),
     "probes.trace.layout": ("Field", "TraceError"),
     "probes.trace.records": ("Records",),

@@ -8,18 +8,19 @@ what was measured before, on skips or on resuming.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from probes.context import Context
+from probes.schedules import Schedule, as_schedule
+from probes.session import Pairs
 from probes.trace.layout import Field
 
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-from probes.context import Context, Pairs
-
-if TYPE_CHECKING:
-    pass
+# What only a training loop has, and how it is given.
+_TRAINING = {
+    "optimizer": "the optimizer of a training loop: pass Monitor(..., optimizer=solver)",
+    "batch": "the batch of a training loop: call monitor(step, batch=batch)",
+    "previous": "the parameters of an earlier step: call a monitor at every step of a training loop",
+}
 
 
 @runtime_checkable
@@ -33,8 +34,9 @@ class Probe(Protocol):
 
     Attributes:
         name: of the group of records in the trace.
-        needs: what it looks at, of {"loss", "gradient", "graph", "features", "parameters", "optimizer", "batch",
-            "previous"}.
+        needs: what it cannot be measured without: of every objective {"loss", "gradient", "graph", "features",
+            "parameters"}, of a training loop {"optimizer", "batch", "previous"}. A monitor without an optimizer refuses
+            a probe that needs one when it is made, and one that needs a batch at the first call without.
     """
 
     @property
@@ -44,7 +46,7 @@ class Probe(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it looks at."""
+        """What it cannot be measured without."""
         ...
 
     def fields(self, context: Context) -> Mapping[str, Field]:
@@ -56,13 +58,40 @@ class Probe(Protocol):
         ...
 
 
+class ProbeWarning(UserWarning):
+    """A probe failed, or its result could not be written; the training goes on."""
+
+
+def check_needs(probes: Iterable[Probe], missing: Iterable[str]) -> None:
+    """Raise `ValueError` for the first probe that needs something of a training loop which is missing."""
+    absent = list(missing)
+    for probe in probes:
+        for need in absent:
+            if need in probe.needs:
+                raise ValueError(f"the probe {probe.name!r} needs {_TRAINING[need]}")
+
+
+# -- what a user's own probe may leave out ----------------------------------------------------------------------
+
+
+def schedule_of(probe: Probe) -> Schedule:
+    """When it is due: at every step where it does not say. Raises `ValueError` for what is no schedule."""
+    return as_schedule(getattr(probe, "every", 1))
+
+
 def settings_of(probe: Probe) -> dict[str, Any] | None:
     """What tells apart two probes of the same name: kept with the records."""
     settings = getattr(probe, "settings", None)
     return None if settings is None else dict(settings())
 
 
-def pairs_of(probes: Iterable[Probe]) -> dict[Any, Pairs]:
+def expected_of(probe: Probe, context: Context) -> Mapping[str, float] | None:
+    """What its first measurement takes; None where it does not say."""
+    expected = getattr(probe, "expected", None)
+    return None if expected is None else expected(context)
+
+
+def searches_of(probes: Iterable[Probe]) -> dict[Any, Pairs]:
     """The searches that serve these probes together, by `Pairs.key`."""
     searches: dict[Any, Pairs] = {}
     for probe in probes:
@@ -70,7 +99,3 @@ def pairs_of(probes: Iterable[Probe]) -> dict[Any, Pairs]:
         if pairs is not None:
             searches[pairs.key] = searches[pairs.key].union(pairs) if pairs.key in searches else pairs
     return searches
-
-
-class ProbeWarning(UserWarning):
-    """A probe failed, or its result could not be written; the training goes on."""

@@ -10,9 +10,9 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from probes.context import OPERATORS
 from probes.errors import UserError, did_you_mean, one_line
 from probes.instruments.registry import PROBES
+from probes.session import OPERATORS
 
 # What the command decides itself: checkpoints are its schedule, the last one is the end point.
 _NOT_OPTIONS = {"self", "every", "end"}

@@ -10,20 +10,29 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from probes.checkpoints.load import check_file
+from probes.checkpoints.load import check_file, install, match_checkpoint
+from probes.checkpoints.problem import build_objective
 from probes.errors import UserError, one_line
+from probes.instruments.base import Instrument
+from probes.monitor.measure import measure_once
+from probes.probe import check_needs
+from probes.trace.layout import Field
+from probes.trace.trace import Trace
 
 if TYPE_CHECKING:
+    import torch
+
     from landscape import Objective
-    from probes.trace.trace import Trace
+    from landscape.spectra import Callback
 
 # A trace of a few probes is some ten kilobytes; with less room than this its first records may not fit.
 _ROOM = 1 << 20
@@ -35,7 +44,7 @@ class Request:
 
     checkpoints: Sequence[tuple[int, Path]]
     problem: str
-    probes: Sequence[Any]
+    probes: Sequence[Instrument]
     output: Path
     operator: str = "hessian"
     seed: int = 0
@@ -65,21 +74,23 @@ def check_output(path: Path, *, resume: bool = False, overwrite: bool = False) -
 def run(request: Request, console: Console) -> int:
     """Measure what is missing in the output; the number of measurements made. Progress goes to the console.
 
-    Raises `UserError` for whatever is wrong with the output, the problem or a checkpoint before anything is
-    measured, and for a measurement that fails. A trace in which no probe measured anything is removed again.
+    Raises `UserError` for a probe that only a training loop can serve and for whatever is wrong with the output, the
+    problem or a checkpoint before anything is measured, and for a measurement that fails. A trace in which no probe
+    measured anything is removed again.
     """
+    try:
+        check_needs(request.probes, ["optimizer", "batch", "previous"])
+    except ValueError as error:
+        raise UserError(f"{error}; a checkpoint has none", status=2) from error
     check_output(request.output, resume=request.resume, overwrite=request.overwrite)
     for _, path in request.checkpoints:
         check_file(path)
-
-    from probes.checkpoints.load import install, match_checkpoint
-    from probes.checkpoints.problem import build_objective
 
     objective = build_objective(request.problem)
     for _, path in request.checkpoints:
         match_checkpoint(path, objective.model)
     done = _rows_there(request)
-    probes = _with_end(request, objective)
+    probes = [probe.ending_at(lambda: _last_theta(request, objective)) for probe in request.probes]
     todo = [
         (step, path, probe)
         for step, path in request.checkpoints
@@ -95,7 +106,7 @@ def run(request: Request, console: Console) -> int:
         with ExitStack() as stack:
             # a user's model or data set may print: stdout is for results
             stack.enter_context(redirect_stdout(sys.stderr))
-            show = stack.enter_context(_progress(console, len(todo)))
+            show = stack.enter_context(_progress_bar(console, len(todo)))
             loaded: Path | None = None
             for step, path, probe in todo:
                 if path != loaded:
@@ -125,16 +136,11 @@ def run(request: Request, console: Console) -> int:
     return made
 
 
-def _with_end(request: Request, objective: Objective) -> list[Any]:
-    """The probes; those that look ahead to the end of training are given the last checkpoint's parameters."""
-    from probes.checkpoints.load import install, match_checkpoint
-
-    if not any(hasattr(probe, "ending_at") for probe in request.probes):
-        return list(request.probes)
+def _last_theta(request: Request, objective: Objective) -> torch.Tensor:
+    """The parameters of the last checkpoint, for probes that look ahead to the end of training."""
     _, last = max(request.checkpoints, key=lambda item: item[0])
     install(match_checkpoint(last, objective.model), objective.model, last)
-    end = objective.theta()
-    return [probe.ending_at(end) if hasattr(probe, "ending_at") else probe for probe in request.probes]
+    return objective.theta()
 
 
 def _kept(what: str, kept: int, output: Path) -> str:
@@ -147,8 +153,6 @@ def _rows_there(request: Request) -> dict[str, set[int]]:
     """The steps that a trace to be resumed has already, by probe."""
     if not (request.resume and request.output.exists()):
         return {}
-    from probes.trace.trace import Trace
-
     with Trace.open(request.output) as trace:
         problem = trace.config.get("problem") if isinstance(trace.config, dict) else None
         if problem is not None and problem != request.problem:
@@ -159,8 +163,6 @@ def _rows_there(request: Request) -> dict[str, set[int]]:
 
 
 def _open(request: Request) -> Trace:
-    from probes.trace.trace import Trace
-
     if request.resume and request.output.exists():
         return Trace.resume(request.output)
     config = {
@@ -183,8 +185,6 @@ def _loss(objective: Objective, path: Path) -> dict[str, float]:
 
 
 def _record_loss(trace: Trace, step: int, values: dict[str, float]) -> None:
-    from probes import Field
-
     fields = {
         "value": Field(description="the objective's value at the checkpoint"),
         "gradient_norm": Field(description="Euclidean norm of its gradient"),
@@ -194,10 +194,8 @@ def _record_loss(trace: Trace, step: int, values: dict[str, float]) -> None:
 
 
 def _measure(
-    objective: Objective, probe: Any, trace: Trace, step: int, path: Path, problem: str, callback: Callable[..., Any]
+    objective: Objective, probe: Instrument, trace: Trace, step: int, path: Path, problem: str, callback: Callback
 ) -> None:
-    from probes.monitor.measure import measure_once
-
     try:
         measure_once(objective, [probe], trace, step, on_error="raise", callback=callback)
     except (OSError, MemoryError):
@@ -206,36 +204,29 @@ def _measure(
         raise UserError(f"the probe {probe.name} failed on {path} of {problem}: {one_line(error)}") from error
 
 
-class _progress:
+@contextmanager
+def _progress_bar(console: Console, total: int) -> Iterator[Callable[[str, int], Callback]]:
     """A bar on a terminal, nothing in a pipe; `show(text, done)` returns the next measurement's callback."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[products]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=total, products="")
 
-    def __init__(self, console: Console, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[products]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=total, products="")
-
-    def __enter__(self) -> Callable[[str, int], Callable[..., None]]:
-        self.bar.start()
-        return self.show
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def show(self, text: str, done: int) -> Callable[..., None]:
-        self.bar.update(self.task, description=text, completed=done, products="")
+    def show(text: str, done: int) -> Callback:
+        bar.update(task, description=text, completed=done, products="")
 
         def callback(matvecs: int, planned: int | None, estimate: Any) -> None:
             limit = f" of {planned}" if planned else ""
-            self.bar.update(self.task, products=f"{matvecs}{limit} products")
+            bar.update(task, products=f"{matvecs}{limit} products")
 
         return callback
+
+    with bar:
+        yield show

@@ -1,25 +1,32 @@
-"""What all instruments share: their name in the trace, their schedule, their settings."""
+"""What all instruments share: name, schedule and settings, defaults for what a probe may leave out, units of fields."""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
+from probes.context import Context
 from probes.schedules import Schedule, as_schedule
-from probes.trace.layout import Field
+from probes.session import Pairs
+from probes.trace.layout import Array, Field
 
 if TYPE_CHECKING:
-    pass
-
+    import torch
 
 CURVATURE = "loss/parameter^2"
+SLOPE = "loss/parameter"
 CONVERGED = Field((), "bool", "", "whether the asked accuracy was reached")
+MATVECS = Field((), "int64", "products", "matrix-vector products made")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicsProbe:
-    """What the probes of the training dynamics share.
+class Instrument(ABC):
+    """A `Probe` with all of its optional members.
 
     Attributes:
         every: measure at the steps that it divides, or a schedule.
@@ -29,20 +36,57 @@ class DynamicsProbe:
     every: int | Schedule = 1
     name: str = ""
 
-    default_name: ClassVar[str] = ""
-
     def __post_init__(self) -> None:
         as_schedule(self.every)
-        if not self.name:
-            object.__setattr__(self, "name", self.default_name)
+        self._check(name=bool(self.name))
+
+    @property
+    @abstractmethod
+    def needs(self) -> frozenset[str]:
+        """What it cannot be measured without, see `Probe`."""
+
+    @abstractmethod
+    def fields(self, context: Context) -> dict[str, Field]:
+        """What `measure` returns. Raises `ValueError` when it cannot be measured on this objective."""
+
+    @abstractmethod
+    def measure(self, context: Context) -> dict[str, Any]:
+        """One value per field."""
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The search that it shares with other probes."""
+        return None
+
+    def expected(self, context: Context) -> dict[str, float]:
+        """What a first measurement takes, see `Probe`: nothing that grows with the data."""
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """Class and settings, without the schedule: what must be equal for records to belong together."""
         names = [field.name for field in dataclasses.fields(self) if field.name not in ("name", "every")]
         return {"probe": type(self).__name__} | {name: getattr(self, name) for name in names}
 
+    def ending_at(self, end: Callable[[], torch.Tensor]) -> Self:
+        """The same probe with the end point `end()`, `(n,)`, of a finished training, where it looks for one."""
+        return self
+
     def _check(self, **conditions: bool) -> None:
         """Raise `ValueError` for the first setting whose condition does not hold."""
         for setting, holds in conditions.items():
             if not holds:
                 raise ValueError(f"{type(self).__name__}: {setting}={getattr(self, setting)!r} is not possible")
+
+
+def values_of(result: Any, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Any]:
+    """What a result holds under these names."""
+    return {name: getattr(result, name) for name in names}
+
+
+def padded(values: Any, shape: tuple[int, ...], fill: float | None = np.nan) -> Array:
+    """Host values in the leading corner of an array; the rest is `fill`, or each row's last value."""
+    array = np.asarray(values, dtype=np.float64)
+    width = [(0, full - n) for n, full in zip(array.shape, shape, strict=True)]
+    if fill is None:
+        return np.pad(array, width, mode="edge")
+    return np.pad(array, width, constant_values=fill)

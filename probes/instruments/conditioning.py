@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import DynamicsProbe
+from probes.instruments.base import CURVATURE, Instrument, values_of
 from probes.trace.layout import Field
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussNewtonConditioning(DynamicsProbe):
+class GaussNewtonConditioning(Instrument):
     """The condition number of the Gauss-Newton matrix, its whole spectrum, and its bounds where the network is linear.
 
     Fields: kappa, largest, smallest, rank, threshold (absolute), neighbours (kappa at the ranks 2 and 1 below and 1
@@ -33,17 +34,18 @@ class GaussNewtonConditioning(DynamicsProbe):
         skip: of a linear network whose layers are W + skip I.
     """
 
+    name: str = "gauss-newton"
     loss_hessian: bool = False
     threshold: float | Literal["paper"] | None = None
     skip: float = 0.0
     needs: ClassVar[frozenset[str]] = frozenset({"graph"})
-    default_name: ClassVar[str] = "gauss-newton"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.threshold, str) and self.threshold != "paper":
             raise ValueError(f"threshold is a number or 'paper', not {self.threshold!r}")
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
         """A reverse pass per output of a sample, and the eigenvalues of the smaller Gram matrix."""
         from landscape.operators.tangent_kernel import TangentKernel
@@ -52,11 +54,11 @@ class GaussNewtonConditioning(DynamicsProbe):
         size = min(kernel.shape[0], context.objective.size)
         return {"gradient": kernel.shape[0] / kernel.samples + 2.0, "eigenvalues": 2.0 * (size / 512) ** 3}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         from landscape.spectra.condition import NEIGHBOURS
 
-        units = "loss/parameter^2" if self.loss_hessian else "output^2/parameter^2"
+        units = CURVATURE if self.loss_hessian else "output^2/parameter^2"
         what = "J^T (d2 loss / d outputs2) J" if self.loss_hessian else "(1/N) J^T J"
         extremes = "smallest and largest singular value of"
         return {
@@ -77,8 +79,8 @@ class GaussNewtonConditioning(DynamicsProbe):
             "right": Field((None, 2), "float64", "", f"{extremes} W_(l-1) ... W_1, by layer"),
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         from landscape.conditioning import gauss_newton, linear_model
 
         objective = context.objective
@@ -121,14 +123,8 @@ def _of_any(found: ConditionNumber) -> dict[str, Any]:
 def _common(found: Conditioning | ConditionNumber) -> dict[str, Any]:
     from landscape.spectra.condition import NEIGHBOURS
 
-    return {
-        "kappa": found.kappa,
-        "largest": found.largest,
-        "smallest": found.smallest,
-        "rank": found.rank,
-        "threshold": found.threshold,
-        "neighbours": np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS]),
-    }
+    neighbours = np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS])
+    return values_of(found, ("kappa", "largest", "smallest", "rank", "threshold")) | {"neighbours": neighbours}
 
 
 def _pairs(rows: list[tuple[float, float]]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -8,14 +8,15 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import DynamicsProbe
+from probes.instruments.base import Instrument
 from probes.trace.layout import Field
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualGradient(DynamicsProbe):
+class DualGradient(Instrument):
     """How large the gradient is for a solver that moves each layer in a norm of its own, as `solvers.Scion` does.
 
     Fields: dual, one entry per tensor in the objective's order (the fields' labels are their names), scale times the
@@ -32,12 +33,12 @@ class DualGradient(DynamicsProbe):
         infimum: f*, or a lower bound of it.
     """
 
+    name: str = "dual-gradient"
     norm: str = "auto"
     scale: float = 1.0
     layers: tuple[tuple[str, str, float], ...] = ()
     infimum: float = 0.0
     needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
-    default_name: ClassVar[str] = "dual-gradient"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,12 +48,14 @@ class DualGradient(DynamicsProbe):
             infimum=math.isfinite(self.infimum),
         )
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
         """One gradient; the singular values of the layers are not counted."""
         return {"gradient": 1.0}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names. Raises `ValueError` for a norm that does not fit a tensor."""
+        """Raises `ValueError` for a norm that does not fit a tensor."""
         names = tuple(context.objective.names)
         self._norms(context)
         slope = "loss/radius"
@@ -63,8 +66,8 @@ class DualGradient(DynamicsProbe):
             "mu": Field((), "float64", "1/radius", "total / gap; nan where the gap is not positive"),
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         import torch
 
         from landscape.norms import dual_norm

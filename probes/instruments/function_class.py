@@ -6,14 +6,17 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from typing_extensions import override
 
-from probes.context import Context, measurement_seed
-from probes.instruments.base import DynamicsProbe
+from probes.context import Context
+from probes.instruments.base import SLOPE, Instrument
 from probes.instruments.recording import Recording, tensor_print
+from probes.seeds import derive_seed
 from probes.trace.layout import Array, Field
 
 if TYPE_CHECKING:
@@ -28,13 +31,13 @@ _ROW = {
     "loss": ("loss", "f_k(x_k)"),
     "final_loss": ("loss", "f_k(x_K), at the end point"),
     "infimum": ("loss", "inf f_k as given, or an upper bound of it where it was estimated"),
-    "grad_norm": ("loss/parameter", "norm of grad f_k(x_k)"),
+    "grad_norm": (SLOPE, "norm of grad f_k(x_k)"),
     "distance": ("parameter", "norm of x_k - x_K"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionClass(DynamicsProbe):
+class FunctionClass(Instrument):
     """What is needed to ask whether the loss is alpha-beta, PL, aiming, ... along the way to an end point x_K.
 
     Fields, for f_k the monitor's batch (`monitor(step, batch=...)`, called before the optimizer's step) or the whole
@@ -54,12 +57,12 @@ class FunctionClass(DynamicsProbe):
         sketch: numbers kept of each vector where there is no end point.
     """
 
+    name: str = "function-class"
     end: Recording | torch.Tensor | None = dataclasses.field(default=None, kw_only=False, compare=False, repr=False)
     per: Literal["batch", "sample"] = "batch"
     infimum: float | Literal["estimate"] = 0.0
     sketch: int = 1024
     needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient", "parameters"})
-    default_name: ClassVar[str] = "function-class"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +71,7 @@ class FunctionClass(DynamicsProbe):
         if self.end is None and (self.per == "sample" or self.infimum == "estimate"):
             raise ValueError(f"{type(self).__name__}: per='sample' and infimum='estimate' need an end point")
 
+    @override
     def settings(self) -> dict[str, Any]:
         """Class and settings, with a fingerprint of the end point: rows of another one do not belong to them."""
         theta = self._theta()
@@ -80,16 +84,17 @@ class FunctionClass(DynamicsProbe):
             "sketch": self.sketch if self.end is None else None,
         }
 
-    def ending_at(self, theta: torch.Tensor) -> FunctionClass:
-        """The same probe with the end point `(n,)`, where it has none yet."""
-        return self if self.end is not None else dataclasses.replace(self, end=theta.cpu())
+    @override
+    def ending_at(self, end: Callable[[], torch.Tensor]) -> FunctionClass:
+        return self if self.end is not None else dataclasses.replace(self, end=end().cpu())
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
         """A gradient and a forward pass, or a few hundred where the infimum is estimated."""
         return {"gradient": 401.0 if self.infimum == "estimate" else 1.0, "value": 1.0}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         if self.end is not None:
             shape: tuple[int | None, ...] = (None,) if self.per == "sample" else ()
             rows = {name: Field(shape, "float64", units, text) for name, (units, text) in _ROW.items()}
@@ -97,13 +102,13 @@ class FunctionClass(DynamicsProbe):
         kept = (self.sketch,)
         return {
             **{name: Field((), "float64", *_ROW[name]) for name in ("loss", "infimum", "grad_norm")},
-            "gradient_sketch": Field(kept, "float64", "loss/parameter", "random projections of the gradient"),
+            "gradient_sketch": Field(kept, "float64", SLOPE, "random projections of the gradient"),
             "position_sketch": Field(kept, "float64", "parameter", "the same projections of the parameters"),
             "rounding": _ROUNDING,
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         from landscape.regularity.measure import measure, measure_samples, rounding_of
 
         if isinstance(self.end, Recording):
@@ -127,7 +132,7 @@ class FunctionClass(DynamicsProbe):
         objective = context.objective
         with without_dropout(objective):
             loss, gradient = objective.value_and_gradient()
-        project = _Sketch(objective.size, self.sketch, measurement_seed(context.seed, self.name, -1))
+        project = _Sketch(objective.size, self.sketch, derive_seed(context.seed, self.name, -1))
         return {
             "loss": loss,
             "infimum": float(self.infimum),

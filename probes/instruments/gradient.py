@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from typing_extensions import override
 
-from probes.context import OPERATORS, Context, Pairs, check_operator
-from probes.instruments.base import CURVATURE, DynamicsProbe
+from probes.context import Context
+from probes.instruments.base import CURVATURE, SLOPE, Instrument, padded, values_of
 from probes.probe import ProbeWarning
+from probes.session import OPERATORS, Pairs, check_operator
 from probes.trace.layout import Array, Field
 
 if TYPE_CHECKING:
     import torch
-from probes.instruments.sharpness import _SLOPE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradient(DynamicsProbe):
+class Gradient(Instrument):
     """The loss, its gradient and the gradient's noise, from one pass over the data (arXiv 1812.06162).
 
     Fields: loss (f of the objective), norm (|gradient|), noise_trace (tr of one loss term's gradient covariance: a
@@ -33,42 +34,43 @@ class Gradient(DynamicsProbe):
     says why.
     """
 
+    name: str = "gradient"
     parts: int | None = None
     needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
-    default_name: ClassVar[str] = "gradient"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(parts=self.parts is None or self.parts >= 1)
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
         """One gradient, and a forward pass to check that the parts of a batch add up to it."""
         return {"gradient": 1.0, "value": 1.0}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         return {
             "loss": Field((), "float64", "loss", "f on the objective's data"),
-            "norm": Field((), "float64", _SLOPE, "norm of the gradient of f"),
-            "noise_trace": Field((), "float64", f"({_SLOPE})^2", "trace of the covariance of one term's gradient"),
-            "noise_trace_stderr": Field((), "float64", f"({_SLOPE})^2", "standard error of noise_trace"),
+            "norm": Field((), "float64", SLOPE, "norm of the gradient of f"),
+            "noise_trace": Field((), "float64", f"({SLOPE})^2", "trace of the covariance of one term's gradient"),
+            "noise_trace_stderr": Field((), "float64", f"({SLOPE})^2", "standard error of noise_trace"),
             "noise_scale": Field((), "float64", "terms", "noise_trace / |mean gradient|^2"),
             "noise_scale_stderr": Field((), "float64", "terms", "standard error of noise_scale"),
             "terms": Field((), "float64", "terms", "loss terms in the data (their weight where classes are weighted)"),
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         from landscape.sharpness import gradient_statistics
 
         found = context.gradients() if self.parts is None else gradient_statistics(context.objective, parts=self.parts)
         if found.reason:
             warnings.warn(f"{self.name}: the gradient noise is not known: {found.reason}", ProbeWarning, stacklevel=2)
-        return {name: getattr(found, name) for name in self.fields(context)}
+        return values_of(found, self.fields(context))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alignment(DynamicsProbe):
+class Alignment(Instrument):
     """How much of the gradient lies in the top eigenvectors of a curvature matrix (arXiv 1812.04754).
 
     Fields: cosines (k,), squared, with bounds (k,) on their error; total, their sum, with total_bound; eigenvalues (k,)
@@ -77,12 +79,12 @@ class Alignment(DynamicsProbe):
     the step that training made since the call before (nan at the first one). nan for pairs that were not found.
     """
 
+    name: str = "alignment"
     k: int = 5
     of: Literal["gradient", "batch", "update"] = "gradient"
     operator: str = "hessian"
     tol: float = 1e-3
     warm: bool = True
-    default_name: ClassVar[str] = "alignment"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,63 +92,60 @@ class Alignment(DynamicsProbe):
         self._check(k=self.k >= 1, of=self.of in ("gradient", "batch", "update"), tol=self.tol > 0)
 
     @property
+    @override
     def needs(self) -> frozenset[str]:
-        """What it looks at."""
         return frozenset({"graph", "previous" if self.of == "update" else self.of})
 
     @property
+    @override
     def pairs(self) -> Pairs:
-        """The search that it shares with other probes: the next pair tells the gap that the bounds need."""
+        # one more pair: the bounds need the gap to the next one
         return Pairs(self.operator, k=self.k + 1, tol=self.tol, warm=self.warm)
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
-        """Products and gradients of a first measurement."""
         return {self.operator: self.pairs.products, "gradient": 0.0 if self.of == "update" else 1.0}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         n = context.objective.size
         if self.k >= n:
             raise ValueError(f"{self.name}: k={self.k} eigenvectors of a matrix of size {n}; use k < {n}")
         shape = (self.k,)
         matrix = OPERATORS[self.operator]
+        total = f"share of the {self.of}'s square in the span of the {self.k} eigenvectors"
         return {
             "cosines": Field(shape, "float64", "", f"squared cosine of the {self.of} with each top eigenvector"),
             "bounds": Field(shape, "float64", "", "bounds the error of cosines; 1 when nothing is known"),
-            "total": Field(
-                (), "float64", "", f"share of the {self.of}'s square in the span of the {self.k} eigenvectors"
-            ),
+            "total": Field((), "float64", "", total),
             "total_bound": Field((), "float64", "", "bounds the error of total; 1 when nothing is known"),
             "eigenvalues": Field(shape, "float64", CURVATURE, f"largest eigenvalues of {matrix}, best first"),
             "residuals": Field(shape, "float64", CURVATURE, "||A v - w v||: bounds the eigenvalue's error"),
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         from landscape.sharpness import alignment
 
         vector = self._vector(context)
         pairs = context.eigenpairs(self.pairs)
+        k, shape = min(self.k, len(pairs.values)), (self.k,)
         row: dict[str, Any] = {
-            "eigenvalues": _filled(pairs.values, self.k),
-            "residuals": _filled(pairs.residuals, self.k),
+            "eigenvalues": padded(pairs.values[:k], shape),
+            "residuals": padded(pairs.residuals[:k], shape),
             "cosines": np.full(self.k, math.nan),
             "bounds": np.ones(self.k),
             "total": math.nan,
             "total_bound": 1.0,
         }
-        if vector is not None and len(pairs.values):
-            found = alignment(vector, pairs, min(self.k, len(pairs.values)))
-            row |= {
-                "cosines": _filled(found.cosines, self.k),
-                "bounds": _filled(found.bounds, self.k, 1.0),
-                "total": found.total,
-                "total_bound": found.total_bound,
-            }
+        if vector is not None and k:
+            found = alignment(vector, pairs, k)
+            row |= {"cosines": padded(found.cosines, shape), "bounds": padded(found.bounds, shape, 1.0)}
+            row |= values_of(found, ("total", "total_bound"))
         return row
 
     def _vector(self, context: Context) -> torch.Tensor | None:
-        """What is to be aligned; None before the first update. Raises `ValueError` when there is no batch."""
+        """What is to be aligned; None before the first update. Raises `ValueError` without a batch."""
         if self.of == "gradient":
             return context.gradients().gradient
         if self.of == "batch":
@@ -157,15 +156,8 @@ class Alignment(DynamicsProbe):
         return None if context.previous is None else context.objective.theta() - context.previous.theta
 
 
-def _filled(values: torch.Tensor, k: int, fill: float = math.nan) -> Array:
-    """Host values as an array of length k."""
-    array = np.full(k, fill)
-    array[: len(values)] = values[:k].cpu().numpy()
-    return array
-
-
 @dataclass(frozen=True, kw_only=True)
-class Updates(DynamicsProbe):
+class Updates(Instrument):
     """How far each parameter tensor moved, relative to its own size.
 
     Fields, one entry per tensor in the objective's order (the fields' labels are their names): ratio = update / weight,
@@ -173,15 +165,11 @@ class Updates(DynamicsProbe):
     change went. nan and 0 steps at the first call.
     """
 
+    name: str = "updates"
     needs: ClassVar[frozenset[str]] = frozenset({"parameters", "previous"})
-    default_name: ClassVar[str] = "updates"
 
-    def expected(self, context: Context) -> dict[str, float]:
-        """Nothing that grows with the data."""
-        return {}
-
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         names = tuple(context.objective.names)
         shape = (len(names),)
         return {
@@ -191,8 +179,8 @@ class Updates(DynamicsProbe):
             "steps": Field((), "int64", "step", "steps of training that the change went over"),
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         objective, previous = context.objective, context.previous
         theta = objective.theta()
         weight = _norms(objective.split(theta))

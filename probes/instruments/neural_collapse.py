@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from probes.context import Context
-from probes.instruments.base import DynamicsProbe
+from probes.instruments.base import Instrument, values_of
 from probes.trace.layout import Field
 
 # As in `landscape.collapse.CollapseMetrics`: name -> (units, description).
@@ -41,7 +43,7 @@ _INTEGERS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeuralCollapse(DynamicsProbe):
+class NeuralCollapse(Instrument):
     """NC0 to NC4 and their variants on the objective's data, in the objective's mode.
 
     Fields: all numbers of `landscape.collapse.CollapseMetrics` by their names. The features are the inputs of the last
@@ -53,12 +55,12 @@ class NeuralCollapse(DynamicsProbe):
         nc4: False leaves out the agreement with the nearest class mean, and the accuracies.
     """
 
+    name: str = "neural-collapse"
     head: str | None = None
     num_classes: int | None = None
     nc4: bool = True
 
     needs: ClassVar[frozenset[str]] = frozenset({"features", "parameters"})
-    default_name: ClassVar[str] = "neural-collapse"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,18 +70,19 @@ class NeuralCollapse(DynamicsProbe):
             nc4=isinstance(self.nc4, bool),
         )
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
         """A forward pass; a second one for `nc4` where the features do not fit into memory."""
         return {"value": 1.5 if self.nc4 else 1.2}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         floats = {name: Field((), "float64", units, text) for name, (units, text) in _FLOATS.items()}
         return floats | {name: Field((), "int64", "", text) for name, text in _INTEGERS.items()}
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         from landscape.collapse import measure
 
         found = measure(context.objective, head=self.head, num_classes=self.num_classes, nc4=self.nc4)
-        return {name: getattr(found, name) for name in (*_FLOATS, *_INTEGERS)}
+        return values_of(found, self.fields(context))

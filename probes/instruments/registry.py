@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from probes.instruments import curvature
-from probes.instruments.base import DynamicsProbe
+from probes.instruments.base import Instrument
 from probes.instruments.conditioning import GaussNewtonConditioning
+from probes.instruments.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
 from probes.instruments.dual_gradient import DualGradient
 from probes.instruments.function_class import FunctionClass
 from probes.instruments.gradient import Alignment, Gradient, Updates
@@ -14,7 +12,15 @@ from probes.instruments.neural_collapse import NeuralCollapse
 from probes.instruments.sharpness import BatchSharpness, CriticalSharpness, SAMSharpness, Sharpness
 from probes.instruments.solver_steps import SolverSteps
 
-_DYNAMICS: tuple[type[DynamicsProbe], ...] = (
+_CLASSES: tuple[type[Instrument], ...] = (
+    Spectrum,
+    CurvatureTrace,
+    SpectralDensity,
+    ConditionNumber,
+    GaussNewtonConditioning,
+    FunctionClass,
+    NeuralCollapse,
+    DualGradient,
     Sharpness,
     Gradient,
     BatchSharpness,
@@ -24,7 +30,4 @@ _DYNAMICS: tuple[type[DynamicsProbe], ...] = (
     Updates,
     SolverSteps,
 )
-
-_OTHERS: tuple[type[Any], ...] = (GaussNewtonConditioning, FunctionClass, NeuralCollapse, DualGradient, *_DYNAMICS)
-
-PROBES: dict[str, type[Any]] = {**curvature.PROBES, **{probe.default_name: probe for probe in _OTHERS}}
+PROBES: dict[str, type[Instrument]] = {kind.name: kind for kind in _CLASSES}

@@ -10,7 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from probes.context import Context, Pairs
+from typing_extensions import override
+
+from probes.context import Context
+from probes.instruments.base import CONVERGED, CURVATURE, SLOPE, Instrument, values_of
+from probes.session import Pairs
 from probes.trace.layout import Field
 
 if TYPE_CHECKING:
@@ -20,15 +24,9 @@ if TYPE_CHECKING:
     from landscape.spectra import Eigenpairs
 
 
-from probes.instruments.base import CONVERGED, CURVATURE, DynamicsProbe
-
-if TYPE_CHECKING:
-    import torch
-
-
 @dataclass(frozen=True, kw_only=True)
-class ThresholdProbe(DynamicsProbe):
-    """A probe that compares curvature with what the optimizer bears.
+class ThresholdInstrument(Instrument):
+    """A probe that compares curvature with what the optimizer bears; without one the threshold is nan.
 
     Attributes:
         lr, momentum: of plain SGD, for a threshold without an optimizer; they go before the optimizer's own.
@@ -60,7 +58,7 @@ class ThresholdProbe(DynamicsProbe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharpness(ThresholdProbe):
+class Sharpness(ThresholdInstrument):
     """The largest eigenvalue of the Hessian, against the optimizer's stability threshold (arXiv 2103.00065).
 
     Fields: value, residual and threshold (2 / lr for gradient descent; nan when the optimizer is not given, adaptive or
@@ -70,27 +68,27 @@ class Sharpness(ThresholdProbe):
     from the vectors that the last ones found; `warm=False` starts anew each time.
     """
 
+    name: str = "sharpness"
     tol: float = 1e-3
     warm: bool = True
-    needs: ClassVar[frozenset[str]] = frozenset({"graph", "optimizer"})
-    default_name: ClassVar[str] = "sharpness"
+    needs: ClassVar[frozenset[str]] = frozenset({"graph"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(tol=self.tol > 0)
 
     @property
+    @override
     def pairs(self) -> Pairs:
-        """The search that it shares with other probes."""
         return Pairs(k=1, tol=self.tol, warm=self.warm)
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
-        """Products of a first measurement."""
         found = self._stability(context)
         return {"hessian": self.pairs.products * (2.0 if found is not None and _decides(found) else 1.0)}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         matrix = "P^(-1/2) H P^(-1/2), P the optimizer's preconditioner"
         return {
             "value": Field((), "float64", CURVATURE, "largest eigenvalue of the Hessian"),
@@ -103,19 +101,17 @@ class Sharpness(ThresholdProbe):
             "converged": CONVERGED,
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         plain = context.eigenpairs(self.pairs)
         found = self._stability(context)
         row = {
             "value": _first(plain.values),
             "residual": _first(plain.residuals),
             "threshold": self._threshold(context),
-            "preconditioned": math.nan,
-            "preconditioned_residual": math.nan,
-            "preconditioned_threshold": math.nan,
-            "matvecs": int(plain.matvecs),
-            "converged": bool(plain.converged),
+            **dict.fromkeys(("preconditioned", "preconditioned_residual", "preconditioned_threshold"), math.nan),
+            "matvecs": plain.matvecs,
+            "converged": plain.converged,
         }
         if found is not None and _decides(found):
             pairs = self._preconditioned(context, found)
@@ -123,8 +119,8 @@ class Sharpness(ThresholdProbe):
                 "preconditioned": _first(pairs.values),
                 "preconditioned_residual": _first(pairs.residuals),
                 "preconditioned_threshold": found.preconditioned_threshold,
-                "matvecs": int(plain.matvecs + pairs.matvecs),
-                "converged": bool(plain.converged and pairs.converged),
+                "matvecs": plain.matvecs + pairs.matvecs,
+                "converged": plain.converged and pairs.converged,
             }
         return row
 
@@ -149,7 +145,7 @@ def _first(values: torch.Tensor) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSharpness(ThresholdProbe):
+class BatchSharpness(ThresholdInstrument):
     """The curvature of mini-batches along their own gradients, which SGD keeps at 2 / lr (arXiv 2412.20553).
 
     Fields: value with stderr, ratio_of_means (batches with a large gradient weigh more), threshold, all in
@@ -157,22 +153,23 @@ class BatchSharpness(ThresholdProbe):
     in an order drawn for each measurement; `rtol` stops once stderr <= rtol * value.
     """
 
+    name: str = "batch-sharpness"
     batch_size: int | None = None
     rtol: float | None = None
-    needs: ClassVar[frozenset[str]] = frozenset({"graph", "optimizer"})
-    default_name: ClassVar[str] = "batch-sharpness"
+    needs: ClassVar[frozenset[str]] = frozenset({"graph"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(batch_size=self.batch_size is None or self.batch_size >= 1)
         self._check(rtol=self.rtol is None or self.rtol > 0)
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
         """A gradient with its graph and a product of every batch."""
         return {"gradient": 1.0, "hessian": 1.0}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         bound = "the optimizer's full-batch threshold; with momentum b small batches settle at (1-b)/(1+b) of it"
         return {
             "value": Field((), "float64", CURVATURE, "mean over batches of <g_B, H_B g_B> / |g_B|^2"),
@@ -182,24 +179,19 @@ class BatchSharpness(ThresholdProbe):
             "batches": Field((), "int64", "batches", "batches in the mean"),
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         from landscape.sharpness import batch_sharpness
 
         found = batch_sharpness(
             context.objective, batch_size=self.batch_size, rtol=self.rtol, generator=context.generator
         )
-        return {
-            "value": found.value,
-            "stderr": found.stderr,
-            "ratio_of_means": found.ratio_of_means,
-            "threshold": self._threshold(context),
-            "batches": found.batches,
-        }
+        row = values_of(found, ("value", "stderr", "ratio_of_means", "batches"))
+        return row | {"threshold": self._threshold(context)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticalSharpness(ThresholdProbe):
+class CriticalSharpness(ThresholdInstrument):
     """2 / eta_c, eta_c the smallest step that raises the loss, by a few forward passes (arXiv 2601.16979).
 
     Fields: value with its bracket lower and upper, threshold, all in loss/parameter^2; evaluations (forward passes);
@@ -208,38 +200,40 @@ class CriticalSharpness(ThresholdProbe):
     every step does: inf. Searches start from the last eta_c.
     """
 
+    name: str = "critical-sharpness"
     along: Literal["gradient", "update"] = "gradient"
     rtol: float = 1 / 16
-    default_name: ClassVar[str] = "critical-sharpness"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(along=self.along in ("gradient", "update"), rtol=self.rtol > 0)
 
     @property
+    @override
     def needs(self) -> frozenset[str]:
-        """What it looks at."""
-        return frozenset({"loss", "optimizer", "previous" if self.along == "update" else "gradient"})
+        if self.along == "gradient":
+            return frozenset({"loss", "gradient"})
+        return frozenset({"loss", "previous"} | ({"optimizer"} if self.lr is None else set()))
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
         """Passes of a first measurement: the search itself takes seven forward passes on a quadratic."""
         return {"value": 8.0} | ({"gradient": 1.0} if self.along == "gradient" else {})
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
+        limit = "the value from which on the optimizer's step raises the loss"
         return {
             "value": Field((), "float64", CURVATURE, f"2 / smallest step along the {self.along} that raises the loss"),
             "lower": Field((), "float64", CURVATURE, "value is at least this"),
             "upper": Field((), "float64", CURVATURE, "value is at most this"),
             "evaluations": Field((), "int64", "passes", "forward passes over the data"),
             "converged": CONVERGED,
-            "threshold": Field(
-                (), "float64", CURVATURE, "the value from which on the optimizer's step raises the loss"
-            ),
+            "threshold": Field((), "float64", CURVATURE, limit),
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         from landscape.sharpness import critical_sharpness
 
         start = context.memory.get("step")
@@ -249,22 +243,17 @@ class CriticalSharpness(ThresholdProbe):
         else:
             lr = self._rate(context)
             threshold, loss = 2.0 / lr, None
-            if context.previous is None:
-                return _nothing() | {"threshold": threshold}
+            if context.previous is None:  # there is no update yet to follow
+                row = dict.fromkeys(("value", "lower", "upper"), math.nan)
+                return row | {"evaluations": 0, "converged": False, "threshold": threshold}
             steps = max(1, context.step - context.previous.step)
             direction = (context.previous.theta - context.objective.theta()) / (lr * steps)
             start = start or lr
         found = critical_sharpness(context.objective, direction, start=start, rtol=self.rtol, loss=loss)
         if found.converged:
             context.memory["step"] = found.step
-        return {
-            "value": found.value,
-            "lower": found.lower,
-            "upper": found.upper,
-            "evaluations": found.evaluations,
-            "converged": found.converged,
-            "threshold": threshold,
-        }
+        row = values_of(found, ("value", "lower", "upper", "evaluations", "converged"))
+        return row | {"threshold": threshold}
 
     def _rate(self, context: Context) -> float:
         """The one learning rate, or 1 where there is none: the step is then counted in updates."""
@@ -274,16 +263,8 @@ class CriticalSharpness(ThresholdProbe):
         return found[0] if len(set(found)) == 1 and found[0] > 0 else 1.0
 
 
-def _nothing() -> dict[str, Any]:
-    """Before there is an update to follow."""
-    return {"value": math.nan, "lower": math.nan, "upper": math.nan, "evaluations": 0, "converged": False}
-
-
-_SLOPE = "loss/parameter"
-
-
 @dataclass(frozen=True, kw_only=True)
-class SAMSharpness(DynamicsProbe):
+class SAMSharpness(Instrument):
     """How much the loss rises at distance rho along the gradient (arXiv 2010.01412).
 
     Fields: value = f(theta + rho g / |g|) - f(theta) and its rounding error, in the loss's units; rho; norm (|g|).
@@ -291,32 +272,32 @@ class SAMSharpness(DynamicsProbe):
     the ball and keeps the highest loss.
     """
 
+    name: str = "sam-sharpness"
     rho: float = 0.05
     steps: int = 1
     adaptive: bool = False
     needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
-    default_name: ClassVar[str] = "sam-sharpness"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(rho=0 < self.rho < math.inf, steps=self.steps >= 1)
 
+    @override
     def expected(self, context: Context) -> dict[str, float]:
-        """Passes of a first measurement."""
         return {"gradient": float(self.steps), "value": float(self.steps)}
 
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names."""
         units = "relative" if self.adaptive else "parameter"
         return {
             "value": Field((), "float64", "loss", "rise of the loss at the highest point found within rho"),
             "error": Field((), "float64", "loss", "rounding error of value"),
             "rho": Field((), "float64", units, "radius of the ball"),
-            "norm": Field((), "float64", _SLOPE, "norm of the gradient"),
+            "norm": Field((), "float64", SLOPE, "norm of the gradient"),
         }
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         from landscape.sharpness import sam_sharpness
 
         known = context.gradients()
@@ -328,4 +309,4 @@ class SAMSharpness(DynamicsProbe):
             gradient=known.gradient,
             loss=known.loss,
         )
-        return {"value": found.value, "error": found.error, "rho": found.rho, "norm": found.norm}
+        return values_of(found, self.fields(context))

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from probes.context import Context
-from probes.instruments.base import CURVATURE, DynamicsProbe
+from probes.instruments.base import CURVATURE, SLOPE, Instrument
 from probes.trace.layout import Field
 
 _FIELDS: dict[str, tuple[str, str]] = {
@@ -20,7 +22,7 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "used": ("", "that constant in this step's last model"),
     "shift": (CURVATURE, "what was added to the eigenvalues of the Hessian"),
     "size": ("", "dimension of the space that the step was chosen in"),
-    "gradient_norm": ("loss/parameter", "norm of the gradient in that space where the step began"),
+    "gradient_norm": (SLOPE, "norm of the gradient in that space where the step began"),
     "lowest": (CURVATURE, "smallest eigenvalue of the Hessian in that space"),
     "length": ("parameter", "norm of the step"),
     "products": ("products", "Hessian products made"),
@@ -31,7 +33,7 @@ _FIELDS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolverSteps(DynamicsProbe):
+class SolverSteps(Instrument):
     """What the monitor's optimizer says about its last step: SSCN and the Newton-type solvers do.
 
     Fields: those of `solver.last` by their names, all float64: accepted, loss, new_loss, decrease, ratio, M, used,
@@ -39,25 +41,21 @@ class SolverSteps(DynamicsProbe):
     what a solver does not say. Reading them costs nothing; at a step the row is that of the step before the call.
     """
 
+    name: str = "solver"
     needs: ClassVar[frozenset[str]] = frozenset({"optimizer"})
-    default_name: ClassVar[str] = "solver"
 
-    def expected(self, context: Context) -> dict[str, float]:
-        """Nothing that grows with the data."""
-        return {}
-
+    @override
     def fields(self, context: Context) -> dict[str, Field]:
-        """The fields that the class names. Raises `ValueError` for an optimizer that does not report its steps."""
+        """Raises `ValueError` for an optimizer that does not report its steps."""
         if not hasattr(context.optimizer, "last"):
-            optimizer = context.optimizer
-            why = "pass Monitor(..., optimizer=solver)" if optimizer is None else f"{type(optimizer).__name__} does not"
             raise ValueError(
-                f"{self.name} needs an optimizer that reports its steps as .last (SSCN, CubicNewton, ...): {why}"
+                f"{self.name} needs an optimizer that reports its steps as .last (SSCN, CubicNewton, ...): "
+                f"{type(context.optimizer).__name__} does not"
             )
         return {name: Field((), "float64", units, what) for name, (units, what) in _FIELDS.items()}
 
+    @override
     def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
         last = getattr(context.optimizer, "last", None)
         return {name: _number(getattr(last, name, None)) for name in _FIELDS}
 

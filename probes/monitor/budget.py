@@ -1,12 +1,12 @@
 """The time that measuring may take: what may run now, what waits, and what was skipped.
 
 Time spent in the monitor is paid from a credit that grows by `share` seconds per second of wall-clock time, from 0 at
-the first call, and is capped at share * W, where W is 60 s, or the time in which the dearest probe is earned if that
-is longer. So a whole run stays within its share, and no window of length W exceeds it twice over.
+the first call, and is capped at share * W, where W is 60 s, or the time in which the most expensive probe is earned if
+that is longer. So a whole run stays within its share, and no window of length W exceeds it twice over.
 
 What is due and does not fit waits, and is measured at the first call at which it fits; when it is due again before
-that, the earlier one is skipped. Half of the income is saved for the one that has waited longest: cheap probes
-cannot starve a dear one, nor it them.
+that, the earlier one is skipped. Half of the income is saved for the one that has waited longest, so that cheap probes
+never keep an expensive one from its turn, nor the expensive one the cheap ones from theirs.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Budget:
             f"{duration(cost / self.share)}"
         )
 
-    def dear(self, name: str) -> bool:
+    def too_expensive(self, name: str) -> bool:
         """Whether a short run will not see it at all."""
         return self.cost_of(name) > self.share * WINDOW
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
-from probes.context import OPERATORS, Context
-from probes.probe import Probe
+from probes.context import Context
+from probes.probe import Probe, expected_of
+from probes.session import OPERATORS
 
 _SHORT = 2.0  # seconds: a first run this short may be mostly warming up (imports, kernels), and is run again
 
@@ -20,11 +20,10 @@ class UnitCosts:
 
     def estimate(self, probe: Probe, context: Context) -> float | None:
         """Seconds that the probe's first measurement will take; None when it does not say what it needs."""
-        expected = getattr(probe, "expected", None)
+        expected = expected_of(probe, context)
         if expected is None:
             return None
-        needed: Mapping[str, float] = expected(context)
-        return sum(count * self.of(unit, context) for unit, count in needed.items() if count)
+        return sum(count * self.of(unit, context) for unit, count in expected.items() if count)
 
     def of(self, unit: str, context: Context) -> float:
         """Seconds of one "value", "gradient", all "eigenvalues" of 512 rows, or product of that operator."""

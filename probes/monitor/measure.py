@@ -5,23 +5,24 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from probes.context import Callback, Context, measurement_seed
+from probes.context import Context
 from probes.errors import one_line
 from probes.monitor.costs import synchronise
-from probes.probe import Probe, pairs_of, settings_of
+from probes.probe import Probe, ProbeWarning, check_needs, searches_of, settings_of
 from probes.schedules import Moment
+from probes.seeds import derive_seed
+from probes.session import Step
 from probes.trace.layout import TraceError
 
 if TYPE_CHECKING:
     import torch
 
     from landscape.objective.objective import Objective
+    from landscape.spectra import Callback
     from probes.trace.trace import Trace
-from probes.probe import ProbeWarning
 
 OnError = Literal["record", "raise"]
 
@@ -52,21 +53,29 @@ def measure_once(
 
     A probe that fails gets a row in `/events`, a `ProbeWarning` and an `Outcome` with the reason, or raises
     with `on_error="raise"`; Ctrl-C is never held back. Raises `ValueError` when a name is in the trace with
-    other settings, and for a probe that cannot be measured on this objective.
+    other settings, for a probe that cannot be measured on this objective, and before anything is measured for one that
+    needs an optimizer or a batch that is not given.
     """
     probes = list(probes)
     check_on_error(on_error)
     value = Moment(int(step), epoch, loss).loss
-    with ExitStack() as kept:
+    with Step() as shared:
         context = Context(
-            objective, int(step), epoch, value, batch, optimizer, callback=callback, seed=trace.seed, kept=kept
+            objective, int(step), epoch, value, batch, optimizer, callback=callback, seed=trace.seed, shared=shared
         )
+        if batch is None:
+            check_needs(probes, ["batch"])
         declare(trace, probes, context)
         return measure_all(probes, trace, context, on_error, set())
 
 
 def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
-    """Declare what the probes measure. Raises `ValueError` for two of one name and for other settings."""
+    """Declare what the probes measure.
+
+    Raises `ValueError` for two of one name, other settings, and a probe that needs an optimizer that is not there.
+    """
+    if context.optimizer is None:
+        check_needs(probes, ["optimizer"])
     seen: dict[str, Probe] = {}
     for probe in probes:
         if probe.name in seen:
@@ -81,14 +90,14 @@ def measure_all(
     probes: Sequence[Probe], trace: Trace, context: Context, on_error: OnError, warned: set[str]
 ) -> dict[str, Outcome]:
     """The probes of one step; graphs, eigenpairs and gradients that several need are made once."""
-    context = replace(context, requests=pairs_of(probes))
+    context.shared.searches = searches_of(probes)
     return {probe.name: _measure(probe, trace, context, on_error, warned) for probe in probes}
 
 
 def _measure(probe: Probe, trace: Trace, context: Context, on_error: OnError, warned: set[str]) -> Outcome:
     import torch
 
-    generator = torch.Generator().manual_seed(measurement_seed(trace.seed, probe.name, context.step))
+    generator = torch.Generator().manual_seed(derive_seed(trace.seed, probe.name, context.step))
     start = time.perf_counter()
     values: dict[str, Any] | None = None
     try:

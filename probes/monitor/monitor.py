@@ -13,23 +13,23 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from probes.context import Callback, Context, Previous
+from probes.context import Context, Previous
 from probes.errors import one_line
 from probes.monitor.budget import Budget
 from probes.monitor.costs import UnitCosts, synchronise
 from probes.monitor.measure import OnError, Outcome, check_on_error, declare, measure_all
-from probes.probe import Probe, ProbeWarning
-from probes.schedules import Moment, as_schedule
+from probes.probe import Probe, ProbeWarning, check_needs, schedule_of
+from probes.schedules import Moment
+from probes.session import Session, Step
 from probes.trace.layout import TraceError
 
 if TYPE_CHECKING:
     import torch
 
     from landscape.objective.objective import Objective
-    from landscape.operators.linear import LinearOperator
+    from landscape.spectra import Callback
     from probes.trace.trace import Trace
 
 _STATE_VERSION = 1
@@ -43,7 +43,7 @@ class Monitor:
         probes: each measures when its `every` says so: a number of steps, or a schedule (`probes.schedules`).
         trace: open for writing; the probes are declared at once, so that a bad setting shows before training. What
             a resumed trace holds already is not measured again.
-        optimizer: handed to the probes that look at it.
+        optimizer: handed to the probes that look at it; one that needs it is refused without.
         budget: the share of wall-clock time, in (0, 1), that measuring may take, the monitor's own time included.
             What is due and does not fit is measured at the first call at which it does; `/events` says what was
             skipped and why. The first cost of a probe is estimated from one product. None: no limit.
@@ -52,7 +52,8 @@ class Monitor:
         callback: for the algorithms, as in `landscape.spectra`.
 
     Between steps it keeps operators (without graphs) and the last top vectors, on the host, from which the next search
-    starts. Raises `ValueError` for a bad budget, two probes of one name, and settings that do not fit the trace.
+    starts. Raises `ValueError` for a bad budget, two probes of one name, settings that do not fit the trace, and a
+    probe that needs the optimizer where none is given; its first call raises it for one that needs the batch.
     """
 
     def __init__(
@@ -75,14 +76,13 @@ class Monitor:
         self.optimizer = optimizer
         self.on_error: OnError = on_error
         self.callback = callback
-        self._schedules = {probe.name: as_schedule(getattr(probe, "every", 1)) for probe in self.probes}
-        self._operators: dict[Any, LinearOperator] = {}
-        self._memories: dict[Any, dict[str, Any]] = {}
+        self._schedules = {probe.name: schedule_of(probe) for probe in self.probes}
+        self._session = Session()
         self._previous: Previous | None = None
         self._warned: set[str] = set()
         self._budget = None if budget is None else Budget(budget)
         self._units = UnitCosts()
-        declare(trace, self.probes, Context(objective, optimizer=optimizer, operators=self._operators))
+        declare(trace, self.probes, Context(objective, optimizer=optimizer, session=self._session))
         self._recorded = {probe.name: frozenset(map(int, trace[probe.name]["step"])) for probe in self.probes}
         self._last: dict[str, int] = {}
         self._before = {probe.name: _last_moment(trace, probe.name) for probe in self.probes}
@@ -95,8 +95,11 @@ class Monitor:
     ) -> dict[str, Outcome]:
         """Measure what is due at this step: the outcomes by name, empty when nothing is.
 
-        `loss` is a number or a one-element tensor (read only when a probe is due: that waits for the device).
+        `loss` is a number or a one-element tensor (read only when a probe is due: that waits for the device). Raises
+        `ValueError` at the first call when a probe needs the batch and there is none.
         """
+        if self._call is None and batch is None:
+            check_needs(self.probes, ["batch"])
         start = time.perf_counter()
         now = Moment(int(step), epoch, loss)
         due = self._due(now)
@@ -107,7 +110,8 @@ class Monitor:
             start = time.perf_counter()
             outcomes = self._measure(waiting, due, now, batch, start)
         self._look_ahead(now)
-        self._before = dict.fromkeys(self._before, Moment(now.step, epoch))
+        self._call = Moment(now.step, epoch)
+        self._before = dict.fromkeys(self._before, self._call)
         if self._budget is not None:
             self._budget.spend(time.perf_counter() - start, idle=not outcomes)
         return outcomes
@@ -134,7 +138,7 @@ class Monitor:
     def _measure(
         self, waiting: list[Probe], due: set[str], now: Moment, batch: Any, start: float
     ) -> dict[str, Outcome]:
-        with ExitStack() as kept:
+        with Step() as shared:
             context = Context(
                 self.objective,
                 now.step,
@@ -145,9 +149,8 @@ class Monitor:
                 callback=self.callback,
                 previous=self._previous,
                 seed=self.trace.seed,
-                operators=self._operators,
-                memories=self._memories,
-                kept=kept,
+                session=self._session,
+                shared=shared,
             )
             chosen = waiting if self._budget is None else self._affordable(waiting, due, now, context, start)
             outcomes = measure_all(chosen, self.trace, context, self.on_error, self._warned)
@@ -180,7 +183,7 @@ class Monitor:
         budget.wait(probe.name, now.step, probe.name in due)
         text = budget.announcement(probe.name) if budget.known(probe.name) else None
         if text is not None:
-            self._note(now, probe.name, text, warn=budget.dear(probe.name))
+            self._note(now, probe.name, text, warn=budget.too_expensive(probe.name))
         self._tell_skips(probe.name, now)
 
     def _affordable(
@@ -216,16 +219,14 @@ class Monitor:
 
     def _look_ahead(self, now: Moment) -> None:
         """Keep a copy of the parameters for probes of the update that will be due at the next call."""
-        wanting = [probe.name for probe in self.probes if "previous" in probe.needs]
-        if not wanting:
-            return
-        stride = 1 if self._call is None else max(1, now.step - self._call.step)
-        self._call = Moment(now.step, now.epoch)
-        following = Moment(now.step + stride, now.epoch, now.raw_loss)
         self._previous = None
-        for name in wanting:
-            owed = self._budget is not None and self._budget.owed(name)
-            if owed or self._schedules[name].due(following, self._call):
+        stride = 1 if self._call is None else max(1, now.step - self._call.step)
+        this, following = Moment(now.step, now.epoch), Moment(now.step + stride, now.epoch, now.raw_loss)
+        for probe in self.probes:
+            if "previous" not in probe.needs:
+                continue
+            owed = self._budget is not None and self._budget.owed(probe.name)
+            if owed or self._schedules[probe.name].due(following, this):
                 self._previous = Previous(now.step, self.objective.theta())
                 return
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.files import atomic_file
+from probes.seeds import derive_seed
 
 if TYPE_CHECKING:
     from probes.trace.trace import Trace
@@ -45,8 +46,7 @@ class Job:
 
     def seed(self, seed: int) -> int:
         """The job's own seed, in [0, 2**63), in an experiment with this seed."""
-        digest = hashlib.blake2b(f"{seed}/{self.stream or self.name}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") >> 1
+        return derive_seed(seed, self.stream or self.name)
 
     def key(self, seed: int) -> str:
         """What tells apart results that differ in function, settings or seed."""

@@ -215,7 +215,7 @@ def test_the_first_cost_is_estimated_from_one_product(tmp_path, monkeypatch):
 
 
 def objective_products(monitor):
-    (A,) = monitor._operators.values()
+    (A,) = monitor._session.operators.values()
     assert not A._kept  # nothing stays alive between training steps
     return A.matvecs
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from probes import Field, Monitor, Probe, ProbeWarning, Trace, TraceError, measure_once
-from probes.context import measurement_seed
+from probes.seeds import derive_seed
 
 
 class Objective:
@@ -78,7 +78,7 @@ def test_results_do_not_depend_on_history(trace, tmp_path):
     values = {*trace["a"]["value"], *trace["b"]["value"]}
     assert len(values) == 12
     # the file keeps the seed, so the derivation is part of the format
-    assert measurement_seed(0, "spectrum", 0) == 7891268719467438633
+    assert derive_seed(0, "spectrum", 0) == 7891268719467438633
 
 
 def test_the_global_random_state_is_left_alone(trace):

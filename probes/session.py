@@ -1,0 +1,144 @@
+"""What probes share: for as long as a monitor lives, and within one step of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.objective.objective import Objective
+    from landscape.operators.linear import LinearOperator
+
+OPERATORS: dict[str, str] = {
+    "hessian": "the Hessian of the loss",
+    "gauss-newton": "the generalised Gauss-Newton matrix",
+    "fisher": "the Fisher matrix, with labels drawn from the model (one draw per loss term)",
+    "empirical-fisher": "the empirical Fisher matrix, with the data's labels",
+}
+
+
+def check_operator(kind: str) -> None:
+    """Raise `ValueError` for an unknown kind of operator."""
+    if kind not in OPERATORS:
+        raise ValueError(f"operator is one of {', '.join(OPERATORS)}, not {kind!r}")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The extreme eigenpairs that a probe looks at, so that probes of one step share one search.
+
+    Attributes:
+        operator, parameters: of which matrix, as in `Context.operator`.
+        which, k, tol: as in `landscape.spectra.eigsh`.
+        warm: start from the vectors that were found last; what comes back then depends on history, within `tol`.
+        confirm: make sure that none was missed.
+    """
+
+    operator: str = "hessian"
+    parameters: tuple[str, ...] | None = None
+    which: str = "LA"
+    k: int = 1
+    tol: float = 1e-3
+    warm: bool = True
+    confirm: bool = True
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What must be equal for two searches to be one."""
+        return ("eigenpairs", self.operator, self.parameters, self.which)
+
+    @property
+    def products(self) -> float:
+        """About how many products a first search takes (seen: 21-34 for k = 6 at tol 1e-3 over six spectra)."""
+        return (12.0 + 2.0 * self.k) * max(1.0, 1.0 + math.log10(1e-3 / self.tol) / 3.0)
+
+    def union(self, other: Pairs) -> Pairs:
+        """The search that serves both."""
+        return replace(
+            self,
+            k=max(self.k, other.k),
+            tol=min(self.tol, other.tol),
+            warm=self.warm and other.warm,
+            confirm=self.confirm or other.confirm,
+        )
+
+
+@dataclass(frozen=True)
+class Session:
+    """What lasts from step to step, only to go faster: operators without graphs, and what probes remember."""
+
+    operators: dict[Hashable, LinearOperator] = field(default_factory=dict)
+    memories: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
+
+    def memory(self, key: Hashable) -> dict[str, Any]:
+        """What is remembered under that key; it may be empty at any time."""
+        return self.memories.setdefault(key, {})
+
+    def operator(
+        self, objective: Objective, kind: str, names: tuple[str, ...] | None, generator: torch.Generator | None
+    ) -> LinearOperator:
+        """The curvature matrix of that kind: one serves all steps, but for the Fisher matrix, whose labels are drawn.
+
+        Raises `ValueError` for an unknown kind.
+        """
+        key = (id(objective), kind, names)
+        if key not in self.operators:
+            A = _new_operator(objective, kind, generator)
+            A = A if names is None else A.restrict(names)
+            if kind == "fisher":
+                return A
+            self.operators[key] = A
+        return self.operators[key]
+
+
+@dataclass
+class Step:
+    """What the probes of one step make for each other. Inside `with`, operators keep their graphs until its end.
+
+    Attributes:
+        searches: for eigenpairs, those of all probes that are due, by `Pairs.key`.
+        made: what was made so far.
+    """
+
+    searches: Mapping[Hashable, Pairs] = field(default_factory=dict)
+    made: dict[Hashable, Any] = field(default_factory=dict)
+    _graphs: ExitStack | None = None
+
+    def __enter__(self) -> Step:
+        self._graphs = ExitStack()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        graphs, self._graphs = self._graphs, None
+        if graphs is not None:
+            graphs.close()
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """`compute()`, made by the first probe that asks for `key`, and shared by all."""
+        if key not in self.made:
+            self.made[key] = compute()
+        return self.made[key]
+
+    def keep_graphs(self, A: LinearOperator) -> None:
+        """Let this operator keep its graphs for the next probe of the step."""
+        graphs = self._graphs
+        if graphs is not None and hasattr(A, "keeping"):
+            self.once(("keeping", id(A)), lambda: graphs.enter_context(A.keeping()))
+
+
+def _new_operator(objective: Objective, kind: str, generator: torch.Generator | None) -> LinearOperator:
+    import landscape
+
+    check_operator(kind)
+    if kind == "hessian":
+        return landscape.Hessian(objective)
+    if kind == "gauss-newton":
+        return landscape.GaussNewton(objective)
+    if kind == "fisher":
+        return landscape.MonteCarloFisher(objective, generator=generator)
+    return landscape.EmpiricalFisher(objective)

@@ -70,7 +70,7 @@ class _Reader:
         handles = [module.register_forward_hook(seen, with_kwargs=True) for module in modules]
         try:
             with torch.no_grad():
-                outputs = self.objective.outputs(batch)
+                outputs = self.objective.evaluate(batch).outputs
         finally:
             for handle in handles:
                 handle.remove()

@@ -98,7 +98,8 @@ def _gather(reader: _Reader, num_classes: int | None, keep: Keep | None) -> Coll
 
 
 def _ignored(objective: Objective) -> int:
-    return int(objective.known.options.get("ignore_index", _IGNORED)) if objective.known is not None else _IGNORED
+    known = objective.criterion.known
+    return int(known.options.get("ignore_index", _IGNORED)) if known is not None else _IGNORED
 
 
 class _Kept:

@@ -8,6 +8,7 @@ without B, also for networks trained with cross-entropy).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from landscape.conditioning.results import Threshold, check_threshold
 from landscape.objective.batch import Batch
-from landscape.objective.losses import Curvature
+from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
-from landscape.operators.gauss_newton import GaussNewton, JacobianOperator, output_curvature
-from landscape.operators.jacobians import batch_outputs, close, cotangents, jacobian
+from landscape.operators.gauss_newton import GaussNewton, JacobianOperator
+from landscape.operators.jacobians import close, cotangents, jacobian
 from landscape.operators.linear import LinearOperator, rounding
+from landscape.operators.output_curvature import Curvature, loss_hessian
 from landscape.operators.tangent_gram import Rows, batches_with_rows, tangent_gram
 from landscape.operators.tangent_kernel import TangentKernel, with_target
 from landscape.spectra.condition import lower_bound, of_eigenvalues
@@ -142,11 +144,12 @@ def _complete(B: Tensor, outputs: Tensor, bend: Curvature) -> bool:
 
 def _curvatures(objective: Objective, rows: dict[int, Rows]) -> Iterator[tuple[Batch, Tensor, Curvature]]:
     """Each batch with its outputs and with B, weighted as the batch is in f."""
-    total = sum(own.terms for own in rows.values())
+    total = sum(own.weight for own in rows.values())
     for batch, own in batches_with_rows(objective, rows):
-        outputs = batch_outputs(objective, batch).detach()
-        bend = output_curvature(objective, batch, outputs)
-        yield batch, outputs, partial(_weighted, bend, objective.normalise(own.terms, total))
+        e = objective.evaluate(batch)
+        outputs = e.rows.detach()
+        bend = loss_hessian(replace(e, outputs=outputs))
+        yield batch, outputs, partial(_weighted, bend, objective.normalise(own.weight, total))
 
 
 def _weighted(bend: Curvature, weight: float, U: Tensor) -> Tensor:
@@ -203,8 +206,8 @@ class _OuterProduct(JacobianOperator):
         super().__init__(objective)
         self._samples = samples
 
-    def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
-        targets = with_target(self.objective, outputs, batch)
+    def _curvature(self, e: Evaluation) -> Curvature:
+        targets = with_target(e)
         return lambda U: U if targets is None else U * targets
 
     def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:

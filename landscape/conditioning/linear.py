@@ -183,13 +183,11 @@ def linear_model(objective: Objective, *, skip: float = 0.0, threshold: Threshol
     d = weights[0].shape[1]
     total, samples = torch.zeros(d, d, dtype=torch.float64, device=weights[0].device), 0
     with objective.measuring(), torch.no_grad():
-        for batch in objective.sweep():
-            outputs = output_tensor(objective.outputs(batch))
-            if not objective.terms(outputs, batch):
-                continue
-            if not isinstance(batch.inputs, Tensor) or outputs.ndim != 2 or batch.inputs.numel() != len(outputs) * d:
+        for e in objective.evaluations():
+            outputs, inputs = output_tensor(e.outputs), e.batch.inputs
+            if not isinstance(inputs, Tensor) or outputs.ndim != 2 or inputs.numel() != len(outputs) * d:
                 return None
-            x = batch.inputs.reshape(len(outputs), d).double()
+            x = inputs.reshape(len(outputs), d).double()
             if not close(_applied(weights, skip, x), outputs.double(), outputs.dtype):
                 return None
             total += x.T @ x

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from landscape.memory import Memory, budget
-from landscape.objective.batch import Batch, first_leaf, tensors_in
+from landscape.objective.batch import Batch, tensors_in
 from landscape.objective.state import random_states, seed_everything
 
 _SAMPLED = 1 << 16  # elements of a large tensor that enter its fingerprint
@@ -224,17 +224,3 @@ def fingerprint(batch: Batch) -> int:
         code = zlib.crc32(repr((tuple(t.shape), t.dtype)).encode(), code)
         code = zlib.crc32(sample.view(torch.uint8).numpy().tobytes(), code)
     return code
-
-
-def first_dimension(batch: Batch) -> float:
-    """Without a known loss each sample of the batch counts as one term."""
-    targets = batch.targets
-    if isinstance(targets, Tensor) and not targets.is_floating_point() and bool((targets == -100).any()):
-        raise ValueError(
-            "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
-            "count=lambda outputs, targets: (targets != -100).sum() so that batches are weighted rightly"
-        )
-    value = first_leaf(batch.inputs)
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=")
-    return float(value.shape[0])

@@ -1,8 +1,7 @@
-"""The loss functions of torch that are known by heart: their count of terms, terms, output curvature and sampling.
+"""The loss functions of torch that are known by heart: their count of terms, their terms, and weights of terms.
 
 A known loss is a torch loss module, its function in `torch.nn.functional`, or a `functools.partial` of one.
-For these the batch mean's denominator is exact (ignored targets, class weights, elements), and the second
-derivative in the outputs is a closed form for cross-entropy, mean squared error and binary cross-entropy.
+For these the batch mean's denominator is exact (ignored targets, class weights, elements).
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class KnownLoss:
     def class_weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Weight of each class-index term in the mean's denominator, shaped like the targets (ignored: 0)."""
         if targets.is_floating_point():  # class probabilities: the mean divides by the number of positions
-            return torch.ones_like(targets.select(_class_dim(targets), 0))
+            return torch.ones_like(targets.select(class_dim(targets), 0))
         kept = targets != self.options.get("ignore_index", -100)
         weight = self.options.get("weight")
         if weight is None:
@@ -103,9 +102,9 @@ class KnownLoss:
         """
         smoothing = float(self.options.get("label_smoothing", 0.0))
         weight = self.options.get("weight")
-        classes = outputs.shape[_class_dim(outputs)]
+        classes = outputs.shape[class_dim(outputs)]
         if targets.is_floating_point():
-            dim = _class_dim(outputs)
+            dim = class_dim(outputs)
             b = targets * (1 - smoothing) + smoothing / classes
             shape = [classes if d == dim else 1 for d in range(outputs.ndim)]
             return (b if weight is None else b * weight.to(outputs).reshape(shape)).sum(dim)
@@ -115,8 +114,16 @@ class KnownLoss:
         kept = (targets != self.options.get("ignore_index", -100)).to(outputs.dtype)
         return (1 - smoothing) * total + smoothing / classes * weight.to(outputs).sum() * kept
 
+    def times_weights(self, values: Tensor, targets: Tensor) -> Tensor:
+        """A value for each element times its weights in binary cross-entropy (the positive part has `pos_weight`)."""
+        positive, weight = self.options.get("pos_weight"), self.options.get("weight")
+        if positive is not None:
+            values = values * (1 + (positive.to(values) - 1) * targets)
+        return values if weight is None else values * weight.to(values)
 
-def _class_dim(outputs: Tensor) -> int:
+
+def class_dim(outputs: Tensor) -> int:
+    """Where torch expects the classes in outputs (or in targets that are probabilities)."""
     return 0 if outputs.ndim == 1 else 1
 
 
@@ -141,78 +148,3 @@ def recognise(loss: object) -> KnownLoss | None:
                 )
             return KnownLoss(kind, function, denominator, options)
     return None
-
-
-# -- curvature in the output space ---------------------------------------------------------------------------
-# Each returns a function of a block U, shaped (k, *outputs.shape), to B U of the same shape, where B is symmetric
-# positive semi-definite (or the exact second derivative) for the batch *mean* of the loss.
-
-Curvature = Callable[[Tensor], Tensor]
-
-
-def loss_hessian(
-    known: KnownLoss | None, batch_loss: Callable[[Tensor], Tensor], outputs: Tensor, targets: Any, count: float
-) -> Curvature:
-    """d2 (batch mean) / d outputs2: closed form where there is one, else by differentiating the loss twice."""
-    outputs = outputs.detach()
-    if known is not None and known.reduction in ("mean", "sum"):
-        scale = 1.0 / count if known.reduction == "mean" else 1.0
-        if known.kind == "cross_entropy":
-            return _softmax_curvature(known, outputs, targets, scale)
-        if known.kind == "mse" and outputs.shape == targets.shape:
-            return lambda U: (2.0 * scale) * U
-        if known.kind == "bce_with_logits" and outputs.shape == targets.shape:
-            return _logistic_curvature(known, outputs, targets, scale)
-    return _automatic_curvature(batch_loss, outputs)
-
-
-def _softmax_curvature(known: KnownLoss, outputs: Tensor, targets: Tensor, scale: float) -> Curvature:
-    dim = _class_dim(outputs)
-    p = outputs.softmax(dim)
-    a = known.softmax_weights(outputs, targets).unsqueeze(dim) * scale
-
-    def apply(U: Tensor) -> Tensor:
-        pU = p * U
-        return a * (pU - p * pU.sum(dim + 1, keepdim=True))
-
-    return apply
-
-
-def _logistic_curvature(known: KnownLoss, outputs: Tensor, targets: Tensor, scale: float) -> Curvature:
-    p = outputs.sigmoid()
-    d = scale * p * (1 - p)
-    positive = known.options.get("pos_weight")
-    if positive is not None:  # the positive part of the loss is taken pos_weight times
-        d = d * (1 + (positive.to(outputs) - 1) * targets)
-    weight = known.options.get("weight")
-    if weight is not None:
-        d = d * weight.to(outputs)
-    return lambda U: d * U
-
-
-def _automatic_curvature(batch_loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Curvature:
-    leaf = outputs.clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(batch_loss(leaf), leaf, create_graph=True, allow_unused=True)
-    if slope is None or not slope.requires_grad:  # a loss linear in the outputs has no curvature there
-        return torch.zeros_like
-
-    def apply(U: Tensor) -> Tensor:
-        rows = [
-            torch.autograd.grad(slope, leaf, grad_outputs=u, retain_graph=True, materialize_grads=True)[0] for u in U
-        ]
-        return torch.stack(rows)
-
-    return apply
-
-
-def outer_products(slopes: list[Tensor], weights: Tensor, unit_dims: tuple[int, ...]) -> Curvature:
-    """U -> sum over slopes D of weights * D * <D, U>, the inner product taken within each unit's own outputs."""
-    shifted = tuple(d + 1 for d in unit_dims)
-
-    def apply(U: Tensor) -> Tensor:
-        total = torch.zeros_like(U)
-        for D in slopes:
-            total += weights * D * (D * U).sum(shifted, keepdim=True) if shifted else weights * D * D * U
-        return total
-
-    return apply

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from landscape.objective import state
-from landscape.objective.parameters import Selection
+from landscape.objective.batch import Batch, move
+from landscape.objective.parameters import FlatView, Selection
+
+Mode = Literal["as-is", "eval", "train"]
 
 
 class Forward(nn.Module):
@@ -33,28 +38,48 @@ class Forward(nn.Module):
 
 
 class Network:
-    """The module that is measured: the user's own, or a converted copy that follows it."""
+    """How the model is run: on the user's own module or a converted copy that follows it, leaving no mark.
 
-    def __init__(self, model: nn.Module, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    Attributes:
+        module: the one that is run.
+        function: the user's `forward(model, inputs)`, or None.
+        device: where it is, for inputs and vectors.
+        pinned: how many `Objective.at` blocks hold the parameters.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: Callable[[Any, Any], Any] | None,
+        mode: Mode,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+        if mode not in ("as-is", "eval", "train"):
+            raise ValueError(f'mode is "as-is", "eval" or "train", not {mode!r}')
         self._source = unwrapped(model)
-        self.module = self._source
-        self.pinned = 0  # how many `at` blocks hold the parameters
+        self.function = forward
+        self._mode = mode
+        self._dtype = dtype
+        self._parts: state.Parts | None = None  # while measuring: walking over a large model is not free
         self._seen: state.Snapshot | None = None
+        self.module = self._source
+        self.pinned = 0
         wanted = torch.device(device) if device is not None else None
         tensors = [*self._source.parameters(), *self._source.buffers()]
         moves = wanted is not None and any(t.device != _indexed(wanted) for t in tensors)
         casts = dtype is not None and any(t.is_floating_point() and t.dtype != dtype for t in tensors)
         if moves or casts:
             self.module = copy.deepcopy(self._source).to(device=wanted, dtype=dtype)
+        self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
 
     def follow(self) -> None:
         """Bring the copy up to date with the model (not while `at` has set its parameters)."""
-        if self.module is self._source or self.pinned:
+        if self.module is self._source or self.pinned or (self._seen is not None and self._seen.holds()):
             return
-        parts = state.Parts(self._source)
-        if self._seen is not None and parts.unchanged(self._seen):
-            return
-        self._seen = parts.snapshot()
+        self._seen = state.Snapshot(lambda: state.Parts(self._source).contents())
         with torch.inference_mode(False), torch.no_grad():
             pairs = [
                 *zip(self._source.parameters(), self.module.parameters(), strict=True),
@@ -64,6 +89,36 @@ class Network:
                 target.copy_(source.detach())
         for a, b in zip(self._source.modules(), self.module.modules(), strict=True):
             b.training = a.training
+
+    def parts(self) -> state.Parts:
+        """The module's parts: found once per measurement, anew outside of one."""
+        return self._parts if self._parts is not None else state.Parts(self.module)
+
+    @contextmanager
+    def measuring(self, view: FlatView) -> Iterator[None]:
+        """A scope in which the module may be run and differentiated twice in the view's parameters."""
+        with ExitStack() as stack:
+            self.follow()
+            outer, self._parts = self._parts, state.Parts(self.module)
+            stack.callback(setattr, self, "_parts", outer)
+            stack.enter_context(state.random_states(self.device))
+            stack.enter_context(state.differentiable_twice(self._parts.modules, self.device))
+            stack.enter_context(state.flags(self._parts, view.resolve(self._parts.parameters), self._mode))
+            yield
+
+    def place(self, batch: Batch) -> Batch:
+        """The batch on the device, in the copy's dtype."""
+        placed: Batch = move(batch, self.device, self._dtype)
+        return placed
+
+    def outputs(self, batch: Batch, replaced: Mapping[str, Tensor] | None = None) -> Any:
+        """What the module returns on a batch, with other tensors for some of its parameters where they are given."""
+        state.seed_everything(batch.index, self.device)
+        run = Forward(self.module, self.function)
+        with state.borrowed_buffers(self.module):
+            if replaced is None:
+                return run(batch.inputs)
+            return functional_call(run, {f"model.{name}": t for name, t in replaced.items()}, (batch.inputs,))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

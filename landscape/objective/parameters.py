@@ -41,8 +41,7 @@ class FlatView:
 
     def split(self, v: Tensor) -> list[Tensor]:
         """Views of `(n,)` or, with leading dimensions, `(..., n)` in the parameters' shapes."""
-        lead = v.shape[:-1]
-        return [v[..., self.slices[name]].reshape(*lead, *self.shapes[name]) for name in self.names]
+        return split(v, self.shapes.values())
 
     def flatten(self, values: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
         """One vector `(n,)` from a dict of tensors by name."""
@@ -65,6 +64,25 @@ class FlatView:
         if v.ndim != 1 or v.shape[0] != self.size:
             raise ValueError(f"unflatten needs a vector of shape ({self.size},), not {tuple(v.shape)}")
         return dict(zip(self.names, self.split(v), strict=True))
+
+
+def split(v: Tensor, shapes: Iterable[torch.Size]) -> list[Tensor]:
+    """Views of `(..., n)` in these shapes, in order."""
+    pieces, start = [], 0
+    for shape in shapes:
+        stop = start + shape.numel()
+        pieces.append(v[..., start:stop].reshape(*v.shape[:-1], *shape))
+        start = stop
+    return pieces
+
+
+def join(pieces: Iterable[Tensor], shapes: Iterable[torch.Size], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`(..., n)` without a graph from pieces in these shapes, with leading dimensions."""
+    flat = []
+    for piece, shape in zip(pieces, shapes, strict=True):
+        lead = piece.shape[: piece.ndim - len(shape)]
+        flat.append(piece.detach().reshape(*lead, -1).to(dtype=dtype, device=device))
+    return torch.cat(flat, dim=-1)
 
 
 def vector_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
@@ -121,11 +139,11 @@ def _match(model: nn.Module, patterns: list[str], first: dict[str, nn.Parameter]
 def _predicate(function: Callable[..., bool]) -> Callable[[str, Any], bool]:
     """Predicates may take (name) or (name, parameter)."""
     try:
-        needed = [
+        required = [
             p
             for p in inspect.signature(function).parameters.values()
             if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
         ]
     except (TypeError, ValueError):
-        needed = []
-    return (lambda name, p: bool(function(name, p))) if len(needed) >= 2 else (lambda name, p: bool(function(name)))
+        required = []
+    return (lambda name, p: bool(function(name, p))) if len(required) >= 2 else (lambda name, p: bool(function(name)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -41,19 +41,9 @@ class Parts:
                     seen.add(id(b))
                     self.buffers.append(b)
 
-    def snapshot(self) -> Snapshot:
-        """All that the model's function depends on and that can be seen."""
-        return Snapshot(self._tensors(), self._training())
-
-    def unchanged(self, snapshot: Snapshot) -> bool:
-        """Whether all of it is as it was."""
-        return snapshot.still_holds(self._tensors(), self._training())
-
-    def _tensors(self) -> list[Tensor]:
-        return [*self.parameters.values(), *self.buffers]
-
-    def _training(self) -> list[bool]:
-        return [m.training for m in self.modules]
+    def contents(self) -> tuple[list[Tensor], list[bool]]:
+        """All that the model's function depends on and that can be seen: tensors and training flags."""
+        return [*self.parameters.values(), *self.buffers], [m.training for m in self.modules]
 
 
 @contextmanager
@@ -167,26 +157,27 @@ def borrowed_buffers(model: nn.Module) -> Iterator[None]:
 
 
 class Snapshot:
-    """Tensors and flags at one moment, to tell later whether anything has changed.
+    """What `look` returned at one moment, tensors and flags, to tell later whether anything has changed.
 
     Versions and storages are compared first; edits through `p.data` raise no version, so the values are compared
     with a copy as well. That copy costs one more vector and makes the test exact.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], training: Sequence[bool] = ()) -> None:
-        self._tensors = list(tensors)
-        self._training = list(training)
-        self._marks = [_mark(t) for t in tensors]
-        self._copies = [t.detach().clone() for t in tensors]
+    def __init__(self, look: Callable[[], tuple[list[Tensor], list[bool]]]) -> None:
+        self._look = look
+        self._tensors, self._flags = look()
+        self._marks = [_mark(t) for t in self._tensors]
+        self._copies = [t.detach().clone() for t in self._tensors]
 
-    def still_holds(self, tensors: Sequence[Tensor], training: Sequence[bool] = ()) -> bool:
-        """Whether these are the same tensor objects with the same values, and the same flags."""
+    def holds(self) -> bool:
+        """Whether they are the same tensor objects with the same values still, and the same flags."""
+        tensors, flags = self._look()
         return (
             len(tensors) == len(self._tensors)
             and all(a is b for a, b in zip(tensors, self._tensors, strict=True))
             and [_mark(t) for t in tensors] == self._marks
-            and list(training) == self._training
-            and equal(tensors, self._copies)
+            and flags == self._flags
+            and _equal(tensors, self._copies)
         )
 
 
@@ -194,7 +185,7 @@ def _mark(t: Tensor) -> tuple[int, int, torch.Size, torch.dtype]:
     return (t.data_ptr(), -1 if t.is_inference() else t._version, t.shape, t.dtype)
 
 
-def equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
     """Whether all pairs are equal, with one synchronisation on a device."""
     pairs = [(a.detach(), b) for a, b in zip(first, second, strict=True)]
     if all(a.device.type == "cpu" for a, _ in pairs):

@@ -1,20 +1,72 @@
-"""What is asked of autograd: live gradients, products with Jacobians, and graphs that end too early."""
+"""What is asked of autograd: gradients that keep their graph, products with Jacobians, and graphs that end too early.
+
+Pure functions of (graph, leaves, vector). Vectors come and go in pieces, one in the shape of each leaf.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import functional_call
 
-from landscape.objective.batch import Batch
-from landscape.objective.evaluation import output_tensor
-from landscape.objective.objective import Objective
+
+def gradient_graph(
+    root: Tensor, leaves: Sequence[Tensor], cotangent: Tensor | None = None
+) -> tuple[Tensor | None, ...]:
+    """The gradient of a scalar (or of <cotangent, root>) with its own graph; None for leaves that are not used.
+
+    Raises `RuntimeError` when that graph passes through a function that has no second derivative.
+    """
+    gradients = torch.autograd.grad(root, leaves, cotangent, create_graph=True, allow_unused=True)
+    _refuse_dead_ends(g for g in gradients if g is not None)
+    return gradients
+
+
+def filled(pieces: Sequence[Tensor | None], leaves: Sequence[Tensor], lead: Sequence[int] = ()) -> list[Tensor]:
+    """The pieces with zeros, in the leaf's shape, where there is None."""
+    return [p.new_zeros(*lead, *p.shape) if g is None else g for p, g in zip(leaves, pieces, strict=True)]
+
+
+def vjp(
+    roots: Sequence[Tensor | None], leaves: Sequence[Tensor], cotangents: Sequence[Tensor], batched: bool = False
+) -> list[Tensor]:
+    """J^T w, J the derivative of the roots in the leaves: zero where nothing depends on a leaf. The graph stays.
+
+    With `batched` for k vectors at once: cotangents and products have a first dimension k.
+    """
+    pairs = [(r, w.to(r.dtype)) for r, w in zip(roots, cotangents, strict=True) if r is not None and r.requires_grad]
+    pieces: Sequence[Tensor | None] = [None] * len(leaves)
+    if pairs:
+        live, weights = zip(*pairs, strict=True)
+        pieces = torch.autograd.grad(
+            live, leaves, weights, retain_graph=True, allow_unused=True, is_grads_batched=batched
+        )
+    return filled(pieces, leaves, cotangents[0].shape[:1] if batched else ())
+
+
+@contextmanager
+def dual_level() -> Iterator[None]:
+    """Where tensors may carry tangents (see `duals`)."""
+    with warnings.catch_warnings():
+        # the first dual tensor of a process loads torch's forward-mode rules, which use deprecated parts of torch
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with forward_ad.dual_level():
+            yield
+
+
+def duals(primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
+    """What to evaluate a function on so that its result carries J t as its tangent (forward mode)."""
+    return [forward_ad.make_dual(p, t.to(p.dtype)) for p, t in zip(primals, tangents, strict=True)]
+
+
+def stack(rows: Sequence[Tensor]) -> Tensor:
+    """`torch.stack`, without a copy of a single row."""
+    return torch.stack(list(rows)) if len(rows) > 1 else rows[0].unsqueeze(0)
 
 
 def graph_bytes(roots: Iterable[Tensor]) -> int:
@@ -33,11 +85,9 @@ def graph_bytes(roots: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def refuse_dead_ends(roots: Iterable[Tensor]) -> None:
-    """Raise `RuntimeError` when a first derivative passes through a function that has no second one.
-
-    torch marks such functions with a node that raises when it is reached, but differentiating in chosen inputs
-    prunes it: without this check the product would silently miss everything behind it.
+def _refuse_dead_ends(roots: Iterable[Tensor]) -> None:
+    """torch marks functions without a second derivative with a node that raises when it is reached, but
+    differentiating in chosen inputs prunes it: the product would silently miss everything behind it.
     """
     for node in _nodes(roots):
         if type(node).__name__ == "Error":
@@ -60,8 +110,8 @@ def _nodes(roots: Iterable[Tensor]) -> Iterator[Any]:
         yield node
 
 
-def _explained(error: RuntimeError) -> RuntimeError:
-    """The cause in words, for the failures that people meet."""
+def cause(error: RuntimeError) -> RuntimeError | None:
+    """The same failure in words that help, for those that people meet; None for others."""
     text = str(error)
     if "is not implemented" in text and "derivative for" in text:
         return RuntimeError(
@@ -73,66 +123,4 @@ def _explained(error: RuntimeError) -> RuntimeError:
             f"{text.splitlines()[0]} -- the model overwrites a value that its own second derivative needs: make that "
             "operation out of place (inplace=False)"
         )
-    return error
-
-
-def live_gradients(loss: Tensor, leaves: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
-    """(index of the leaf, gradient with its graph) for the gradients that depend on the leaves."""
-    gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
-    live = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
-    refuse_dead_ends(g for _, g in live)
-    return live
-
-
-def second_derivative(
-    live: Sequence[tuple[int, Tensor]], leaves: Sequence[Tensor], pieces: Sequence[Tensor], batched: bool
-) -> list[Tensor]:
-    """d <gradient, v> / d leaves, in the leaves' shapes; with `batched` for k vectors at once, `(k, *shape)`."""
-    products = torch.autograd.grad(
-        [g for _, g in live],
-        leaves,
-        grad_outputs=[pieces[i].to(g.dtype) for i, g in live],
-        retain_graph=True,
-        allow_unused=True,
-        is_grads_batched=batched,
-    )
-    lead = pieces[0].shape[:1] if batched else ()
-    return [p.new_zeros(*lead, *p.shape) if h is None else h for p, h in zip(leaves, products, strict=True)]
-
-
-Jvp = Callable[[Tensor], Tensor]
-
-
-def transposed(objective: Objective, outputs: Tensor, W: Tensor, batched: bool) -> Tensor:
-    """J^T W for cotangents `(k, *outputs.shape)`: rows `(k, n)`."""
-    leaves = objective.leaves()
-    if batched:
-        pulled = torch.autograd.grad(outputs, leaves, W, retain_graph=True, allow_unused=True, is_grads_batched=True)
-        return objective.gather(_filled(pulled, leaves, W.shape[:1]))
-    rows = []
-    for w in W:
-        pulled = torch.autograd.grad(outputs, leaves, w, retain_graph=True, allow_unused=True)
-        rows.append(objective.gather(_filled(pulled, leaves, ())))
-    return torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
-
-
-def _filled(pieces: Sequence[Tensor | None], leaves: Sequence[Tensor], lead: Sequence[int]) -> list[Tensor]:
-    return [p.new_zeros(*lead, *p.shape) if g is None else g for p, g in zip(leaves, pieces, strict=True)]
-
-
-@contextmanager
-def _dual_level() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # the first dual tensor of a process loads torch's forward-mode rules, which use deprecated parts of torch
-        warnings.simplefilter("ignore", DeprecationWarning)
-        with forward_ad.dual_level():
-            yield
-
-
-def _dual_outputs(objective: Objective, batch: Batch, pieces: Sequence[Tensor], primals: Sequence[Tensor]) -> Tensor:
-    """Outputs that carry J v as their tangent (inside a dual level)."""
-    duals = {
-        f"model.{name}": forward_ad.make_dual(p, t.to(p.dtype))
-        for name, p, t in zip(objective.names, primals, pieces, strict=True)
-    }
-    return output_tensor(objective.outputs(batch, call=lambda f, inputs: functional_call(f, duals, (inputs,))))
+    return None

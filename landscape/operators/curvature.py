@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from landscape.memory import budget
 from landscape.objective.batch import Batch, tensors_in
+from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.objective.state import Snapshot
-from landscape.operators.autograd import _explained, graph_bytes
+from landscape.operators.autograd import cause, graph_bytes
 from landscape.operators.linear import LinearOperator
 
 
@@ -34,15 +35,15 @@ class Graph(Protocol):
 
 
 class ObjectiveOperator(LinearOperator):
-    """A curvature matrix of an objective: (sum over batches of count * batch matrix) / (sum of counts).
+    """A curvature matrix of an objective: (sum over batches of weight * batch matrix) / (sum of weights).
 
-    A subclass implements `_graph(batch, outputs, count)`. `release()` drops the kept graphs; a product after any
+    A subclass implements `_graph(evaluation)`. `release()` drops the kept graphs; a product after any
     change of the model rebuilds them by itself.
     """
 
     def __init__(self, objective: Objective) -> None:
         super().__init__(
-            objective.size, objective.dtype, objective.device, noise=objective.rounding, memory=objective.memory
+            objective.size, objective.dtype, objective.device, noise=objective.noise, memory=objective.memory
         )
         self.objective = objective
         self._kept: dict[int, tuple[Graph, float]] = {}
@@ -52,13 +53,13 @@ class ObjectiveOperator(LinearOperator):
         self._bytes_per_input = 0.0
         self._keepers = 0
 
-    def _graph(self, batch: Batch, outputs: Any, count: float) -> Graph:
+    def _graph(self, e: Evaluation) -> Graph:
         raise NotImplementedError
 
     def _rebuilt_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
         """Products with a graph that is not kept; a subclass may have a cheaper way than building it."""
-        graph, count = self._build(batch)
-        return (self._products(graph, batch, V) if graph is not None else torch.zeros_like(V)), count
+        graph, weight = self._build(batch)
+        return (self._products(graph, batch, V) if graph is not None else torch.zeros_like(V)), weight
 
     def _products(self, graph: Graph, batch: Batch, V: Tensor) -> Tensor:
         """Vectors that go through a graph together need its memory once each: as many at a time as fit."""
@@ -104,10 +105,10 @@ class ObjectiveOperator(LinearOperator):
                 return self._product(V.T.contiguous()).T
         except RuntimeError as error:
             self._drop()
-            explained = _explained(error)
-            if explained is error:
+            known = cause(error)
+            if known is None:
                 raise
-            raise explained from error
+            raise known from error
         except BaseException:
             self._drop()  # a graph that was interrupted half-way is not worth keeping
             raise
@@ -119,32 +120,32 @@ class ObjectiveOperator(LinearOperator):
     def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
         """The weighted mean (or the sum) of the batches' products, with as few passes over memory as can be."""
         total: Tensor | None = None
-        alone, terms = True, 0.0
-        for products, count in parts:
+        alone, sum_of_weights = True, 0.0
+        for products, weight in parts:
             if total is None:
-                total, terms = products, count
+                total, sum_of_weights = products, weight
                 continue
             if alone:
-                total, alone = total * terms, False
-            total.add_(products, alpha=count)
-            terms += count
+                total, alone = total * sum_of_weights, False
+            total.add_(products, alpha=weight)
+            sum_of_weights += weight
         if total is None:
             self.objective.normalise(0.0, 0.0)  # raises: there are no loss terms
             raise AssertionError
-        return total if alone else self.objective.normalise(total, terms)
+        return total if alone else self.objective.normalise(total, sum_of_weights)
 
     def _sweep(self, V: Tensor) -> Iterator[tuple[Tensor, float]]:
-        for batch, graph, count in self._graphs():
+        for batch, graph, weight in self._graphs():
             if graph is not None:
-                yield self._products(graph, batch, V), count
+                yield self._products(graph, batch, V), weight
                 continue
-            products, count = self._rebuilt_products(batch, V)
-            if count:
-                yield products, count
+            products, weight = self._rebuilt_products(batch, V)
+            if weight:
+                yield products, weight
 
     def _graphs(self) -> Iterator[tuple[Batch, Graph | None, float]]:
         """One pass: each batch with its kept graph and weight, or with None where no graph can be kept."""
-        if self._snapshot is not None and not self.objective.unchanged(self._snapshot):
+        if self._snapshot is not None and not self._snapshot.holds():
             self._drop()
         if self._snapshot is None:
             self._snapshot = self.objective.snapshot()
@@ -157,22 +158,21 @@ class ObjectiveOperator(LinearOperator):
             elif self._expected_bytes(batch) + self._bytes > budget:
                 yield batch, None, 0.0
             else:
-                kept, count = self._build(batch)
+                kept, weight = self._build(batch)
                 if kept is None:
                     self._empty.add(batch.index)
                     continue
-                self._keep(batch, kept, count)
-                yield batch, kept, count
+                self._keep(batch, kept, weight)
+                yield batch, kept, weight
 
     def _build(self, batch: Batch) -> tuple[Graph | None, float]:
-        outputs = self.objective.outputs(batch)
-        count = self.objective.terms(outputs, batch)
-        return (self._graph(batch, outputs, count), count) if count else (None, 0.0)
+        e = self.objective.evaluate(batch)
+        return (self._graph(e), e.weight) if e.weight else (None, 0.0)
 
-    def _keep(self, batch: Batch, graph: Graph, count: float) -> None:
+    def _keep(self, batch: Batch, graph: Graph, weight: float) -> None:
         if self._bytes_per_input == 0.0:
             self._bytes_per_input = graph_bytes(graph.roots()) / _input_bytes(batch)
-        self._kept[batch.index] = (graph, count)
+        self._kept[batch.index] = (graph, weight)
         self._bytes += self._expected_bytes(batch)
 
     def _expected_bytes(self, batch: Batch) -> int:

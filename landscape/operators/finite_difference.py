@@ -69,11 +69,11 @@ class FiniteDifferenceHessian(LinearOperator):
 
     def _choose(self) -> float:
         """The step whose product with a random direction agrees best with its neighbours'."""
-        if self._length is not None and self._snapshot is not None and self.objective.unchanged(self._snapshot):
+        if self._length is not None and self._snapshot is not None and self._snapshot.holds():
             return self._length
         self._snapshot = self.objective.snapshot()
         theta = self.objective.theta()
-        eps = max(torch.finfo(self.dtype).eps, self.objective.rounding)
+        eps = self.objective.rounding
         scale = float(theta.double().norm()) or 1.0
         direction = self.random(1, "rademacher", torch.Generator().manual_seed(0))[:, 0] / self.shape[0] ** 0.5
         lengths = [factor * eps ** (1 / 3) * scale for factor in _TRIED]

@@ -7,15 +7,17 @@ never hold per-sample gradients.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from landscape.objective.batch import Batch
-from landscape.objective.losses import Curvature, outer_products
+from landscape.objective.criterion import Criterion
+from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.operators.gauss_newton import JacobianOperator
+from landscape.operators.output_curvature import Curvature, outer_products
 
 _SAMPLED = ("cross_entropy", "mse", "bce_with_logits")
 
@@ -38,18 +40,16 @@ class EmpiricalFisher(JacobianOperator):
         """The same matrix for some of the parameters."""
         return type(self)(self.objective.restrict(names), self.per)
 
-    def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
-        leaf = outputs.clone().requires_grad_(True)
-        losses, weights, unit_dims = self._units(leaf, batch)
+    def _curvature(self, e: Evaluation) -> Curvature:
+        leaf = e.outputs.clone().requires_grad_(True)
+        losses, weights, unit_dims = self._units(leaf, e.criterion, e.batch)
         kept = (weights > 0).to(losses.dtype)
         (slope,) = torch.autograd.grad((losses * kept).sum(), leaf)
-        total = self.objective.count(outputs, batch) if self.objective.reduction == "mean" else 1.0
-        return outer_products([slope], _spread(weights / total, outputs, unit_dims), unit_dims)
+        return outer_products([slope], _spread(weights / e.weight, leaf, unit_dims), unit_dims)
 
-    def _units(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    def _units(self, outputs: Tensor, criterion: Criterion, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Mean loss and weight of every unit, and the dimensions of the outputs that belong to one unit."""
-        known = self.objective.known
-        targets = batch.targets
+        known, targets = criterion.known, batch.targets
         apart = known is not None and known.denominator != "batch" and known.reduction in ("mean", "sum")
         if known is not None and apart and isinstance(targets, Tensor):
             losses, weights = known.terms(outputs, targets)
@@ -59,19 +59,20 @@ class EmpiricalFisher(JacobianOperator):
             total = weights.sum(1)
             mean = (losses * weights).sum(1) / torch.where(total > 0, total, torch.ones_like(total))
             return mean, total, tuple(range(1, outputs.ndim))
-        return self._samples_one_by_one(outputs, batch)
+        return self._samples_one_by_one(outputs, criterion, batch)
 
-    def _samples_one_by_one(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        samples = len(outputs)
-        targets = batch.targets
+    def _samples_one_by_one(
+        self, outputs: Tensor, criterion: Criterion, batch: Batch
+    ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        samples, targets = len(outputs), batch.targets
         if not isinstance(targets, Tensor) or len(targets) != samples:
             raise TypeError("per-sample losses need outputs and targets with one row per sample")
         parts = [Batch(batch.index, None, targets[i : i + 1]) for i in range(samples)]
-        losses = torch.stack([self.objective.batch_loss(outputs[i : i + 1], part) for i, part in enumerate(parts)])
-        if self.objective.reduction == "sum" or self.objective._count is None:
+        losses = torch.stack([criterion(outputs[i : i + 1], part.targets) for i, part in enumerate(parts)])
+        if criterion.reduction == "sum" or criterion.counter is None:
             weights = torch.ones_like(losses)
         else:
-            counts = [self.objective.count(outputs[i : i + 1].detach(), part) for i, part in enumerate(parts)]
+            counts = [criterion.count(outputs[i : i + 1].detach(), part) for i, part in enumerate(parts)]
             weights = torch.tensor(counts, dtype=losses.dtype, device=losses.device)
             if self.per == "term" and bool((weights != 1).any()):
                 raise TypeError('the terms of this loss cannot be told apart: use per="sample"')
@@ -87,8 +88,8 @@ class MonteCarloFisher(JacobianOperator):
     """
 
     def __init__(self, objective: Objective, samples: int = 1, generator: torch.Generator | None = None) -> None:
-        kind = objective.known.kind if objective.known is not None else None
-        if kind not in _SAMPLED:
+        known = objective.criterion.known
+        if known is None or known.kind not in _SAMPLED:
             raise TypeError(
                 f"labels can be drawn for {', '.join(_SAMPLED)} losses only: use EmpiricalFisher or GaussNewton"
             )
@@ -104,33 +105,23 @@ class MonteCarloFisher(JacobianOperator):
         other.seed = self.seed
         return other
 
-    def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
-        known = self.objective.known
+    def _curvature(self, e: Evaluation) -> Curvature:
+        known, outputs, targets = e.criterion.known, e.outputs, e.batch.targets
         assert known is not None
-        scale = 1.0 / self.objective.count(outputs, batch) if self.objective.reduction == "mean" else 1.0
-        generator = torch.Generator().manual_seed((self.seed + 7919 * batch.index) % (1 << 63))
+        scale = 1.0 / e.weight
+        generator = torch.Generator().manual_seed((self.seed + 7919 * e.batch.index) % (1 << 63))
         if known.kind == "cross_entropy":
             dim = 0 if outputs.ndim == 1 else 1
             p = outputs.softmax(dim)
             slopes = [p - _one_hot(_categorical(p, dim, generator), p, dim) for _ in range(self.samples)]
-            weights = known.softmax_weights(outputs, batch.targets).unsqueeze(dim)
+            weights = known.softmax_weights(outputs, targets).unsqueeze(dim)
             return outer_products(slopes, weights * (scale / self.samples), (dim,))
         if known.kind == "mse":
             slopes = [2**0.5 * _normal(outputs, generator) for _ in range(self.samples)]
             return outer_products(slopes, torch.full_like(outputs, scale / self.samples), ())
-        return self._bernoulli(known.options, outputs, batch.targets, scale, generator)
-
-    def _bernoulli(
-        self, options: dict[str, Any], outputs: Tensor, targets: Tensor, scale: float, generator: torch.Generator
-    ) -> Curvature:
         p = outputs.sigmoid()
         slopes = [p - (_uniform(p, generator) < p).to(p.dtype) for _ in range(self.samples)]
-        weights = torch.full_like(p, scale / self.samples)
-        if options.get("pos_weight") is not None:
-            weights = weights * (1 + (options["pos_weight"].to(p) - 1) * targets)
-        if options.get("weight") is not None:
-            weights = weights * options["weight"].to(p)
-        return outer_products(slopes, weights, ())
+        return outer_products(slopes, known.times_weights(torch.full_like(p, scale / self.samples), targets), ())
 
 
 def _class_dims(denominator: str, outputs: Tensor) -> tuple[int, ...]:

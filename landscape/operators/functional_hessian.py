@@ -6,13 +6,11 @@ matrix leaves out, zero where the network is linear in its parameters or the los
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from landscape.objective.batch import Batch
-from landscape.objective.evaluation import output_tensor
+from landscape.objective.evaluation import Evaluation
+from landscape.objective.objective import Objective
 from landscape.operators.curvature import Graph, ObjectiveOperator
 from landscape.operators.gauss_newton import GaussNewton
 from landscape.operators.hessian import GradientGraph
@@ -21,27 +19,25 @@ from landscape.operators.hessian import GradientGraph
 class FunctionalHessian(ObjectiveOperator):
     """H - G of an `Objective`, `(n, n)`, symmetric and in general indefinite."""
 
-    def _graph(self, batch: Batch, outputs: Any, count: float) -> Graph:
-        outputs = output_tensor(outputs)
-        held = outputs.detach().clone().requires_grad_(True)
-        loss = self.objective.batch_loss(held, batch)
+    def _graph(self, e: Evaluation) -> Graph:
+        held = e.detach().outputs.clone().requires_grad_(True)
+        loss = e.criterion(held, e.batch.targets)
         if not loss.requires_grad:
             raise ValueError("the loss has no graph back to the outputs: it is computed under no_grad or detached")
-        slope, *direct = torch.autograd.grad(loss, [held, *self.objective.leaves()], allow_unused=True)
+        slope, *direct = torch.autograd.grad(loss, [held, *e.leaves], allow_unused=True)
         if any(g is not None for g in direct):  # a penalty on the parameters inside the loss belongs to H - G
-            return _Difference(self, batch, outputs, count)
-        if slope is None or not outputs.requires_grad:
+            return _Difference(self.objective, e)
+        if slope is None or not e.outputs.requires_grad:
             return _Zero()
-        return GradientGraph(self.objective, (slope * outputs).sum())
+        return GradientGraph(self.objective, (slope * e.outputs).sum())
 
 
 class _Difference:
     """H - G by subtraction, where the loss depends on the parameters not only through the outputs."""
 
-    def __init__(self, operator: FunctionalHessian, batch: Batch, outputs: Tensor, count: float) -> None:
-        objective = operator.objective
-        self._hessian = GradientGraph(objective, objective.differentiable_loss(outputs, batch))
-        self._gauss_newton = GaussNewton(objective)._graph(batch, outputs, count)
+    def __init__(self, objective: Objective, e: Evaluation) -> None:
+        self._hessian = GradientGraph(objective, e.loss())
+        self._gauss_newton = GaussNewton(objective)._graph(e)
 
     def roots(self) -> list[Tensor]:
         return self._hessian.roots() + self._gauss_newton.roots()

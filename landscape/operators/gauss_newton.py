@@ -6,20 +6,20 @@ forward-mode pass; J^T w is one reverse pass. The two ways are timed on the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from landscape.objective.batch import Batch
-from landscape.objective.evaluation import output_tensor
-from landscape.objective.losses import CONVEX, Curvature, loss_hessian
+from landscape.objective.evaluation import Evaluation, output_tensor
+from landscape.objective.losses import CONVEX
 from landscape.objective.objective import Objective
-from landscape.operators.autograd import Jvp, _dual_level, _dual_outputs, refuse_dead_ends, transposed
+from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
-from landscape.operators.tuning import fastest
+from landscape.operators.output_curvature import Curvature, loss_hessian
 
 
 class JacobianOperator(ObjectiveOperator):
@@ -27,34 +27,32 @@ class JacobianOperator(ObjectiveOperator):
 
     positive_semidefinite = True
 
-    def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
-        """B for the batch mean of the loss, as a function of `(k, *outputs.shape)`."""
+    def _curvature(self, e: Evaluation) -> Curvature:
+        """B for the batch mean of the loss at outputs without a graph (`Evaluation.detach`)."""
         raise NotImplementedError
 
-    def _graph(self, batch: Batch, outputs: Any, count: float) -> JacobianGraph:
-        outputs = output_tensor(outputs)
-        self.objective.differentiable_loss(outputs, batch)  # says so when the loss is no scalar or has no graph
-        curvature = self._curvature(batch, outputs.detach(), count)
-        return JacobianGraph(self.objective, batch, self.objective.attached(outputs), curvature)
+    def _graph(self, e: Evaluation) -> JacobianGraph:
+        outputs = e.detach()
+        e.loss()  # says so when the loss is no scalar or has no graph
+        return JacobianGraph(self.objective, e, self._curvature(outputs))
 
     def _rebuilt_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
         """One dual forward pass gives the outputs' graph and J v together: 5/3 of a gradient instead of 7/3."""
-        if len(V) > 1 or self.objective.ways.get("dual") == "no":
+        objective = self.objective
+        if len(V) > 1 or objective.tuning.refused("dual"):
             return super()._rebuilt_products(batch, V)
         try:
-            with _dual_level():
-                dual = _dual_outputs(self.objective, batch, self.objective.split(V[0]), self.objective.leaves())
-                outputs, tangent = forward_ad.unpack_dual(dual)
+            with dual_level():
+                e = objective.evaluate(batch, duals(objective.leaves(), objective.split(V[0])))
+                outputs, tangent = forward_ad.unpack_dual(output_tensor(e.outputs))
         except (RuntimeError, NotImplementedError):  # an operation without forward-mode derivative
-            self.objective.ways["dual"] = "no"
+            objective.tuning.refuse("dual")
             return super()._rebuilt_products(batch, V)
-        count = self.objective.terms(outputs, batch)
-        if not count:
-            return torch.zeros_like(V), 0.0
-        if tangent is None:
-            return torch.zeros_like(V), count
-        bent = self._curvature(batch, outputs.detach(), count)(tangent.detach().unsqueeze(0))
-        return transposed(self.objective, outputs, bent, batched=False), count
+        e = replace(e, outputs=outputs)
+        if tangent is None or not e.weight:
+            return torch.zeros_like(V), e.weight
+        (bent,) = self._curvature(e.detach())(tangent.detach().unsqueeze(0))
+        return objective.join(vjp([outputs], e.leaves, [bent])).unsqueeze(0), e.weight
 
 
 class GaussNewton(JacobianOperator):
@@ -66,105 +64,76 @@ class GaussNewton(JacobianOperator):
 
     def __init__(self, objective: Objective) -> None:
         super().__init__(objective)
-        known = objective.known.kind if objective.known is not None else None
+        known = objective.criterion.known
         # a loss of the user's own may be concave somewhere in the outputs
-        self.positive_semidefinite = known in CONVEX
+        self.positive_semidefinite = known is not None and known.kind in CONVEX
 
-    def _curvature(self, batch: Batch, outputs: Tensor, count: float) -> Curvature:
-        return output_curvature(self.objective, batch, outputs)
-
-
-def output_curvature(objective: Objective, batch: Batch, outputs: Tensor) -> Curvature:
-    """d2 loss / d outputs2 of the batch's own loss, as a function of `(k, *outputs.shape)`."""
-    return loss_hessian(
-        objective.known,
-        lambda o: objective.batch_loss(o, batch),
-        outputs,
-        batch.targets,
-        objective.count(outputs, batch),
-    )
+    def _curvature(self, e: Evaluation) -> Curvature:
+        return loss_hessian(e)
 
 
 class JacobianGraph:
-    """A batch's outputs with their graph: products with J and its transpose, and with J^T B J."""
+    """A batch's outputs with their graph: products with J, with its transpose, and with J^T B J."""
 
-    def __init__(self, objective: Objective, batch: Batch, outputs: Tensor, curvature: Curvature) -> None:
+    def __init__(self, objective: Objective, e: Evaluation, curvature: Curvature) -> None:
         self._objective = objective
-        self._batch = batch
-        self._outputs = outputs
+        self._batch = e.batch
+        self._leaves = e.leaves
+        self._outputs = e.tensor
         self._curvature = curvature
-        self._leaves = objective.leaves()
-        self._cotangent: Tensor | None = None
-        self._live: list[tuple[int, Tensor]] = []
+        self._cotangent: Tensor | None = None  # u, where J^T u is kept
+        self._pullback: tuple[Tensor | None, ...] = ()  # J^T u, with its graph
 
     def roots(self) -> list[Tensor]:
         """The outputs, and J^T u where it is kept."""
-        return [self._outputs, *(g for _, g in self._live)]
+        return [self._outputs, *(g for g in self._pullback if g is not None)]
 
     def products(self, V: Tensor) -> Tensor:
         """J^T B J V for rows `(k, n)`, in the way that was fastest when the first batch was timed."""
-        return self._fastest(V, "jacobian", self._through)
+        return self._fastest("jacobian", V, lambda U, batched: self.vjp(self._curvature(U), batched))
 
-    def push(self, V: Tensor) -> Tensor:
+    def jvp(self, V: Tensor) -> Tensor:
         """J V for rows `(k, n)`: `(k, *outputs.shape)`."""
-        return self._fastest(V, "push", lambda V, jvp, batched: jvp(V))
+        return self._fastest("jvp", V, lambda U, batched: U)
 
-    def pull(self, W: Tensor) -> Tensor:
-        """J^T W for cotangents `(k, *outputs.shape)`: rows `(k, n)`."""
-        return transposed(self._objective, self._outputs, W, batched=False)
+    def vjp(self, W: Tensor, batched: bool = False) -> Tensor:
+        """J^T W for cotangents `(k, *outputs.shape)`: rows `(k, n)`, one after the other or `batched`."""
+        if batched:
+            return self._objective.join(vjp([self._outputs], self._leaves, [W], batched))
+        return stack([self._objective.join(vjp([self._outputs], self._leaves, [w])) for w in W])
 
-    def _fastest(self, V: Tensor, key: str, product: Callable[[Tensor, Jvp, bool], Tensor]) -> Tensor:
+    def _fastest(self, key: str, V: Tensor, then: Callable[[Tensor, bool], Tensor]) -> Tensor:
+        """`then(J V, batched)`, with J V from the graph of J^T u or from forward mode."""
         ways: dict[str, Callable[[], Tensor]] = {
-            "reverse": lambda: product(V, self._reverse_loop, False),
-            "forward": lambda: product(V, self._forward_loop, False),
+            "reverse": lambda: then(self._reverse(V, False), False),
+            "forward": lambda: then(self._forward(V), False),
         }
         if len(V) > 1:
-            ways["batched"] = lambda: product(V, self._reverse_batched, True)
-        key = key if len(V) == 1 else f"{key}-block"
-        known = self._objective.ways
-        if key not in known:
-            known[key], result = fastest(ways, V.device)
-            if known[key] == "forward":
-                self._cotangent, self._live = None, []
-            return result
-        return ways[known[key]]()
+            key = f"{key}-block"
+            ways["batched"] = lambda: then(self._reverse(V, True), True)
+        tuning = self._objective.tuning
+        first = tuning.choice(key) is None
+        result = tuning.fastest(key, ways)
+        if first and tuning.choice(key) == "forward":
+            self._cotangent, self._pullback = None, ()
+        return result
 
-    def _through(self, V: Tensor, jvp: Jvp, batched: bool) -> Tensor:
-        return transposed(self._objective, self._outputs, self._curvature(jvp(V)), batched)
-
-    # -- J V, shaped (k, *outputs.shape) ---------------------------------------------------------------------
-
-    def _forward_loop(self, V: Tensor) -> Tensor:
+    def _forward(self, V: Tensor) -> Tensor:
         rows = []
         for v in V:
-            with torch.no_grad(), _dual_level():
-                primals = [p.detach() for p in self._leaves]
-                dual = _dual_outputs(self._objective, self._batch, self._objective.split(v), primals)
-                tangent = forward_ad.unpack_dual(dual).tangent
+            with torch.no_grad(), dual_level():
+                given = duals([p.detach() for p in self._leaves], self._objective.split(v))
+                outputs = output_tensor(self._objective.evaluate(self._batch, given).outputs)
+                tangent = forward_ad.unpack_dual(outputs).tangent
                 rows.append(torch.zeros_like(self._outputs) if tangent is None else tangent)
         return torch.stack(rows)
 
-    def _reverse_loop(self, V: Tensor) -> Tensor:
-        return torch.stack([self._reverse(self._objective.split(v), batched=False) for v in V])
-
-    def _reverse_batched(self, V: Tensor) -> Tensor:
-        return self._reverse(self._objective.split(V), batched=True)
-
-    def _reverse(self, pieces: Sequence[Tensor], batched: bool) -> Tensor:
+    def _reverse(self, V: Tensor, batched: bool) -> Tensor:
+        """d/du <J^T u, v> = J v, since J^T u is linear in u."""
         if self._cotangent is None:
             self._cotangent = torch.zeros_like(self._outputs, requires_grad=True)
-            pulled = torch.autograd.grad(
-                self._outputs, self._leaves, self._cotangent, create_graph=True, allow_unused=True
-            )
-            self._live = [(i, g) for i, g in enumerate(pulled) if g is not None and g.requires_grad]
-            refuse_dead_ends(g for _, g in self._live)
-        if not self._live:
-            return self._outputs.new_zeros(*(pieces[0].shape[:1] if batched else ()), *self._outputs.shape)
-        (pushed,) = torch.autograd.grad(
-            [g for _, g in self._live],
-            self._cotangent,
-            grad_outputs=[pieces[i].to(g.dtype) for i, g in self._live],
-            retain_graph=True,
-            is_grads_batched=batched,
-        )
-        return pushed.detach()
+            self._pullback = gradient_graph(self._outputs, self._leaves, self._cotangent)
+        if batched:
+            return vjp(self._pullback, [self._cotangent], self._objective.split(V), batched)[0].detach()
+        rows = [vjp(self._pullback, [self._cotangent], self._objective.split(v))[0] for v in V]
+        return torch.stack(rows).detach()

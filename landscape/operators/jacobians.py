@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, jacrev, vmap
+from torch.func import jacrev, vmap
 
 from landscape.objective.batch import Batch, map_tensors, part
 from landscape.objective.evaluation import output_tensor
 from landscape.objective.objective import Objective
-from landscape.operators.autograd import transposed
+from landscape.operators.autograd import vjp
 
 
 def jacobian(objective: Objective, batch: Batch, budget: int) -> Iterator[tuple[int, Tensor]]:
@@ -26,29 +26,23 @@ def jacobian(objective: Objective, batch: Batch, budget: int) -> Iterator[tuple[
     Rows are the batch's outputs, row-major. Call it inside `objective.measuring()`. A piece takes at most `budget`
     bytes, or one sample's rows where those are more.
     """
-    outputs = batch_outputs(objective, batch)
+    outputs = objective.evaluate(batch).rows
     if outputs.numel() == 0:
         return
     if not separable(objective, batch, outputs):
         yield from _row_by_row(objective, outputs, 0, budget)
         return
-    if objective.ways.get("rows") != "loop":
+    if not objective.tuning.refused("vmap over samples"):
         pieces = _sample_by_sample(objective, batch, outputs, budget)
         first = _confirmed(objective, outputs, pieces)
         if first is not None:
             yield 0, first
             yield from pieces
             return
-        objective.ways["rows"] = "loop"
+        objective.tuning.refuse("vmap over samples")
     width = outputs[0].numel()
     for i in range(len(outputs)):
-        yield from _row_by_row(objective, batch_outputs(objective, part(batch, i, i + 1)), i * width, budget)
-
-
-def batch_outputs(objective: Objective, batch: Batch) -> Tensor:
-    """The one output tensor of a batch, `(samples, ...)`, with its graph."""
-    outputs = objective.attached(output_tensor(objective.outputs(batch)))
-    return outputs.reshape(1) if outputs.ndim == 0 else outputs
+        yield from _row_by_row(objective, objective.evaluate(part(batch, i, i + 1)).rows, i * width, budget)
 
 
 def separable(objective: Objective, batch: Batch, outputs: Tensor) -> bool:
@@ -58,7 +52,7 @@ def separable(objective: Objective, batch: Batch, outputs: Tensor) -> bool:
         return True
     try:
         with torch.no_grad():
-            again = batch_outputs(objective, part(batch, samples // 2, samples))
+            again = objective.evaluate(part(batch, samples // 2, samples)).rows
     except (RuntimeError, ValueError, TypeError, IndexError):  # a batch that cannot be cut, or statistics of one sample
         return False
     whole = outputs.detach()[samples // 2 :]
@@ -87,19 +81,15 @@ def _confirmed(objective: Objective, outputs: Tensor, pieces: Iterator[tuple[int
     except (RuntimeError, NotImplementedError, ValueError):  # an operation that cannot be vectorised over samples
         return None
     W = cotangents(outputs, len(rows) // outputs[0].numel())
-    expected = transposed(objective, outputs, W.unsqueeze(0), batched=False)[0]
+    expected = objective.join(vjp([outputs], objective.leaves(), [W]))
     found = W.reshape(-1)[: len(rows)].to(rows.dtype) @ rows
     return rows if close(found, expected, outputs.dtype) else None
 
 
 def _sample_by_sample(objective: Objective, batch: Batch, outputs: Tensor, budget: int) -> Iterator[tuple[int, Tensor]]:
-    names = [f"model.{name}" for name in objective.names]
-
     def one(pieces: tuple[Tensor, ...], inputs: Any) -> Tensor:
-        state = dict(zip(names, pieces, strict=True))
         sample = Batch(batch.index, map_tensors(inputs, lambda t: t.unsqueeze(0)), None)
-        result = objective.outputs(sample, call=lambda f, x: functional_call(f, state, (x,)))
-        return output_tensor(result).squeeze(0)
+        return output_tensor(objective.evaluate(sample, pieces).outputs).squeeze(0)
 
     leaves = tuple(p.detach() for p in objective.leaves())
     width = outputs[0].numel()
@@ -108,7 +98,7 @@ def _sample_by_sample(objective: Objective, batch: Batch, outputs: Tensor, budge
     rows_of = vmap(jacrev(one), in_dims=(None, 0))
     for start in range(0, len(outputs), samples):
         inputs = part(batch, start, min(start + samples, len(outputs))).inputs
-        rows = objective.gather(rows_of(leaves, inputs))
+        rows = objective.join(rows_of(leaves, inputs))
         yield start * width, rows.reshape(-1, objective.size)
 
 
@@ -122,5 +112,5 @@ def _row_by_row(objective: Objective, outputs: Tensor, first: int, budget: int) 
         rows = torch.empty(stop - start, objective.size, dtype=objective.dtype, device=objective.device)
         for i in range(start, stop):  # iterating over a slice would differentiate through all of its entries
             pieces = torch.autograd.grad(flat[i], leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
-            rows[i - start] = objective.gather(pieces)
+            rows[i - start] = objective.join(pieces)
         yield first + start, rows

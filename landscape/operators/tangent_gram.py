@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from landscape.objective.batch import Batch
 from landscape.objective.objective import Objective
-from landscape.operators.jacobians import batch_outputs, close, cotangents, jacobian, separable
+from landscape.operators.jacobians import close, cotangents, jacobian, separable
 
 # A Linear layer has cheaper rows than its Gram matrices when it has no more parameters than this beside its outputs.
 _OVERHEAD = 4
@@ -35,14 +35,14 @@ class Rows:
         start, stop: its rows.
         shape: of the batch's outputs.
         kept: which of the flattened outputs have a row; None for all. Those whose target is ignored have none.
-        terms: the batch's weight in f.
+        weight: the batch's weight in f.
     """
 
     start: int
     stop: int
     shape: torch.Size
     kept: Tensor | None
-    terms: float
+    weight: float
 
     def of(self, values: Tensor) -> Tensor:
         """Those with a row among `(outputs, ...)`."""
@@ -79,7 +79,8 @@ def tangent_gram(objective: Objective, rows: dict[int, Rows], budget: int) -> Te
             covered = {name for layer in paired for name in layer.names}
             _add_materialised(K, objective, rows, [name for name in objective.names if name not in covered], budget)
         except _NotPaired as found:  # a later batch uses a layer in another way than the first
-            objective.ways.update({f"paired {name}": "no" for name in found.names})
+            for name in found.names:
+                objective.tuning.refuse(f"paired {name}")
             continue
         return _mirrored(K)
 
@@ -147,7 +148,7 @@ def _linear_layers(objective: Objective) -> list[_Layer]:
             continue
         weight, bias = (f"{prefix}.{name}" if prefix else name for name in ("weight", "bias"))
         names = tuple(name for name in (weight, bias) if name in chosen)
-        if names and not any(objective.ways.get(f"paired {name}") == "no" for name in names):
+        if names and not any(objective.tuning.refused(f"paired {name}") for name in names):
             layers.append(_Layer(module, names, weight in names, bias in names))
     return layers
 
@@ -192,7 +193,7 @@ def _features(objective: Objective, batch: Batch, layers: list[_Layer]) -> tuple
 
     handles = [layer.module.register_forward_hook(seen) for layer in layers]
     try:
-        outputs = batch_outputs(objective, batch)
+        outputs = objective.evaluate(batch).rows
     finally:
         for handle in handles:
             handle.remove()
@@ -258,7 +259,6 @@ def _add_materialised(K: Tensor, objective: Objective, rows: dict[int, Rows], na
     sizes = [slices[name].stop - slices[name].start for name in names]
     for group in _fitting(names, sizes, width):
         inner = objective.restrict(group)
-        inner.ways = objective.ways
         for first in range(0, inner.size, width):
             columns = slice(first, min(first + width, inner.size))
             J = _columns(inner, rows, columns, len(K), budget // 2)

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from landscape.objective.batch import Batch
-from landscape.objective.evaluation import output_tensor
+from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.gauss_newton import JacobianGraph
-from landscape.operators.jacobians import batch_outputs
 from landscape.operators.tangent_gram import Rows, tangent_gram
 
 
@@ -66,17 +64,17 @@ class TangentKernel(ObjectiveOperator):
         """The matrix, `(m, m)` in the operator's dtype; see `gram`."""
         return self.gram().to(self.dtype)
 
-    def _graph(self, batch: Batch, outputs: Any, count: float) -> JacobianGraph:
-        return JacobianGraph(self.objective, batch, self.objective.attached(output_tensor(outputs)), lambda U: U)
+    def _graph(self, e: Evaluation) -> JacobianGraph:
+        return JacobianGraph(self.objective, e, lambda U: U)
 
     def _product(self, V: Tensor) -> Tensor:
         pulled = torch.zeros(len(V), self.objective.size, dtype=self.dtype, device=self.device)
         for batch, graph in self._passes():
-            pulled += graph.pull(self._cotangents(V, self.rows[batch.index]))
+            pulled += graph.vjp(self._cotangents(V, self.rows[batch.index]))
         product = torch.empty_like(V)
         for batch, graph in self._passes():
             own = self.rows[batch.index]
-            outputs = graph.push(pulled).reshape(len(V), -1)
+            outputs = graph.jvp(pulled).reshape(len(V), -1)
             product[:, own.start : own.stop] = own.of(outputs.T).T.to(self.dtype)
         return product / self.samples
 
@@ -98,12 +96,9 @@ def output_rows(objective: Objective) -> tuple[dict[int, Rows], int]:
     rows: dict[int, Rows] = {}
     start, samples = 0, 0
     with objective.measuring(), torch.no_grad():
-        for batch in objective.sweep():
-            outputs = batch_outputs(objective, batch)
-            terms = objective.terms(outputs, batch)
-            if not terms:
-                continue
-            targets = with_target(objective, outputs, batch)
+        for e in objective.evaluations():
+            outputs = e.rows
+            targets = with_target(e)
             kept = None
             if targets is None:
                 samples += len(outputs)
@@ -111,14 +106,14 @@ def output_rows(objective: Objective) -> tuple[dict[int, Rows], int]:
                 samples += int(targets.narrow(min(1, outputs.ndim - 1), 0, 1).sum())
                 kept = None if bool(targets.all()) else targets.reshape(-1).nonzero()[:, 0]
             stop = start + (outputs.numel() if kept is None else len(kept))
-            rows[batch.index] = Rows(start, stop, outputs.shape, kept, terms)
+            rows[e.batch.index] = Rows(start, stop, outputs.shape, kept, e.weight)
             start = stop
     return rows, samples
 
 
-def with_target(objective: Objective, outputs: Tensor, batch: Batch) -> Tensor | None:
+def with_target(e: Evaluation) -> Tensor | None:
     """Which outputs have a class-index target that is not ignored, in their shape; None for other losses."""
-    known, targets = objective.known, batch.targets
+    known, targets, outputs = e.criterion.known, e.batch.targets, e.rows
     if known is None or known.denominator != "classes" or not isinstance(targets, Tensor):
         return None
     if targets.is_floating_point():  # probabilities

@@ -80,14 +80,14 @@ def _singles(objective: Objective) -> Iterator[tuple[Any, Any]]:
         if samples(batch):
             for single in split(batch, 1):
                 with objective.measuring(), torch.no_grad():
-                    terms = objective.terms(objective.outputs(single), single)
-                if terms:
+                    weight = objective.evaluate(single).weight
+                if weight:
                     yield single.inputs, single.targets
 
 
 def rounding_of(objective: Objective) -> float:
     """Relative rounding of the objective's values, for `Trajectory(rounding=...)`."""
-    return max(torch.finfo(objective.dtype).eps, objective.rounding)
+    return objective.rounding
 
 
 @contextmanager

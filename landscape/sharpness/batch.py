@@ -16,7 +16,7 @@ from torch import Tensor
 
 from landscape.objective.batch import Batch, samples, split
 from landscape.objective.objective import Objective
-from landscape.operators.autograd import refuse_dead_ends, second_derivative
+from landscape.operators.autograd import filled, gradient_graph, vjp
 from landscape.statistics import mean_stderr, student
 
 # Fewer quotients than this say too little about their own spread to stop on it.
@@ -117,19 +117,13 @@ def _batches(objective: Objective, size: int | None, generator: torch.Generator 
 
 def _quotient(objective: Objective, batch: Batch) -> tuple[float, float] | None:
     """(g^T H g, |g|^2) of one batch in float64; None for a batch without loss terms."""
-    outputs = objective.outputs(batch)
-    if not objective.terms(outputs, batch):
+    e = objective.evaluate(batch)
+    if not e.weight:
         return None
-    leaves = objective.leaves()
-    loss = objective.differentiable_loss(outputs, batch)
-    gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
-    live = [(i, g) for i, g in enumerate(gradients) if g is not None and g.requires_grad]
-    refuse_dead_ends(g for _, g in live)
-    pieces = [torch.zeros_like(p) if g is None else g.detach() for p, g in zip(leaves, gradients, strict=True)]
-    square = _inner(pieces, pieces)
-    if not live or square == 0.0:
-        return 0.0, square
-    return _inner(pieces, second_derivative(live, leaves, pieces, batched=False)), square
+    gradient = gradient_graph(e.loss(), e.leaves)
+    g = [piece.detach() for piece in filled(gradient, e.leaves)]
+    square = _inner(g, g)
+    return (_inner(g, vjp(gradient, e.leaves, g)) if square else 0.0), square
 
 
 def _inner(first: list[Tensor], second: list[Tensor]) -> float:

@@ -111,8 +111,7 @@ class _Search:
         if not math.isfinite(self.base):
             raise FloatingPointError(f"the loss at the parameters is {self.base}: there is nothing to exceed")
         # sums of losses err by a few roundings: a smaller decrease is none
-        eps = max(torch.finfo(objective.dtype).eps, objective.rounding)
-        self.noise = 4 * eps * abs(self.base)
+        self.noise = 4 * objective.rounding * abs(self.base)
         self.below, self.above = 0.0, math.inf
         self.descends = False  # whether some step has lowered the loss by more than rounding
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from landscape.objective.batch import Batch, samples, split
+from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.statistics import mean_stderr
 
@@ -90,7 +91,7 @@ class _Moments:
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
-        self.sums = objective.reduction == "sum"
+        self.sums = objective.criterion.reduction == "sum"
         self.total = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device)
         self.loss = 0.0
         self.terms = 0.0
@@ -100,14 +101,12 @@ class _Moments:
 
     def add(self, batch: Batch) -> tuple[float, float]:
         """Take in one batch: its loss and its number of terms (loss 0 when it has none)."""
-        objective = self.objective
-        outputs = objective.outputs(batch)
-        count = self._count(outputs, batch)
+        e = self.objective.evaluate(batch)
+        count = self._count(e)
         if count == 0 and not self.sums:
             return 0.0, 0.0
-        loss = objective.differentiable_loss(outputs, batch)
-        pieces = torch.autograd.grad(loss, objective.leaves(), allow_unused=True, materialize_grads=True)
-        gradient = objective.gather(pieces)
+        loss, pieces = e.loss_and_gradient()
+        gradient = self.objective.join(pieces)
         if count:
             mean = gradient / count if self.sums else gradient
             if self.batches:
@@ -116,13 +115,13 @@ class _Moments:
             self.batches += 1
         weight = 1.0 if self.sums else count
         self.total.add_(gradient, alpha=weight)
-        self.loss += weight * float(loss.detach())
+        self.loss += weight * float(loss)
         self.terms += count
-        return float(loss.detach()), count
+        return float(loss), count
 
-    def _count(self, outputs: object, batch: Batch) -> float:
+    def _count(self, e: Evaluation) -> float:
         try:
-            return self.objective.count(outputs, batch)
+            return e.count
         except ValueError as error:
             if not self.sums:
                 raise
@@ -186,20 +185,22 @@ def _add_parts(moments: _Moments, batch: Batch, parts: int) -> None:
     if len(pieces) == 1:
         moments.add(batch)
         return
-    with torch.no_grad():
-        outputs = objective.outputs(batch)
-        terms = objective.terms(outputs, batch)
-        whole = terms * float(objective.batch_loss(outputs, batch)) if terms else 0.0
-    del outputs
+    terms, whole = _weight_and_loss(objective, batch)
     added = [moments.add(piece) for piece in pieces]
     total = sum(loss * (1.0 if moments.sums else count) for loss, count in added)
-    eps = max(torch.finfo(objective.dtype).eps, objective.rounding)
     counted = moments.sums or math.isclose(sum(count for _, count in added), terms, rel_tol=1e-6)
-    if not (counted and abs(total - whole) <= eps**0.5 * max(abs(total), abs(whole))):
+    if not (counted and abs(total - whole) <= objective.rounding**0.5 * max(abs(total), abs(whole))):
         raise _Inseparable(
             f"the losses of the parts of batch {batch.index} do not add up to its loss ({total:.6g} against "
             f"{whole:.6g}): batch statistics, dropout or the loss couple its samples; give data of several batches"
         )
+
+
+def _weight_and_loss(objective: Objective, batch: Batch) -> tuple[float, float]:
+    """The weight of a batch and its part of the weighted sum of losses."""
+    with torch.no_grad():
+        e = objective.evaluate(batch)
+        return e.weight, e.weight * float(e.loss()) if e.weight else 0.0
 
 
 def _unknown() -> dict[str, Any]:

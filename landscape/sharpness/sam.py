@@ -92,8 +92,7 @@ def sam_sharpness(
                 g = objective.gradient()
                 gradients += 1
         evaluations += 1
-    eps = max(torch.finfo(objective.dtype).eps, objective.rounding)
-    error = eps * (abs(highest) + abs(loss))
+    error = objective.rounding * (abs(highest) + abs(loss))
     return SAMSharpness(highest - loss, error, rho, loss, norm, rho * slope, evaluations, gradients)
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from landscape import Objective
-from landscape.objective.network import Forward
 from probes.checkpoints.problem import build_objective
 from probes.digits import CLASSES, digits
 from probes.errors import UserError, did_you_mean
@@ -51,9 +50,8 @@ class Problem:
 
     def loss(self, batch: tuple[Any, Any]) -> Tensor:
         """The loss of a mini-batch with its graph, the model in the mode that it is in."""
-        # not `objective.outputs`, which gives buffers back and fixes dropout: right for measuring, not for training
-        forward = Forward(self.objective.model, self.objective._forward)
-        return self.objective.loss(forward(batch[0]), batch[1])
+        # not `objective.evaluate`, which gives buffers back and fixes dropout: right for measuring, not for training
+        return self.objective.criterion(self.objective.forward(batch[0]), batch[1])
 
 
 def build(name: str) -> Problem:
@@ -83,10 +81,10 @@ def evaluate(objective: Objective) -> tuple[float, float]:
     total, terms, right, count = 0.0, 0.0, 0, 0
     with objective.measuring(), torch.no_grad():
         for batch in objective.sweep():
-            outputs, targets = objective.outputs(batch), batch.targets
-            weight = objective.terms(outputs, batch)
-            if weight:
-                total, terms = total + weight * float(objective.batch_loss(outputs, batch)), terms + weight
+            e = objective.evaluate(batch)
+            outputs, targets = e.outputs, batch.targets
+            if e.weight:
+                total, terms = total + e.weight * float(e.loss()), terms + e.weight
             if _classes(outputs, targets):
                 right, count = right + int((outputs.argmax(dim=1) == targets).sum()), count + targets.numel()
     return float(objective.normalise(total, terms)), right / count if count else math.nan

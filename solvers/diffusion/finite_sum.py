@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import grad, jvp, vmap
 
 from landscape import Objective
 from landscape.objective.batch import Batch
@@ -196,12 +196,10 @@ class FiniteSum(Problem):
 
 def _sample_loss(objective: Objective) -> Callable[..., Tensor]:
     """The loss of one sample as a function of the flat vector."""
-    names = [f"model.{name}" for name in objective.names]
 
     def loss(x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        state = dict(zip(names, objective.split(x), strict=True))
         batch = Batch(0, inputs.unsqueeze(0), targets.unsqueeze(0))
-        outputs = objective.outputs(batch, call=lambda f, given: functional_call(f, state, (given,)))
-        return objective.batch_loss(outputs, batch)
+        outputs = objective.evaluate(batch, objective.split(x)).outputs
+        return objective.criterion(outputs, batch.targets)
 
     return loss

@@ -32,7 +32,7 @@ def rows_with_target(case):
     """Of the flattened outputs of all data, those whose target is not ignored, and N."""
     X, y = whole(case)
     outputs = case.model(X)
-    known = Objective(case.model, case.loss, case.batches, **case.options).known
+    known = Objective(case.model, case.loss, case.batches, **case.options).criterion.known
     if known is None or known.denominator != "classes" or y.is_floating_point():
         return torch.arange(outputs.numel()), len(X)
     given = y != known.options.get("ignore_index", -100)

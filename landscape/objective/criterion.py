@@ -1,0 +1,83 @@
+"""The loss of a batch, and the number of loss terms that it is the mean of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor
+
+from landscape.objective.batch import Batch, first_leaf
+from landscape.objective.losses import KnownLoss, recognise
+
+
+class Criterion:
+    """`loss(outputs, targets)`, checked, with the denominator of its mean.
+
+    Attributes:
+        known: the loss where it is one of torch's own, else None.
+        counter: the user's `count(outputs, targets)`, or None.
+        reduction: "mean", or "sum" where losses sum (a torch loss says so itself).
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Any, Any], Tensor],
+        counter: Callable[[Any, Any], float | Tensor] | None,
+        reduction: Literal["mean", "sum"],
+    ) -> None:
+        if not callable(loss):
+            raise TypeError(f"loss must be callable as loss(outputs, targets), not {type(loss).__name__}")
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f'reduction is "mean" or "sum", not {reduction!r}: f needs one number per batch')
+        self.loss = loss
+        self.counter = counter
+        self.known: KnownLoss | None = recognise(loss)
+        if self.known is not None and self.known.reduction == "none":
+            raise ValueError('the loss has reduction="none": f needs one number per batch, use "mean" or "sum"')
+        self.reduction = "sum" if self.known is not None and self.known.reduction == "sum" else reduction
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        """The loss, a scalar tensor. Raises `ValueError`/`TypeError` when it is not one."""
+        try:
+            loss = self.loss(outputs, targets)
+        except (TypeError, AttributeError) as error:
+            if isinstance(outputs, Tensor):
+                raise
+            raise TypeError(
+                f"the loss cannot take the model's outputs of type {type(outputs).__name__} ({error}): give "
+                "forward=lambda model, x: ... that returns the tensor the loss needs"
+            ) from error
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"the loss must be a scalar tensor, not {type(loss).__name__}")
+        if loss.numel() != 1:
+            raise ValueError(
+                f"the loss must be a scalar, but has shape {tuple(loss.shape)}: return its mean (or its sum)"
+            )
+        return loss.reshape(())
+
+    def count(self, outputs: Any, batch: Batch) -> float:
+        """The denominator of the batch mean. Raises `ValueError` when it cannot be known."""
+        if self.counter is not None:
+            count = float(self.counter(outputs, batch.targets))
+        elif self.known is not None and isinstance(outputs, Tensor) and isinstance(batch.targets, Tensor):
+            count = self.known.count(outputs, batch.targets)
+        else:
+            count = _samples(batch)
+        if not 0.0 <= count < float("inf"):
+            raise ValueError(f"count= must be a finite number of loss terms, got {count} for batch {batch.index}")
+        return count
+
+
+def _samples(batch: Batch) -> float:
+    """Without a known loss each sample of the batch counts as one term."""
+    targets = batch.targets
+    if isinstance(targets, Tensor) and not targets.is_floating_point() and bool((targets == -100).any()):
+        raise ValueError(
+            "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
+            "count=lambda outputs, targets: (targets != -100).sum() so that batches are weighted rightly"
+        )
+    value = first_leaf(batch.inputs)
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=")
+    return float(value.shape[0])

@@ -1,0 +1,82 @@
+"""Several ways to the same product: the fastest one is found once, on the spot, and kept."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from landscape.clock import stopwatch
+
+# Seconds: a trial shorter than this is repeated more often.
+_SHORT = 0.25
+
+
+class Tuning:
+    """Which way of a product is fastest for one function on one device, and what does not work for it."""
+
+    def __init__(self, device: torch.device, refused: set[str] | None = None) -> None:
+        self._device = device
+        self._chosen: dict[str, str] = {}
+        self._refused = set() if refused is None else refused
+
+    def part(self) -> Tuning:
+        """For some of the parameters: what does not work is known to both, what is fastest is found anew."""
+        return Tuning(self._device, self._refused)
+
+    def fastest(self, key: str, ways: Mapping[str, Callable[[], Tensor]]) -> Tensor:
+        """The result by the way that was fastest when `key` was asked for first.
+
+        That time all ways are tried. The first one that works is the reference; ways that fail, fall back to a loop
+        inside torch, or disagree with the reference beyond rounding are left out. Raises what the first way raised
+        when none works.
+        """
+        if key in self._chosen:
+            return ways[self._chosen[key]]()
+        self._chosen[key], result = _compare(ways, self._device)
+        return result
+
+    def choice(self, key: str) -> str | None:
+        """The way that is taken for `key`; None before the first time."""
+        return self._chosen.get(key)
+
+    def refuse(self, key: str) -> None:
+        """Note that something does not work here."""
+        self._refused.add(key)
+
+    def refused(self, key: str) -> bool:
+        """Whether that was noted."""
+        return key in self._refused
+
+
+def _compare(ways: Mapping[str, Callable[[], Tensor]], device: torch.device) -> tuple[str, Tensor]:
+    """The name of the fastest way and its result."""
+    results: dict[str, Tensor] = {}
+    times: dict[str, float] = {}
+    failure: Exception | None = None
+    for name, way in ways.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="There is a performance drop")
+                seconds, result = stopwatch(way, device)
+        except (RuntimeError, NotImplementedError, UserWarning) as error:
+            failure = failure or error
+            continue
+        if not results or _agree(result, next(iter(results.values()))):
+            results[name], times[name] = result, seconds
+    if not results:
+        assert failure is not None
+        raise failure
+    if len(results) > 1:
+        for name in results:  # the first run of a kernel is not a fair sample
+            again = 1 if times[name] > _SHORT else 4
+            times[name] = min(stopwatch(ways[name], device)[0] for _ in range(again))
+    best = min(results, key=lambda name: times[name])
+    return best, results[best]
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    # a way that is wrong is wrong by much more than the rounding of two orders of summation
+    return bool((a - b).norm() <= 1e-2 * b.norm().clamp_min(torch.finfo(b.dtype).tiny))

@@ -253,7 +253,7 @@ def test_thresholds(small):
 
 
 def test_beyond_the_budget_a_lower_bound(small):
-    tight = Objective(small.model, small.loss, (small_inputs(small)), memory=9_000)
+    tight = Objective(small.model, small.criterion.loss, (small_inputs(small)), memory=9_000)
     for loss_hessian in (False, True):
         bound = gauss_newton(tight, loss_hessian=loss_hessian)
         assert not bound.converged

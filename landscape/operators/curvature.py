@@ -41,10 +41,9 @@ class ObjectiveOperator(LinearOperator):
     change of the model rebuilds them by itself.
     """
 
-    def __init__(self, objective: Objective) -> None:
-        super().__init__(
-            objective.size, objective.dtype, objective.device, noise=objective.noise, memory=objective.memory
-        )
+    def __init__(self, objective: Objective, size: int | None = None) -> None:
+        size = objective.size if size is None else size
+        super().__init__(size, objective.dtype, objective.device, noise=objective.noise, memory=objective.memory)
         self.objective = objective
         self._kept: dict[int, tuple[Graph, float]] = {}
         self._empty: set[int] = set()

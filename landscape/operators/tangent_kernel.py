@@ -38,12 +38,11 @@ class TangentKernel(ObjectiveOperator):
     positive_semidefinite = True
 
     def __init__(self, objective: Objective) -> None:
-        super().__init__(objective)
         self.rows, self.samples = output_rows(objective)
         m = max((r.stop for r in self.rows.values()), default=0)
         if m == 0:
             raise ValueError("the data has no outputs: every batch is empty or all its targets are ignored")
-        self.shape = (m, m)
+        super().__init__(objective, m)
 
     def gram(self) -> Tensor:
         """The matrix, exact, `(m, m)` float64 on the objective's device, without a product.

@@ -15,7 +15,7 @@ from runs.engine.claims import Results
 from runs.ngn.jobs import ADAPTIVE, DECAY, MOMENTUM, NETWORKS
 from runs.ngn.network_claims import NAMES, curve
 from runs.ngn.toys import DIABETES, ROSENBROCK
-from runs.sweep.figures import draw
+from runs.sweep.figures import draw_curves
 
 TITLES = {"mlp": "MLP on digits", "cnn": "CNN on digits", "vit": "ViT on digits", "text": "Transformer on text"}
 COLOURS = {
@@ -38,10 +38,8 @@ READING = "diabetes-rows-mean"  # in which version 2 diverges at the published s
 def figures(results: Results, folder: Path) -> list[Path]:
     """Write `sensitivity.png` and `toys.png`."""
     with style():
-        return [
-            save(sensitivity_figure(results), folder / "sensitivity.png"),
-            save(toys_figure(results), folder / "toys.png"),
-        ]
+        made = {"sensitivity.png": sensitivity_figure, "toys.png": toys_figure}
+        return [save(draw(results), folder / name) for name, draw in made.items()]
 
 
 def sensitivity_figure(results: Results) -> Figure:
@@ -63,7 +61,7 @@ def _panel(results: Results, axes: Axes, network: str, solvers: list[str]) -> No
     if not found:
         return
     names = [s for s in solvers if results.data(f"{network}-{s}")]
-    draw(axes, found, [COLOURS[s] for s in names], [NAMES[s] for s in names])
+    draw_curves(axes, found, [COLOURS[s] for s in names], [NAMES[s] for s in names])
     for line, name in zip(axes.get_lines()[::2], names, strict=False):  # every other one is the crosses
         line.set_linewidth(2.2 if name in (*MOMENTUM, *ADAPTIVE) else 1.1)
     axes.texts[0].set_text("mean ± standard error; dotted: the start; ×: a run diverged")

@@ -42,14 +42,8 @@ def plan(quick: bool) -> list[Job]:
         problem, batch, steps, solvers = NETWORKS[network]
         for solver in solvers:
             lrs, seeds = (grid(solver)[::4], 1) if quick else (grid(solver), SEEDS)
-            settings = {
-                "problem": problem,
-                "solver": DECAY.get(solver, solver),
-                "lrs": list(lrs),
-                "seeds": seeds,
-                "steps": 10 if quick else steps,
-                "batch": batch,
-            }
+            settings: dict[str, Any] = {"problem": problem, "solver": DECAY.get(solver, solver), "lrs": list(lrs)}
+            settings |= {"seeds": seeds, "steps": 10 if quick else steps, "batch": batch}
             jobs.append(Job(f"{network}-{solver}", sensitivity, settings, network))
     return jobs + toys.plan(quick)
 
@@ -71,17 +65,8 @@ def sensitivity(
         for run, (lr, seed) in enumerate((lr, seed) for lr in lrs for seed in range(seeds)):
             losses = [math.nan] * steps
             start = (job.seed + seed) % 2**63
-            row = descend(
-                started(problem, start),
-                solver,
-                lr,
-                seed,
-                steps,
-                batch,
-                order=start,
-                looks=1,
-                on_step=losses.__setitem__,
-            )
+            made, watch = started(problem, start), losses.__setitem__
+            row = descend(made, solver, lr, seed, steps, batch, order=start, looks=1, on_step=watch)
             trace.record("runs", run, lr=lr, seed=seed, loss=losses, first=row.first_loss, last=row.loss)
             job.progress(run + 1, len(lrs) * seeds)
             rows.append(plain(row))

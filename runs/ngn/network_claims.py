@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from probes.numbers import plus_minus, short
-from runs.engine.claims import Results, Verdict, claim
+from runs.engine.claims import Claim, Results, Verdict, claim, every
 from runs.ngn.jobs import ADAPTIVE, DECAY, IMAGES, MOMENTUM, NETWORKS
 from runs.sweep.curves import Array, Curve, curves, standard_error
 from runs.sweep.training import Row
@@ -36,8 +35,13 @@ STDERRS = 2.0
 def curve(results: Results, network: str, solver: str) -> Curve:
     """The losses of a solver on a network."""
     job = f"{network}-{solver}"
-    (found,) = curves(Row.of(row) for row in results.data(job)[job]["rows"])
+    (found,) = curves(Row.of(row) for row in results.one(job)["rows"])
     return found
+
+
+def told(values: Mapping[str, str]) -> str:
+    """`SOLVER value, SOLVER value`."""
+    return ", ".join(f"{NAMES[solver]} {value}" for solver, value in values.items())
 
 
 def jobs(networks: Iterable[str], solvers: Iterable[str]) -> list[str]:
@@ -46,7 +50,7 @@ def jobs(networks: Iterable[str], solvers: Iterable[str]) -> list[str]:
     return [f"{network}-{solver}" for network in networks for solver in solvers]
 
 
-def _less_sensitive(own: str, other: str) -> Any:
+def _less_sensitive(own: str, other: str) -> Claim:
     ours, theirs = NAMES[own], NAMES[other]
 
     @claim(
@@ -71,7 +75,7 @@ def difference(first: Array, second: Array) -> tuple[float, float]:
     return float(apart.mean()), float(standard_error(apart[None])[0])
 
 
-def _as_good(solvers: Sequence[str]) -> Any:
+def _as_good(solvers: Sequence[str]) -> Claim:
     own, others = solvers[-1], solvers[:-1]
     words = " and ".join(NAMES[s] for s in others)
 
@@ -83,23 +87,26 @@ def _as_good(solvers: Sequence[str]) -> Any:
         needs=jobs(IMAGES, solvers),
     )
     def judge(results: Results) -> Verdict:
-        found: dict[str, dict[str, float]] = {}
-        holds, losses = [], []
-        for n in IMAGES:
-            at = {s: (c := curve(results, n, s)).test_accuracy[c.best] for s in solvers}
-            found[n] = {s: float(values.mean()) for s, values in at.items()}
-            for other in others:
-                apart, error = difference(at[own], at[other])
-                holds.append(apart >= -STDERRS * error)
-            best = {s: float((c := curve(results, n, s)).mean[c.best]) for s in solvers}
-            losses.append(f"{n} " + ", ".join(short(best[s], 2) for s in solvers))
-        text = "; ".join(f"{n}: " + ", ".join(f"{NAMES[s]} {v:.1%}" for s, v in by.items()) for n, by in found.items())
-        return Verdict(all(holds), f"{text}. Training losses in this order: {'; '.join(losses)}", found)
+        found = {n: {s: curve(results, n, s) for s in solvers} for n in IMAGES}
+        right = {n: {s: c.test_accuracy[c.best] for s, c in at.items()} for n, at in found.items()}
+        losses = (f"{n} " + ", ".join(short(float(c.mean[c.best]), 2) for c in at.values()) for n, at in found.items())
+
+        def holds(accuracy: Mapping[str, Array]) -> bool:
+            apart = [difference(accuracy[own], accuracy[other]) for other in others]
+            return all(mean >= -STDERRS * error for mean, error in apart)
+
+        return every(
+            right,
+            holds,
+            lambda n, at: f"{n}: " + told({s: f"{values.mean():.1%}" for s, values in at.items()}),
+            after=f". Training losses in this order: {'; '.join(losses)}",
+            numbers={n: {s: float(values.mean()) for s, values in at.items()} for n, at in right.items()},
+        )
 
     return judge
 
 
-def _range(solvers: Sequence[str]) -> Any:
+def _range(solvers: Sequence[str]) -> Claim:
     own, others = solvers[-1], solvers[:-1]
     words = " and ".join(NAMES[s] for s in others)
 
@@ -111,12 +118,12 @@ def _range(solvers: Sequence[str]) -> Any:
         needs=jobs(NETWORKS, solvers),
     )
     def judge(results: Results) -> Verdict:
-        found = {n: {s: curve(results, n, s).decades() for s in solvers} for n in NETWORKS}
-        holds = all(v[own] >= max(v[s] for s in others) for v in found.values())
-        text = "; ".join(
-            f"{n}: " + ", ".join(f"{NAMES[s]} {short(v, 2)}" for s, v in by.items()) for n, by in found.items()
+        return every(
+            {n: {s: curve(results, n, s).decades() for s in solvers} for n in NETWORKS},
+            lambda decades: decades[own] >= max(decades[s] for s in others),
+            lambda n, decades: f"{n}: " + told({s: short(v, 2) for s, v in decades.items()}),
+            before="decades. ",
         )
-        return Verdict(holds, f"decades. {text}", found)
 
     return judge
 
@@ -149,16 +156,13 @@ def never(results: Results) -> Verdict:
 )
 def versions(results: Results) -> Verdict:
     """Sensitivity and least loss of both."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for n in ("mlp", "cnn"):
-        both = {s: curve(results, n, s) for s in ("ngn-md1", "ngn-md2")}
-        found[n] = {s: (c.sensitivity[0], float(c.mean[c.best])) for s, c in both.items()}
-    holds = all(v["ngn-md1"][0] < v["ngn-md2"][0] and v["ngn-md1"][1] <= v["ngn-md2"][1] for v in found.values())
-    text = "; ".join(
-        f"{n}: " + ", ".join(f"{NAMES[s]} {short(a, 3)}, {short(b, 2)}" for s, (a, b) in by.items())
-        for n, by in found.items()
+    both = {n: [curve(results, n, s) for s in ("ngn-md1", "ngn-md2")] for n in ("mlp", "cnn")}
+    return every(
+        {n: {c.solver: (c.sensitivity[0], float(c.mean[c.best])) for c in pair} for n, pair in both.items()},
+        lambda v: v["ngn-md1"][0] < v["ngn-md2"][0] and v["ngn-md1"][1] <= v["ngn-md2"][1],
+        lambda n, v: f"{n}: " + told({s: f"{short(a, 3)}, {short(b, 2)}" for s, (a, b) in v.items()}),
+        before="sensitivity, least loss. ",
     )
-    return Verdict(holds, f"sensitivity, least loss. {text}", found)
 
 
 @claim(
@@ -171,25 +175,21 @@ def versions(results: Results) -> Verdict:
 def text_model(results: Results) -> Verdict:
     """Perplexities and sensitivities."""
     found = {s: curve(results, "text", s) for s in ADAPTIVE}
-    own = found["ngn-md1"]
-    holds = True
-    for s in ADAPTIVE[:-1]:
-        apart, error = difference(own.test_loss[own.best], found[s].test_loss[found[s].best])
-        holds = holds and apart <= STDERRS * error and own.sensitivity[0] < found[s].sensitivity[0]
-    numbers = {
-        s: {
-            "perplexity": float(np.exp(c.test_loss[c.best]).mean()),
-            "lr": float(c.lrs[c.best]),
-            "sensitivity": c.sensitivity[0],
-        }
-        for s, c in found.items()
-    }
-    text = "; ".join(
-        f"{NAMES[s]}: perplexity {short(v['perplexity'], 3)} at {short(v['lr'], 2)}, sensitivity "
-        f"{short(v['sensitivity'], 3)}"
-        for s, v in numbers.items()
-    )
-    return Verdict(holds, text, numbers)
+    own, *others = (found[s] for s in reversed(ADAPTIVE))
+
+    def beaten(other: Curve) -> bool:
+        apart, error = difference(own.test_loss[own.best], other.test_loss[other.best])
+        return apart <= STDERRS * error and own.sensitivity[0] < other.sensitivity[0]
+
+    numbers = {}
+    for s, c in found.items():
+        perplexity = float(np.exp(c.test_loss[c.best]).mean())
+        numbers[s] = {"perplexity": perplexity, "lr": float(c.lrs[c.best]), "sensitivity": c.sensitivity[0]}
+    said = []
+    for s, v in numbers.items():
+        at = f"perplexity {short(v['perplexity'], 3)} at {short(v['lr'], 2)}"
+        said.append(f"{NAMES[s]}: {at}, sensitivity {short(v['sensitivity'], 3)}")
+    return Verdict(all(map(beaten, others)), "; ".join(said), numbers)
 
 
 @claim(
@@ -201,18 +201,16 @@ def text_model(results: Results) -> Verdict:
 )
 def decay(results: Results) -> Verdict:
     """Test losses and diverged runs."""
-    found: Mapping[str, Curve] = {s: curve(results, "text", s) for s in ("ngn-md1", *DECAY)}
-    at = {s: c.test_loss[c.best] for s, c in found.items()}
-    apart, error = difference(*(at[s] for s in DECAY))
-    stable = not any(int(found[s].diverged.sum()) for s in DECAY)
-    text = "; ".join(
-        f"{NAMES[s]}: test loss {short(float(at[s].mean()), 4)}, sensitivity {short(c.sensitivity[0], 3)}, "
-        f"{int(c.diverged.sum())} diverged"
-        for s, c in found.items()
-    )
-    numbers = {"difference": apart, "stderr": error}
+    found = {s: curve(results, "text", s) for s in ("ngn-md1", *DECAY)}
+    lost = {s: int(c.diverged.sum()) for s, c in found.items()}
+    apart, error = difference(*(found[s].test_loss[found[s].best] for s in DECAY))
+    said = []
+    for s, c in found.items():
+        test = f"test loss {short(float(c.test_loss[c.best].mean()), 4)}"
+        said.append(f"{NAMES[s]}: {test}, sensitivity {short(c.sensitivity[0], 3)}, {lost[s]} diverged")
     shown = plus_minus(apart, error) if error > 0 else short(apart)
-    return Verdict(math.isfinite(apart) and abs(apart) <= STDERRS * error and stable, f"{text}; {shown} apart", numbers)
+    holds = math.isfinite(apart) and abs(apart) <= STDERRS * error and not any(lost[s] for s in DECAY)
+    return Verdict(holds, f"{'; '.join(said)}; {shown} apart", {"difference": apart, "stderr": error})
 
 
 less_than_sgd, less_than_momo = (_less_sensitive("ngn-m", other) for other in MOMENTUM[:-1])
@@ -220,17 +218,5 @@ less_than_adam, less_than_momo_adam = (_less_sensitive("ngn-md1", other) for oth
 good, good_adaptive = _as_good(MOMENTUM), _as_good(ADAPTIVE)
 ranges, ranges_adaptive = _range(MOMENTUM), _range(ADAPTIVE)
 
-CLAIMS: tuple[Any, ...] = (
-    less_than_sgd,
-    less_than_momo,
-    less_than_adam,
-    less_than_momo_adam,
-    good,
-    good_adaptive,
-    ranges,
-    ranges_adaptive,
-    never,
-    versions,
-    text_model,
-    decay,
-)
+LESS_SENSITIVE = less_than_sgd, less_than_momo, less_than_adam, less_than_momo_adam
+CLAIMS = *LESS_SENSITIVE, good, good_adaptive, ranges, ranges_adaptive, never, versions, text_model, decay

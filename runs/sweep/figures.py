@@ -20,13 +20,13 @@ def sensitivity_figure(found: Sequence[Curve], path: Path, title: str = "") -> P
     """Write the losses over the step sizes as PNG; the path written."""
     with style():
         made, (axes,) = figure()
-        draw(axes, found)
+        draw_curves(axes, found)
         axes.set_title(title or "Loss at the end over step size", pad=22)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save(made, path)
 
 
-def draw(
+def draw_curves(
     axes: Axes, found: Sequence[Curve], colours: Sequence[Any] = COLOURS, names: Sequence[str] | None = None
 ) -> None:
     """A line for each solver, a band of one standard error, a cross where a run diverged."""

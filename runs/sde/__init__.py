@@ -10,12 +10,9 @@ decay, and what SAM does at a saddle point.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from runs.engine.experiment import Experiment
 from runs.sde import claims, finding_claims, jobs, saddle_claims
 from runs.sde.figures import figures
 
-CLAIMS: Sequence[Any] = (*claims.CLAIMS, *finding_claims.CLAIMS, *saddle_claims.CLAIMS)
+CLAIMS = (*claims.CLAIMS, *finding_claims.CLAIMS, *saddle_claims.CLAIMS)
 EXPERIMENT = Experiment("sde", "SDE models of solvers\n\n" + str(__doc__), jobs.plan, CLAIMS, figures)

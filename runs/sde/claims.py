@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from runs.engine.claims import Results, Verdict, claim
+from runs.engine.claims import Claim, Results, Verdict, claim, every
 from runs.sde.criteria import (
     BAND,
     MEAN,
     MOMENT,
     POWER,
+    SAM,
+    SIGN,
     band_tracks,
     extremes,
     mean_power,
@@ -20,11 +21,9 @@ from runs.sde.criteria import (
     worst_mean,
 )
 from runs.sde.jobs import FINER, QUADRATICS, RULES_ON
+from runs.shared.tables import finite
 
-SIGN = "Compagnoni et al., arXiv 2411.15958"
-SAM = "Compagnoni et al., arXiv 2301.08203"
 EXACT = (*QUADRATICS, "cauchy")
-WAYS = {"solver": "solver", "sde": "SDE"}
 
 
 def tracks(results: Results, problems: Sequence[str]) -> dict[str, Any]:
@@ -37,9 +36,13 @@ def needs(problems: Sequence[str]) -> list[str]:
     return [f"track-{p}-{rule}" for p in problems for rule in RULES_ON[p]]
 
 
-def listed(values: dict[str, str]) -> str:
-    """`a: 1; b: 2`."""
-    return "; ".join(f"{name}: {value}" for name, value in values.items())
+def _tracking(
+    data: dict[str, Any], holds: Callable[[Any], bool], say: Callable[[Any], str], before: str, numbers: Any
+) -> Verdict:
+    """The verdict of a claim that the SDE of every rule must pass; which ones missed it is told."""
+    missed = [name for name, found in data.items() if not holds(found)]
+    after = f". Missed by {', '.join(missed)}" if missed else ""
+    return every(data, holds, lambda name, found: f"{name}: {say(found)}", before=before, after=after, numbers=numbers)
 
 
 _MEANS = (
@@ -58,22 +61,17 @@ _RULES = "SGD, SignSGD, RMSprop, Adam, SAM, USAM, DNSAM"
 )
 def means(results: Results) -> Verdict:
     """Powers of eta and constants."""
-    return _means(tracks(results, EXACT))
-
-
-def _means(data: dict[str, Any]) -> Verdict:
+    data = tracks(results, EXACT)
     powers = {name: mean_power(found) for name, found in data.items()}
     worst = {name: worst_mean(found) for name, found in data.items()}
-    holds = {name: mean_tracks(found) for name, found in data.items()}
-    text = "power of η, largest distance in η of the way: " + listed(
-        {
-            name: (f"{p:.2f} ± {e:.2f}" if e < 1 else "within errors") + f", {worst[name]:.2f}"
-            for name, (p, e) in powers.items()
-        }
-    )
-    text += _missed(holds)
-    numbers = {name: {"power": p, "stderr": e, "worst": worst[name]} for name, (p, e) in powers.items()}
-    return Verdict(all(holds.values()), text, _finite(numbers))
+
+    def say(found: Any) -> str:
+        p, stderr = mean_power(found)
+        return (f"{p:.2f} ± {stderr:.2f}" if stderr < 1 else "within errors") + f", {worst_mean(found):.2f}"
+
+    before = "power of η, largest distance in η of the way: "
+    numbers = {n: {"power": finite(p), "stderr": finite(e), "worst": finite(worst[n])} for n, (p, e) in powers.items()}
+    return _tracking(data, mean_tracks, say, before, numbers)
 
 
 @claim(
@@ -86,10 +84,8 @@ def _means(data: dict[str, Any]) -> Verdict:
 def covariances(results: Results) -> Verdict:
     """Extremes over directions."""
     data = tracks(results, EXACT)
-    holds = {name: band_tracks(found) for name, found in data.items()}
-    found = {name: extremes(d) for name, d in data.items()}
-    text = "least and largest ratio: " + listed({n: f"{a:.2f}, {b:.2f}" for n, (a, b) in found.items()})
-    return Verdict(all(holds.values()), text + _missed(holds), {n: list(v) for n, v in found.items()})
+    numbers, before = {name: list(extremes(found)) for name, found in data.items()}, "least and largest ratio: "
+    return _tracking(data, band_tracks, lambda found: "{:.2f}, {:.2f}".format(*extremes(found)), before, numbers)
 
 
 @claim(
@@ -102,10 +98,9 @@ def covariances(results: Results) -> Verdict:
 def controls(results: Results) -> Verdict:
     """How many wrong SDEs pass, and how many of them have the right means."""
     data = tracks(results, tuple(RULES_ON))
-    passed = [
-        f"{name} {kind}" for kind in ("none", "double") for name, found in data.items() if band_tracks(found, kind)
-    ]
-    right = {kind: sum(mean_tracks(found, kind) for found in data.values()) for kind in ("none", "double")}
+    wrong = ("none", "double")
+    passed = [f"{name} {kind}" for kind in wrong for name, found in data.items() if band_tracks(found, kind)]
+    right = {kind: sum(mean_tracks(found, kind) for found in data.values()) for kind in wrong}
     doubled = [smallest(found, "double")["ratio"] for found in data.values()]
     text = f"{2 * len(data)} wrong SDEs, {len(passed)} pass{': ' + ', '.join(passed) if passed else ''}; ratios with "
     text += f"twice the covariance {min(doubled):.2f} … {max(doubled):.2f}. The test of means alone lets pass "
@@ -122,24 +117,26 @@ def controls(results: Results) -> Verdict:
 )
 def moment_noise(results: Results) -> Verdict:
     """Ratios with and without."""
-    told, holds, numbers = {}, [], {}
-    for p in QUADRATICS:
-        for rule in ("rmsprop", "adam"):
-            data = results.data(f"track-{p}-{rule}")[f"track-{p}-{rule}"]
-            own, quiet = smallest(data), smallest(data, "quiet")
-            near = abs(own["ratio"] - 1) <= MOMENT + 2 * own["ratio_stderr"]
-            holds.append(near and abs(quiet["ratio"] - 1) > MOMENT + 2 * quiet["ratio_stderr"])
-            told[f"{p}-{rule}"] = f"{own['ratio']:.2f} ± {own['ratio_stderr']:.2f}, without " + (
-                f"{quiet['ratio']:.2f} ± {quiet['ratio_stderr']:.2f}"
-            )
-            if rule == "adam":
-                told[f"{p}-{rule}"] += f", as published {smallest(data, 'published')['ratio']:.2f}"
-            numbers[f"{p}-{rule}"] = [own["ratio"], quiet["ratio"]]
-    text = listed(told) + "; below 1 the SDE's band is too wide"
-    return Verdict(all(holds), text, numbers)
+    jobs = {f"{p}-{rule}": results.one(f"track-{p}-{rule}") for p in QUADRATICS for rule in ("rmsprop", "adam")}
+
+    def near(found: Any) -> bool:
+        return abs(found["ratio"] - 1) <= MOMENT + 2 * found["ratio_stderr"]
+
+    def tell(name: str, data: Any) -> str:
+        own, quiet = (f"{f['ratio']:.2f} ± {f['ratio_stderr']:.2f}" for f in (smallest(data), smallest(data, "quiet")))
+        published = f", as published {smallest(data, 'published')['ratio']:.2f}" if name.endswith("adam") else ""
+        return f"{name}: {own}, without {quiet}{published}"
+
+    return every(
+        jobs,
+        lambda data: near(smallest(data)) and not near(smallest(data, "quiet")),
+        tell,
+        after="; below 1 the SDE's band is too wide",
+        numbers={name: [smallest(data)["ratio"], smallest(data, "quiet")["ratio"]] for name, data in jobs.items()},
+    )
 
 
-def _real(problem: str, words: str, said: str) -> Any:
+def _real(problem: str, words: str, said: str) -> Claim:
     @claim(
         f"tracks on {words}",
         literature=f"the SDEs follow the optimizers on data and networks ({SIGN}; {SAM})",
@@ -149,17 +146,21 @@ def _real(problem: str, words: str, said: str) -> Any:
     )
     def judge(results: Results) -> Verdict:
         data = {name.removeprefix(f"{problem}-"): d for name, d in tracks(results, (problem,)).items()}
-        holds = {name: mean_tracks(d) and band_tracks(d) for name, d in data.items()}
-        told, numbers = {}, {}
-        for name, d in data.items():
-            found, last = smallest(d), min(d["rows"], key=lambda row: row["eta"])["statistics"]["loss"]
-            told[name] = f"{worst_mean(d):.2f}, {found['ratio']:.2f} ± {found['ratio_stderr']:.2f}"
-            told[name] += ", " if found["low"] is None else f" ({found['low']:.2f} … {found['high']:.2f}), "
-            told[name] += f"{100 * (last['solver'] / last['sde'] - 1):+.1f} %"
-            numbers[name] = {"worst": worst_mean(d), "ratio": found["ratio"], "loss": last}
-        text = "distance of means in η of the way, ratio" + (" (by direction)" if problem == "cancer" else "")
-        text += ", mean loss at the end solver to SDE: " + listed(told)
-        return Verdict(all(holds.values()), text + _missed(holds), numbers)
+
+        def end(d: Any) -> dict[str, float]:
+            loss: dict[str, float] = min(d["rows"], key=lambda row: row["eta"])["statistics"]["loss"]
+            return loss
+
+        def say(d: Any) -> str:
+            found, loss = smallest(d), end(d)
+            band = "" if found["low"] is None else f" ({found['low']:.2f} … {found['high']:.2f})"
+            ratio = f"{found['ratio']:.2f} ± {found['ratio_stderr']:.2f}{band}"
+            return f"{worst_mean(d):.2f}, {ratio}, {100 * (loss['solver'] / loss['sde'] - 1):+.1f} %"
+
+        before = "distance of means in η of the way, ratio" + (" (by direction)" if problem == "cancer" else "")
+        before += ", mean loss at the end solver to SDE: "
+        numbers = {n: {"worst": worst_mean(d), "ratio": smallest(d)["ratio"], "loss": end(d)} for n, d in data.items()}
+        return _tracking(data, lambda d: mean_tracks(d) and band_tracks(d), say, before, numbers)
 
     return judge
 
@@ -168,13 +169,4 @@ finite_sum = _real("cancer", "a finite sum", "logistic regression, batches of 2 
 network = _real("network", "a small network", "4-4-3 on iris, full gradient with Gaussian noise of deviation 0.1")
 
 
-def _missed(holds: dict[str, bool]) -> str:
-    missed = [name for name, held in holds.items() if not held]
-    return f". Missed by {', '.join(missed)}" if missed else ""
-
-
-def _finite(numbers: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    return {n: {k: v if math.isfinite(v) else None for k, v in row.items()} for n, row in numbers.items()}
-
-
-CLAIMS: tuple[Any, ...] = (means, covariances, controls, moment_noise, finite_sum, network)
+CLAIMS = (means, covariances, controls, moment_noise, finite_sum, network)

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SIGN = "Compagnoni et al., arXiv 2411.15958"
+SAM = "Compagnoni et al., arXiv 2301.08203"
+WAYS = {"solver": "solver", "sde": "SDE"}
 Floats = Sequence[float] | NDArray[np.float64]
 MEAN = 0.6  # the means' distance over the way made, in units of eta
 POWER = 0.8  # least power of eta in that distance

@@ -69,7 +69,7 @@ def sheet(results: Results) -> Figure:
 
 def band(results: Results, axes: Axes, problem: str, rule: str, statistic: str) -> None:
     """Mean and deviation over paths of solver and SDE, and of the SDE without noise in the second moment."""
-    etas = [row["eta"] for row in results.data(f"track-{problem}-{rule}")[f"track-{problem}-{rule}"]["rows"]]
+    etas = [row["eta"] for row in results.one(f"track-{problem}-{rule}")["rows"]]
     eta = min(etas, key=lambda value: abs(value - SHOWN))
     with results.trace(f"track-{problem}-{rule}") as trace:
         for kind, colour, dash in (("solver", BLUE, "-"), ("sde", ORANGE, (0, (4, 2))), ("quiet", GREEN, ":")):
@@ -95,15 +95,9 @@ def _grid(rows: int, columns: int, height: float) -> tuple[Figure, Any]:
     width, tall = 4.3 * columns, height * rows + 1.2
     made = Figure(figsize=(width, tall), dpi=110)
     FigureCanvasAgg(made)
-    places = {
-        "left": 0.65 / width,
-        "right": 1 - 0.15 / width,
-        "bottom": 0.95 / tall,
-        "top": 1 - 0.8 / tall,
-        "wspace": 0.22,
-        "hspace": 0.22 if height < 3.5 else 0.42,
-    }
-    return made, made.subplots(rows, columns, squeeze=False, gridspec_kw=places)
+    places = {"left": 0.65 / width, "right": 1 - 0.15 / width, "bottom": 0.95 / tall, "top": 1 - 0.8 / tall}
+    gaps = {"wspace": 0.22, "hspace": 0.22 if height < 3.5 else 0.42}
+    return made, made.subplots(rows, columns, squeeze=False, gridspec_kw=places | gaps)
 
 
 def _legend(made: Figure) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from runs.engine.claims import Results, Verdict, claim
-from runs.sde.claims import SIGN, WAYS, listed
-from runs.sde.criteria import line, slope
+from runs.engine.claims import Results, Verdict, claim, every
+from runs.sde.criteria import SIGN, WAYS, line, slope
 from runs.sde.problems import DECAY, R1
 from runs.sde.stationary import CURVATURES, ETA, PHASE_START, SMALL, SPREADS
+from runs.shared.tables import listed
 
 LINE = 0.05  # how far a slope may be from its number
 FORM = 0.05  # how far a variance may be from its closed form
@@ -19,7 +18,7 @@ FORM = 0.05  # how far a variance may be from its closed form
 
 def _noise_slope(results: Results, name: str, last: int = 0) -> tuple[float, float]:
     """The power of the noise's deviation in the stationary loss; `last`: of that many largest deviations alone."""
-    rows = results.data(f"noise-{name}")[f"noise-{name}"][-last:]
+    rows = results.one(f"noise-{name}")[-last:]
     return slope([r["sigma"] for r in rows], [r["loss"] for r in rows], [r["stderr"] for r in rows])
 
 
@@ -52,7 +51,7 @@ def bounded(results: Results) -> Verdict:
     limits = {"rmspropw": limit, "adamw": limit * R1 / (R1 + DECAY)}
     powers = {n: _noise_slope(results, n, 2)[0] for n in limits}
     powers |= {n: _noise_slope(results, n)[0] for n in ("adam", "adam-coupled", "sgd-decay")}
-    last = {n: results.data(f"noise-{n}")[f"noise-{n}"][-1] for n in limits}
+    last = {n: results.one(f"noise-{n}")[-1] for n in limits}
     holds = [last[n]["loss"] <= limits[n] + 2 * last[n]["stderr"] and powers[n] < 0.4 for n in limits]
     holds += [abs(powers[n] - p) <= 0.1 for n, p in (("adam", 1), ("adam-coupled", 1), ("sgd-decay", 2))]
     text = "loss at 8 over its limit: " + listed({n: f"{last[n]['loss'] / limits[n]:.2f}" for n in limits})
@@ -110,16 +109,23 @@ def forms(results: Results) -> Verdict:
 )
 def heavy_sign(results: Results) -> Verdict:
     """Mean squares over closed forms, and the largest |x|."""
-    told, holds, numbers = {}, [], {}
-    for name, rows in results.data("heavy-sign-*").items():
-        ratios = [row["mean_square"] / row["variance"] for row in rows]
-        slack = [2 * row["mean_square_stderr"] / row["variance"] for row in rows]
-        holds += [abs(r - 1) <= 0.15 + s for r, s in zip(ratios, slack, strict=True)]
-        holds += [row["largest"] <= 1.5 + 20 * math.sqrt(row["variance"]) for row in rows]
-        largest = max(row["largest"] for row in rows)
-        told[name.rpartition("-")[2]] = ", ".join(f"{r:.3f}" for r in ratios) + f", largest |x| {largest:.2f}"
-        numbers[name] = {"ratios": ratios, "largest": largest}
-    return Verdict(all(holds), "mean square over the SDE's by η: " + listed(told), numbers)
+
+    def holds(row: dict[str, float]) -> bool:
+        slack, deviation = 2 * row["mean_square_stderr"] / row["variance"], math.sqrt(row["variance"])
+        near = abs(row["mean_square"] / row["variance"] - 1) <= 0.15 + slack
+        return near and row["largest"] <= 1.5 + 20 * deviation
+
+    found = results.data("heavy-sign-*")
+    ratios = {name: [row["mean_square"] / row["variance"] for row in rows] for name, rows in found.items()}
+    largest = {name: max(row["largest"] for row in rows) for name, rows in found.items()}
+    told = {n: ", ".join(f"{r:.3f}" for r in ratios[n]) + f", largest |x| {largest[n]:.2f}" for n in found}
+    return every(
+        found,
+        lambda rows: all(map(holds, rows)),
+        lambda name, _: f"{name.rpartition('-')[2]}: {told[name]}",
+        before="mean square over the SDE's by η: ",
+        numbers={name: {"ratios": ratios[name], "largest": largest[name]} for name in found},
+    )
 
 
 @claim(
@@ -131,7 +137,7 @@ def heavy_sign(results: Results) -> Verdict:
 )
 def heavy_sgd(results: Results) -> Verdict:
     """Medians and the largest |x|."""
-    data = {dof: results.data(f"heavy-sgd-{dof}")[f"heavy-sgd-{dof}"] for dof in ("1", "1.5")}
+    data = {dof: results.one(f"heavy-sgd-{dof}") for dof in ("1", "1.5")}
     medians = {dof: [row["median"] for row in rows] for dof, rows in data.items()}
     p, e = slope([r["eta"] for r in data["1.5"]], medians["1.5"], [r["median_stderr"] for r in data["1.5"]])
     far = {dof: [row["largest"] / row["median"] for row in rows] for dof, rows in data.items()}
@@ -152,7 +158,7 @@ def heavy_sgd(results: Results) -> Verdict:
 )
 def phases(results: Results) -> Verdict:
     """The largest distances from both laws, and up to which |Y| the linear one is so near."""
-    bins = results.data("phases")["phases"]["bins"]
+    bins = results.one("phases")["bins"]
     first = max(abs(b["drift"] - 1) for b in bins if b["low"] >= 1.5)
     law = [(b["high"], abs(b["drift"] - (b["low"] + b["high"]) / math.sqrt(math.pi))) for b in bins if b["high"] <= 1]
     exact = max(abs(b["drift"] - _mean_erf(b["low"], b["high"])) for b in bins)
@@ -161,10 +167,9 @@ def phases(results: Results) -> Verdict:
         if distance > 0.05:
             break
         near = high
-    text = (
-        f"|Y| ≥ 3/2: at most {first:.3f} from the sign; |Y| ≤ 1: at most {max(d for _, d in law):.3f} from the line, "
-    )
-    text += f"within 0.05 up to |Y| = {near:g}; Erf(Y) is met to {exact:.3f} everywhere"
+    text = f"|Y| ≥ 3/2: at most {first:.3f} from the sign; "
+    text += f"|Y| ≤ 1: at most {max(d for _, d in law):.3f} from the line, within 0.05 up to |Y| = {near:g}; "
+    text += f"Erf(Y) is met to {exact:.3f} everywhere"
     return Verdict(first <= 0.05 and near >= 1, text, {"sign": first, "line": [list(v) for v in law], "erf": exact})
 
 
@@ -206,4 +211,4 @@ def decay(results: Results) -> Verdict:
     return Verdict(holds, text, found)
 
 
-CLAIMS: tuple[Any, ...] = (noise, bounded, forms, heavy_sign, heavy_sgd, phases, decay)
+CLAIMS = (noise, bounded, forms, heavy_sign, heavy_sgd, phases, decay)

@@ -36,14 +36,8 @@ RULES_ON = {
     "cancer": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"),
     "network": ("sgd", "sign", "rmsprop", "adam", "sam", "usam", "dnsam"),
 }
-_BAND = {
-    "t": Field((), "float64", "", "steps times eta"),
-    **{
-        f"{s}_{part}": Field((), "float64", "", f"{part} over paths of {s}")
-        for s in STATISTICS
-        for part in ("mean", "std")
-    },
-}
+_BAND = {"t": Field((), "float64", "", "steps times eta")}
+_BAND |= {f"{s}_{p}": Field((), "float64", "", f"{p} over paths of {s}") for s in STATISTICS for p in ("mean", "std")}
 
 
 def plan(quick: bool) -> list[Job]:
@@ -135,12 +129,9 @@ def difference(solver: Cloud, sde: Cloud, x0: Tensor) -> dict[str, Any]:
     both = float(C.square().sum())  # of |d|^2 with d = 0 the variance is 2 tr C^2
     error = max(float(d.square().sum() - C.trace()), 0.0)
     stderr = math.sqrt(float(d @ C @ d) / float(d.square().sum()) + both / (2 * max(error, math.sqrt(2 * both))))
-    found: dict[str, Any] = {
-        "paths": sde.X.shape[1],
-        "error": math.sqrt(error) / root,
-        "error_stderr": stderr / root,
-        "scale": float((solver.X.mean(1) - x0).norm()) / root,
-    }
+    scale = float((solver.X.mean(1) - x0).norm())
+    found: dict[str, Any] = {"paths": sde.X.shape[1]}
+    found |= {"error": math.sqrt(error) / root, "error_stderr": stderr / root, "scale": scale / root}
     (a, da), (b, db) = solver.spread(), sde.spread()
     if b <= 1e-12 * a:
         return found | {"ratio": None, "ratio_stderr": None, "low": None, "high": None}

@@ -46,20 +46,10 @@ _OTHER = "#CC79A7"
 def ratios(results: Results, axes: Axes) -> None:
     """The ratio of covariances over the step size, with and without noise in the second moment."""
     for rule, colour in (("rmsprop", BLUE), ("adam", ORANGE)):
-        rows = results.data(f"track-rotated-{rule}")[f"track-rotated-{rule}"]["rows"]
+        rows = results.one(f"track-rotated-{rule}")["rows"]
         for kind, dash, label in (("sde", "-", TITLES[rule]), ("quiet", ":", f"{TITLES[rule]}, without")):
             found = [row["sdes"][kind] for row in rows]
-            axes.errorbar(
-                [row["eta"] for row in rows],
-                [f["ratio"] for f in found],
-                [2 * f["ratio_stderr"] for f in found],
-                color=colour,
-                ls=dash,
-                marker="o",
-                ms=4,
-                capsize=3,
-                label=label,
-            )
+            _ratio_marks(axes, [row["eta"] for row in rows], found, color=colour, ls=dash, ms=4, capsize=3, label=label)
     axes.axhline(1, color=GREY, lw=0.9)
     _ticks(axes, [row["eta"] for row in rows])
     axes.set_xlabel("η")
@@ -73,7 +63,7 @@ def noise_panel(results: Results, axes: Axes) -> None:
     """Stationary loss by the noise's deviation, and the SDEs'."""
     shown = {"sgd": BLUE, "sign": ORANGE, "adam": GREEN, "adamw": _OTHER, "rmspropw": "#000000"}
     for name, colour in shown.items():
-        rows = results.data(f"noise-{name}")[f"noise-{name}"]
+        rows = results.one(f"noise-{name}")
         sigma = [row["sigma"] for row in rows]
         axes.plot(sigma, [row["loss"] for row in rows], "o", color=colour, ms=4.5, label=TITLES[name])
         axes.plot(sigma, [row["sde"] for row in rows], color=colour, lw=1.2)
@@ -88,7 +78,7 @@ def noise_panel(results: Results, axes: Axes) -> None:
 
 def phase_panel(results: Results, axes: Axes) -> None:
     """SignSGD's drift by |Y| with both laws."""
-    bins = results.data("phases")["phases"]["bins"]
+    bins = results.one("phases")["bins"]
     middle = np.array([(b["low"] + b["high"]) / 2 for b in bins])
     axes.plot(middle, [b["drift"] for b in bins], "o", color=BLUE, ms=4, label="solver")
     y = np.linspace(0, 3, 200)
@@ -123,7 +113,7 @@ def heavy_panel(results: Results, axes: Axes) -> None:
     """Median distance by step size under Student's noise."""
     for rule, colour in (("sgd", BLUE), ("sign", ORANGE)):
         for dof, dash in (("1", "-"), ("1.5", "--")):
-            rows = results.data(f"heavy-{rule}-{dof}")[f"heavy-{rule}-{dof}"]
+            rows = results.one(f"heavy-{rule}-{dof}")
             eta, label = [row["eta"] for row in rows], f"{TITLES[rule]}, {dof}"
             axes.plot(eta, [row["median"] for row in rows], color=colour, ls=dash, marker="o", ms=4, label=label)
             axes.plot(eta, [row["largest"] for row in rows], color=colour, ls=dash, lw=0.7, marker="^", ms=4)
@@ -138,7 +128,7 @@ def heavy_panel(results: Results, axes: Axes) -> None:
 def saddle_panel(results: Results, axes: Axes) -> None:
     """Share that left the saddle by the noise."""
     for rule, colour in (("sgd", BLUE), ("sam", ORANGE), ("dnsam", GREEN)):
-        rows = results.data(f"escape-{rule}")[f"escape-{rule}"]["rows"]
+        rows = results.one(f"escape-{rule}")["rows"]
         noise = [row["noise"] for row in rows]
         axes.plot(noise, [row["solver"] for row in rows], "o-", color=colour, ms=4.5, lw=1.0, label=TITLES[rule])
         if rule != "dnsam":
@@ -153,7 +143,7 @@ def saddle_panel(results: Results, axes: Axes) -> None:
 
 def radius_panel(results: Results, axes: Axes) -> None:
     """Share of full-batch starts that end at the saddle, by radius."""
-    found = {(row["case"], row["kind"]): row for row in results.data("saddle")["saddle"]}
+    found = {(row["case"], row["kind"]): row for row in results.one("saddle")}
     for case, colour, label in (("gd", BLUE, "gradient descent"), ("sam", ORANGE, "SAM")):
         axes.plot(RADII, found[case, "solver"]["by_radius"], "o-", color=colour, ms=4.5, lw=1.0, label=label)
         axes.plot(RADII, found[case, "ode"]["by_radius"], "x", color=colour, ms=7)
@@ -168,7 +158,7 @@ def radius_panel(results: Results, axes: Axes) -> None:
 def order_panel(results: Results, axes: Axes) -> None:
     """Distance of the means over the way made, by step size."""
     for rule, colour in zip(SEVEN, sequence(len(SEVEN)), strict=True):
-        rows = results.data(f"track-rotated-{rule}")[f"track-rotated-{rule}"]["rows"]
+        rows = results.one(f"track-rotated-{rule}")["rows"]
         eta, found = [row["eta"] for row in rows], [row["sdes"]["sde"] for row in rows]
         distance = [max(f["error"], 1e-4) / f["scale"] for f in found]
         stderr = [f["error_stderr"] / f["scale"] for f in found]
@@ -188,18 +178,7 @@ def controls_panel(results: Results, axes: Axes) -> None:
     data = list(results.data("track-*").values())
     for kind, colour, label in (("sde", BLUE, "SDE"), ("double", ORANGE, "twice the covariance")):
         found = [smallest(d, kind) for d in data]
-        axes.errorbar(
-            range(len(data)),
-            [f["ratio"] for f in found],
-            [2 * f["ratio_stderr"] for f in found],
-            color=colour,
-            ls="",
-            marker="o",
-            ms=3.5,
-            capsize=2,
-            lw=1.0,
-            label=label,
-        )
+        _ratio_marks(axes, range(len(data)), found, color=colour, ls="", ms=3.5, capsize=2, lw=1.0, label=label)
     starts = [i for i, d in enumerate(data) if i == 0 or data[i - 1]["problem"] != d["problem"]]
     for start in starts[1:]:
         axes.axvline(start - 0.5, color=GREY, lw=0.6)
@@ -222,6 +201,12 @@ FINDINGS: tuple[tuple[Any, str], ...] = (
     (order_panel, "track-rotated-dnsam"),
     (controls_panel, "track-network-dnsam"),
 )
+
+
+def _ratio_marks(axes: Axes, x: Sequence[float], found: Sequence[Any], **look: Any) -> None:
+    """The ratios of covariances with 2 standard errors."""
+    ratios = [f["ratio"] for f in found]
+    axes.errorbar(x, ratios, [2 * f["ratio_stderr"] for f in found], marker="o", **look)
 
 
 def _ticks(axes: Axes, values: Sequence[float]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from runs.engine.claims import Results, Verdict, claim
-from runs.sde.claims import SAM, WAYS, listed
-from runs.sde.criteria import line
+from runs.engine.claims import Results, Verdict, claim, every
+from runs.sde.criteria import SAM, WAYS, line
 from runs.sde.saddles import FLAT, RADII, STEEP
+from runs.shared.tables import listed
 
 
 @claim(
@@ -21,19 +21,21 @@ from runs.sde.saddles import FLAT, RADII, STEEP
 )
 def drift(results: Results) -> Verdict:
     """Relative errors and their powers."""
-    told, numbers = {}, {}
+    found = {}
     for job, data in results.data("drift-*").items():
         for rule, rows in data.items():
             p = line([math.log(r["rho"]) for r in rows], [math.log(r["error"]) for r in rows])[0]
-            name = f"{rule} {job.removeprefix('drift-')}"
-            numbers[name] = [p, rows[-1]["error"]]
-            told[name] = f"{p:.2f}, {rows[-1]['error']:.2g}"
-    holds = all(p >= 0.9 and error <= 0.02 for p, error in numbers.values())
-    return Verdict(holds, "power, error at the smallest ρ: " + listed(told), numbers)
+            found[f"{rule} {job.removeprefix('drift-')}"] = [p, rows[-1]["error"]]
+    return every(
+        found,
+        lambda v: v[0] >= 0.9 and v[1] <= 0.02,
+        lambda name, v: f"{name}: {v[0]:.2f}, {v[1]:.2g}",
+        before="power, error at the smallest ρ: ",
+    )
 
 
 def _cases(results: Results) -> dict[tuple[str, str], Any]:
-    return {(row["case"], row["kind"]): row for row in results.data("saddle")["saddle"]}
+    return {(row["case"], row["kind"]): row for row in results.one("saddle")}
 
 
 @claim(
@@ -74,7 +76,7 @@ def saddle_usam(results: Results) -> Verdict:
 
 
 def _left(results: Results, rule: str, kind: str = "solver") -> dict[float, float]:
-    return {row["noise"]: row[kind] for row in results.data(f"escape-{rule}")[f"escape-{rule}"]["rows"]}
+    return {row["noise"]: row[kind] for row in results.one(f"escape-{rule}")["rows"]}
 
 
 @claim(
@@ -109,7 +111,7 @@ def freed(results: Results) -> Verdict:
 def dnsam(results: Results) -> Verdict:
     """Shares that left."""
     own, other = _left(results, "dnsam"), _left(results, "sam")
-    paths = results.data("escape-dnsam")["escape-dnsam"]["paths"]
+    paths = results.one("escape-dnsam")["paths"]
     errors = {s: math.sqrt((own[s] * (1 - own[s]) + other[s] * (1 - other[s])) / paths) for s in own}
     holds = all(own[s] - other[s] > 3 * errors[s] for s in own if s <= 0.5)
     text = "share that left, DNSAM and SAM: " + listed({f"s = {s:g} ρ": f"{own[s]:.2f}, {other[s]:.2f}" for s in own})
@@ -124,12 +126,8 @@ def dnsam(results: Results) -> Verdict:
 )
 def published(results: Results) -> Verdict:
     """Its smallest eigenvalue."""
-    data = results.data("covariance")["covariance"]
-    return Verdict(
-        data["lowest_published"] >= 0,
-        f"smallest eigenvalue {data['lowest_published']:.4f}",
-        {"lowest": data["lowest_published"]},
-    )
+    lowest = results.one("covariance")["lowest_published"]
+    return Verdict(lowest >= 0, f"smallest eigenvalue {lowest:.4f}", {"lowest": lowest})
 
 
 @claim(
@@ -140,13 +138,15 @@ def published(results: Results) -> Verdict:
 )
 def whole(results: Results) -> Verdict:
     """Variances along x and y."""
-    data = results.data("covariance")["covariance"]
-    rows = list(zip(data["solver"], data["stderr"], data["psd"], data["published"], strict=True))
-    holds = all(abs(v / psd - 1) <= 0.01 + 2 * e / psd for v, e, psd, _ in rows)
-    text = "solver, Cov, published: " + listed(
-        {axis: f"{v:.5f} ± {e:.5f}, {psd:.5f}, {p:.5f}" for axis, (v, e, psd, p) in zip("xy", rows, strict=True)}
+    data = results.one("covariance")
+    rows = [list(row) for row in zip(data["solver"], data["stderr"], data["psd"], data["published"], strict=True)]
+    return every(
+        dict(zip("xy", rows, strict=True)),
+        lambda row: abs(row[0] / row[2] - 1) <= 0.01 + 2 * row[1] / row[2],
+        lambda axis, row: "{}: {:.5f} ± {:.5f}, {:.5f}, {:.5f}".format(axis, *row),
+        before="solver, Cov, published: ",
+        numbers={"rows": rows},
     )
-    return Verdict(holds, text, {"rows": [list(r) for r in rows]})
 
 
-CLAIMS: tuple[Any, ...] = (drift, saddle, saddle_usam, freed, dnsam, published, whole)
+CLAIMS = (drift, saddle, saddle_usam, freed, dnsam, published, whole)

@@ -113,21 +113,17 @@ def saddle(job: JobContext, eta: float, end: float) -> list[dict[str, Any]]:
                 ran = discrete(sde, X, steps, len(X), every=steps)
             else:
                 ran = integrate(sde, X, eta / 2, 2 * steps, len(X), every=2 * steps, noise=0.0)
-            final = ran.final[0]
-            stayed = (final.norm(dim=1) <= 2 * eta * RHO).double()
-            left = (final[:, 1].abs() >= LEFT).double()
-            found.append(
-                {
-                    "case": name,
-                    "kind": kind,
-                    "inner": float(stayed[inner].mean()),
-                    "outer": float(stayed[outer].mean()),
-                    "left": float(left.mean()),
-                    "by_radius": [float(v) for v in stayed.view(len(RADII), ANGLES).mean(1)],
-                }
-            )
+            found.append({"case": name, "kind": kind} | _shares(ran.final[0], 2 * eta * RHO, inner, outer))
         job.progress(len(found), 2 * len(cases))
     return found
+
+
+def _shares(final: Tensor, near: float, inner: Tensor, outer: Tensor) -> dict[str, Any]:
+    """What share of the paths ended nearer than that to the saddle, and what share left."""
+    stayed, left = (final.norm(dim=1) <= near).double(), (final[:, 1].abs() >= LEFT).double()
+    found = {"inner": stayed[inner].mean(), "outer": stayed[outer].mean(), "left": left.mean()}
+    by_radius = stayed.view(len(RADII), ANGLES).mean(1).tolist()
+    return {name: float(share) for name, share in found.items()} | {"by_radius": by_radius}
 
 
 def escape(job: JobContext, rule: str, eta: float, end: float, paths: int) -> dict[str, Any]:
@@ -166,14 +162,10 @@ def covariance(job: JobContext, paths: int) -> dict[str, Any]:
     cross = RHO * H @ directions(Sigma)[0]
     published = Sigma + cross + cross.T
     ours = linearised(sde).Q / sde.eta
-    return {
-        "solver": [float(v) for v in squares.mean(0)],
-        "stderr": [float(v) for v in squares.std(0) / math.sqrt(paths)],
-        "published": [float(v) for v in published.diagonal()],
-        "psd": [float(v) for v in ours.diagonal()],
-        "lowest_published": float(torch.linalg.eigvalsh(published)[0]),
-        "lowest_psd": float(torch.linalg.eigvalsh(ours)[0]),
-    }
+    found = {"solver": squares.mean(0), "stderr": squares.std(0) / math.sqrt(paths)}
+    found |= {"published": published.diagonal(), "psd": ours.diagonal()}
+    lowest = {f"lowest_{k}": float(torch.linalg.eigvalsh(C)[0]) for k, C in (("published", published), ("psd", ours))}
+    return {name: values.tolist() for name, values in found.items()} | lowest
 
 
 def _at_saddle(deviation: float) -> Quadratic:

@@ -82,17 +82,9 @@ def noise(
     for number, sigma in enumerate(sigmas):
         problem = Quadratic(_vector(*CURVATURES), GaussianNoise(_vector(sigma, sigma).square()))
         sde = model(rule, problem, ETA, **changed)
-        final = _settled(sde, paths, relaxed, generator)
-        loss = problem.loss(final)
-        covariance = linearised(sde).covariance()
-        found.append(
-            {
-                "sigma": sigma,
-                "loss": float(loss.mean()),
-                "stderr": float(loss.std()) / math.sqrt(paths),
-                "sde": 0.5 * float((covariance * problem.H).sum()),
-            }
-        )
+        loss = problem.loss(_settled(sde, paths, relaxed, generator))
+        row = {"sigma": sigma, "loss": float(loss.mean()), "stderr": float(loss.std()) / math.sqrt(paths)}
+        found.append(row | {"sde": 0.5 * float((linearised(sde).covariance() * problem.H).sum())})
         job.progress(number + 1, len(sigmas))
     return found
 
@@ -125,32 +117,18 @@ def heavy(job: JobContext, rule: str, dof: float, etas: Sequence[float], paths: 
     for number, eta in enumerate(etas):
         sde = model(rule, problem, eta)
         rate = problem.noise.density if rule == "sign" else 1.0
-        ran = discrete(
-            sde,
-            _around(1.0, 0.5, paths, generator),
-            round(8 / (rate * eta)),
-            paths,
-            generator=generator,
-            trajectory=True,
-        )
+        start, steps = _around(1.0, 0.5, paths, generator), round(8 / (rate * eta))
+        ran = discrete(sde, start, steps, paths, generator=generator, trajectory=True)
         assert ran.trajectory is not None
         x = ran.final[0, :, 0].abs()
         quantiles = torch.quantile(x, torch.tensor([0.5, 0.99], dtype=torch.float64))
         low, high = torch.quantile(x, 0.5 + torch.tensor([-0.5, 0.5], dtype=torch.float64) / math.sqrt(paths))
-        found.append(
-            {
-                "eta": eta,
-                "median": float(quantiles[0]),
-                "median_stderr": float(high - low) / 2,
-                "quantile": float(quantiles[1]),
-                "largest": float(ran.trajectory.abs().max()),
-                "mean_square": float(x.square().mean()),
-                "mean_square_stderr": float(x.square().std()) / paths**0.5,
-                "variance": float(linearised(sde).covariance()[0, 0]) if rule == "sign" else math.nan,
-            }
-        )
-        if rule == "sgd":
-            del found[-1]["variance"]
+        row = {"eta": eta, "median": float(quantiles[0]), "median_stderr": float(high - low) / 2}
+        row |= {"quantile": float(quantiles[1]), "largest": float(ran.trajectory.abs().max())}
+        row |= {"mean_square": float(x.square().mean()), "mean_square_stderr": float(x.square().std()) / paths**0.5}
+        if rule == "sign":
+            row["variance"] = float(linearised(sde).covariance()[0, 0])
+        found.append(row)
         job.progress(number + 1, len(etas))
     return found
 
@@ -168,15 +146,9 @@ def phases(job: JobContext, paths: int, eta: float) -> dict[str, Any]:
         for name, ran in (("solver", solver), ("sde", model_)):
             trace.declare(name, _LOSS)
             for i in range(0, steps + 1, 5):
-                loss = ran.statistics["loss"]
-                trace.record(
-                    name,
-                    i,
-                    t=float(ran.times[i]),
-                    loss=float(loss.mean[i]),
-                    std=float(loss.variance[i].sqrt()),
-                    x=float(ran.statistics["x"].mean[i, 0]),
-                )
+                loss, x = ran.statistics["loss"], ran.statistics["x"]
+                row = {"loss": float(loss.mean[i]), "std": float(loss.variance[i].sqrt()), "x": float(x.mean[i, 0])}
+                trace.record(name, i, t=float(ran.times[i]), **row)
     assert solver.trajectory is not None
     X = solver.trajectory[..., 0]
     towards = -torch.sign(X[:-1]) * (X[1:] - X[:-1]) / eta
@@ -185,14 +157,8 @@ def phases(job: JobContext, paths: int, eta: float) -> dict[str, Any]:
     for k in range(BINS):
         drift = towards[bins == k]
         if len(drift) > 1:
-            rows.append(
-                {
-                    "low": k * WIDTH,
-                    "high": (k + 1) * WIDTH,
-                    "drift": float(drift.mean()),
-                    "stderr": float(drift.std()) / math.sqrt(len(drift)),
-                }
-            )
+            row = {"drift": float(drift.mean()), "stderr": float(drift.std()) / math.sqrt(len(drift))}
+            rows.append({"low": k * WIDTH, "high": (k + 1) * WIDTH} | row)
     return {"eta": eta, "bins": rows}
 
 

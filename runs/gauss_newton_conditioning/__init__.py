@@ -10,13 +10,13 @@ digits of 8 x 8 pixels, of which 61 ever change, and random data. Means over ini
 from __future__ import annotations
 
 from runs.engine.experiment import Experiment
-from runs.gauss_newton_conditioning import claims, jobs
+from runs.gauss_newton_conditioning import depth_claims, jobs, linear_claims, network_claims
 from runs.gauss_newton_conditioning.figures import figures
 
 EXPERIMENT = Experiment(
     "gauss_newton_conditioning",
-    "Conditioning of the Gauss-Newton matrix\n\n" + str(__doc__),
+    f"Conditioning of the Gauss-Newton matrix\n\n{__doc__}",
     jobs.plan,
-    claims.CLAIMS,
+    (*depth_claims.CLAIMS, *linear_claims.CLAIMS, *network_claims.CLAIMS),
     figures,
 )

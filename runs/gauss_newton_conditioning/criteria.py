@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runs.engine.claims import Results
+from runs.shared.tables import finite
 
 Array = NDArray[np.float64]
 Rows = dict[str, Array]
 Groups = dict[tuple[float, ...], Array]
+PAPER = "Zhao, Singh, Lucchi 2024"
 
 
 def rows(results: Results, pattern: str, group: str = "networks") -> Rows:
@@ -42,6 +43,11 @@ def grouped(table: Rows, *keys: str, values: Array | None = None) -> Groups:
     return {line: values[[other == line for other in lines]] for line in sorted(set(lines))}
 
 
+def distinct(table: Rows, key: str) -> list[float]:
+    """The values of a key, ascending."""
+    return sorted(set(table[key].tolist()))
+
+
 def geometric(values: Array) -> float:
     """The geometric mean; inf when one of the values is."""
     return float(np.exp(np.mean(np.log(values)))) if bool(np.isfinite(values).all()) else math.inf
@@ -59,27 +65,12 @@ def means(groups: Groups) -> dict[tuple[float, ...], float]:
     return {key: geometric(values) for key, values in groups.items()}
 
 
-def lines(found: Mapping[tuple[float, ...], float]) -> dict[float, list[float]]:
+def lines(groups: Groups) -> dict[float, list[float]]:
     """Means by (first key, second key), as one list over the second for each first."""
     made: dict[float, list[float]] = {}
-    for (first, _), value in sorted(found.items()):
-        made.setdefault(first, []).append(value)
+    for (first, _), values in sorted(groups.items()):
+        made.setdefault(first, []).append(geometric(values))
     return made
-
-
-def columns(found: Mapping[tuple[float, ...], float]) -> dict[float, list[float]]:
-    """As `lines`, over the first key for each second."""
-    return lines({(second, first): value for (first, second), value in found.items()})
-
-
-def rising(values: Sequence[float]) -> bool:
-    """Each larger than the one before."""
-    return len(values) > 1 and all(b > a for a, b in pairwise(values))
-
-
-def falling(values: Sequence[float]) -> bool:
-    """Each smaller than the one before."""
-    return rising([-v for v in values])
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
@@ -137,13 +128,13 @@ def kept(groups: Groups) -> dict[str, Any]:
     """For JSON: geometric mean and spread by keys; None where it is infinite."""
     return {
         ", ".join(f"{k:g}" for k in key): {
-            "mean": _plain(geometric(values)),
-            "spread": _plain(spread(values)),
+            "mean": _rounded(geometric(values)),
+            "spread": _rounded(spread(values)),
             "networks": len(values),
         }
         for key, values in groups.items()
     }
 
 
-def _plain(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+def _rounded(value: float) -> float | None:
+    return finite(float(f"{value:.6g}"))

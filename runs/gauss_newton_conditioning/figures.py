@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
 from runs.engine.claims import Results
-from runs.gauss_newton_conditioning.criteria import Array, Rows, chosen, geometric, grouped, rows, spread
+from runs.gauss_newton_conditioning.criteria import Array, Rows, chosen, distinct, geometric, grouped, rows, spread
 from runs.gauss_newton_conditioning.jobs import SKIPS
 
 _DASHED = (0, (4, 2))
@@ -52,7 +52,7 @@ def overview(results: Results) -> Figure:
     table = rows(results, "whitening")
     for white, colour, name in ((0.0, ORANGE, "as they are"), (1.0, BLUE, "white")):
         line(data, chosen(table, white=white), "depth", name, color=colour, marker="o")
-    width = results.data("whitening")["whitening"]["width"]
+    width = results.one("whitening")["width"]
     finish(data, "White data against data as they are", "κ", f"digits, width {width}", layers(table))
     return made
 
@@ -207,11 +207,6 @@ def line(
     axes.plot(x, middle, label=label or None, **look)
     if band:
         axes.fill_between(x, middle / width, middle * width, color=look["color"], alpha=0.15, lw=0)
-
-
-def distinct(table: Rows, key: str) -> list[float]:
-    """The values of a key."""
-    return sorted(set(table[key].tolist()))
 
 
 def layers(table: Rows) -> list[float]:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from runs.engine.claims import Results, Verdict, claim
-from runs.gauss_newton_conditioning import criteria
-from runs.gauss_newton_conditioning.criteria import number
+from runs.engine.claims import Results, Verdict, claim, every
+from runs.gauss_newton_conditioning.criteria import (
+    PAPER,
+    Rows,
+    chosen,
+    deficiency,
+    distinct,
+    exceeding,
+    grouped,
+    kept,
+    lines,
+    lists,
+    number,
+    rows,
+)
 from runs.gauss_newton_conditioning.networks import NORMS
-
-PAPER = "Zhao, Singh, Lucchi 2024"
-
+from runs.shared.tables import falling, listed, rising
 
 # -- leaky ReLU ----------------------------------------------------------------------------------------------
 
@@ -23,20 +33,29 @@ PAPER = "Zhao, Singh, Lucchi 2024"
     quick=True,
 )
 def leaky(results: Results) -> Verdict:
-    """Violations, and how far above the bound is."""
-    told, numbers, holds = [], {}, []
-    for job in ("slopes", "small"):
-        table = criteria.rows(results, job)
-        above = criteria.exceeding(table)
+    tables = {job: rows(results, job) for job in ("slopes", "small")}
+
+    def finite_ratios(table: Rows) -> np.ndarray:
         ratio = table["bound"] / table["kappa"]
-        finite = ratio[np.isfinite(ratio)]
-        holds.append(above == 0)
-        told.append(
-            f"{'digits' if job == 'slopes' else 'small'}: exceeded by {above} of {len(ratio)}, median ratio "
-            f"{np.median(finite):.2f} where finite ({len(finite)})"
-        )
-        numbers[job] = {"exceeded": above, "finite": len(finite), "ratio": float(np.median(finite))}
-    return Verdict(all(holds), f"{'; '.join(told)}; {criteria.deficiency(criteria.rows(results, 'slopes'))}", numbers)
+        return ratio[np.isfinite(ratio)]
+
+    found = {
+        job: {
+            "exceeded": exceeding(table),
+            "finite": len(finite_ratios(table)),
+            "ratio": float(np.median(finite_ratios(table))),
+        }
+        for job, table in tables.items()
+    }
+    return every(
+        found,
+        lambda at: at["exceeded"] == 0,
+        lambda job, at: (
+            f"{'digits' if job == 'slopes' else 'small'}: exceeded by {at['exceeded']} of {len(tables[job]['kappa'])}, "
+            f"median ratio {at['ratio']:.2f} where finite ({at['finite']})"
+        ),
+        after=f"; {deficiency(tables['slopes'])}",
+    )
 
 
 @claim(
@@ -46,34 +65,35 @@ def leaky(results: Results) -> Verdict:
     needs=["slopes", "small"],
 )
 def estimates(results: Results) -> Verdict:
-    """Violations of each."""
-    told, numbers = [], {}
-    digits = criteria.rows(results, "slopes")
-    for name, column in (("b1.5", "b15"), ("b2", "b2")):
-        found = {job: criteria.exceeding(criteria.rows(results, job), column) for job in ("slopes", "small")}
-        sizes = {job: len(criteria.rows(results, job)["kappa"]) for job in found}
-        told.append(
-            f"{name} exceeded by {found['slopes']} of {sizes['slopes']} on digits (κ at most "
-            f"{(digits['kappa'] / digits[column]).max():.2f} of it), by {found['small']} of {sizes['small']} small ones"
-        )
-        numbers[name] = found
-    made = criteria.chosen(criteria.rows(results, "small"), made=1.0)
-    told.append(f"made to break it: κ {number(made['kappa'][0])}, b2 {number(made['b2'][0])}")
-    return Verdict(not any(v for found in numbers.values() for v in found.values()), "; ".join(told), numbers)
+    digits, small = (rows(results, job) for job in ("slopes", "small"))
+    columns = {"b1.5": "b15", "b2": "b2"}
+    made = chosen(small, made=1.0)
+    return every(
+        {
+            name: {"slopes": exceeding(digits, column), "small": exceeding(small, column)}
+            for name, column in columns.items()
+        },
+        lambda above: not any(above.values()),
+        lambda name, above: (
+            f"{name} exceeded by {above['slopes']} of {len(digits['kappa'])} on digits (κ at most "
+            f"{(digits['kappa'] / digits[columns[name]]).max():.2f} of it), by {above['small']} of "
+            f"{len(small['kappa'])} small ones"
+        ),
+        after=f"; made to break it: κ {number(made['kappa'][0])}, b2 {number(made['b2'][0])}",
+    )
 
 
 # -- convolutions --------------------------------------------------------------------------------------------
 
 
 def _convolutions(results: Results, first: str, second: str, *, rise: bool) -> Verdict:
-    table = criteria.rows(results, "convolution")
-    groups = criteria.grouped(criteria.chosen(table, shared=0.0), first, second)
-    found = criteria.lines(criteria.means(groups))
-    shared = criteria.chosen(table, shared=1.0)
-    beside = criteria.lines(criteria.means(criteria.grouped(shared, first, second)))
-    holds = all((criteria.rising if rise else criteria.falling)(line) for line in found.values())
-    told = f"by {first}: {criteria.lists(found)}; by the shared kernels (not judged): {criteria.lists(beside)}, "
-    return Verdict(holds, told + criteria.deficiency(shared), criteria.kept(groups))
+    table = rows(results, "convolution")
+    groups = grouped(chosen(table, shared=0.0), first, second)
+    shared = chosen(table, shared=1.0)
+    holds = all(map(rising if rise else falling, lines(groups).values()))
+    beside = lists(lines(grouped(shared, first, second)))
+    told = f"by {first}: {lists(lines(groups))}; by the shared kernels (not judged): {beside}, {deficiency(shared)}"
+    return Verdict(holds, told, kept(groups))
 
 
 @claim(
@@ -84,7 +104,6 @@ def _convolutions(results: Results, first: str, second: str, *, rise: bool) -> V
     needs="convolution",
 )
 def filters(results: Results) -> Verdict:
-    """Mean kappa by kernel size over the filters."""
     return _convolutions(results, "kernel", "filters", rise=True)
 
 
@@ -95,7 +114,6 @@ def filters(results: Results) -> Verdict:
     needs="convolution",
 )
 def kernels(results: Results) -> Verdict:
-    """Mean kappa by filters over the kernel sizes."""
     return _convolutions(results, "filters", "kernel", rise=False)
 
 
@@ -103,18 +121,19 @@ def kernels(results: Results) -> Verdict:
 
 
 def _norm(results: Results, pattern: str, mode: str) -> Verdict:
-    table = criteria.rows(results, pattern)
-    groups = criteria.grouped(table, "norm", "width")
-    found = criteria.lines(criteria.means(groups))
-    widths = sorted(set(table["width"].tolist()))
-    without, with_norm = found[0.0], found[float(NORMS.index(mode))]
-    told = "; ".join(
-        f"{width:g}: {number(a)} → {number(b)}" for width, a, b in zip(widths, without, with_norm, strict=True)
+    table, at = rows(results, pattern), float(NORMS.index(mode))
+    groups = grouped(table, "norm", "width")
+    found = lines(groups)
+    pairs = zip(distinct(table, "width"), found[0.0], found[at], strict=True)
+    ranks = [deficiency(chosen(table, norm=norm)) for norm in (0.0, at)]
+    return every(
+        {f"{width:g}": (without, beside) for width, without, beside in pairs},
+        lambda pair: pair[1] < pair[0],
+        lambda width, pair: f"{width}: {number(pair[0])} → {number(pair[1])}",
+        numbers=kept(groups),
+        before="κ without → with, by width: ",
+        after=f"; without: {ranks[0]}; with: {ranks[1]}",
     )
-    ranks = criteria.deficiency(criteria.chosen(table, norm=float(NORMS.index(mode))))
-    plain = criteria.deficiency(criteria.chosen(table, norm=0.0))
-    told = f"κ without → with, by width: {told}; without: {plain}; with: {ranks}"
-    return Verdict(all(b < a for a, b in zip(without, with_norm, strict=True)), told, criteria.kept(groups))
 
 
 @claim(
@@ -124,7 +143,6 @@ def _norm(results: Results, pattern: str, mode: str) -> Verdict:
     needs="norm-*",
 )
 def norm(results: Results) -> Verdict:
-    """Mean kappa by width without and with."""
     return _norm(results, "norm-*", "eval")
 
 
@@ -135,7 +153,6 @@ def norm(results: Results) -> Verdict:
     needs="norm-*",
 )
 def norm_training(results: Results) -> Verdict:
-    """Mean kappa by width without and with."""
     return _norm(results, "norm-*", "train")
 
 
@@ -146,7 +163,6 @@ def norm_training(results: Results) -> Verdict:
     needs="many-*",
 )
 def norm_many(results: Results) -> Verdict:
-    """Mean kappa by width without and with."""
     return _norm(results, "many-*", "eval")
 
 
@@ -157,25 +173,22 @@ def norm_many(results: Results) -> Verdict:
     needs="norm-*",
 )
 def norm_width(results: Results) -> Verdict:
-    """Mean kappa over the widths."""
-    table = criteria.chosen(criteria.rows(results, "norm-*"), norm=1.0)
-    groups = criteria.grouped(table, "norm", "width")
-    (line,) = criteria.lines(criteria.means(groups)).values()
-    widths = sorted(set(table["width"].tolist()))
-    told = "; ".join(f"{width:g}: {number(v)}" for width, v in zip(widths, line, strict=True))
-    return Verdict(criteria.falling(line), f"by width: {told}", criteria.kept(groups))
+    groups = grouped(chosen(rows(results, "norm-*"), norm=1.0), "norm", "width")
+    (line,) = lines(groups).values()
+    told = listed({f"{width:g}": number(value) for (_, width), value in zip(groups, line, strict=True)})
+    return Verdict(falling(line), f"by width: {told}", kept(groups))
 
 
 # -- pruning -------------------------------------------------------------------------------------------------
 
 
 def _pruned(results: Results, left_out: float) -> Verdict:
-    table = criteria.chosen(criteria.rows(results, "pruning-*"), left_out=left_out)
-    groups = criteria.grouped(table, "trained", "fraction")
-    found = criteria.lines(criteria.means(groups))
-    told = f"{', '.join(map(number, found[0.0]))}; after training (not judged) {', '.join(map(number, found[1.0]))}"
-    told += f"; {criteria.deficiency(criteria.chosen(table, trained=0.0))} at initialisation"
-    return Verdict(criteria.rising(found[0.0]), told, criteria.kept(groups))
+    table = chosen(rows(results, "pruning-*"), left_out=left_out)
+    groups = grouped(table, "trained", "fraction")
+    initial, trained = (lines(groups)[when] for when in (0.0, 1.0))
+    told = f"{', '.join(map(number, initial))}; after training (not judged) {', '.join(map(number, trained))}"
+    told += f"; {deficiency(chosen(table, trained=0.0))} at initialisation"
+    return Verdict(rising(initial), told, kept(groups))
 
 
 @claim(
@@ -186,7 +199,6 @@ def _pruned(results: Results, left_out: float) -> Verdict:
     needs="pruning-*",
 )
 def pruned(results: Results) -> Verdict:
-    """Mean kappa by the fraction pruned."""
     return _pruned(results, 1.0)
 
 
@@ -197,7 +209,6 @@ def pruned(results: Results) -> Verdict:
     needs="pruning-*",
 )
 def pruned_inside(results: Results) -> Verdict:
-    """Mean kappa by the fraction pruned."""
     return _pruned(results, 0.0)
 
 
@@ -208,17 +219,13 @@ def pruned_inside(results: Results) -> Verdict:
     needs="pruning-*",
 )
 def pruned_loss(results: Results) -> Verdict:
-    """The loss over all epochs and in the last, by the fraction pruned."""
-    table = criteria.rows(results, "pruning-*", "loss")
-    values = {key: float(v.mean()) for key, v in criteria.grouped(table, "fraction", values=table["value"]).items()}
+    table = rows(results, "pruning-*", "loss")
     jobs = len(results.data("pruning-*"))
-    last = {}
-    for (fraction,) in values:
-        runs = table["value"][table["fraction"] == fraction].reshape(jobs, -1)
-        last[f"{fraction:g}"] = float(runs[:, -1].mean())
-    told = f"{', '.join(map(number, values.values()))}; in the last epoch {', '.join(map(number, last.values()))}"
-    numbers = {"mean": {f"{f:g}": v for (f,), v in values.items()}, "last": last}
-    return Verdict(criteria.rising(list(values.values())), told, numbers)
+    runs = {f"{f:g}": v.reshape(jobs, -1) for (f,), v in grouped(table, "fraction", values=table["value"]).items()}
+    mean = {fraction: float(losses.mean()) for fraction, losses in runs.items()}
+    last = {fraction: float(losses[:, -1].mean()) for fraction, losses in runs.items()}
+    told = f"{', '.join(map(number, mean.values()))}; in the last epoch {', '.join(map(number, last.values()))}"
+    return Verdict(rising(list(mean.values())), told, {"mean": mean, "last": last})
 
 
 # -- training ------------------------------------------------------------------------------------------------
@@ -231,15 +238,18 @@ def pruned_loss(results: Results) -> Verdict:
     needs="training-*",
 )
 def steady(results: Results) -> Verdict:
-    """The range in each run, and the loss, which says whether it trained."""
-    told, numbers = [], {}
-    for name, data in results.data("training-*").items():
-        kappa = criteria.rows(results, name)["kappa"]
-        told.append(f"{number(kappa[0])} → {number(kappa[-1])} (× {kappa.max() / kappa.min():.2f})")
-        numbers[name] = {"range": float(kappa.max() / kappa.min()), "first": float(kappa[0]), "last": float(kappa[-1])}
-        losses = f"loss {number(data['first'])} → {number(data['last'])}"
-    told.append(f"{losses}, {criteria.deficiency(criteria.rows(results, 'training-*'))}")
-    return Verdict(all(found["range"] <= 2 for found in numbers.values()), "; ".join(told), numbers)
+    found = {}
+    for name in results.data("training-*"):
+        kappa = rows(results, name)["kappa"]
+        found[name] = {"range": float(kappa.max() / kappa.min()), "first": float(kappa[0]), "last": float(kappa[-1])}
+    data = list(results.data("training-*").values())[-1]  # one run's loss says whether it trained
+    losses = f"loss {number(data['first'])} → {number(data['last'])}"
+    return every(
+        found,
+        lambda run: run["range"] <= 2,
+        lambda name, run: f"{number(run['first'])} → {number(run['last'])} (× {run['range']:.2f})",
+        after=f"; {losses}, {deficiency(rows(results, 'training-*'))}",
+    )
 
 
 @claim(
@@ -249,25 +259,11 @@ def steady(results: Results) -> Verdict:
     needs="training-*",
 )
 def stays_close(results: Results) -> Verdict:
-    """Violations and the largest ratio."""
-    table = criteria.rows(results, "training-*")
-    above, worst = criteria.exceeding(table), float((table["bound"] / table["kappa"]).max())
+    table = rows(results, "training-*")
+    above, worst = exceeding(table), float((table["bound"] / table["kappa"]).max())
     told = f"exceeded by {above} of {len(table['kappa'])}, at most {worst:.2f} times kappa"
     return Verdict(above == 0 and worst <= 2, told, {"exceeded": above, "ratio": worst})
 
 
-MORE = (
-    leaky,
-    estimates,
-    filters,
-    kernels,
-    norm,
-    norm_training,
-    norm_many,
-    norm_width,
-    pruned,
-    pruned_inside,
-    pruned_loss,
-    steady,
-    stays_close,
-)
+LAYERS = (leaky, estimates, filters, kernels, norm, norm_training, norm_many, norm_width)
+CLAIMS = (*LAYERS, pruned, pruned_inside, pruned_loss, steady, stays_close)

@@ -18,8 +18,11 @@ from probes.digits import build_network
 from runs.engine.claims import ClaimResult, Results
 from runs.engine.jobs import JobContext
 from runs.engine.runner import JobResult
-from runs.gauss_newton_conditioning import EXPERIMENT, claims, criteria, data, jobs, networks
+from runs.gauss_newton_conditioning import EXPERIMENT, criteria, data, jobs, networks
+from runs.gauss_newton_conditioning import depth_claims as depth
+from runs.gauss_newton_conditioning import linear_claims as linear
 from runs.gauss_newton_conditioning import network_claims as more
+from runs.shared.tables import falling, rising
 
 
 class MadeUp(Results):
@@ -71,10 +74,10 @@ def test_numbers() -> None:
     assert criteria.spread(np.array([1.0, math.e])) == pytest.approx(math.exp(2**-0.5))
     assert criteria.spread(np.array([3.0])) == 1.0
     assert criteria.exponent([2, 4, 8], [12, 48, 192]) == pytest.approx(2)
-    assert criteria.rising([1, 2, 3])
-    assert not criteria.rising([1, 1, 3])
-    assert not criteria.rising([1])
-    assert criteria.falling([3, 2])
+    assert rising([1, 2, 3])
+    assert not rising([1, 1, 3])
+    assert not rising([1])
+    assert falling([3, 2])
     assert criteria.within(np.array([9.0, 11.0]), 12.0, 2) == pytest.approx(2 / 2**0.5)
     assert [criteria.number(v) for v in (13.62, 1234.4, 2.34e6, math.inf)] == ["13.6", "1234", "2.3e6", "∞"]
     rows = table([2.0, 3.0, 5.0], width=[64, 64, 8], depth=[2, 2, 2])
@@ -100,15 +103,15 @@ def test_depth_and_width() -> None:
     def usual(width: float, depth: float) -> float:
         return depth**2 * 100 / width
 
-    for claim in (claims.deeper, claims.quadratic, claims.wider, claims.close, claims.far_deeper):
+    for claim in (depth.deeper, depth.quadratic, depth.wider, depth.close, linear.far_deeper):
         assert judged(claim, usual), claim.name
-    assert judged(claims.deeper, lambda w, d: 10 - d) is False
-    assert judged(claims.quadratic, lambda w, d: d**3) is False
-    assert judged(claims.quadratic, lambda w, d: d) is False
-    assert judged(claims.wider, lambda w, d: w * d**2) is False
-    assert judged(claims.close, usual, bound=lambda t: 2.1 * t["kappa"]) is False
-    assert judged(claims.close, usual, bound=lambda t: 0.9 * t["kappa"]) is False
-    assert judged(claims.far_deeper, usual, loose=lambda t: 9 * t["bound"]) is False
+    assert judged(depth.deeper, lambda w, d: 10 - d) is False
+    assert judged(depth.quadratic, lambda w, d: d**3) is False
+    assert judged(depth.quadratic, lambda w, d: d) is False
+    assert judged(depth.wider, lambda w, d: w * d**2) is False
+    assert judged(depth.close, usual, bound=lambda t: 2.1 * t["kappa"]) is False
+    assert judged(depth.close, usual, bound=lambda t: 0.9 * t["kappa"]) is False
+    assert judged(linear.far_deeper, usual, loose=lambda t: 9 * t["bound"]) is False
 
 
 def test_proportional() -> None:
@@ -118,10 +121,10 @@ def test_proportional() -> None:
         both["fixed"] = np.repeat([0.0, 1.0], len(part[0]["kappa"]))
         return claim.measure(MadeUp({"proportional-1": both})).holds
 
-    assert judged(claims.slower, 0.5, 2)
-    assert judged(claims.slower, 2, 0.5) is False
-    assert judged(claims.improves, -0.5, 2)
-    assert judged(claims.improves, 0.5, 2) is False
+    assert judged(depth.slower, 0.5, 2)
+    assert judged(depth.slower, 2, 0.5) is False
+    assert judged(depth.improves, -0.5, 2)
+    assert judged(depth.improves, 0.5, 2) is False
 
 
 def test_bounds() -> None:
@@ -131,13 +134,13 @@ def test_bounds() -> None:
 
     def judged(bound: list[float], **others: Any) -> bool | None:
         jobs = {"hidden": hidden | {"bound": np.array(bound)}, "digits-1": equal, "random-1": equal}
-        return claims.equality.measure(MadeUp(jobs | others)).holds
+        return linear.equality.measure(MadeUp(jobs | others)).holds
 
     assert judged([5.0, 5.0 * (1 + 1e-12)])
     assert judged([5.0, 5.1]) is False
     assert judged([5.0, 5.0], **{"digits-1": two}) is False
-    assert claims.far.measure(MadeUp({"hidden": hidden | {"loose": np.array([math.inf, 60.0])}})).holds
-    assert claims.far.measure(MadeUp({"hidden": hidden | {"loose": np.array([math.inf, 40.0])}})).holds is False
+    assert linear.far.measure(MadeUp({"hidden": hidden | {"loose": np.array([math.inf, 60.0])}})).holds
+    assert linear.far.measure(MadeUp({"hidden": hidden | {"loose": np.array([math.inf, 40.0])}})).holds is False
 
 
 def test_white_data_and_skips() -> None:
@@ -145,19 +148,19 @@ def test_white_data_and_skips() -> None:
         found = grid(lambda white, d: d if white else raw(d), [0, 1], [2, 4], ("white", "depth"))
         return claim.measure(MadeUp({"whitening": found})).holds
 
-    assert data_claim(claims.unwhitened, lambda d: 20 * d)
-    assert data_claim(claims.unwhitened, lambda d: 5 * d) is False
-    assert data_claim(claims.gap, lambda d: 20 * d**2)
-    assert data_claim(claims.gap, lambda d: 20) is False
+    assert data_claim(linear.unwhitened, lambda d: 20 * d)
+    assert data_claim(linear.unwhitened, lambda d: 5 * d) is False
+    assert data_claim(linear.gap, lambda d: 20 * d**2)
+    assert data_claim(linear.gap, lambda d: 20) is False
 
     def skip_claim(claim: Any, job: str, lowered: set[int]) -> bool | None:
         found = grid(lambda s, d: d / 2 if s in lowered else d, list(range(6)), [2, 3, 4], ("skip", "depth"))
         return claim.measure(MadeUp({job: found}, {job: {"widths": [61, 64, 10]}})).holds
 
-    assert skip_claim(claims.skips, "skip-64", {1, 2, 3, 4})
-    assert skip_claim(claims.skips, "skip-64", {1, 2, 4}) is False
-    assert skip_claim(claims.square_skips, "skip-square", {3, 4, 5})
-    assert skip_claim(claims.square_skips, "skip-square", {4, 5}) is False
+    assert skip_claim(linear.skips, "skip-64", {1, 2, 3, 4})
+    assert skip_claim(linear.skips, "skip-64", {1, 2, 4}) is False
+    assert skip_claim(linear.square_skips, "skip-square", {3, 4, 5})
+    assert skip_claim(linear.square_skips, "skip-square", {4, 5}) is False
 
 
 def test_leaky_relu() -> None:

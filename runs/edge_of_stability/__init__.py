@@ -16,5 +16,5 @@ from runs.edge_of_stability.figures import figures
 from runs.engine.experiment import Experiment
 
 EXPERIMENT = Experiment(
-    "edge_of_stability", "Edge of stability, MLPs on digits\n\n" + str(__doc__), jobs.plan, claims.CLAIMS, figures
+    "edge_of_stability", f"Edge of stability, MLPs on digits\n\n{__doc__}", jobs.plan, claims.CLAIMS, figures
 )

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from probes.numbers import plus_minus, short
-from runs.edge_of_stability import criteria, jobs
-from runs.engine.claims import Results, Verdict, claim
+from runs.edge_of_stability import jobs
+from runs.edge_of_stability.criteria import (
+    in_thresholds,
+    long_run,
+    masses_at_zero,
+    plateau,
+    plateaus_of,
+    ratios_of,
+    reached,
+    rounded_lists,
+    share_raised,
+    suffix,
+)
+from runs.engine.claims import Claim, Results, Verdict, all_hold, claim, every
+from runs.shared.tables import listed, rising
 
 # "At 2/eta" is this band around it: the sharpness hovers just above (Cohen et al., 2021, section 3.2).
 LOW, HIGH = 0.95, 1.15
 GAP = 1.5  # a gap narrower than this separates nothing: neighbours differ by 1.1 to 1.3 everywhere
 SMALL, SGD_RATE = jobs.RATES[0], jobs.SGD_RATE
 SAMPLES = 1347
+
+
+def at_edge(plateau: float) -> bool:
+    """Whether a plateau, in units of 2/eta, is at the edge of stability."""
+    return LOW <= plateau <= HIGH
 
 
 # -- gradient descent ----------------------------------------------------------------------------------------
@@ -29,15 +44,13 @@ SAMPLES = 1347
     needs="gd-*",
 )
 def sharpens(results: Results) -> Verdict:
-    """Each run's first, and largest or last, sharpness."""
-    ratios = criteria.ratios_of(results, "gd-*", "sharpness")
-    rose = {name: r[0] < 1 and (criteria.reached(r) is not None or r[-1] > 2 * r[0]) for name, r in ratios.items()}
-    told = [
-        f"{criteria.rate_of(name)}: {r[0]:.2f} → {r.max() if criteria.reached(r) else r[-1]:.2f}"
-        for name, r in ratios.items()
-    ]
-    return Verdict(
-        all(rose.values()), "η λmax / 2, first → largest, by η: " + "; ".join(told), criteria.rounded_lists(ratios)
+    ratios = ratios_of(results, "gd-*", "sharpness")
+    return every(
+        ratios,
+        lambda r: r[0] < 1 and (reached(r) is not None or r[-1] > 2 * r[0]),
+        lambda name, r: f"{suffix(name)}: {r[0]:.2f} → {r.max() if reached(r) else r[-1]:.2f}",
+        numbers=rounded_lists(ratios),
+        before="η λmax / 2, first → largest, by η: ",
     )
 
 
@@ -48,17 +61,11 @@ def sharpens(results: Results) -> Verdict:
     needs="gd-*",
 )
 def stays(results: Results) -> Verdict:
-    """The plateaus of the runs that get there."""
-    ratios = {
-        name: r
-        for name, r in criteria.ratios_of(results, "gd-*", "sharpness").items()
-        if criteria.reached(r) is not None
-    }
-    if not ratios:
+    ratios = ratios_of(results, "gd-*", "sharpness")
+    plateaus = {name: plateau(r) for name, r in ratios.items() if reached(r) is not None}
+    if not plateaus:
         return Verdict(None, "no run reached 2/η")
-    plateaus = {name: criteria.plateau(r) for name, r in ratios.items()}
-    told = "; ".join(f"{criteria.rate_of(name)}: {value:.3f}" for name, value in plateaus.items())
-    return Verdict(all(LOW <= v <= HIGH for v in plateaus.values()), f"by η: {told}", plateaus)
+    return every(plateaus, at_edge, lambda name, value: f"{suffix(name)}: {value:.3f}", before="by η: ")
 
 
 @claim(
@@ -69,19 +76,19 @@ def stays(results: Results) -> Verdict:
     needs="gd-*",
 )
 def falls(results: Results) -> Verdict:
-    """Steps that raise the loss, and the loss at both ends of the stretch."""
-    told, numbers, holds = [], {}, []
-    for name, r in criteria.ratios_of(results, "gd-*", "sharpness").items():
-        first = criteria.reached(r)
-        if first is None:
-            continue
-        with results.trace(name) as trace:
-            losses = trace["loss"]["value"][int(trace["sharpness"]["step"][first]) :]
-        raised, drop = criteria.share_raised(losses), criteria.long_run(losses)
-        holds.append(raised >= 0.05 and drop < 0.5)
-        told.append(f"{criteria.rate_of(name)}: {raised:.0%}, loss × {drop:.2g}")
-        numbers[name] = {"raised": raised, "drop": drop}
-    return Verdict(all(holds) if holds else None, "steps that raise it, by η: " + "; ".join(told), numbers)
+    found = {}
+    for name, ratios in ratios_of(results, "gd-*", "sharpness").items():
+        first = reached(ratios)
+        if first is not None:
+            with results.trace(name) as trace:
+                losses = trace["loss"]["value"][int(trace["sharpness"]["step"][first]) :]
+            found[name] = {"raised": share_raised(losses), "drop": long_run(losses)}
+    return every(
+        found,
+        lambda run: run["raised"] >= 0.05 and run["drop"] < 0.5,
+        lambda name, run: f"{suffix(name)}: {run['raised']:.0%}, loss × {run['drop']:.2g}",
+        before="steps that raise it, by η: ",
+    )
 
 
 @claim(
@@ -92,10 +99,9 @@ def falls(results: Results) -> Verdict:
     quick=True,
 )
 def stable(results: Results) -> Verdict:
-    """The largest sharpness and the steps that raised the loss."""
-    (ratio,) = criteria.ratios_of(results, f"gd-{SMALL}", "sharpness").values()
+    (ratio,) = ratios_of(results, f"gd-{SMALL}", "sharpness").values()
     with results.trace(f"gd-{SMALL}") as trace:
-        raised = criteria.share_raised(trace["loss"]["value"])
+        raised = share_raised(trace["loss"]["value"])
     told = f"largest η λmax / 2: {ratio.max():.2f}; steps that raise the loss: {raised:.1%}"
     return Verdict(bool(ratio.max() < 1 and raised == 0), told, {"largest": float(ratio.max()), "raised": raised})
 
@@ -107,15 +113,14 @@ def stable(results: Results) -> Verdict:
     needs="entropy-*",
 )
 def entropy(results: Results) -> Verdict:
-    """How long the runs are at the edge."""
-    ratios = criteria.ratios_of(results, "entropy-*", "sharpness")
-    shares = {name: float((r >= LOW).mean()) for name, r in ratios.items()}
-    told = [
-        f"{criteria.rate_of(n)}: {shares[n]:.0%} there, largest {r.max():.2f}, last {r[-1]:.2f}"
-        for n, r in ratios.items()
-    ]
-    holds = all(shares[name] >= 0.1 and r[-1] < LOW for name, r in ratios.items())
-    return Verdict(holds, "by η: " + "; ".join(told), criteria.rounded_lists(ratios))
+    ratios = ratios_of(results, "entropy-*", "sharpness")
+    return every(
+        ratios,
+        lambda r: (r >= LOW).mean() >= 0.1 and r[-1] < LOW,
+        lambda name, r: f"{suffix(name)}: {(r >= LOW).mean():.0%} there, largest {r.max():.2f}, last {r[-1]:.2f}",
+        numbers=rounded_lists(ratios),
+        before="by η: ",
+    )
 
 
 # -- SGD -----------------------------------------------------------------------------------------------------
@@ -129,12 +134,12 @@ def entropy(results: Results) -> Verdict:
     needs="sgd-*",
 )
 def batch_sharpness(results: Results) -> Verdict:
-    """The plateaus by batch size, with the typical error of one measurement."""
-    plateaus = {
-        name: criteria.plateau(r) for name, r in criteria.ratios_of(results, "sgd-*", "batch-sharpness").items()
-    }
-    told = "; ".join(f"{criteria.rate_of(name)}: {value:.2f}" for name, value in plateaus.items())
-    return Verdict(all(LOW <= v <= HIGH for v in plateaus.values()), f"η = {SGD_RATE}, by batch: {told}", plateaus)
+    return every(
+        plateaus_of(results, "sgd-*", "batch-sharpness"),
+        at_edge,
+        lambda name, value: f"{suffix(name)}: {value:.2f}",
+        before=f"η = {SGD_RATE}, by batch: ",
+    )
 
 
 @claim(
@@ -145,15 +150,15 @@ def batch_sharpness(results: Results) -> Verdict:
     needs="sgd-*",
 )
 def below(results: Results) -> Verdict:
-    """Both plateaus of the small batches."""
-    largest = {name: criteria.plateau(r) for name, r in criteria.ratios_of(results, "sgd-*", "sharpness").items()}
-    batch = {name: criteria.plateau(r) for name, r in criteria.ratios_of(results, "sgd-*", "batch-sharpness").items()}
-    small = [name for name in largest if int(criteria.rate_of(name)) <= SAMPLES / 10]
-    told = "; ".join(
-        f"{criteria.rate_of(name)}: {largest[name]:.2f} (batch sharpness {batch[name]:.2f})" for name in small
+    largest = plateaus_of(results, "sgd-*", "sharpness")
+    batch = plateaus_of(results, "sgd-*", "batch-sharpness")
+    return every(
+        {name: (value, batch[name]) for name, value in largest.items() if int(suffix(name)) <= SAMPLES / 10},
+        lambda pair: pair[0] < min(1.0, pair[1]),
+        lambda name, pair: f"{suffix(name)}: {pair[0]:.2f} (batch sharpness {pair[1]:.2f})",
+        numbers={"sharpness": largest, "batch sharpness": batch},
+        before="η λmax / 2 by batch: ",
     )
-    holds = all(largest[name] < min(1.0, batch[name]) for name in small)
-    return Verdict(holds, f"η λmax / 2 by batch: {told}", {"sharpness": largest, "batch sharpness": batch})
 
 
 @claim(
@@ -164,14 +169,13 @@ def below(results: Results) -> Verdict:
     needs=["sgd-*", f"gd-{SGD_RATE}"],
 )
 def flatter(results: Results) -> Verdict:
-    """The plateaus of λmax in the order of the batch sizes."""
-    ratios = criteria.ratios_of(results, "sgd-*", "sharpness") | criteria.ratios_of(
-        results, f"gd-{SGD_RATE}", "sharpness"
-    )
-    plateaus = {name: criteria.plateau(r) for name, r in ratios.items()}
-    values = list(plateaus.values())
-    told = "; ".join(f"{criteria.rate_of(n) if n.startswith('sgd') else 'all'}: {v:.3f}" for n, v in plateaus.items())
-    return Verdict(bool((np.diff(values) > 0).all()), f"η λmax / 2 by batch: {told}", plateaus)
+    plateaus = {
+        name: value
+        for pattern in ("sgd-*", f"gd-{SGD_RATE}")
+        for name, value in plateaus_of(results, pattern, "sharpness").items()
+    }
+    told = listed({suffix(n) if n.startswith("sgd") else "all": f"{value:.3f}" for n, value in plateaus.items()})
+    return Verdict(rising(list(plateaus.values())), f"η λmax / 2 by batch: {told}", plateaus)
 
 
 # -- the whole spectrum --------------------------------------------------------------------------------------
@@ -185,22 +189,27 @@ def flatter(results: Results) -> Verdict:
     needs="digits-*",
 )
 def bulk(results: Results) -> Verdict:
-    """The mass of the density around zero."""
-    shares = {name: criteria.masses_at_zero(results, name) for name in results.data("digits-*")}
-    told = [
-        f"{criteria.rate_of(n)}: {100 * a[0]:.1f} ± {100 * a[1]:.1f} → {100 * b[0]:.1f} ± {100 * b[1]:.1f} %"
-        for n, (a, b) in shares.items()
-    ]
-    holds = all(mass >= 0.9 for pair in shares.values() for mass, _ in pair)
-    return Verdict(holds, "by classes, before → after: " + "; ".join(told), shares)
+    def percent(share: tuple[float, float]) -> str:
+        return f"{100 * share[0]:.1f} ± {100 * share[1]:.1f}"
+
+    return every(
+        {name: masses_at_zero(results, name) for name in results.data("digits-*")},
+        lambda shares: all(mass >= 0.9 for mass, _ in shares),
+        lambda name, shares: f"{suffix(name)}: {' → '.join(map(percent, shares))} %",
+        before="by classes, before → after: ",
+    )
 
 
 def _outliers(results: Results, pattern: str) -> Verdict:
     found = results.data(pattern)
-    separate = [d["outliers"][1] in (d["classes"] - 1, d["classes"]) and d["gap"][1] >= GAP for d in found.values()]
-    told = "; ".join(f"{d['classes']}: {d['outliers'][1]} (gap × {short(d['gap'][1], 3)})" for d in found.values())
-    squares = ", ".join(str((d["classes"] - 1) ** 2) for d in found.values())
-    return Verdict(all(separate), f"by classes: {told}; (K − 1)² would be {squares}", found)
+    squares = ", ".join(str((data["classes"] - 1) ** 2) for data in found.values())
+    return every(
+        found,
+        lambda data: data["outliers"][1] in (data["classes"] - 1, data["classes"]) and data["gap"][1] >= GAP,
+        lambda _, data: f"{data['classes']}: {data['outliers'][1]} (gap × {short(data['gap'][1], 3)})",
+        before="by classes: ",
+        after=f"; (K − 1)² would be {squares}",
+    )
 
 
 _RULE = (
@@ -216,7 +225,6 @@ _RULE = (
     needs="digits-*",
 )
 def classes(results: Results) -> Verdict:
-    """On the digits."""
     return _outliers(results, "digits-*")
 
 
@@ -227,7 +235,6 @@ def classes(results: Results) -> Verdict:
     needs="blobs-*",
 )
 def clusters(results: Results) -> Verdict:
-    """On data that are nothing but classes."""
     return _outliers(results, "blobs-*")
 
 
@@ -243,13 +250,11 @@ def clusters(results: Results) -> Verdict:
     needs=["keep", "scratch-*"],
 )
 def kept(results: Results) -> Verdict:
-    """The trace at the end of each run, in units of 2/η."""
-    runs = [(f"× {run['ratio']:g}", run) for run in results.data("keep")["keep"]["runs"]]
+    runs = [(f"× {run['ratio']:g}", run) for run in results.one("keep")["runs"]]
     runs += [(f"random, η {run['rate']:g}", run) for run in results.data("scratch-*").values()]
-    told = "; ".join(f"{start} → {criteria.in_thresholds(run)}" for start, run in runs)
-    survivors = [run for _, run in runs if run["kept"]]
-    holds = all(run["trace"] - 2 * run["stderr"] <= 2 / run["rate"] for run in survivors)
-    return Verdict(holds if survivors else None, f"η tr(H) / 2, start → end: {told}", {"runs": [r for _, r in runs]})
+    told = "; ".join(f"{start} → {in_thresholds(run)}" for start, run in runs)
+    holds = all_hold(run["trace"] - 2 * run["stderr"] <= 2 / run["rate"] for _, run in runs if run["kept"])
+    return Verdict(holds, f"η tr(H) / 2, start → end: {told}", {"runs": [run for _, run in runs]})
 
 
 @claim(
@@ -260,8 +265,7 @@ def kept(results: Results) -> Verdict:
     needs="keep",
 )
 def unbounded(results: Results) -> Verdict:
-    """Sharpness and trace of gradient descent's minimum."""
-    found = results.data("keep")["keep"]
+    found = results.one("keep")
     half = found["rate"] / 2
     holds = half * found["sharpness"] <= HIGH and half * (found["trace"] - 2 * found["stderr"]) > 1
     trace = plus_minus(half * found["trace"], half * found["stderr"])
@@ -269,7 +273,7 @@ def unbounded(results: Results) -> Verdict:
     return Verdict(bool(holds), told, {name: found[name] for name in ("rate", "sharpness", "trace", "stderr", "loss")})
 
 
-CLAIMS: Sequence[Any] = (
+CLAIMS: Sequence[Claim] = (
     sharpens,
     stays,
     falls,

@@ -50,6 +50,11 @@ def ratios_of(results: Results, pattern: str, group: str) -> dict[str, Array]:
     return found
 
 
+def plateaus_of(results: Results, pattern: str, group: str) -> dict[str, float]:
+    """The plateau of each of `ratios_of`."""
+    return {name: plateau(ratios) for name, ratios in ratios_of(results, pattern, group).items()}
+
+
 def masses_at_zero(results: Results, name: str) -> list[tuple[float, float]]:
     """Share of the eigenvalues within 1 % of the largest around zero, with its error, before and after."""
     found = []
@@ -68,7 +73,7 @@ def in_thresholds(run: dict[str, Any]) -> str:
     return plus_minus(run["trace"] * run["rate"] / 2, run["stderr"] * run["rate"] / 2)
 
 
-def rate_of(name: str) -> str:
+def suffix(name: str) -> str:
     """The last part of a job's name: its step size, batch size or number of classes."""
     return name.rpartition("-")[2]
 

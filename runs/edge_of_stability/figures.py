@@ -15,7 +15,7 @@ from probes.numbers import short
 from probes.outliers import outliers
 from probes.views.pictures.density import density_figure
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, save, sequence, style
-from runs.edge_of_stability.criteria import rate_of, ratios_of
+from runs.edge_of_stability.criteria import ratios_of, suffix
 from runs.engine.claims import Results
 
 _DASHED = (0, (5, 3))
@@ -76,10 +76,8 @@ def batches_figure(results: Results) -> Figure:
         for (name, ratio), colour in zip(ratios.items(), sequence(len(ratios)), strict=True):
             with results.trace(name) as trace:
                 steps = trace[group]["step"]
-                errors = (
-                    trace[group]["stderr"] * results.data(name)[name]["rate"] / 2 if "batch" in group else 0 * ratio
-                )
-            axes.plot(steps, ratio, color=colour, lw=1.5, label=f"batch of {rate_of(name)}")
+                errors = trace[group]["stderr"] * results.one(name)["rate"] / 2 if "batch" in group else 0 * ratio
+            axes.plot(steps, ratio, color=colour, lw=1.5, label=f"batch of {suffix(name)}")
             axes.fill_between(steps, ratio - 2 * errors, ratio + 2 * errors, color=colour, alpha=0.18, lw=0)
         threshold_line(axes)
         axes.set_xlabel("step of SGD")
@@ -97,7 +95,7 @@ def batches_figure(results: Results) -> Figure:
 def minima_figure(results: Results) -> Figure:
     """The trace of the Hessian over the epochs of SGD that starts at gradient descent's minimum."""
     made, (axes,) = figure(1, height=4.6)
-    runs = results.data("keep")["keep"]["runs"]
+    runs = results.one("keep")["runs"]
     for run, colour in zip(runs, sequence(len(runs)), strict=True):
         with results.trace("keep") as trace:
             records = trace[f"trace-{run['ratio']}"].read()

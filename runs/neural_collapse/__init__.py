@@ -12,28 +12,30 @@ not the numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from probes.numbers import short
 from runs.engine.claims import ClaimResult
 from runs.engine.experiment import Experiment
-from runs.neural_collapse import claims as collapse_claims
-from runs.neural_collapse import jobs, theory_claims, trend_claims
+from runs.neural_collapse import jobs, optimizer_claims, theory_claims, trend_claims
 from runs.neural_collapse.figures import figures
+from runs.neural_collapse.optimizer_claims import METRICS
 
-CLAIMS: Sequence[Any] = (*theory_claims.CLAIMS, *collapse_claims.CLAIMS, *trend_claims.CLAIMS)
 EXPERIMENT = Experiment(
-    "neural_collapse", "Neural collapse and the optimizer\n\n" + str(__doc__), jobs.plan, CLAIMS, figures
+    "neural_collapse",
+    f"Neural collapse and the optimizer\n\n{__doc__}",
+    jobs.plan,
+    (*theory_claims.CLAIMS, *optimizer_claims.CLAIMS, *trend_claims.CLAIMS),
+    figures,
 )
 
 
 def side_by_side(claims: Sequence[ClaimResult]) -> str:
     """NC1 to NC4 and the accuracy at the setting, on train and test features, as a table in Markdown."""
-    (found,) = [one.numbers for one in claims if one.name == collapse_claims.nc0_order.name]
+    (found,) = [one.numbers for one in claims if one.name == optimizer_claims.nc0_order.name]
     rows: list[Sequence[str]] = [("network", "optimizer", "NC0", "NC1", "NC2", "NC3", "NC4", "accuracy"), ("---",) * 8]
     for network, sides in found.items():
         for optimizer, value in sides["train"]["nc0"].items():
-            pairs = [[sides[side][metric][optimizer] for side in ("train", "test")] for metric in collapse_claims.SIDES]
+            pairs = [[sides[side][metric][optimizer] for side in ("train", "test")] for metric in METRICS]
             cells = [" / ".join(short(v, 3) for v in pair) for pair in pairs[1:4]]
             rates = [" / ".join(f"{v:.1%}" for v in pair) for pair in pairs[4:]]
             rows.append((network, optimizer, short(value, 3), *cells, *rates))

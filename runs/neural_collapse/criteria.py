@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from runs.engine.claims import Results
 from runs.neural_collapse.models import OPTIMIZERS, family
 
 Row = dict[str, Any]
+PAPER = "arXiv 2602.16642"
 ACCURACY = 0.99  # on the training images, below which a run does not count
 
 
@@ -61,7 +62,7 @@ def best(rows: Sequence[Row], metric: str = "nc3") -> dict[str, Row]:
     return found
 
 
-def rising(values: dict[str, float], *groups: Sequence[str]) -> bool | None:
+def in_order(values: dict[str, float], *groups: Sequence[str]) -> bool | None:
     """Whether every value of a group lies below every one of the next; None when one is missing."""
     if any(name not in values for group in groups for name in group):
         return None
@@ -71,18 +72,6 @@ def rising(values: dict[str, float], *groups: Sequence[str]) -> bool | None:
 def ordered(values: dict[str, float]) -> str:
     """`SGD 0.01 < Adam 0.3`: from low to high."""
     return " < ".join(f"{name} {short(value, 2)}" for name, value in sorted(values.items(), key=lambda item: item[1]))
-
-
-def by_network(rows: Sequence[Row], tell: Callable[[list[Row]], str]) -> str:
-    """`mlp: ...; cnn: ...`."""
-    return "; ".join(f"{network}: {tell(chosen(rows, network=network))}" for network in networks(rows))
-
-
-def every(answers: Sequence[bool | None]) -> bool | None:
-    """All; None without any, or when one is missing and none is False."""
-    if False in answers:
-        return False
-    return None if not answers or None in answers else True
 
 
 def decay_effect(rows: Sequence[Row], optimizer: str) -> tuple[float, float] | None:
@@ -96,11 +85,6 @@ def decay_effect(rows: Sequence[Row], optimizer: str) -> tuple[float, float] | N
         return None
     most = max(decayed, key=lambda row: float(row["decay"]))
     return float(most["decay"]), most["train"]["nc0"] / without[0]["train"]["nc0"]
-
-
-def falls(values: Sequence[float]) -> bool:
-    """Each below the one before."""
-    return bool((np.diff(values) < 0).all())
 
 
 def regression(x: ArrayLike, y: ArrayLike) -> tuple[float, float, float]:

@@ -23,8 +23,8 @@ from runs.neural_collapse.models import (
     OPTIMIZERS,
     RATES,
     family,
-    interpolated,
-    made,
+    make_adam,
+    make_optimizer,
     set_rate,
     step_schedule,
     weight_of_head,
@@ -100,9 +100,9 @@ def train(job: JobContext, network: str, optimizer: str, momentum: float, decay:
     lr = RATES[family(optimizer)]
     model = build_network(NETWORKS[network], job.seed)
     config = {"network": network, "optimizer": optimizer, "lr": lr, "momentum": momentum, "decay": decay}
-    mover = made(optimizer, list(model.parameters()), lr, momentum, decay)
+    mover = make_optimizer(optimizer, list(model.parameters()), lr, momentum, decay)
     try:
-        return config | trained(job, model, mover, lr, steps, config)
+        return config | train_and_measure(job, model, mover, lr, steps, config)
     except ValueError as error:
         if "diverged" not in str(error):
             raise
@@ -114,11 +114,11 @@ def between(job: JobContext, share: float, decay: float, momentum: float, steps:
     lr = RATES["Adam"]
     model = build_network(NETWORKS["mlp"], job.seed)
     config = {"network": "mlp", "lr": lr, "momentum": momentum, "decay": decay, "share": share}
-    mover = interpolated(list(model.parameters()), lr, momentum, share * decay, (1 - share) * decay)
-    return config | trained(job, model, mover, lr, steps, config)
+    mover = make_adam(list(model.parameters()), lr, momentum, share * decay, (1 - share) * decay)
+    return config | train_and_measure(job, model, mover, lr, steps, config)
 
 
-def trained(
+def train_and_measure(
     job: JobContext, model: nn.Module, optimizer: Any, lr: float, steps: int, config: dict[str, Any]
 ) -> dict[str, Any]:
     """Train, measure on the way on both sets of images; the metrics before and after, and the losses."""

@@ -77,18 +77,18 @@ def family(optimizer: str) -> str:
     return optimizer.removesuffix("W")
 
 
-def made(
+def make_optimizer(
     optimizer: str, parameters: Iterable[Tensor], lr: float, momentum: float, decay: float
 ) -> torch.optim.Optimizer:
     """One of `OPTIMIZERS`; momentum is beta1 for Adam, beta2 is 0.999. All parameters decay."""
     decoupled = optimizer.endswith("W")
     if family(optimizer) == "Adam":
-        return interpolated(parameters, lr, momentum, 0.0 if decoupled else decay, decay if decoupled else 0.0)
+        return make_adam(parameters, lr, momentum, 0.0 if decoupled else decay, decay if decoupled else 0.0)
     kind = {"SGD": SGD, "Signum": Signum}[family(optimizer)]
     return kind(parameters, lr, momentum=momentum, weight_decay=decay, decoupled=decoupled)
 
 
-def interpolated(
+def make_adam(
     parameters: Iterable[Tensor], lr: float, momentum: float, coupled: float, decoupled: float
 ) -> torch.optim.Optimizer:
     """Adam with both decays."""

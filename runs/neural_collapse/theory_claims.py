@@ -6,28 +6,32 @@ from collections.abc import Sequence
 from typing import Any
 
 from probes.numbers import short
-from runs.engine.claims import Results, Verdict, claim
+from runs.engine.claims import Claim, Results, Verdict, claim, every
+from runs.neural_collapse.criteria import PAPER
 
 EXACT, SCHEDULED, LIMIT = 1e-10, 1e-6, 1e-12
 FLOOR = 4.0  # times (K eta)^2
-PAPER = "arXiv 2602.16642"
-
-
-def one(results: Results, name: str) -> dict[str, Any]:
-    """The data of one job."""
-    return dict(results.data(name)[name])
 
 
 def exact(results: Results, rule: str) -> Verdict:
     """The largest relative errors of one rule on both models."""
-    told, numbers = [], {}
-    for job, model in (("theory-model", "unconstrained features"), ("theory-network", "MLP on digits")):
-        found = [run for run in one(results, job)["runs"] if run["name"].startswith(f"{rule}-")]
-        numbers[job] = {run["name"].rpartition("-")[2]: run for run in found}
-        each = ", ".join(f"{momentum}: {run['error']:.0e}" for momentum, run in numbers[job].items())
-        told.append(f"{model}, {one(results, job)['steps']} steps, by momentum: {each}")
-    errors = [run["error"] for runs in numbers.values() for run in runs.values()]
-    return Verdict(max(errors) <= EXACT, "largest relative error: " + "; ".join(told), numbers)
+    models = {"theory-model": "unconstrained features", "theory-network": "MLP on digits"}
+
+    def tell(job: str, runs: dict[str, Any]) -> str:
+        each = ", ".join(f"{momentum}: {run['error']:.0e}" for momentum, run in runs.items())
+        return f"{models[job]}, {results.one(job)['steps']} steps, by momentum: {each}"
+
+    found = {
+        job: {
+            run["name"].rpartition("-")[2]: run
+            for run in results.one(job)["runs"]
+            if run["name"].startswith(f"{rule}-")
+        }
+        for job in models
+    }
+    return every(
+        found, lambda runs: all(run["error"] <= EXACT for run in runs.values()), tell, before="largest relative error: "
+    )
 
 
 _RULE = (
@@ -45,7 +49,6 @@ _RULE = (
     quick=True,
 )
 def geometric(results: Results) -> Verdict:
-    """Decoupled decay."""
     return exact(results, "SGDW")
 
 
@@ -57,7 +60,6 @@ def geometric(results: Results) -> Verdict:
     quick=True,
 )
 def heavy_ball(results: Results) -> Verdict:
-    """Coupled decay."""
     return exact(results, "SGD")
 
 
@@ -70,8 +72,7 @@ def heavy_ball(results: Results) -> Verdict:
     quick=True,
 )
 def bounds(results: Results) -> Verdict:
-    """Which runs vanish and which diverge."""
-    found = one(results, "theory-stability")["runs"]
+    found = results.one("theory-stability")["runs"]
     below = [run for run in found if run["factor"] < 1]
     above = [run for run in found if run["factor"] > 1]
     vanished, diverged = sum(run["vanished"] for run in below), sum(run["diverged"] for run in above)
@@ -88,8 +89,7 @@ def bounds(results: Results) -> Verdict:
     quick=True,
 )
 def scheduled(results: Results) -> Verdict:
-    """Both rules."""
-    found = one(results, "theory-schedule")["runs"]
+    found = results.one("theory-schedule")["runs"]
     told = ", ".join(f"{run['name']}: {run['error']:.0e}" for run in found)
     return Verdict(max(run["error"] for run in found) <= SCHEDULED, f"largest relative error: {told}", {"runs": found})
 
@@ -103,11 +103,14 @@ def scheduled(results: Results) -> Verdict:
     quick=True,
 )
 def heat_map(results: Results) -> Verdict:
-    """Both cells."""
-    found = one(results, "theory-heat-map")
-    cells = list(zip(found["momenta"], found["values"], found["paper"], strict=True))
-    told = "; ".join(f"momentum {momentum:g}: {value:.3f} (paper {paper})" for momentum, value, paper in cells)
-    return Verdict(all(abs(value - paper) <= 0.01 for _, value, paper in cells), told, found)
+    found = results.one("theory-heat-map")
+    cells = zip(found["momenta"], found["values"], found["paper"], strict=True)
+    return every(
+        {f"momentum {momentum:g}": (value, paper) for momentum, value, paper in cells},
+        lambda cell: abs(cell[0] - cell[1]) <= 0.01,
+        lambda name, cell: f"{name}: {cell[0]:.3f} (paper {cell[1]})",
+        numbers=found,
+    )
 
 
 @claim(
@@ -119,15 +122,21 @@ def heat_map(results: Results) -> Verdict:
     quick=True,
 )
 def limit(results: Results) -> Verdict:
-    """The ends beside the limits."""
-    found = one(results, "theory-sign-decoupled")["runs"]
-    told = "; ".join(
-        f"K = {run['classes']}: {short(run['last'], 6)}, off by {run['limit_error']:.0e} (from the closed form at "
-        f"every step {run['error']:.0e})"
-        for run in found
+    found = results.one("theory-sign-decoupled")["runs"]
+    return every(
+        {f"K = {run['classes']}": run for run in found},
+        lambda run: run["limit_error"] <= LIMIT and run["falls"] <= LIMIT,
+        lambda name, run: (
+            f"{name}: {short(run['last'], 6)}, off by {run['limit_error']:.0e} (from the closed form at every step "
+            f"{run['error']:.0e})"
+        ),
+        numbers={"runs": found},
     )
-    holds = all(run["limit_error"] <= LIMIT and run["falls"] <= LIMIT for run in found)
-    return Verdict(holds, told, {"runs": found})
+
+
+def by_step_size(results: Results) -> dict[str, Any]:
+    """The runs of signs with coupled decay."""
+    return {f"η = {run['eta']:g}": run for run in results.one("theory-sign-coupled")["runs"]}
 
 
 @claim(
@@ -140,21 +149,21 @@ def limit(results: Results) -> Verdict:
     quick=True,
 )
 def three_phases(results: Results) -> Verdict:
-    """The steps at which phases end, and the peaks."""
-    found = one(results, "theory-sign-coupled")["runs"]
-    told = "; ".join(
-        f"η = {run['eta']:g}: phases end at {run['first_b']} and {run['first_a']} of {run['steps']}, b turns "
-        f"{run['turns']} times, NC0 0 → {short(run['peak'], 3)} → {short(run['last'], 2)}"
-        for run in found
+    found = by_step_size(results)
+    return every(
+        found,
+        lambda run: (
+            0 < run["first_b"] < run["first_a"] < run["steps"]
+            and run["turns"] >= 10
+            and run["last"] < run["peak"] / 100
+            and 0 < run["peak_step"] < run["steps"]
+        ),
+        lambda name, run: (
+            f"{name}: phases end at {run['first_b']} and {run['first_a']} of {run['steps']}, b turns {run['turns']} "
+            f"times, NC0 0 → {short(run['peak'], 3)} → {short(run['last'], 2)}"
+        ),
+        numbers={"runs": list(found.values())},
     )
-    holds = all(
-        0 < run["first_b"] < run["first_a"] < run["steps"]
-        and run["turns"] >= 10
-        and run["last"] < run["peak"] / 100
-        and 0 < run["peak_step"] < run["steps"]
-        for run in found
-    )
-    return Verdict(holds, told, {"runs": found})
 
 
 @claim(
@@ -166,11 +175,14 @@ def three_phases(results: Results) -> Verdict:
     quick=True,
 )
 def floor(results: Results) -> Verdict:
-    """The floors in units of (K eta)^2."""
-    found = one(results, "theory-sign-coupled")["runs"]
-    told = "; ".join(f"η = {run['eta']:g}: {short(run['alpha_over_bound'], 2)}" for run in found)
-    holds = all(0 < run["alpha_over_bound"] <= FLOOR for run in found)
-    return Verdict(holds, f"NC0² / K / (K η)²: {told}", {"runs": found})
+    found = by_step_size(results)
+    return every(
+        found,
+        lambda run: 0 < run["alpha_over_bound"] <= FLOOR,
+        lambda name, run: f"{name}: {short(run['alpha_over_bound'], 2)}",
+        numbers={"runs": list(found.values())},
+        before="NC0² / K / (K η)²: ",
+    )
 
 
 @claim(
@@ -182,8 +194,7 @@ def floor(results: Results) -> Verdict:
     quick=True,
 )
 def arrives(results: Results) -> Verdict:
-    """NC0 at the end, and the fixed point."""
-    found = one(results, "theory-sign-decaying")
+    found = results.one("theory-sign-decaying")
     told = (
         f"NC0 0 → {short(found['peak'], 3)} → {found['last']:.0e}; a = {found['a']:.6f}, b = {found['b']:.6f}, off by "
         f"{found['error']:.0e} at most"
@@ -191,4 +202,4 @@ def arrives(results: Results) -> Verdict:
     return Verdict(found["last"] <= 1e-6 * found["peak"] and found["error"] <= 1e-6, told, found)
 
 
-CLAIMS: Sequence[Any] = (geometric, heavy_ball, bounds, scheduled, heat_map, limit, three_phases, floor, arrives)
+CLAIMS: Sequence[Claim] = (geometric, heavy_ball, bounds, scheduled, heat_map, limit, three_phases, floor, arrives)

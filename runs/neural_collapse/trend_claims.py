@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from probes.numbers import short
-from runs.engine.claims import Results, Verdict, claim
-from runs.neural_collapse.claims import COUNT
-from runs.neural_collapse.criteria import Row, chosen, counting, every, falls, networks, regression, runs
+from runs.engine.claims import Claim, Results, Verdict, all_hold, claim, every
+from runs.neural_collapse.criteria import PAPER, Row, chosen, counting, networks, regression, runs
 from runs.neural_collapse.jobs import ACCELERATION, DECAY
-from runs.neural_collapse.theory_claims import PAPER
+from runs.neural_collapse.optimizer_claims import COUNT
+from runs.shared.tables import falling, listed
 
 SMALL, SMALL_RUNS = 0.5, 10  # NC2, NC3 and normalised NC0, which is about 1 for a random W
 EXPLAINED = 0.5  # R^2
@@ -30,7 +29,7 @@ def accelerated(results: Results) -> dict[str, list[Row]]:
 def tell_momenta(found: dict[str, list[Row]], metric: str) -> str:
     """The metric by momentum."""
     told = {n: ", ".join(f"{r['momentum']:g}: {short(r['train'][metric], 2)}" for r in own) for n, own in found.items()}
-    return "; ".join(f"{network}: {values}" for network, values in told.items())
+    return listed(told)
 
 
 @claim(
@@ -41,9 +40,8 @@ def tell_momenta(found: dict[str, list[Row]], metric: str) -> str:
     needs="grid-*-SGD-*",
 )
 def accelerates(results: Results) -> Verdict:
-    """Both metrics by momentum."""
     found = accelerated(results)
-    holds = every([falls([r["train"][key] for r in own]) for own in found.values() for key in ("nc0", "nc3")])
+    holds = all_hold(falling([r["train"][key] for r in own]) for own in found.values() for key in ("nc0", "nc3"))
     told = f"NC0: {tell_momenta(found, 'nc0')}. NC3: {tell_momenta(found, 'nc3')}"
     return Verdict(holds, told, {network: [row["train"] for row in own] for network, own in found.items()})
 
@@ -57,27 +55,33 @@ def accelerates(results: Results) -> Verdict:
     needs="grid-*-SGD-*",
 )
 def equal_loss(results: Results) -> Verdict:
-    """Both runs."""
-    answers, told, numbers = [], [], {}
-    for network, own in accelerated(results).items():
-        pair = [row for row in own if row["momentum"] in (0.7, 0.9)]
-        if len(pair) < 2:
-            continue
+    found = {
+        network: {f"{row['momentum']:g}": row for row in own if row["momentum"] in (0.7, 0.9)}
+        for network, own in accelerated(results).items()
+    }
+    pairs = {network: (own["0.7"], own["0.9"]) for network, own in found.items() if len(own) == 2}
+
+    def holds(pair: tuple[Row, Row]) -> bool:
         less, more = pair
-        losses = sorted((less["loss"], more["loss"]))
-        answers.append(
-            losses[1] <= 1.5 * losses[0]
-            and more["train"]["nc0"] <= 0.5 * less["train"]["nc0"]
-            and more["train"]["nc3"] < less["train"]["nc3"]
-        )
-        each = ", ".join(
-            f"{name} {short(less[side][key] if side else less[key], 3)} → "
-            f"{short(more[side][key] if side else more[key], 3)}"
-            for name, side, key in (("loss", "", "loss"), ("NC0", "train", "nc0"), ("NC3", "train", "nc3"))
-        )
-        told.append(f"{network}: {each}")
-        numbers[network] = {"loss": [less["loss"], more["loss"]], "0.7": less["train"], "0.9": more["train"]}
-    return Verdict(every(answers), "0.7 → 0.9, " + "; ".join(told), numbers)
+        low, high = sorted(row["loss"] for row in pair)
+        nc0, nc3 = ((less["train"][metric], more["train"][metric]) for metric in ("nc0", "nc3"))
+        return bool(high <= 1.5 * low and nc0[1] <= 0.5 * nc0[0] and nc3[1] < nc3[0])
+
+    def tell(network: str, pair: tuple[Row, Row]) -> str:
+        values = {"loss": [row["loss"] for row in pair]}
+        values |= {metric.upper(): [row["train"][metric] for row in pair] for metric in ("nc0", "nc3")}
+        return f"{network}: " + ", ".join(f"{k} {short(a, 3)} → {short(b, 3)}" for k, (a, b) in values.items())
+
+    return every(
+        pairs,
+        holds,
+        tell,
+        numbers={
+            network: {"loss": [less["loss"], more["loss"]], "0.7": less["train"], "0.9": more["train"]}
+            for network, (less, more) in pairs.items()
+        },
+        before="0.7 → 0.9, ",
+    )
 
 
 def shares(results: Results) -> tuple[list[float], dict[str, list[float]]]:
@@ -100,13 +104,12 @@ def shares(results: Results) -> tuple[list[float], dict[str, list[float]]]:
     needs="between-*",
 )
 def between_falls(results: Results) -> Verdict:
-    """The three by share."""
     found, table = shares(results)
     if len(found) < 2:
         return Verdict(None, "too few runs count")
     told = "; ".join(f"{key.upper()} {', '.join(short(v, 3) for v in table[key])}" for key in ("nc0", "nc2", "nc3"))
     told = f"shares {', '.join(f'{share:g}' for share in found)}: {told}"
-    return Verdict(every([falls(table[key]) for key in ("nc0", "nc2", "nc3")]), told, {"shares": found} | table)
+    return Verdict(all(falling(table[key]) for key in ("nc0", "nc2", "nc3")), told, {"shares": found} | table)
 
 
 @claim(
@@ -116,7 +119,6 @@ def between_falls(results: Results) -> Verdict:
     needs="between-*",
 )
 def between_stays(results: Results) -> Verdict:
-    """Test accuracies by share."""
     found, table = shares(results)
     if not found:
         return Verdict(None, "no run counts")
@@ -133,7 +135,6 @@ def between_stays(results: Results) -> Verdict:
     needs=["grid-*", "between-*"],
 )
 def necessary(results: Results) -> Verdict:
-    """The runs with small NC2 and NC3, and the quantitative bound."""
     rows = [row["train"] for row in counting(runs(results)) + counting(runs(results, "between-*"))]
     small = [row for row in rows if row["nc2"] < SMALL and row["nc3"] < SMALL]
     largest = max((row["nc0_normalized"] for row in small), default=float("nan"))
@@ -156,16 +157,21 @@ def necessary(results: Results) -> Verdict:
     needs="grid-*",
 )
 def regressed(results: Results) -> Verdict:
-    """Slopes for both bases."""
     rows = counting(runs(results))
-    answers, told, numbers = [], [], {}
+    found = {}
     for network in networks(rows):
-        own = chosen(rows, network=network)
-        slope, start, explained = regression(np.log([r["train"]["nc0"] for r in own]), [r["train"]["nc3"] for r in own])
-        answers.append(slope > 0 and explained >= EXPLAINED)
-        told.append(f"{network}: {slope:.3f} (log10: {slope * np.log(10):.3f}), R² {explained:.2f}, {len(own)} runs")
-        numbers[network] = {"slope": slope, "intercept": start, "r2": explained, "runs": len(own)}
-    return Verdict(every(answers), "slope by natural log, " + "; ".join(told), numbers)
+        own = [row["train"] for row in chosen(rows, network=network)]
+        slope, start, explained = regression(np.log([row["nc0"] for row in own]), [row["nc3"] for row in own])
+        found[network] = {"slope": slope, "intercept": start, "r2": explained, "runs": len(own)}
+    return every(
+        found,
+        lambda fit: fit["slope"] > 0 and fit["r2"] >= EXPLAINED,
+        lambda network, fit: (
+            f"{network}: {fit['slope']:.3f} (log10: {fit['slope'] * np.log(10):.3f}), R² {fit['r2']:.2f}, "
+            f"{fit['runs']} runs"
+        ),
+        before="slope by natural log, ",
+    )
 
 
-CLAIMS: Sequence[Any] = (accelerates, equal_loss, between_falls, between_stays, necessary, regressed)
+CLAIMS: Sequence[Claim] = (accelerates, equal_loss, between_falls, between_stays, necessary, regressed)

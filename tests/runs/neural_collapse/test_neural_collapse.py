@@ -18,14 +18,16 @@ from experiment_checks import ROOT, check_committed, check_needs, check_page, co
 
 from landscape.collapse import predict_nc0
 from probes import Trace
-from runs.engine.claims import Results
+from runs.engine.claims import Results, all_hold
 from runs.engine.experiment import Experiment
 from runs.engine.jobs import Job, JobContext
 from runs.engine.runner import JobResult
-from runs.neural_collapse import EXPERIMENT, claims, criteria, side_by_side, theory, trend_claims
+from runs.neural_collapse import EXPERIMENT, criteria, side_by_side, signs, theory, trend_claims
 from runs.neural_collapse import jobs as collapse_jobs
+from runs.neural_collapse import optimizer_claims as claims
 from runs.neural_collapse import theory_claims as theorems
-from runs.neural_collapse.models import NETWORKS, OPTIMIZERS, made, step_schedule
+from runs.neural_collapse.models import NETWORKS, OPTIMIZERS, make_optimizer, step_schedule
+from runs.shared.tables import falling
 
 
 class MadeUp(Results):
@@ -53,15 +55,15 @@ def run(optimizer: str, nc0: float = 1.0, nc3: float = 0.5, **more: Any) -> dict
 
 
 def test_numbers() -> None:
-    assert criteria.falls([3.0, 2.0, 1.0])
-    assert not criteria.falls([3.0, 2.0, 2.0])
-    assert criteria.every([True, None, False]) is False
-    assert criteria.every([True, None]) is None
-    assert criteria.every([]) is None
-    assert criteria.every([True, True]) is True
-    assert criteria.rising({"a": 1.0, "b": 2.0, "c": 3.0}, ["a", "b"], ["c"])
-    assert criteria.rising({"a": 1.0, "b": 4.0, "c": 3.0}, ["a", "b"], ["c"]) is False
-    assert criteria.rising({"a": 1.0}, ["a"], ["c"]) is None
+    assert falling([3.0, 2.0, 1.0])
+    assert not falling([3.0, 2.0, 2.0])
+    assert all_hold([True, None, False]) is False
+    assert all_hold([True, None]) is None
+    assert all_hold([]) is None
+    assert all_hold([True, True]) is True
+    assert criteria.in_order({"a": 1.0, "b": 2.0, "c": 3.0}, ["a", "b"], ["c"])
+    assert criteria.in_order({"a": 1.0, "b": 4.0, "c": 3.0}, ["a", "b"], ["c"]) is False
+    assert criteria.in_order({"a": 1.0}, ["a"], ["c"]) is None
     x = np.linspace(0, 5, 20)
     assert criteria.regression(x, 0.2 * x + 1) == pytest.approx((0.2, 1.0, 1.0))
     noise = np.array([1.0, -1.0] * 10)
@@ -222,11 +224,11 @@ def test_formulas() -> None:
             rates = [theory.LR] * 300
             expected = predict_nc0(kind, rates, weight_decay=theory.DECAY, momentum=momentum, nc0_initial=1.0)  # type: ignore[arg-type]
             np.testing.assert_allclose(theory.formula(rule, momentum, 300), expected, rtol=1e-12)
-    a, b = theory.fixed_point(1e-3)
+    a, b = signs.fixed_point(1e-3)
     assert a == pytest.approx(9 * b)
     assert b == pytest.approx(1 / (30 * (math.exp((a + b) / 3) + 9)) / 1e-3)
-    assert theory.first_fall(np.array([0.0, 1.0, 2.0, 1.0])) == 2
-    assert theory.first_fall(np.array([0.0, 1.0])) == 1
+    assert signs.first_fall(np.array([0.0, 1.0, 2.0, 1.0])) == 2
+    assert signs.first_fall(np.array([0.0, 1.0])) == 1
 
 
 def context(folder: Path, name: str) -> JobContext:
@@ -239,9 +241,9 @@ def test_tiny_theorems(tmp_path: Path) -> None:
     assert max(one["error"] for one in found["runs"]) < 1e-12
     with Trace.open(tmp_path / "network.h5") as trace:
         assert len(trace["SGD-0.9"]["value"]) == 13
-    signs = theory.sign_decoupled(context(tmp_path, "signs"), classes=[3], eta=0.4, decay=0.5, steps=200)
-    assert signs["runs"][0]["limit_error"] < 1e-12
-    assert signs["runs"][0]["limit"] == pytest.approx(math.sqrt(3) / 0.5)
+    decoupled = signs.sign_decoupled(context(tmp_path, "signs"), classes=[3], eta=0.4, decay=0.5, steps=200)
+    assert decoupled["runs"][0]["limit_error"] < 1e-12
+    assert decoupled["runs"][0]["limit"] == pytest.approx(math.sqrt(3) / 0.5)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -263,7 +265,7 @@ def test_all_optimizers_move_by_their_decay() -> None:
     coupled = {"SGD": 1 - 0.1 * 0.5, "Adam": 1 - 0.1, "Signum": 1 - 0.1}
     for optimizer in OPTIMIZERS:
         weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
-        mover = made(optimizer, [weight], 0.1, 0.0, 0.5)
+        mover = make_optimizer(optimizer, [weight], 0.1, 0.0, 0.5)
         weight.grad = torch.zeros_like(weight)
         mover.step()
         assert weight.item() == pytest.approx(coupled.get(optimizer, 1 - 0.1 * 0.5), rel=1e-6), optimizer
@@ -290,7 +292,7 @@ def sweep(kind: str) -> Experiment:
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    return {path.stem: path.stat().st_mtime_ns for path in (folder / "full" / "jobs").glob("*.json")}
+    return {path.stem: path.stat().st_mtime_ns for path in (folder / "full" / "jobs").glob("[!.]*.json")}
 
 
 @pytest.mark.parametrize("kind", ["heat-map", pytest.param("grid", marks=pytest.mark.slow)])

@@ -6,33 +6,31 @@ momentum 0.9 (beta1 for Adam) for all; means over seeds are geometric.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from probes.numbers import short
-from runs.engine.claims import Results, Verdict, claim
+from runs.engine.claims import Claim, Results, Verdict, all_hold, claim, every
 from runs.neural_collapse.criteria import (
     ACCURACY,
+    PAPER,
     Row,
     best,
-    by_network,
     chosen,
     counting,
     decay_effect,
-    every,
+    in_order,
     means,
     networks,
     ordered,
-    rising,
     runs,
 )
 from runs.neural_collapse.jobs import DECAY, MOMENTUM
 from runs.neural_collapse.models import COUPLED, DECOUPLED
-from runs.neural_collapse.theory_claims import PAPER
 
 LARGE = 0.1  # of NC0 without decay
 NC1_LEFT, NC4_LEAST = 0.05, 0.99
-SIDES = ("nc0", "nc1", "nc2", "nc3", "nc4", "accuracy")  # what is told of train and test features
+METRICS = ("nc0", "nc1", "nc2", "nc3", "nc4", "accuracy")  # what is told of train and test features
 SETTING = f"at decay {DECAY} and momentum {MOMENTUM}"
 COUNT = f"runs below {ACCURACY:.0%} train accuracy do not count"
 
@@ -48,13 +46,17 @@ def accuracies(rows: Sequence[Row]) -> str:
     return f"train accuracy {min(values):.1%} to {max(values):.1%}" if values else "no run counts"
 
 
-def compared(results: Results, metric: str, *groups: Sequence[str]) -> Verdict:
+def compare(results: Results, metric: str, *groups: Sequence[str]) -> Verdict:
     """The order of a metric at the setting, in every network."""
     rows = setting(results)
     tables = {network: means(chosen(rows, network=network), metric) for network in networks(rows)}
-    numbers = {n: {"train": tables[n], "test": means(chosen(rows, network=n), metric, "test")} for n in tables}
-    told = by_network(rows, lambda own: ordered(means(own, metric)))
-    return Verdict(every([rising(t, *groups) for t in tables.values()]), f"{told}; {accuracies(rows)}", numbers)
+    return every(
+        tables,
+        lambda values: in_order(values, *groups),
+        lambda network, values: f"{network}: {ordered(values)}",
+        numbers={n: {"train": tables[n], "test": means(chosen(rows, network=n), metric, "test")} for n in tables},
+        after=f"; {accuracies(rows)}",
+    )
 
 
 @claim(
@@ -65,14 +67,15 @@ def compared(results: Results, metric: str, *groups: Sequence[str]) -> Verdict:
     needs="grid-*",
 )
 def nc0_order(results: Results) -> Verdict:
-    """All six are told; the numbers hold the metrics on both sets of features."""
-    verdict = compared(results, "nc0", ["SGD"], ["Adam"], ["AdamW"], ["SignumW"])
+    verdict = compare(results, "nc0", ["SGD"], ["Adam"], ["AdamW"], ["SignumW"])
     rows = [row | {"test": row["test"] | {"nc4": row["nc4_test"]}} for row in setting(results)]
     numbers = {
-        network: {side: {m: means(chosen(rows, network=network), m, side) for m in SIDES} for side in ("train", "test")}
+        network: {
+            side: {m: means(chosen(rows, network=network), m, side) for m in METRICS} for side in ("train", "test")
+        }
         for network in networks(rows)
     }
-    return Verdict(verdict.holds, verdict.measured, numbers)
+    return dataclasses.replace(verdict, numbers=numbers)
 
 
 @claim(
@@ -83,8 +86,7 @@ def nc0_order(results: Results) -> Verdict:
     needs="grid-*",
 )
 def nc3_order(results: Results) -> Verdict:
-    """All six are told."""
-    return compared(results, "nc3", ["SGD", "Adam"], ["AdamW"], ["SignumW"])
+    return compare(results, "nc3", ["SGD", "Adam"], ["AdamW"], ["SignumW"])
 
 
 @claim(
@@ -96,18 +98,22 @@ def nc3_order(results: Results) -> Verdict:
     needs="grid-*",
 )
 def best_order(results: Results) -> Verdict:
-    """The best runs with their decays and momenta."""
     rows = counting(runs(results))
-    answers, told, numbers = [], [], {}
-    for network in networks(rows):
-        found = best(chosen(rows, network=network))
-        numbers[network] = {
-            name: {key: row[key] for key in ("momentum", "decay", "train", "test")} for name, row in found.items()
-        }
-        values = {metric: {n: float(row["train"][metric]) for n, row in found.items()} for metric in ("nc0", "nc3")}
-        answers += [rising(own, ["SGD", "SGDW"], ["Adam"], ["AdamW"]) for own in values.values()]
-        told.append(f"{network}: NC0 {ordered(values['nc0'])}, NC3 {ordered(values['nc3'])}")
-    return Verdict(every(answers), "; ".join(told), numbers)
+    found = {network: best(chosen(rows, network=network)) for network in networks(rows)}
+    values = {
+        network: {metric: {n: float(row["train"][metric]) for n, row in own.items()} for metric in ("nc0", "nc3")}
+        for network, own in found.items()
+    }
+    kept = ("momentum", "decay", "train", "test")
+    return every(
+        values,
+        lambda own: all_hold(in_order(metric, ["SGD", "SGDW"], ["Adam"], ["AdamW"]) for metric in own.values()),
+        lambda network, own: f"{network}: NC0 {ordered(own['nc0'])}, NC3 {ordered(own['nc3'])}",
+        numbers={
+            network: {name: {key: row[key] for key in kept} for name, row in own.items()}
+            for network, own in found.items()
+        },
+    )
 
 
 def effects(results: Results, optimizers: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -117,9 +123,10 @@ def effects(results: Results, optimizers: Sequence[str]) -> dict[str, tuple[floa
     return {f"{network} {optimizer}": effect for (network, optimizer), effect in found.items() if effect is not None}
 
 
-def tell_effects(found: dict[str, tuple[float, float]]) -> str:
-    """Each with its decay."""
-    return "; ".join(f"{name} × {short(ratio, 2)} (λ = {decay:g})" for name, (decay, ratio) in found.items())
+def tell_effect(name: str, effect: tuple[float, float]) -> str:
+    """NC0 over that without decay, with the decay."""
+    decay, ratio = effect
+    return f"{name} × {short(ratio, 2)} (λ = {decay:g})"
 
 
 @claim(
@@ -130,9 +137,7 @@ def tell_effects(found: dict[str, tuple[float, float]]) -> str:
     needs="grid-*",
 )
 def coupled_falls(results: Results) -> Verdict:
-    """SGD, Adam and Signum."""
-    found = effects(results, COUPLED)
-    return Verdict(every([ratio <= LARGE for _, ratio in found.values()]), tell_effects(found), found)
+    return every(effects(results, COUPLED), lambda effect: effect[1] <= LARGE, tell_effect)
 
 
 @claim(
@@ -143,9 +148,8 @@ def coupled_falls(results: Results) -> Verdict:
     needs="grid-*",
 )
 def decoupled_stays(results: Results) -> Verdict:
-    """AdamW and SignumW."""
     found = effects(results, [name for name in DECOUPLED if name != "SGDW"])
-    return Verdict(every([ratio > LARGE for _, ratio in found.values()]), tell_effects(found), found)
+    return every(found, lambda effect: effect[1] > LARGE, tell_effect)
 
 
 @claim(
@@ -155,12 +159,15 @@ def decoupled_stays(results: Results) -> Verdict:
     needs="grid-*",
 )
 def nc1_small(results: Results) -> Verdict:
-    """What is left of NC1."""
-    rows = setting(results)
-    left = [row | {"left": {"nc1": row["train"]["nc1"] / row["start"]["nc1"]}} for row in rows]
-    numbers = {network: means(chosen(left, network=network), "nc1", "left") for network in networks(rows)}
-    told = by_network(left, lambda own: ordered(means(own, "nc1", "left")))
-    return Verdict(every([row["left"]["nc1"] <= NC1_LEFT for row in left]), f"NC1 / start: {told}", numbers)
+    rows = [row | {"left": {"nc1": row["train"]["nc1"] / row["start"]["nc1"]}} for row in setting(results)]
+    left = {network: means(chosen(rows, network=network), "nc1", "left") for network in networks(rows)}
+    return every(
+        {network: chosen(rows, network=network) for network in left},
+        lambda own: all(row["left"]["nc1"] <= NC1_LEFT for row in own),
+        lambda network, _: f"{network}: {ordered(left[network])}",
+        numbers=left,
+        before="NC1 / start: ",
+    )
 
 
 @claim(
@@ -170,7 +177,6 @@ def nc1_small(results: Results) -> Verdict:
     needs="grid-*",
 )
 def nc4_holds(results: Results) -> Verdict:
-    """The least agreement, on both sets."""
     rows = counting(runs(results))
     agree = [row["train"]["nc4"] for row in rows]
     fewer = sum(value < NC4_LEAST for value in agree)
@@ -189,13 +195,16 @@ def nc4_holds(results: Results) -> Verdict:
     quick=True,
 )
 def kept(results: Results) -> Verdict:
-    """The largest change."""
     rows = chosen(runs(results), optimizer="SGD", decay=0.0)
-    moved = {
-        f"{row['network']} β = {row['momentum']:g}": abs(row["train"]["nc0"] / row["start"]["nc0"] - 1) for row in rows
-    }
-    told = "; ".join(f"{name}: {value:.0e}" for name, value in moved.items())
-    return Verdict(every([value <= 1e-4 for value in moved.values()]), f"relative change: {told}", moved)
+    return every(
+        {
+            f"{row['network']} β = {row['momentum']:g}": abs(row["train"]["nc0"] / row["start"]["nc0"] - 1)
+            for row in rows
+        },
+        lambda value: value <= 1e-4,
+        lambda name, value: f"{name}: {value:.0e}",
+        before="relative change: ",
+    )
 
 
-CLAIMS: Sequence[Any] = (nc0_order, nc3_order, best_order, coupled_falls, decoupled_stays, nc1_small, nc4_holds, kept)
+CLAIMS: Sequence[Claim] = (nc0_order, nc3_order, best_order, coupled_falls, decoupled_stays, nc1_small, nc4_holds, kept)

@@ -1,0 +1,131 @@
+"""The theorems' runs on sign rules: NC0 in the unconstrained-features model from W = 0, all in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from probes.digits import CLASSES
+from runs.engine.jobs import JobContext
+from runs.neural_collapse.models import set_rate, simplex
+from runs.neural_collapse.nc0 import Vector, nc0, write
+from solvers import SignSGD
+
+
+def sign_decoupled(job: JobContext, classes: list[int], eta: float, decay: float, steps: int) -> dict[str, Any]:
+    """From W = 0 with features at the simplex, one sample a class: NC0 against its closed form and its limit."""
+    runs = []
+    with job.trace(eta=eta, decay=decay) as trace:
+        for K in classes:
+            values = np.array([nc0(W) for W in signs([eta] * steps, decay, K, decoupled=True)])
+            limit = math.sqrt(K) * (K - 2) / decay
+            expected = limit * (1 - (1 - eta * decay) ** np.arange(steps + 1.0))
+            write(trace, f"classes-{K}", value=values, expected=expected)
+            error = float(np.abs(values[1:] / expected[1:] - 1).max())
+            falls = float(-np.diff(values).min() / limit)
+            runs.append(
+                {
+                    "classes": K,
+                    "last": values[-1],
+                    "limit": limit,
+                    "error": error,
+                    "limit_error": abs(values[-1] / limit - 1),
+                    "falls": max(falls, 0.0),
+                }
+            )
+    return {"runs": runs}
+
+
+def sign_coupled(job: JobContext, etas: list[float], decay: float, path: float) -> dict[str, Any]:
+    """At fixed step sizes: the entries a (of the diagonal) and -b (beside it) over the steps."""
+    runs = []
+    with job.trace(etas=etas, decay=decay) as trace:
+        for number, eta in enumerate(etas):
+            a, b, values = entries(signs([eta] * round(path / eta), decay, CLASSES, decoupled=False))
+            write(trace, f"eta-{eta:g}", value=values, a=a, b=b)
+            last = values[-len(values) // 10 :]
+            runs.append(
+                {
+                    "eta": eta,
+                    "peak": values.max(),
+                    "peak_step": int(values.argmax()),
+                    "last": last.max(),
+                    "alpha_over_bound": float((last**2 / CLASSES).max() / (CLASSES * eta) ** 2),
+                }
+                | phases(a, b)
+            )
+            job.progress(number + 1, len(etas))
+    return {"runs": runs}
+
+
+def sign_decaying(job: JobContext, eta: float, decay: float, path: float, halvings: int, each: int) -> dict[str, Any]:
+    """A step size that stays, then halves every `each` steps: how close NC0 and W come to the fixed point."""
+    rates = [eta] * round(path / eta) + [eta * 0.5 ** (1 + step / each) for step in range(halvings * each)]
+    with job.trace(eta=eta, decay=decay) as trace:
+        a, b, values = entries(signs(rates, decay, CLASSES, decoupled=False))
+        write(trace, "nc0", value=values, a=a, b=b, rate=np.array([*rates, rates[-1]]))
+    fixed = fixed_point(decay)
+    return {
+        "peak": values.max(),
+        "last": values[-1],
+        "last_rate": rates[-1],
+        "a": a[-1],
+        "b": b[-1],
+        "fixed": fixed,
+        "error": max(abs(found / point - 1) for found, point in zip((a[-1], b[-1]), fixed, strict=True)),
+    }
+
+
+def signs(rates: Sequence[float], decay: float, K: int, *, decoupled: bool) -> Iterator[Tensor]:
+    """W before the first step and after each, by `SignSGD` on gradients of autograd."""
+    features, labels = simplex(K), torch.arange(K)
+    W = torch.zeros(K, K, dtype=torch.float64, requires_grad=True)
+    optimizer = SignSGD([W], rates[0], weight_decay=decay, decoupled=decoupled)
+    yield W.detach()
+    for rate in rates:
+        set_rate(optimizer, rate)
+        optimizer.step(lambda: nn.functional.cross_entropy(features @ W.T, labels))
+        yield W.detach()
+
+
+def entries(weights: Iterator[Tensor]) -> tuple[Vector, Vector, Vector]:
+    """a = mean of the diagonal, b = minus the mean beside it, and NC0."""
+    rows = []
+    for W in weights:
+        diagonal = float(W.diagonal().sum())
+        beside = float(W.sum()) - diagonal
+        rows.append((diagonal / len(W), -beside / (len(W) * (len(W) - 1)), nc0(W)))
+    a, b, values = np.array(rows).T
+    return a, b, values
+
+
+def phases(a: Vector, b: Vector) -> dict[str, Any]:
+    """When b first falls, when a first does, and how often b turns between."""
+    first_b, first_a = first_fall(b), first_fall(a)
+    between = np.sign(np.diff(b[first_b:first_a])) if first_b < first_a else np.zeros(0)
+    return {"first_b": first_b, "first_a": first_a, "steps": len(a) - 1, "turns": int((np.diff(between) != 0).sum())}
+
+
+def first_fall(values: Vector) -> int:
+    """The first step after which a value is lower, else the number of steps."""
+    falls = np.flatnonzero(np.diff(values) < 0)
+    return int(falls[0]) if len(falls) else len(values) - 1
+
+
+def fixed_point(decay: float, K: int = CLASSES) -> tuple[float, float]:
+    """a = (K - 1) psi / lam and b = psi / lam at the gap g = (a + b) / sqrt(K - 1), by bisection."""
+    root = math.sqrt(K - 1)
+
+    def psi(gap: float) -> float:
+        return 1 / (K * root * (math.exp(gap) + K - 1))
+
+    low, high = 0.0, 700.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if K * psi(middle) / (decay * root) > middle else (low, middle)
+    return (K - 1) * psi(low) / decay, psi(low) / decay

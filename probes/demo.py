@@ -33,6 +33,7 @@ from probes.views.pictures.draw import plot_trace
 from probes.views.tables import table
 
 _BATCH, _RATE, _MOMENTUM = 64, 0.05, 0.9
+_RANKS = {1e-2: "rank above 1e-2 λ₁ (Gauss-Newton)", 1e-4: "rank above 1e-4 λ₁", 1e-6: "rank above 1e-6 λ₁"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def run_demo(folder: Path | None, *, seed: int, quick: bool, console: Console, p
     started = time.perf_counter()
     plan = _QUICK if quick else Plan()
     folder = default_folder() if folder is None else folder
-    _make(folder)
+    _make_folder(folder)
     # matrices this small are slower on several threads than on one, and much slower on a busy machine
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -87,10 +88,10 @@ def run_demo(folder: Path | None, *, seed: int, quick: bool, console: Console, p
     finally:
         torch.set_num_threads(threads)
     console.print(_table(plan, columns))
-    console.print(_closing(folder, written, time.perf_counter() - started), soft_wrap=True)
+    console.print(_next_steps(folder, written, time.perf_counter() - started), soft_wrap=True)
 
 
-def _measure(plan: Plan, folder: Path, seed: int, progress: Console) -> tuple[list[Path], list[list[str]]]:
+def _measure(plan: Plan, folder: Path, seed: int, progress: Console) -> tuple[list[Path], list[dict[str, str]]]:
     """Everything but the printing: the pictures written, and the table's columns."""
     written: list[Path] = []
     columns = []
@@ -156,8 +157,8 @@ def train(name: str, folder: Path, seed: int, plan: Plan) -> list[Path]:
 # -- the table ----------------------------------------------------------------------------------------------
 
 
-def _column(name: str, checkpoint: Path, output: Path) -> list[str]:
-    """What the table says of one network, from its trace and last checkpoint, both read from disk."""
+def _column(name: str, checkpoint: Path, output: Path) -> dict[str, str]:
+    """What the table says of one network under its headings, from its trace and last checkpoint on the disk."""
     from probes.checkpoints.load import load_checkpoint
 
     objective = _objective(NETWORKS[name]())
@@ -169,23 +170,25 @@ def _column(name: str, checkpoint: Path, output: Path) -> list[str]:
         earlier = [outliers(values) for values in trace["spectrum"]["values"][:-1]]
     spectrum, density = rows["spectrum"], rows["density"]
     values, residual = spectrum["values"], float(max(spectrum["residuals"]))
+    largest = [round_to_error(float(v), residual, 5) for v in values[:5]]
     found = outliers(values)
-    ranks = at_thresholds(rows["condition"])
-    bound = "" if bool(rows["condition"]["converged"]) else "≥ "
+    ranks = at_thresholds(rows["condition"], _RANKS)
+    bound, sign = ("", "=") if bool(rows["condition"]["converged"]) else ("≥ ", "≥")
     shares = {group: float(rows[group]["cost"]) / gradient for group in ("spectrum", "trace", "density", "condition")}
     costs = ", ".join(f"{group} {float(f'{share:.2g}'):.0f}" for group, share in shares.items())
-    return [
-        str(int(density["n"])),
-        f"{rows['loss']['value']:.4f}",
-        " / ".join(f"{100 * accuracy(objective.model, part):.1f} %" for part in (data.train, data.test)),
-        ", ".join(round_to_error(float(v), residual, 5) for v in values[:5]) + f" ± {residual:.0e}",
-        plus_minus(float(rows["trace"]["value"]), float(rows["trace"]["stderr"])),
-        f"{found.count} of {len(values)} (gap × {short(found.ratio, 3)})",
-        ", ".join(f"{past.count} (× {short(past.ratio, 3)})" for past in earlier),
-        str(CLASSES),
-        *(f"{bound}{rank}, κ {'≥' if bound else '='} {short(kappa, 3)}" for _, rank, kappa in ranks),
-        f"{costs} ({1e3 * gradient:.1f} ms each)",
-    ]
+    accuracies = [f"{100 * accuracy(objective.model, part):.1f} %" for part in (data.train, data.test)]
+    return {
+        "parameters": str(int(density["n"])),
+        "loss": f"{rows['loss']['value']:.4f}",
+        "accuracy, train / test": " / ".join(accuracies),
+        "largest eigenvalues (Hessian)": f"{', '.join(largest)} ± {residual:.0e}",
+        "trace (Hessian)": plus_minus(float(rows["trace"]["value"]), float(rows["trace"]["stderr"])),
+        "outliers among the largest": f"{found.count} of {len(values)} (gap × {short(found.ratio, 3)})",
+        "  at the earlier checkpoints": ", ".join(f"{past.count} (× {short(past.ratio, 3)})" for past in earlier),
+        "classes": str(CLASSES),
+        **{_RANKS[threshold]: f"{bound}{rank}, κ {sign} {short(kappa, 3)}" for threshold, rank, kappa in ranks},
+        "cost in gradients": f"{costs} ({1e3 * gradient:.1f} ms each)",
+    }
 
 
 def _seconds_per_gradient(objective: Objective) -> float:
@@ -197,21 +200,7 @@ def _seconds_per_gradient(objective: Objective) -> float:
     return statistics.median(times)
 
 
-def _table(plan: Plan, columns: list[list[str]]) -> Table:
-    names = [
-        "parameters",
-        "loss",
-        "accuracy, train / test",
-        "largest eigenvalues (Hessian)",
-        "trace (Hessian)",
-        "outliers among the largest",
-        "  at the earlier checkpoints",
-        "classes",
-        "rank above 1e-2 λ₁ (Gauss-Newton)",
-        "rank above 1e-4 λ₁",
-        "rank above 1e-6 λ₁",
-        "cost in gradients",
-    ]
+def _table(plan: Plan, columns: list[dict[str, str]]) -> Table:
     view = table(
         title="Digits (8 x 8), momentum SGD, at the last checkpoint",
         caption=(
@@ -225,12 +214,12 @@ def _table(plan: Plan, columns: list[list[str]]) -> Table:
     view.add_column("")
     for name in plan.networks:
         view.add_column(name, overflow="fold")
-    for i, heading in enumerate(names):
-        view.add_row(heading, *(column[i] for column in columns))
+    for heading in columns[0]:
+        view.add_row(heading, *(column[heading] for column in columns))
     return view
 
 
-def _closing(folder: Path, written: list[Path], seconds: float) -> str:
+def _next_steps(folder: Path, written: list[Path], seconds: float) -> str:
     where = shlex.quote(str(folder))
     lines = [f"Done in {seconds:.0f} s. Pictures:"]
     lines += [f"  {path}" for path in written]
@@ -243,7 +232,7 @@ def _closing(folder: Path, written: list[Path], seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: --out names the folder for the results")
     try:

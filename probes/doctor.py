@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def examine(folder: Path) -> Iterator[Finding]:
         version = version_of(package)
         yield Finding(package, version or "missing: pip install landscape-engine installs it", version is not None)
     yield _check("HDF5", _hdf5)
-    yield _check("folder", lambda: _writable(folder))
+    yield _check("folder", partial(_writable, folder))
     try:
         import torch
     except Exception as error:  # a broken installation raises anything, from ImportError to OSError
@@ -42,9 +43,9 @@ def examine(folder: Path) -> Iterator[Finding]:
     if torch.backends.mps.is_available():
         devices.append(torch.device("mps"))
     for device in devices:
-        yield _check(str(device), lambda device=device: _device(device))  # type: ignore[misc]
+        yield _check(str(device), partial(_device, device))
         for what, check in _CHECKS.items():
-            yield _check(f"{device} {what}", lambda device=device, check=check: check(device))  # type: ignore[misc]
+            yield _check(f"{device} {what}", partial(check, device))
 
 
 def _check(what: str, check: Callable[[], str]) -> Finding:

@@ -100,7 +100,7 @@ class Trace:
         cheap; later it rewrites the file, which takes some seconds per GB.
         Raises `ValueError` for other fields or settings under a known name (it shows both) and for bad names.
         """
-        writer = self._writing()
+        writer = self._require_writer()
         check_names(name, fields)
         settings = _as_stored(name, settings)
         if name in writer.tables:
@@ -116,7 +116,7 @@ class Trace:
         `KeyError` for a name that was not declared, and `TraceError` when rows cannot be written: on a full
         disk they wait in memory and are tried again once a second.
         """
-        writer = self._writing()
+        writer = self._require_writer()
         if name not in writer.tables or name == EVENTS:
             raise KeyError(f"{name!r} was not declared; call trace.declare({name!r}, fields) first")
         writer.append(name, step, epoch, cost, fields)
@@ -125,7 +125,7 @@ class Trace:
         """Add a row to `/events`: what happened to a probe. Texts are cut to 64 and 400 bytes."""
         texts = {"probe": probe, "reason": reason}
         values = {name: truncate(text, EVENT_FIELDS[name]) for name, text in texts.items()}
-        self._writing().append(EVENTS, step, epoch, 0.0, values)
+        self._require_writer().append(EVENTS, step, epoch, 0.0, values)
 
     def flush(self) -> None:
         """Hand all records to the system: they survive the death of this process. Nothing to do when reading.
@@ -278,7 +278,7 @@ class Trace:
                     writer.flush()
                 yield writer.file
 
-    def _writing(self) -> Writer:
+    def _require_writer(self) -> Writer:
         if self._writer is None:
             raise TraceError(f"{self.path} is open for reading; Trace.resume opens it for writing")
         return self._writer

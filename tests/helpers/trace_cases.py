@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 
+from probes import Field, Trace
+
 WRITER = """
 import sys
 import numpy as np
@@ -24,6 +26,15 @@ for i in range(10_000_000):
         trace.flush()
         print(i, flush=True)
 """
+
+
+def scalars(path, *values, **options):
+    """A new trace that is being written, with these values of x.v at steps 0, 1, ..."""
+    trace = Trace.create(path, **options)
+    trace.declare("x", {"v": Field()})
+    for step, value in enumerate(values):
+        trace.record("x", step, v=value)
+    return trace
 
 
 def start(path, every=1, code=WRITER, **options):

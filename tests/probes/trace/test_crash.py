@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
-from trace_cases import check, killed, start
+from trace_cases import check, killed, scalars, start
 
-from probes import Field, Trace, TraceError
+from probes import Trace, TraceError
 from probes.trace.state import state_of
 
 
@@ -126,9 +126,7 @@ Trace.create(sys.argv[1])
 
 def test_a_removed_file_is_written_again_and_another_one_is_left_alone(tmp_path):
     path = tmp_path / "run.h5"
-    trace = Trace.create(path)
-    trace.declare("x", {"v": Field()})
-    trace.record("x", 0, v=1)
+    trace = scalars(path, 1)
     trace.flush()
     path.unlink()
     trace.record("x", 1, v=2)
@@ -198,18 +196,13 @@ time.sleep(20)
 
 def test_an_exception_in_the_block_is_not_hidden(tmp_path):
     path = tmp_path / "run.h5"
-    trace = Trace.create(path)
-    trace.declare("x", {"v": Field()})
-    trace.record("x", 0, v=1)
-    with pytest.raises(ZeroDivisionError), trace:
+    with pytest.raises(ZeroDivisionError), scalars(path, 1):
         raise ZeroDivisionError
     assert len(Trace.open(path)["x"]) == 1
 
 
 def test_a_trace_that_nobody_closes_is_closed_when_it_is_garbage(tmp_path):
-    trace = Trace.create(tmp_path / "run.h5")
-    trace.declare("x", {"v": Field()})
-    trace.record("x", 0, v=1)
+    trace = scalars(tmp_path / "run.h5", 1)
     del trace
     with Trace.resume(tmp_path / "run.h5") as trace:
         assert len(trace["x"]) == 1

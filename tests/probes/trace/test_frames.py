@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from trace_cases import scalars
 
 from probes import Field, Trace
 from probes.errors import MissingExtra
@@ -143,11 +144,9 @@ def test_a_frame_has_a_column_per_entry(path):
 
 
 def test_a_trace_that_is_written_can_be_analysed(tmp_path):
-    with Trace.create(tmp_path / "run.h5") as trace:
-        trace.declare("x", {"v": Field()})
-        trace.record("x", 5, v=2.0)
-        assert trace["x"].to_pandas()["v"].tolist() == [2.0]
-        assert trace.to_xarray()["x/v"].sel(step=5).item() == 2.0
+    with scalars(tmp_path / "run.h5", 1.0, 2.0) as trace:
+        assert trace["x"].to_pandas()["v"].tolist() == [1.0, 2.0]
+        assert trace.to_xarray()["x/v"].sel(step=1).item() == 2.0
 
 
 @pytest.mark.parametrize(("package", "method"), [("xarray", "to_xarray"), ("pandas", "to_pandas")])

@@ -5,7 +5,7 @@ import time
 import h5py
 import numpy as np
 import pytest
-from trace_cases import killed, start
+from trace_cases import killed, scalars, start
 
 from probes import Field, Trace, TraceError, TraceSet
 from probes.trace.configs import flatten, freeze, varying_keys
@@ -174,9 +174,7 @@ def test_live_runs_are_readable(folder):
     process = start(folder / "live.h5", 3)
     try:
         assert process.stdout.readline()
-        with Trace.create(folder / "here.h5", config={"width": 3}) as trace:  # and those of this process
-            trace.declare("x", {"v": Field()})
-            trace.record("x", 0, v=1)
+        with scalars(folder / "here.h5", 1, config={"width": 3}) as trace:  # and those of this process
             trace.flush()
             runs = TraceSet.open(folder)
             assert {"live.h5", "here.h5"} <= set(runs.names)

@@ -8,6 +8,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from trace_cases import scalars
 
 from probes import Field, Trace, TraceError
 
@@ -34,6 +35,12 @@ def row(i):
         "matrix_rows": np.arange(2 * (i % 3)).reshape(-1, 2),
         "words": ["é"] * (i % 3),
     }
+
+
+def write_rows(trace, steps, settings=None):
+    trace.declare("all", FIELDS, settings=settings)
+    for i in steps:
+        trace.record("all", i, **row(i))
 
 
 def check_rows(records, indices):
@@ -88,9 +95,7 @@ def test_every_kind_of_field_comes_back(path):
 
 def test_layout_is_what_the_format_says(path):
     with Trace.create(path, config={"a": 1}, seed=1) as trace:
-        trace.declare("all", FIELDS)
-        for i in range(5):
-            trace.record("all", i, **row(i))
+        write_rows(trace, range(5))
     with h5py.File(path, "r") as file:  # plain mode: a closed trace opens in any viewer
         assert file.attrs["format"].decode() == "landscape-trace"
         assert file.attrs["version"] == 1
@@ -217,9 +222,7 @@ def test_bad_declarations(path):
 
 def test_declaring_after_records_keeps_them(path):
     with Trace.create(path) as trace:
-        trace.declare("all", FIELDS)
-        for i in range(10):
-            trace.record("all", i, **row(i))
+        write_rows(trace, range(10))
         trace.flush()
         reader = Trace.open(path)  # of the same process
         trace.declare("late", {"v": Field()})
@@ -234,18 +237,14 @@ def test_declaring_after_records_keeps_them(path):
 
 def test_resume_goes_on_and_drops_later_steps(path):
     with Trace.create(path, seed=5, config={"lr": 1}) as trace:
-        trace.declare("all", FIELDS, settings={"k": 1})
         trace.declare("other", {"v": Field()})
-        for i in range(10):
-            trace.record("all", i, **row(i))
+        write_rows(trace, range(10), settings={"k": 1})
         trace.event(2, "all", "early")
         trace.event(8, "all", "late")
         identity = trace.uuid
     with Trace.resume(path, step=6) as trace:
         assert trace["all"]["step"].tolist() == list(range(7))
-        trace.declare("all", FIELDS, settings={"k": 1})
-        for i in range(7, 12):
-            trace.record("all", i, **row(i))
+        write_rows(trace, range(7, 12), settings={"k": 1})
     trace = Trace.open(path)
     check_rows(trace["all"], list(range(12)))
     assert (np.diff(trace["all"]["time"]) >= 0).all()
@@ -259,9 +258,7 @@ def test_resume_goes_on_and_drops_later_steps(path):
 
 def test_rows_of_any_order_of_steps_are_dropped_by_their_step(path):
     with Trace.create(path) as trace:
-        trace.declare("all", FIELDS)
-        for i in (5, 2, 9, 1):
-            trace.record("all", i, **row(i))
+        write_rows(trace, (5, 2, 9, 1))
     with Trace.resume(path, step=4) as trace:
         check_rows(trace["all"], [2, 1])
 
@@ -277,9 +274,7 @@ def test_an_existing_file_is_refused(path):
 
 
 def test_second_writer_is_refused(path):
-    with Trace.create(path) as trace:
-        trace.declare("x", {"v": Field()})
-        trace.record("x", 0, v=1)
+    with scalars(path, 1) as trace:
         for attempt in (Trace.resume, lambda p: Trace.create(p, overwrite=True)):
             with pytest.raises(TraceError, match="written by this process"):
                 attempt(path)
@@ -292,8 +287,8 @@ def test_second_writer_is_refused(path):
 
 
 def test_reading_and_writing_are_told_apart(path):
-    with Trace.create(path) as trace:
-        trace.declare("x", {"v": Field()})
+    with scalars(path) as trace:
+        pass
     trace.close()
     with pytest.raises(TraceError, match="is closed"):
         trace.record("x", 0, v=1)
@@ -303,10 +298,7 @@ def test_reading_and_writing_are_told_apart(path):
 
 
 def test_buffered_rows_reach_the_disk_within_a_second_of_silence(path):
-    trace = Trace.create(path)
-    trace.declare("x", {"v": Field()})
-    for i in range(3):
-        trace.record("x", i, v=i)
+    trace = scalars(path, 0, 1, 2)
     time.sleep(1.3)
     code = f"from probes import Trace; print(len(Trace.open({str(path)!r})['x']))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -316,9 +308,7 @@ def test_buffered_rows_reach_the_disk_within_a_second_of_silence(path):
 
 def test_files_that_are_no_traces_get_one_line(path, tmp_path):
     with Trace.create(path) as trace:
-        trace.declare("all", FIELDS)
-        for i in range(100):
-            trace.record("all", i, **row(i))
+        write_rows(trace, range(100))
     whole = path.read_bytes()
     (tmp_path / "short.h5").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.h5").write_bytes(b"")

@@ -8,90 +8,65 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from probes.context import Context, Previous
-    from probes.instruments.conditioning import GaussNewtonConditioning
-    from probes.instruments.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
-    from probes.instruments.dual_gradient import DualGradient
-    from probes.instruments.function_class import FunctionClass
-    from probes.instruments.gradient import Alignment, Gradient, Updates
-    from probes.instruments.neural_collapse import NeuralCollapse
-    from probes.instruments.recording import Recording, ReplayError
-    from probes.instruments.sharpness import BatchSharpness, CriticalSharpness, SAMSharpness, Sharpness
-    from probes.instruments.solver_steps import SolverSteps
-    from probes.monitor.measure import Outcome, measure_once
-    from probes.monitor.monitor import Monitor
-    from probes.probe import Probe, ProbeWarning
-    from probes.schedules import At, Epochs, Every, LogSpaced, Moment, Schedule, When
-    from probes.session import Pairs
-    from probes.trace.layout import Field, TraceError
-    from probes.trace.records import Records
-    from probes.trace.set import TraceSet
-    from probes.trace.trace import Trace
+from probes.instruments.registry import PROBES
 
-_MODULES = {
-    "probes.instruments.conditioning": ("GaussNewtonConditioning",),
-    "probes.instruments.curvature": ("ConditionNumber", "CurvatureTrace", "SpectralDensity", "Spectrum"),
-    "probes.instruments.dual_gradient": ("DualGradient",),
-    "probes.instruments.sharpness": ("BatchSharpness", "CriticalSharpness", "SAMSharpness", "Sharpness"),
-    "probes.instruments.function_class": ("FunctionClass",),
-    "probes.instruments.gradient": ("Alignment", "Gradient", "Updates"),
-    "probes.monitor.measure": ("Outcome", "measure_once"),
-    "probes.monitor": ("Monitor",),
-    "probes.instruments.neural_collapse": ("NeuralCollapse",),
+if TYPE_CHECKING:
+    from probes.context import Context as Context
+    from probes.context import Previous as Previous
+    from probes.instruments.conditioning import GaussNewtonConditioning as GaussNewtonConditioning
+    from probes.instruments.curvature import ConditionNumber as ConditionNumber
+    from probes.instruments.curvature import CurvatureTrace as CurvatureTrace
+    from probes.instruments.curvature import SpectralDensity as SpectralDensity
+    from probes.instruments.curvature import Spectrum as Spectrum
+    from probes.instruments.dual_gradient import DualGradient as DualGradient
+    from probes.instruments.function_class import FunctionClass as FunctionClass
+    from probes.instruments.gradient import Alignment as Alignment
+    from probes.instruments.gradient import Gradient as Gradient
+    from probes.instruments.gradient import Updates as Updates
+    from probes.instruments.neural_collapse import NeuralCollapse as NeuralCollapse
+    from probes.instruments.recording import Recording as Recording
+    from probes.instruments.recording import ReplayError as ReplayError
+    from probes.instruments.sharpness import BatchSharpness as BatchSharpness
+    from probes.instruments.sharpness import CriticalSharpness as CriticalSharpness
+    from probes.instruments.sharpness import SAMSharpness as SAMSharpness
+    from probes.instruments.sharpness import Sharpness as Sharpness
+    from probes.instruments.solver_steps import SolverSteps as SolverSteps
+    from probes.monitor.measure import Outcome as Outcome
+    from probes.monitor.measure import measure_once as measure_once
+    from probes.monitor.monitor import Monitor as Monitor
+    from probes.probe import Probe as Probe
+    from probes.probe import ProbeWarning as ProbeWarning
+    from probes.schedules import At as At
+    from probes.schedules import Epochs as Epochs
+    from probes.schedules import Every as Every
+    from probes.schedules import LogSpaced as LogSpaced
+    from probes.schedules import Moment as Moment
+    from probes.schedules import Schedule as Schedule
+    from probes.schedules import When as When
+    from probes.session import Pairs as Pairs
+    from probes.trace.layout import Field as Field
+    from probes.trace.layout import TraceError as TraceError
+    from probes.trace.records import Records as Records
+    from probes.trace.set import TraceSet as TraceSet
+    from probes.trace.trace import Trace as Trace
+
+_HOME = {entry.class_name: entry.module for entry in PROBES.values()}
+for _module, _names in {
     "probes.context": ("Context", "Previous"),
-    "probes.probe": ("Probe", "ProbeWarning"),
     "probes.instruments.recording": ("Recording", "ReplayError"),
+    "probes.monitor.measure": ("Outcome", "measure_once"),
+    "probes.monitor.monitor": ("Monitor",),
+    "probes.probe": ("Probe", "ProbeWarning"),
     "probes.schedules": ("At", "Epochs", "Every", "LogSpaced", "Moment", "Schedule", "When"),
-    "probes.instruments.solver_steps": ("SolverSteps",),
     "probes.session": ("Pairs",),
-    "probes.trace": ("Trace",),
     "probes.trace.layout": ("Field", "TraceError"),
     "probes.trace.records": ("Records",),
     "probes.trace.set": ("TraceSet",),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+    "probes.trace.trace": ("Trace",),
+}.items():
+    _HOME |= dict.fromkeys(_names, _module)
 
-__all__ = [
-    "Alignment",
-    "At",
-    "BatchSharpness",
-    "ConditionNumber",
-    "Context",
-    "CriticalSharpness",
-    "CurvatureTrace",
-    "DualGradient",
-    "Epochs",
-    "Every",
-    "Field",
-    "FunctionClass",
-    "GaussNewtonConditioning",
-    "Gradient",
-    "LogSpaced",
-    "Moment",
-    "Monitor",
-    "NeuralCollapse",
-    "Outcome",
-    "Pairs",
-    "Previous",
-    "Probe",
-    "ProbeWarning",
-    "Recording",
-    "Records",
-    "ReplayError",
-    "SAMSharpness",
-    "Schedule",
-    "Sharpness",
-    "SolverSteps",
-    "SpectralDensity",
-    "Spectrum",
-    "Trace",
-    "TraceError",
-    "TraceSet",
-    "Updates",
-    "When",
-    "measure_once",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from typer.core import TyperCommand
 
 from probes.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from probes.trace.trace import Trace
 
 app = typer.Typer(
     name="landscape",
@@ -23,7 +28,8 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # rich's frames around the help take longer than all the rest
+    context_settings={"max_content_width": 120},
 )
 
 # Wide enough that a table in a pipe or a file is not cut to 80 columns.
@@ -32,11 +38,15 @@ _PIPE_WIDTH = 200
 
 def out() -> Console:
     """The console of results."""
+    from rich.console import Console
+
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH, highlight=False)
 
 
 def err() -> Console:
     """The console of progress and notes."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
@@ -53,13 +63,39 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the data split, the training and the probes.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", hidden=True)] = False,
 ) -> None:
-    """Train two small networks with probes inside the loop, probe their checkpoints, show what was seen."""
+    """Train two small networks, probe them, and show what was seen.
+
+    The probes look on inside the training loop, and at the checkpoints afterwards.
+    """
     from probes.demo import run_demo
 
     run_demo(out_dir, seed=seed, quick=quick, console=out(), progress=err())
 
 
-@app.command()
+class _ProbeCommand(TyperCommand):
+    """A command whose help goes on with the options of all probes."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """List the options of each probe, `k=5 tol=0.001`."""
+        from probes.instruments.registry import PROBES
+
+        with formatter.section("Probes and their options, besides the name= of the records"):
+            formatter.write_dl(
+                (name, " ".join(f"{key}={value}" for key, value in entry.options().items() if key != "name") or "-")
+                for name, entry in PROBES.items()
+            )
+
+
+@app.command("probes")
+def list_probes() -> None:
+    """List the probes: what they measure, need and cost."""
+    from probes.views.tables import probes_table
+
+    console = out()
+    console.print(probes_table(console.width))
+
+
+@app.command(cls=_ProbeCommand)
 def probe(
     checkpoints: Annotated[list[Path], typer.Argument(help="Files with weights: torch, safetensors, Lightning.")],
     problem: Annotated[
@@ -68,8 +104,8 @@ def probe(
     probe: Annotated[
         list[str] | None,
         typer.Option(
-            help="spectrum, trace, density or condition, with options after a colon: spectrum:k=10,tol=1e-4. "
-            "May be given several times.",
+            metavar="NAME[:OPTION=VALUE,...]",
+            help="One of those below, such as spectrum:k=10,tol=1e-4. May be given several times.",
             show_default="spectrum and trace",
         ),
     ] = None,
@@ -82,7 +118,7 @@ def probe(
     resume: Annotated[bool, typer.Option("--resume", help="Measure what is missing in the output.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
 ) -> None:
-    """Measure the curvature of the loss at saved checkpoints; each becomes one step of the trace."""
+    """Measure the loss at saved checkpoints. Each becomes one step of the trace."""
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: add to the output or replace it", status=2)
     from probes.checkpoints.arguments import parse_probes, parse_steps
@@ -116,7 +152,10 @@ def show(
     ] = False,
     interval: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks, with --follow.")] = 1.0,
 ) -> None:
-    """Print what a trace holds: its origin, its probes, and the last measurements with their errors."""
+    """Print what a trace holds.
+
+    That is its origin, its probes, and the last measurements with their errors.
+    """
     if follow:
         from probes.views.follow import follow as watch
 
@@ -139,7 +178,7 @@ def plot(
         Path | None, typer.Option("-o", "--output", help="Folder for the pictures.", show_default="beside the trace")
     ] = None,
 ) -> None:
-    """Write the pictures of a trace as PNG files, and print their paths."""
+    """Write the pictures of a trace as PNG files. Their paths are printed."""
     from probes.views.pictures.draw import plot_trace
 
     with _open(trace) as opened:
@@ -148,7 +187,9 @@ def plot(
             raise UserError(f"{folder} is a file: -o names the folder for the pictures")
         written = plot_trace(opened, folder, prefix=trace.stem)
     if not written:
-        raise UserError(f"{trace} holds nothing to plot: no spectrum, trace, density or condition was measured")
+        from probes.instruments.registry import PROBES
+
+        raise UserError(f"{trace} holds nothing to plot: none of {', '.join(PROBES)} was measured")
     for path in written:
         typer.echo(path)
 
@@ -170,9 +211,10 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Write a trace for other programs, and print the paths: a CSV file per probe, or one JSON document.
+    """Write a trace for other programs. The paths are printed.
 
-    nan is null in JSON, and infinities are the strings Infinity and -Infinity; the JSON has the events too.
+    CSV and Parquet have a file per probe, JSON is one document: nan is null in it, infinities are the strings Infinity
+    and -Infinity, and it has the events too.
     """
     from probes.views.export import export as write
 
@@ -204,7 +246,10 @@ def compare(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A picture (.png) to write.")] = None,
 ) -> None:
-    """Compare runs: the mean of a field over repetitions (configs equal up to seeds) with its standard error."""
+    """Compare runs by the means of a field over repetitions.
+
+    Repetitions are runs whose configs are equal up to seeds; means have their standard errors.
+    """
     if output is not None and (output.suffix != ".png" or output.is_dir()):
         raise UserError(f"-o names the picture to write, a .png file, not {output}", status=2)
     from probes.trace.set import TraceSet
@@ -222,7 +267,10 @@ def compare(
 
 @app.command()
 def doctor() -> None:
-    """Say what works on this machine: versions, devices, memory, second derivatives, the folder."""
+    """Say what works here.
+
+    Looks at versions, devices, memory, second derivatives and the folder.
+    """
     from probes.doctor import examine
 
     console, failed = out(), 0
@@ -235,7 +283,7 @@ def doctor() -> None:
         raise UserError(f"{failed} of the checks failed: see the lines marked FAIL")
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> Trace:
     from probes.trace.trace import Trace
 
     if path.is_dir():

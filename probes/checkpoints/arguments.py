@@ -5,17 +5,13 @@ A probe is a name with options, `spectrum:k=10,tol=1e-4`; the options are the ke
 
 from __future__ import annotations
 
-import ast
-import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from probes.errors import UserError, did_you_mean, one_line
 from probes.instruments.registry import PROBES
 from probes.session import OPERATORS
-
-# What the command decides itself: checkpoints are its schedule, the last one is the end point.
-_NOT_OPTIONS = {"self", "every", "end"}
+from probes.specs import parse_spec, value_of
 
 
 def parse_steps(text: str | None) -> list[int] | None:
@@ -44,34 +40,24 @@ def parse_probes(texts: Sequence[str], operator: str) -> list[Any]:
     return probes
 
 
-def options_of(kind: type) -> list[str]:
-    """The options that a probe class takes after its colon."""
-    return [name for name in inspect.signature(kind).parameters if name not in _NOT_OPTIONS]
-
-
 def _parse_probe(text: str, operator: str) -> Any:
-    name, _, rest = text.partition(":")
+    name, given = parse_spec(text, PROBES, "--probe")
     if name not in PROBES:
         near = did_you_mean(name, PROBES)
         raise UserError(f"there is no probe {name!r}{near or ':'} known are {', '.join(PROBES)}", status=2)
-    kind = PROBES[name]
-    known = options_of(kind)
+    known = PROBES[name].options()
     options: dict[str, Any] = {"operator": operator} if "operator" in known else {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        key = key.strip()
-        if not equals:
-            raise UserError(f"{part!r} in --probe {text} is no option: write {name}:option=value", status=2)
+    for key, value in given.items():
         if key not in known:
             near = did_you_mean(key, known)
             raise UserError(
                 f"the probe {name} has no option {key!r}{near or ':'} it takes {', '.join(known)}", status=2
             )
-        options[key] = value.strip() if key == "name" else _value(value.strip())
+        options[key] = value if key == "name" else value_of(value)
     if "operator" in options:
         _check_operator(options["operator"])
     try:
-        return kind(**options)
+        return PROBES[name].load()(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"--probe {text}: {one_line(error)}", status=2) from error
 
@@ -79,16 +65,4 @@ def _parse_probe(text: str, operator: str) -> Any:
 def _check_operator(operator: Any) -> None:
     if operator not in OPERATORS:
         near = did_you_mean(str(operator), OPERATORS)
-        raise UserError(f"there is no operator {operator!r}{near or ':'} known are {_listing(OPERATORS)}", status=2)
-
-
-def _listing(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
-def _value(text: str) -> Any:
-    """A number, True, False or None where the text is one, else the text: `rtol=1e-2`, `method=xtrace`."""
-    try:
-        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text
+        raise UserError(f"there is no operator {operator!r}{near or ':'} known are {', '.join(OPERATORS)}", status=2)

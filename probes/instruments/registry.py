@@ -1,33 +1,263 @@
-"""All probes by the names that the command and the traces use. Importing this module does not import torch."""
+"""All probes by the names that the command and the traces use: what each measures and costs, and how it is shown.
+
+A probe is written down in its own file and in one entry here. Code is named as module:name and imported when it is
+used, so that this table imports nothing.
+"""
 
 from __future__ import annotations
 
-from probes.instruments.base import Instrument
-from probes.instruments.conditioning import GaussNewtonConditioning
-from probes.instruments.curvature import ConditionNumber, CurvatureTrace, SpectralDensity, Spectrum
-from probes.instruments.dual_gradient import DualGradient
-from probes.instruments.function_class import FunctionClass
-from probes.instruments.gradient import Alignment, Gradient, Updates
-from probes.instruments.neural_collapse import NeuralCollapse
-from probes.instruments.sharpness import BatchSharpness, CriticalSharpness, SAMSharpness, Sharpness
-from probes.instruments.solver_steps import SolverSteps
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-_CLASSES: tuple[type[Instrument], ...] = (
-    Spectrum,
-    CurvatureTrace,
-    SpectralDensity,
-    ConditionNumber,
-    GaussNewtonConditioning,
-    FunctionClass,
-    NeuralCollapse,
-    DualGradient,
-    Sharpness,
-    Gradient,
-    BatchSharpness,
-    CriticalSharpness,
-    SAMSharpness,
-    Alignment,
-    Updates,
-    SolverSteps,
+Cell = tuple[str, str, str]  # what stands behind the probe's name in the heading, a field, the field of its error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One probe, for the command, the tables and the pictures.
+
+    Attributes:
+        home: module:class below `probes.instruments`.
+        measures, needs, cost, paper: for a reader, in the words of `COST_NOTES`.
+        fields: the names by which records are recognised that do not say which probe they are of: one of these sets.
+        cells: the columns that a record fills in a table: fields, or module:function below `probes.views`; without
+            any, all fields that are single numbers.
+        note: what a reader of the cells must know.
+        summary: module:function below `probes.views`, of all records: what they amount to, in a sentence.
+        picture: module:function below `probes.views.pictures`, of the columns and the settings.
+        beside: what else the picture takes: "labels" of the fields' entries, the "spectrum" of the same matrix in the
+            same trace, or the "records" themselves.
+    """
+
+    home: str = ""
+    measures: str
+    needs: str
+    cost: str
+    paper: str = ""
+    fields: tuple[frozenset[str], ...]
+    cells: tuple[Cell, ...] | str = ()
+    note: str = ""
+    summary: str = ""
+    picture: str
+    beside: str = ""
+
+    @property
+    def module(self) -> str:
+        """Where the class of the probe is."""
+        return f"probes.instruments.{self.home.partition(':')[0]}"
+
+    @property
+    def class_name(self) -> str:
+        """Of the probe, as settings in a trace have it."""
+        return self.home.partition(":")[2]
+
+    def load(self) -> type[Any]:
+        """The class of the probe."""
+        return getattr(importlib.import_module(self.module), self.class_name)
+
+    def options(self) -> dict[str, str]:
+        """What the command takes behind the probe's name, `spectrum:k=10`, with its default or the choices.
+
+        Not the schedule and the end point: checkpoints are the one, the last of them is the other.
+        """
+        found = {}
+        for name, parameter in inspect.signature(self.load()).parameters.items():
+            if name not in ("every", "end"):
+                choices = re.fullmatch(r"Literal\[(.*)\]", str(parameter.annotation))
+                found[name] = re.sub("['\" ]", "", choices[1]).replace(",", "|") if choices else str(parameter.default)
+        return found
+
+
+def import_from(package: str, place: str) -> Any:
+    """What `place`, module:name, is below the package."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"{package}.{module}"), name)
+
+
+def _fields(*alternatives: str) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(names.split()) for names in alternatives)
+
+
+COST_NOTES = (
+    "products with the matrix, by second derivatives; an optimizer, or lr=, for thresholds only",
+    "cost of a first measurement with the default settings, on all data: a product is 2 gradients, a forward pass 1/3",
+    "n: parameters; a paper by its number is on arXiv",
 )
-PROBES: dict[str, type[Instrument]] = {kind.name: kind for kind in _CLASSES}
+
+PROBES: Mapping[str, Entry] = {
+    "spectrum": Entry(
+        home="curvature:Spectrum",
+        measures="the k largest or smallest eigenvalues",
+        needs="products",
+        cost="24 + 4 k",
+        fields=_fields("values residuals"),
+        cells="cells:spectrum_cells",
+        note="± is the largest residual, a bound on the error of each eigenvalue",
+        picture="spectrum:spectrum_figure",
+    ),
+    "trace": Entry(
+        home="curvature:CurvatureTrace",
+        measures="the trace, with its standard error",
+        needs="products",
+        cost="up to 240",
+        paper="2010.09649, 2301.07825",
+        fields=_fields("value stderr"),
+        cells=(("", "value", "stderr"),),
+        note="± one standard error",
+        picture="curvature:trace_figure",
+    ),
+    "density": Entry(
+        home="curvature:SpectralDensity",
+        measures="the density of all eigenvalues",
+        needs="products",
+        cost="512",
+        paper="Ubaru et al. 2017",
+        fields=_fields("nodes weights n"),
+        cells="cells:density_cells",
+        picture="density:density_figures",
+        beside="spectrum",
+    ),
+    "condition": Entry(
+        home="curvature:ConditionNumber",
+        measures="rank and condition number, at several thresholds",
+        needs="products",
+        cost="2 n; n > 2048: 400",
+        fields=_fields("kappa rank thresholds"),
+        cells="cells:condition_cells",
+        note="> t λ₁: how many eigenvalues exceed t times the largest (and κ, their condition number)",
+        picture="curvature:condition_figure",
+    ),
+    "gauss-newton": Entry(
+        home="conditioning:GaussNewtonConditioning",
+        measures="condition number, bounds, spectrum of (1/N) JᵀJ",
+        needs="Jacobian",
+        cost="2 + outputs",
+        paper="2411.02139",
+        fields=_fields("kappa rank neighbours bound"),
+        cells="cells:conditioning_cells",
+        picture="conditioning:conditioning_figure",
+    ),
+    "sharpness": Entry(
+        home="sharpness:Sharpness",
+        measures="largest eigenvalue, and what the optimizer bears",
+        needs="products, optimizer",
+        cost="28; adaptive: 56",
+        paper="2103.00065",
+        fields=_fields("value residual threshold preconditioned preconditioned_residual"),
+        cells=(("", "value", "residual"), (": threshold", "threshold", "")),
+        picture="sharpness:sharpness_figure",
+    ),
+    "batch-sharpness": Entry(
+        home="sharpness:BatchSharpness",
+        measures="curvature of batches along their own gradients",
+        needs="products, optimizer",
+        cost="3",
+        paper="2412.20553",
+        fields=_fields("value stderr ratio_of_means threshold batches"),
+        cells=(("", "value", "stderr"), (": threshold", "threshold", "")),
+        picture="sharpness:batch_sharpness_figure",
+    ),
+    "critical-sharpness": Entry(
+        home="sharpness:CriticalSharpness",
+        measures="2 / smallest step that raises the loss",
+        needs="gradient, optimizer",
+        cost="1 + 8 passes",
+        paper="2601.16979",
+        fields=_fields("value lower upper threshold"),
+        cells="cells:critical_sharpness_cells",
+        picture="sharpness:critical_sharpness_figure",
+    ),
+    "sam-sharpness": Entry(
+        home="sharpness:SAMSharpness",
+        measures="rise of the loss at distance rho",
+        needs="gradient",
+        cost="1 + 1 pass",
+        paper="2010.01412",
+        fields=_fields("value error rho"),
+        cells=(("", "value", "error"),),
+        picture="sharpness:sam_figure",
+    ),
+    "gradient": Entry(
+        home="gradient:Gradient",
+        measures="loss, gradient norm and noise scale",
+        needs="gradient",
+        cost="1 + 1 pass",
+        paper="1812.06162",
+        fields=_fields("loss norm noise_scale noise_scale_stderr"),
+        cells=((": norm", "norm", ""), (": noise scale", "noise_scale", "noise_scale_stderr")),
+        picture="gradient:gradient_figure",
+    ),
+    "alignment": Entry(
+        home="gradient:Alignment",
+        measures="share of the gradient in the top k eigenvectors",
+        needs="products",
+        cost="29 + 4 k",
+        paper="1812.04754",
+        fields=_fields("cosines bounds total total_bound"),
+        cells=((": in the top vectors", "total", "total_bound"),),
+        picture="gradient:alignment_figure",
+    ),
+    "updates": Entry(
+        home="gradient:Updates",
+        measures="how far each tensor moved, relative to its size",
+        needs="the step before",
+        cost="0",
+        fields=_fields("ratio update weight steps"),
+        cells="cells:updates_cells",
+        picture="gradient:updates_figure",
+        beside="labels",
+    ),
+    "function-class": Entry(
+        home="function_class:FunctionClass",
+        measures="whether the run is alpha-beta, PL, aiming, ...",
+        needs="gradient",
+        cost="1 + 1 pass",
+        paper="2410.12455",
+        fields=_fields("inner final_loss infimum distance", "infimum gradient_sketch position_sketch"),
+        cells="cells:function_class_cells",
+        summary="cells:function_class_summary",
+        picture="function_class:function_class_figures",
+        beside="records",
+    ),
+    "neural-collapse": Entry(
+        home="neural_collapse:NeuralCollapse",
+        measures="NC0 to NC4 of the last layer and its features",
+        needs="features, labels",
+        cost="1 or 2 passes",
+        paper="2602.16642",
+        fields=_fields("nc0 nc1 nc2 nc3 nc4 accuracy"),
+        cells="cells:neural_collapse_cells",
+        picture="neural_collapse:neural_collapse_figure",
+    ),
+    "dual-gradient": Entry(
+        home="dual_gradient:DualGradient",
+        measures="gradient in the layers' dual norms, and over f - f*",
+        needs="gradient",
+        cost="1",
+        paper="2502.07529, 2603.21191",
+        fields=_fields("dual total gap mu"),
+        picture="gradient:dual_gradient_figure",
+    ),
+    "solver": Entry(
+        home="solver_steps:SolverSteps",
+        measures="what a second-order solver says of its last step",
+        needs="optimizer",
+        cost="0",
+        fields=_fields("accepted decrease ratio used tries"),
+        picture="solver_steps:solver_steps_figure",
+    ),
+}
+
+# Not a probe: what `landscape probe` measures at every checkpoint in any case.
+LOSS = Entry(
+    measures="the loss and the norm of its gradient",
+    needs="gradient",
+    cost="1",
+    fields=_fields("value gradient_norm"),
+    cells="cells:loss_cells",
+    picture="curvature:loss_figure",
+)

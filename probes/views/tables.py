@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from rich import box
@@ -11,16 +11,18 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from probes.numbers import at_thresholds, plus_minus, round_to_error, short
+from probes.instruments.registry import COST_NOTES, PROBES, Entry, import_from
+from probes.numbers import plus_minus, short
+from probes.trace.layout import COLUMNS
 from probes.trace.state import state_of
-from probes.views.kinds import FUNCTION_CLASS, KINDS, kind_of, settings_text
+from probes.views.cells import star
+from probes.views.kinds import KINDS, kind_of, settings_text
 
 if TYPE_CHECKING:
+    from probes.trace.records import Records
     from probes.trace.trace import Trace
 
 _STYLE = box.SIMPLE_HEAD
-# More eigenvalues than this make a row longer than a terminal is wide; the trace has them all.
-_SHOWN = 5
 
 
 def table(title: str = "", caption: str = "") -> Table:
@@ -46,39 +48,32 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
     columns: dict[str, dict[int, str]] = {}
     notes: list[str] = []
     total, tail = _last_rows(trace, last)
-    for name, kind, records in _ordered(trace, tail):
-        for row, step in enumerate(records["step"]):
-            values = {field: column[row] for field, column in records.items()}
-            for heading, text in _cells(name, kind, values):
+    for records, entry, read in _ordered(trace, tail):
+        for row, step in enumerate(read["step"]):
+            values = {field: column[row] for field, column in read.items()}
+            for heading, text in _cells(records.name, entry, values):
                 columns.setdefault(heading, {})[int(step)] = text
-        note = _note(name, kind, records)
-        if note:
-            notes.append(note)
-        if kind in FUNCTION_CLASS:
-            notes.append(_class_note(trace, name))
+        notes += _notes(records, entry, read)
     steps = sorted({step for cells in columns.values() for step in cells})
     if last is not None:
         steps = steps[-last:]
     if total > len(steps):
         notes.append(f"the last {len(steps)} of {total} steps")
-    views: list[RenderableType] = []
-    for headings in fitting(columns, steps, width):
-        view = table()
-        view.add_column("step", justify="right", no_wrap=True)
-        for heading in headings:
-            view.add_column(heading, justify="right", no_wrap=True)
-        for step in steps:
-            texts = [columns[heading].get(step, "") for heading in headings]
-            if any(texts):
-                view.add_row(str(step), *texts)
-        views.append(view)
+    views = side_by_side(columns, steps, width)
     return Group(*views, *(Text(note, style="dim") for note in notes))
 
 
-def fitting(
-    columns: Mapping[str, Mapping[Any, str]], rows: Sequence[Any], width: int, corner: str = "step"
-) -> list[list[str]]:
-    """The headings, split so that each part is at most `width` wide together with the rows' own column."""
+def side_by_side(
+    columns: Mapping[str, Mapping[Any, str]],
+    rows: Sequence[Any],
+    width: int,
+    corner: str = "step",
+    justify: Literal["left", "right"] = "right",
+) -> list[Table]:
+    """The columns (heading -> row -> text) in as many tables as it takes for each to be at most `width` wide.
+
+    Each has the rows' own column, under `corner`, and the rows of which it has a text.
+    """
     padding = 3
     start = max([len(corner), *(len(str(row)) for row in rows)]) + padding
     parts: list[list[str]] = []
@@ -90,7 +85,17 @@ def fitting(
             used = start
         parts[-1].append(heading)
         used += own
-    return parts
+    views = []
+    for headings in parts:
+        view = table()
+        for heading in (corner, *headings):
+            view.add_column(Text(heading), justify=justify, no_wrap=True)
+        for row in rows:
+            texts = [columns[heading].get(row, "") for heading in headings]
+            if any(texts):
+                view.add_row(str(row), *texts)
+        views.append(view)
+    return views
 
 
 def _last_rows(trace: Trace, last: int | None) -> tuple[int, dict[str, int]]:
@@ -104,129 +109,52 @@ def _last_rows(trace: Trace, last: int | None) -> tuple[int, dict[str, int]]:
     return len(distinct), {name: int(rows[0]) if len(rows) else len(steps[name]) for name, rows in first.items()}
 
 
-def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[str, str | None, Mapping[str, Any]]]:
-    """Name, kind and columns of each group from row `start` on: the loss first, what is not known last."""
-    groups = [(name, trace[name].read(start.get(name, 0))) for name in trace]
-    known = [(name, kind_of(columns, trace[name].settings), columns) for name, columns in groups]
-    return sorted(known, key=lambda group: KINDS.index(group[1]) if group[1] in KINDS else len(KINDS))
+def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[Records, Entry | None, Mapping[str, Any]]]:
+    """Each group with its entry and its columns from row `start` on: the loss first, what is not known last."""
+    places = {kind: place for place, kind in enumerate(KINDS)}
+    groups = []
+    for name in trace:
+        records, columns = trace[name], trace[name].read(start.get(name, 0))
+        kind = kind_of(columns, records.settings) or ""
+        groups.append((places.get(kind, len(KINDS)), records, KINDS.get(kind), columns))
+    return [group[1:] for group in sorted(groups, key=lambda group: group[0])]
 
 
-def _cells(name: str, kind: str | None, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Heading and text of each column that one row of a probe fills."""
-    if kind == "loss":
-        yield "loss", short(float(values["value"]), 5)
-        yield "|gradient|", short(float(values["gradient_norm"]), 4)
-    elif kind == "spectrum":
-        yield f"{name}: largest eigenvalues", eigenvalues_text(values)
-    elif kind == "density":
-        nodes, weights = values["nodes"], values["weights"]
-        seen = nodes[weights > 0]
-        yield f"{name}: from .. to", f"{short(float(seen.min()))} .. {short(float(seen.max()))}"
-    elif kind == "condition":
-        yield from _condition_cells(name, values)
-    elif kind == "conditioning":
-        lower = "" if bool(values["converged"]) else "≥ "
-        yield f"{name}: rank", f"{lower}{int(values['rank'])}"
-        yield f"{name}: kappa", f"{lower}{short(float(values['kappa']))}"
-        beside = [short(float(kappa), 3) for kappa in values["neighbours"]]
-        yield f"{name}: at rank -2, -1, +1", ", ".join(beside)
-        if np.isfinite(values["bound"]):
-            yield f"{name}: bound", short(float(values["bound"]))
-    elif kind == "critical-sharpness":
-        yield name, f"{short(float(values['lower']))} .. {short(float(values['upper']))}"
-        yield f"{name}: threshold", short(float(values["threshold"]))
-    elif kind == "neural-collapse":
-        for number in range(5):
-            value = float(values[f"nc{number}"])
-            if np.isfinite(value) or number < 4:
-                yield f"{name}: NC{number}", short(value)
-    elif kind == "updates":
-        ratios = np.asarray(values["ratio"], dtype=float)
-        if np.isfinite(ratios).any():  # nothing to compare with at the first step
-            low, high = float(np.nanmin(ratios)), float(np.nanmax(ratios))
-            yield f"{name}: |update| / |weight|", f"{short(low, 2)} .. {short(high, 2)}"
-    elif kind in FUNCTION_CLASS:
-        yield from _class_cells(name, values)
-    elif kind in _ERRORS:
-        for heading, field, error in _ERRORS[kind]:
-            if error:
-                yield f"{name}{heading}", plus_minus(float(values[field]), float(values[error])) + _star(values)
-            elif np.isfinite(values[field]):  # a threshold is not known without an optimizer
-                yield f"{name}{heading}", short(float(values[field]))
-    else:
-        for field, value in values.items():
-            if field not in ("step", "epoch", "time", "cost") and np.ndim(value) == 0:
-                yield f"{name}: {field}", str(value) if isinstance(value, str) else short(float(value), 5)
+def _cells(name: str, entry: Entry | None, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Heading and text of each column that one row of a group fills."""
+    cells = () if entry is None else entry.cells
+    if isinstance(cells, str):
+        yield from import_from("probes.views", cells)(name, values)
+        return
+    for heading, field, error in cells:
+        if error:
+            yield f"{name}{heading}", plus_minus(float(values[field]), float(values[error])) + star(values)
+        elif np.isfinite(values[field]):  # a threshold is not known without an optimizer
+            yield f"{name}{heading}", short(float(values[field]))
+    for field, value in {} if cells else values.items():
+        if field not in COLUMNS and np.ndim(value) == 0:
+            yield f"{name}: {field}", str(value) if isinstance(value, str) else short(float(value), 5)
 
 
-# The columns of a kind: what is added to the probe's name, the field, and the field that holds its error.
-_ERRORS = {
-    "trace": (("", "value", "stderr"),),
-    "sharpness": (("", "value", "residual"), (": threshold", "threshold", "")),
-    "batch-sharpness": (("", "value", "stderr"), (": threshold", "threshold", "")),
-    "sam-sharpness": (("", "value", "error"),),
-    "gradient": ((": norm", "norm", ""), (": noise scale", "noise_scale", "noise_scale_stderr")),
-    "alignment": ((": in the top vectors", "total", "total_bound"),),
-}
-
-
-def _class_cells(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The loss and the angle to the end point; means over the samples where a row has many."""
-    yield f"{name}: loss", short(float(np.mean(values["loss"])), 5)
-    if "inner" in values:
-        scale = np.asarray(values["grad_norm"]) * np.asarray(values["distance"])
-        if np.all(scale > 0):
-            yield f"{name}: cos(g, x - x_K)", short(float(np.mean(values["inner"] / scale)), 3)
-
-
-def _class_note(trace: Trace, name: str) -> str:
-    """The conditions of all rows in words, whichever rows the table shows."""
-    from landscape.regularity import describe
-    from probes.instruments.function_class import trajectory
-
-    try:
-        return f"{name}: {describe(trajectory(trace[name]))}"
-    except ValueError as error:
-        return f"{name}: {error}"
-
-
-def _condition_cells(name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield f"{name}: rank", f"{short(float(values['rank']), 6)}"
-    yield f"{name}: kappa", f"{short(float(values['kappa']))}{_star(values)}"
-    if "thresholds" in values:
-        for threshold, rank, kappa in at_thresholds(values):
-            bound = "" if bool(values["converged"]) else "≥ "
-            text = f"{bound}{rank} ({bound}{short(kappa, 3)})"
-            yield f"{name} > {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), text
-
-
-def eigenvalues_text(values: Mapping[str, Any], shown: int = _SHOWN) -> str:
-    """`"12.34, 8.21, 5.6 ± 0.01"`: the largest residual bounds the error of each."""
-    found = np.isfinite(values["values"])  # pairs that were not found are nan
-    largest = np.asarray(values["values"], dtype=float)[found][:shown]
-    error = float(np.max(np.asarray(values["residuals"], dtype=float)[found][:shown], initial=0.0))
-    more = int(found.sum()) - len(largest)
-    error_text = f" ± {error:.1g}".replace("e-0", "e-") if error > 0 else ""
-    tail = f" (+{more})" if more > 0 else ""
-    return ", ".join(round_to_error(float(v), error, 5) for v in largest) + error_text + tail + _star(values)
-
-
-def _star(values: Mapping[str, Any]) -> str:
-    return "" if bool(values.get("converged", True)) else " *"
-
-
-def _note(name: str, kind: str | None, records: Mapping[str, Any]) -> str:
-    """What a reader must know about a column: what its error means, and what a star says."""
-    parts = []
-    if kind == "spectrum":
-        parts.append("± is the largest residual, a bound on the error of each eigenvalue")
-    if kind == "trace":
-        parts.append("± one standard error")
-    if kind == "condition" and "thresholds" in records:
-        parts.append("> t λ₁: how many eigenvalues exceed t times the largest (and κ, their condition number)")
-    if "converged" in records and not bool(np.all(records["converged"])):
+def _notes(records: Records, entry: Entry | None, columns: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know about a column: what its error means, what a star says, what all rows amount to."""
+    parts = [entry.note] if entry is not None and entry.note else []
+    if "converged" in columns and not bool(np.all(columns["converged"])):
         parts.append("* had not converged when its products were spent")
-    return f"{name}: {'; '.join(parts)}" if parts else ""
+    if parts:
+        yield f"{records.name}: {'; '.join(parts)}"
+    if entry is not None and entry.summary:
+        yield f"{records.name}: {import_from('probes.views', entry.summary)(records)}"
+
+
+def probes_table(width: int = 200) -> Group:
+    """All probes: what they measure, need and cost, and where they come from."""
+    columns = {
+        heading: {name: str(getattr(entry, heading)) for name, entry in PROBES.items()}
+        for heading in ("measures", "needs", "cost", "paper")
+    }
+    views = side_by_side(columns, list(PROBES), width, "probe", justify="left")
+    return Group(*views, *(Text(note, style="dim") for note in COST_NOTES))
 
 
 def overview(trace: Trace) -> Group:

@@ -35,7 +35,7 @@ def figures(results: Results, folder: Path) -> list[Path]:
             written.append(save(outliers_figure(results), folder / "outliers.png"))
         for name in list(results.data("digits-*"))[-1:]:
             with results.trace(name) as trace:
-                made = density_figure(trace["density"].read(), "Hessian", trace["spectrum"].read())
+                made = density_figure(trace["density"].read(), {"operator": "hessian"}, trace["spectrum"].read())
             written.append(save(made, folder / f"density-{name}.png"))
     return written
 

@@ -7,7 +7,6 @@ torch.optim:AdamW:betas=(0.9,0.95)      any `torch.optim.Optimizer` that takes `
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from probes.errors import UserError, did_you_mean, one_line
+from probes.specs import parse_spec, split_commas, value_of
 from solvers.base import Solver
 
 Options = dict[str, Any]
@@ -40,13 +40,12 @@ SOLVERS: dict[str, tuple[str, Options]] = {
     "signsgd": ("solvers.first_order.sign:SignSGD", {}),
     "signum": ("solvers.first_order.sign:Signum", {}),
 }
-_OUTSIDE = re.compile(r",(?![^(]*\))")  # a comma that is in no parentheses
 
 
 def split_solvers(text: str) -> list[str]:
     """The solvers of `a,b:x=1,y=2,c`: a part `y=2` without a name is an option of the solver before it."""
     found: list[str] = []
-    for part in filter(None, (part.strip() for part in _OUTSIDE.split(text))):
+    for part in split_commas(text):
         if found and re.fullmatch(r"\w+=[^:]*", part):
             found[-1] += f",{part}"
         else:
@@ -60,9 +59,9 @@ def parse(spec: str) -> tuple[Callable[..., torch.optim.Optimizer], Options]:
     Raises `UserError` (status 2) for a name that is not known, what cannot be imported or is no optimizer, and options
     that are not written `name=value`.
     """
-    name, colon, rest = spec.rpartition(":")
-    if not colon or "=" not in rest:
-        name, rest = spec, ""
+    name, given = parse_spec(spec, SOLVERS, "the solver")
+    if "lr" in given:
+        raise UserError(f"'lr' in the solver {spec} is no option: it is given as --lr", status=2)
     source, options = SOLVERS.get(name, (name, {}))
     module, _, kind = source.partition(":")
     if not kind:
@@ -77,7 +76,7 @@ def parse(spec: str) -> tuple[Callable[..., torch.optim.Optimizer], Options]:
         raise UserError(f"the solver {name!r} cannot be imported: {one_line(error)}", status=2) from error
     if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
         raise UserError(f"{source} is no torch.optim.Optimizer", status=2)
-    return made, options | dict(_option(part, spec) for part in _OUTSIDE.split(rest) if part)
+    return made, options | {key: value_of(value) for key, value in given.items()}
 
 
 def make(spec: str, parameters: Iterable[Tensor], lr: float) -> torch.optim.Optimizer:
@@ -100,13 +99,3 @@ def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
 
     value = optimizer.step(cast(Any, loss if isinstance(optimizer, Solver) else closure))
     return float(cast(Tensor, value).detach())
-
-
-def _option(text: str, spec: str) -> tuple[str, Any]:
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not key.isidentifier() or key == "lr":
-        raise UserError(f"{text!r} in the solver {spec!r} is no option: write name=value, and lr as --lr", status=2)
-    try:
-        return key, ast.literal_eval(value.capitalize() if value in ("true", "false", "none") else value)
-    except (ValueError, SyntaxError):
-        return key, value

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from probes.numbers import short
 from probes.views.comparison.select import Comparison, Repeated
+from probes.views.pictures.axes import scale
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
 
 _PLACES = 2000  # more than a picture has pixels
@@ -27,12 +27,10 @@ def comparison_figure(comparison: Comparison, path: Path) -> Path:
             lows.append(low)
             highs.append(high)
         everything = np.concatenate([*lows, *highs])
-        if everything.min() > 0 and everything.max() > 10 * everything.min():
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
-            axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+        scale(axes, everything)
         if comparison.by == "loss":
-            _loss_axis(axes, comparison.grid(_PLACES))
+            axes.invert_xaxis()
+            scale(axes, comparison.grid(_PLACES), "x")
         axes.set_xlabel(_AXES[comparison.by])
         axes.set_ylabel(f"{comparison.field} [{comparison.units}]" if comparison.units else comparison.field)
         axes.set_title(f"{comparison.field} of {sum(len(group.names) for group in groups)} runs", pad=22)
@@ -63,14 +61,6 @@ def _draw(axes: Any, comparison: Comparison, group: Repeated, colour: Any) -> tu
     if runs > 1:
         axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.18, lw=0)
     return mean - error, mean + error
-
-
-def _loss_axis(axes: Any, levels: Any) -> None:
-    axes.invert_xaxis()
-    if levels.min() > 0 and levels.max() > 10 * levels.min():
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: short(value, 3))
-        axes.xaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
 
 
 def _how(comparison: Comparison) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.text import Text
 
 from probes.numbers import plus_minus, short
 from probes.views.comparison.select import Comparison
-from probes.views.tables import fitting, table
+from probes.views.tables import side_by_side
 
 _ROWS = 15
 
@@ -34,19 +34,10 @@ def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = _R
         }
     units = f" [{comparison.units}]" if comparison.units else ""
     # not as the title of a table, which is folded to the table's width
-    views: list[RenderableType] = [Text(f"{comparison.field}{units}", style="bold")]
-    for headings in fitting(columns, labels, width, comparison.by):
-        view = table()
-        view.add_column(comparison.by, justify="right", no_wrap=True)
-        for heading in headings:
-            view.add_column(Text(heading), justify="right", no_wrap=True)
-        for label in labels:
-            texts = [columns[heading][label] for heading in headings]
-            if any(texts):
-                view.add_row(label, *texts)
-        views.append(view)
+    title = Text(f"{comparison.field}{units}", style="bold")
+    views = side_by_side(columns, labels, width, comparison.by)
     notes = [method(comparison), *comparison.notes]
-    return Group(*views, *(Text(note, style="dim") for note in notes))
+    return Group(title, *views, *(Text(note, style="dim") for note in notes))
 
 
 def method(comparison: Comparison) -> str:

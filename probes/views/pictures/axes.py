@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,21 @@ from matplotlib.ticker import MaxNLocator
 from probes.numbers import short
 from probes.views.pictures.style import BLUE, GREY, ORANGE
 
-_MARKED = 60  # with more points than this markers and caps run into each other
+Columns = Mapping[str, Any]  # field -> (steps, ...), and "step"
+Settings = Mapping[str, Any]  # of the probe, as the trace has them
+
+_CROWDED = 60
+_MATRICES = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
+
+
+def subject_of(settings: Settings) -> str:
+    """The matrix that the numbers are of, in words."""
+    return _MATRICES.get(settings.get("operator", ""), "curvature matrix")
+
+
+def crowded(steps: Any) -> bool:
+    """Whether there are so many points that markers and caps run into each other."""
+    return len(steps) > _CROWDED
 
 
 def finite(values: Any) -> Any:
@@ -22,7 +37,7 @@ def finite(values: Any) -> Any:
 
 def bars(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE, label: str = "") -> None:
     """A line with error bars: `errors` is `(steps,)` or, below and above the value, `(2, steps)`."""
-    many = len(steps) > _MARKED
+    many = crowded(steps)
     axes.errorbar(
         steps,
         finite(values),
@@ -43,7 +58,7 @@ def band(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE,
         bars(axes, steps, values, errors, color=color)
         return
     values, errors = finite(values), finite(errors)
-    axes.plot(steps, values, color=color, marker=".", ms=3 if len(steps) > _MARKED else 7, lw=1.5)
+    axes.plot(steps, values, color=color, marker=".", ms=3 if crowded(steps) else 7, lw=1.5)
     axes.fill_between(steps, values - errors, values + errors, color=color, alpha=0.25, lw=0, label=label or None)
 
 
@@ -63,17 +78,18 @@ def threshold_line(axes: Axes, steps: Any, thresholds: Any, what: str = "thresho
         axes.plot(steps, thresholds, label=label, **style)
 
 
-def scale(axes: Axes, values: Any) -> None:
+def scale(axes: Axes, values: Any, which: Literal["x", "y"] = "y") -> None:
     """A log axis with plain numbers where the values spread, else a linear one."""
     if spreads(values):
-        log_axis(axes)
+        log_axis(axes, which)
 
 
-def log_axis(axes: Axes) -> None:
+def log_axis(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     """A log axis with plain numbers."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
-    axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axis.set_major_formatter(lambda value, _: short(value, 3))
+    axis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
 
 
 def spreads(values: Any) -> bool:

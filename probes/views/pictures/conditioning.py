@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import scale
+from probes.views.pictures.axes import Columns, Settings, scale
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
 
 # Eigenvalues below this share of the largest are rounding in any precision.
 _SHOWN = 1e-18
 
-Columns = Mapping[str, Any]
 
-
-def conditioning_figure(columns: Columns, settings: Mapping[str, Any]) -> Figure:
+def conditioning_figure(columns: Columns, settings: Settings) -> Figure:
     """Left the eigenvalues at the first and the last step, right kappa over the steps (for several steps)."""
     steps = np.asarray(columns["step"])
     several = len(steps) > 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.outliers import outliers
+from probes.views.pictures.axes import Columns, Settings, subject_of
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
 
-Columns = Mapping[str, Any]
 # Width of the Gaussians that a density is drawn with, as a share of the spectrum's range: about the
 # resolution of 64 Lanczos steps.
 _WIDTH = 0.01
@@ -32,7 +31,15 @@ def density_curve(nodes: Any, weights: Any, grid: Any, sigma: float) -> tuple[An
     return curves.mean(axis=1), stderr
 
 
-def density_figure(columns: Columns, subject: str, spectrum: Columns | None = None) -> Figure:
+def density_figures(columns: Columns, settings: Settings, spectrum: Columns | None) -> dict[str, Figure]:
+    """The density, and the map of all steps where there are three or more."""
+    made = {"": density_figure(columns, settings, spectrum)}
+    if len(np.unique(columns["step"])) > 2:
+        made["-map"] = density_map(columns, settings)
+    return made
+
+
+def density_figure(columns: Columns, settings: Settings, spectrum: Columns | None = None) -> Figure:
     """The density of the first and the last step on a log axis, outliers marked below the curves."""
     last = len(columns["step"]) - 1
     made, panels = figure(2 if last else 1, height=4.8)
@@ -41,13 +48,13 @@ def density_figure(columns: Columns, subject: str, spectrum: Columns | None = No
         _mark_outliers(axes, columns, row, spectrum)
         axes.legend(loc="upper right")
         here = f"step {int(columns['step'][row])}"
-        title = f"Spectral density of the {subject}, {here}" if axes is panels[0] else here.capitalize()
+        title = f"Spectral density of the {subject_of(settings)}, {here}" if axes is panels[0] else here.capitalize()
         axes.set_title(title, pad=22)
     panels[0].set_ylabel("density")
     return made
 
 
-def density_map(columns: Columns, subject: str) -> Figure:
+def density_map(columns: Columns, settings: Settings) -> Figure:
     """The log density of all steps side by side: steps to the right, eigenvalues upwards, one width for all."""
     made, (axes,) = figure(height=4.8)
     order = np.argsort(columns["step"], kind="stable")
@@ -70,7 +77,7 @@ def density_map(columns: Columns, subject: str) -> Figure:
     axes.grid(visible=False)
     axes.set_xlabel("step")
     axes.set_ylabel("eigenvalue")
-    axes.set_title(f"Spectral density of the {subject} over the steps", pad=22)
+    axes.set_title(f"Spectral density of the {subject_of(settings)} over the steps", pad=22)
     note(axes, f"means over the probes, with Gaussians of width σ = {short(sigma, 2)}; white: no eigenvalue")
     return made
 

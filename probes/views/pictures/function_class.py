@@ -5,7 +5,6 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import log_axis, spreads
+from probes.views.pictures.axes import Columns, Settings, log_axis, spreads
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
 
 if TYPE_CHECKING:
@@ -29,18 +28,15 @@ _POINTS = 4000
 _STEEP = 5.0
 
 
-def function_class_figures(records: Records) -> Iterator[tuple[str, Figure]]:
-    """What the names of the pictures end in, and the pictures; one that says why where there is no trajectory."""
+def function_class_figures(columns: Columns, settings: Settings, records: Records) -> dict[str, Figure]:
+    """The pictures by what their names end in; one that says why where there is no trajectory."""
     from probes.instruments.function_class import trajectory
 
     try:
         t = trajectory(records)
     except ValueError as error:
-        yield "", _nothing(str(error))
-        return
-    yield "", frontier_figure(t)
-    yield "-map", map_figure(t)
-    yield "-conditions", conditions_figure(t)
+        return {"": _nothing(str(error))}
+    return {"": frontier_figure(t), "-map": map_figure(t), "-conditions": conditions_figure(t)}
 
 
 # -- alpha and beta ------------------------------------------------------------------------------------------

@@ -1,20 +1,18 @@
-"""Pictures of the gradient over the steps: its noise, its alignment with curvature, the updates of each layer."""
+"""Pictures of the gradient over the steps: its noise, its dual norms, its alignment, and the updates of each layer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.views.pictures.axes import bars, finite, log_axis, over_steps, scale
+from probes.numbers import short
+from probes.views.pictures.axes import Columns, Settings, bars, crowded, finite, legend, log_axis, over_steps, scale
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, sequence
-
-Columns = Mapping[str, Any]
-Settings = Mapping[str, Any]
 
 GUIDE = 1e-3  # the rule of thumb for a healthy ratio of update to weight
 _NAMED = 20  # more layers than this do not fit a legend
@@ -26,7 +24,7 @@ def gradient_figure(columns: Columns, settings: Settings) -> Figure:
     made.set_size_inches(13.2, 3.9)
     steps = columns["step"]
     for axes, field, title in zip(panels, ("loss", "norm"), ("Loss", "Norm of the gradient"), strict=False):
-        axes.plot(steps, finite(columns[field]), color=BLUE, marker=".", lw=1.5, ms=3 if len(steps) > 60 else 7)
+        axes.plot(steps, finite(columns[field]), color=BLUE, marker=".", lw=1.5, ms=3 if crowded(steps) else 7)
         scale(axes, columns[field])
         over_steps(axes, steps, columns[field])
         axes.set_title(title, pad=22)
@@ -37,6 +35,30 @@ def gradient_figure(columns: Columns, settings: Settings) -> Figure:
     axes.set_ylabel("loss terms")
     axes.set_title("Gradient noise scale", pad=22)
     note(axes, "bars: one standard error")
+    return made
+
+
+def dual_gradient_figure(columns: Columns, settings: Settings) -> Figure:
+    """Dual norm and gap over the steps; beside them their ratio, with its smallest value as a line."""
+    made, (left, right) = figure(2)
+    steps, total, gap, mu = (finite(columns[name]) for name in ("step", "total", "gap", "mu"))
+    positive = np.where(gap > 0, gap, np.nan)
+    left.plot(steps, total, color=BLUE, marker=".", label="dual norm of the gradient")
+    left.plot(steps, positive, color=GREY, marker=".", label="f - infimum")
+    log_axis(left)
+    over_steps(left, steps, total)
+    left.set_title("Gradient in dual norms", pad=22)
+    note(left, f"loss per radius; norm {settings.get('norm', 'auto')}, infimum {short(settings.get('infimum', 0.0))}")
+    legend(left)
+    right.plot(steps, mu, color=ORANGE, marker=".")
+    if np.isfinite(mu).any():
+        least = float(np.nanmin(mu))
+        right.axhline(least, color=GREY, lw=1.3, ls=(0, (5, 3)), label=f"smallest: {short(least)}")
+    scale(right, mu)
+    over_steps(right, steps, mu)
+    right.set_title("Ratio: the mu of mu-KL", pad=22)
+    note(right, "dual norm / (f - infimum)")
+    legend(right)
     return made
 
 
@@ -86,7 +108,7 @@ def _reach(values: Any, bounds: Any) -> Any:
     return np.array([np.minimum(bounds, values), np.minimum(bounds, np.maximum(1.0 - values, 0.0))])
 
 
-def updates_figure(columns: Columns, labels: Sequence[str] = ()) -> Figure:
+def updates_figure(columns: Columns, settings: Settings, labels: Sequence[str] = ()) -> Figure:
     """Norm of the update over that of the tensor, a line per layer, on a log axis with the guide at 1e-3."""
     made, (axes,) = figure(height=4.8)
     steps, ratios = columns["step"], finite(columns["ratio"])
@@ -101,7 +123,7 @@ def updates_figure(columns: Columns, labels: Sequence[str] = ()) -> Figure:
             positive,
             color=colour,
             marker=".",
-            ms=2 if len(steps) > 60 else 6,
+            ms=2 if crowded(steps) else 6,
             lw=1.4,
             ls=(0, (2, 1.5)) if flat else "-",
             label=str(names[i]) if i % stride == 0 else None,
@@ -113,9 +135,9 @@ def updates_figure(columns: Columns, labels: Sequence[str] = ()) -> Figure:
     axes.set_title("Relative size of the updates", pad=22)
     per = np.unique(columns["steps"][np.isfinite(ratios).any(axis=1)])
     over = "" if not len(per) else f"{per[0]}" if len(per) == 1 else f"{per[0]} to {per[-1]}"
-    words = [f"each update over {over} step{'s' * (over != '1')} of training"] * bool(over)
-    words += ["biases dotted"] * any(str(name).endswith("bias") for name in names)
-    words += [f"every {stride}th layer is named"] * (stride > 1)
-    note(axes, "; ".join(words))
+    remarks = [f"each update over {over} step{'s' * (over != '1')} of training"] * bool(over)
+    remarks += ["biases dotted"] * any(str(name).endswith("bias") for name in names)
+    remarks += [f"every {stride}th layer is named"] * (stride > 1)
+    note(axes, "; ".join(remarks))
     made.legend(loc="outside right upper", labelcolor=GREY)
     return made

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import finite, legend, log_axis, over_steps
+from probes.views.pictures.axes import Columns, Settings, crowded, finite, legend, log_axis, over_steps
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note
 
-Columns = Mapping[str, Any]
-_MARKED = 60  # with more points than this markers run into each other
 _ZERO = 1e-12  # what is not above is rounding, and has no place on a log axis
 
 
-def neural_collapse_figure(columns: Columns, settings: Mapping[str, Any]) -> Figure:
+def neural_collapse_figure(columns: Columns, settings: Settings) -> Figure:
     """NC1 to NC3 on a log axis, NC0, and NC4 with the accuracy where they were measured."""
     measured = bool(np.isfinite(np.asarray(columns["nc4"], dtype=float)).any())
     made, panels = figure(3 if measured else 2, height=4.2)
@@ -46,11 +43,10 @@ def neural_collapse_figure(columns: Columns, settings: Mapping[str, Any]) -> Fig
 
 def _lines(axes: Axes, columns: Columns, lines: Sequence[tuple[str, str, str]]) -> None:
     steps = columns["step"]
-    few = len(steps) <= _MARKED
     for name, label, colour in lines:
         values = finite(columns[name])
         if np.isfinite(values).any():
-            axes.plot(steps, values, color=colour, marker="." if few else "", ms=7, lw=1.6, label=label)
+            axes.plot(steps, values, color=colour, marker="" if crowded(steps) else ".", ms=7, lw=1.6, label=label)
 
 
 def _log(axes: Axes, columns: Columns, names: Sequence[str]) -> None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import band, bars, finite, legend, over_steps, scale, threshold_line
+from probes.views.pictures.axes import Columns, Settings, band, bars, finite, legend, over_steps, scale, threshold_line
 from probes.views.pictures.style import figure, note
-
-Columns = Mapping[str, Any]
-Settings = Mapping[str, Any]
 
 
 def sharpness_figure(columns: Columns, settings: Settings) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,13 @@ from matplotlib.ticker import MaxNLocator
 
 from probes.numbers import short
 from probes.outliers import Outliers, outliers
-from probes.views.pictures.axes import finite, over_steps, scale
+from probes.views.pictures.axes import Columns, Settings, finite, over_steps, scale, subject_of
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, sequence
 
-Columns = Mapping[str, Any]
 
-
-def spectrum_figure(columns: Columns, subject: str) -> Figure:
+def spectrum_figure(columns: Columns, settings: Settings) -> Figure:
     """Eigenvalues over the steps with their residuals, outliers in orange; beside them the last step's."""
-    several = len(columns["step"]) > 1
+    several, subject = len(columns["step"]) > 1, subject_of(settings)
     made, panels = figure(2 if several else 1)
     if several:
         found = [outliers(row) for row in columns["values"]]

@@ -14,7 +14,7 @@ import landscape
 from landscape.norms import dual_norm
 from probes import Monitor, Trace, measure_once
 from probes.instruments.dual_gradient import DualGradient
-from probes.views.pictures.dual_gradient import dual_gradient_figure
+from probes.views.pictures.gradient import dual_gradient_figure
 from solvers.first_order.scion import Scion
 
 

@@ -301,7 +301,7 @@ def test_declarations(probe):
     expected = probe.expected(context)
     assert set(expected) <= {"value", "gradient", "hessian"}
     assert all(count >= 0 for count in expected.values())
-    assert PROBES[probe.name] is type(probe)
+    assert PROBES[probe.name].load() is type(probe)
     assert probe.settings()["probe"] == type(probe).__name__
     assert not {"name", "every"} & set(probe.settings())
 

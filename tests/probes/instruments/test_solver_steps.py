@@ -88,5 +88,5 @@ def test_declaration():
     assert set(probe.fields(context)) == FIELDS
     assert all(field.description for field in probe.fields(context).values())
     assert probe.expected(context) == {}
-    assert PROBES["solver"] is SolverSteps
+    assert PROBES["solver"].load() is SolverSteps
     assert probe.settings() == {"probe": "SolverSteps"}

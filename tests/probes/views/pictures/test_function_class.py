@@ -157,7 +157,8 @@ def test_every_kind_of_rows_is_drawn_and_shown(tmp_path: Path, settings: dict[st
     trace = recorded(tmp_path / "t.h5", **settings)
     records = trace["function-class"]
     kind = kind_of(records.fields, records.settings)
-    assert kind == ("function-class-sketch" if "sketch" in settings else "function-class")
+    assert kind == "function-class"
+    assert ("gradient_sketch" in records.fields) == ("sketch" in settings)
     written = {path.name for path in plot_trace(trace, tmp_path / "png")}
     endings = ("", "-map", "-conditions")
     assert written == {f"trace-function-class{ending}.png" for ending in endings}

@@ -150,7 +150,7 @@ def test_gradient_alignment_and_updates() -> None:
     assert len(stack.collections) >= 3  # an area per eigenvector
     assert all(has(each, columns["cosines"][:, i]) for i in range(3))
     columns = made["updates"]
-    figure = updates_figure(columns, LAYERS)
+    figure = updates_figure(columns, {}, LAYERS)
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
     assert all(has(axes, columns["ratio"][:, i]) for i in range(3))
@@ -161,7 +161,7 @@ def test_gradient_alignment_and_updates() -> None:
 def test_outliers_are_marked_and_counted() -> None:
     rest = np.linspace(1.0, 0.5, 10)
     values = np.array([[9.0, 8.0, *rest], [9.0, 0.99, *(0.9 * rest)]])
-    figure = spectrum_figure({"step": np.array([0, 10]), "values": values, "residuals": values / 99}, "Hessian")
+    figure = spectrum_figure({"step": np.array([0, 10]), "values": values, "residuals": values / 99}, {})
     counts = [axes for axes in figure.axes if axes.get_ylabel() == "outliers"]
     assert has(counts[0], [2, 1])
     assert any(has(axes, [9.0, 8.0, 9.0]) for axes in figure.axes)
@@ -170,7 +170,7 @@ def test_outliers_are_marked_and_counted() -> None:
 def test_density_map() -> None:
     nodes = np.sort(np.random.default_rng(0).normal(size=(4, 2, 6)))
     columns = {"step": np.array([0, 5, 20, 40]), "nodes": nodes, "weights": np.full((4, 2, 6), 1 / 6)}
-    axes, bar = density_map(columns | {"n": np.full(4, 50)}, "Hessian").axes
+    axes, bar = density_map(columns | {"n": np.full(4, 50)}, {}).axes
     mesh = axes.collections[0]
     assert mesh.get_array().shape[1] == 4
     assert bar.get_ylabel() == "density"

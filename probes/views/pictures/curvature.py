@@ -1,0 +1,85 @@
+"""Pictures of the trace and of the rank of a curvature matrix over the steps, and of the loss beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from probes.numbers import at_thresholds, plus_minus, short
+from probes.views.pictures.axes import Columns, Settings, scale, subject_of
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note
+
+_TABLE = ("thresholds", "ranks", "kappas")
+
+
+def trace_figure(columns: Columns, settings: Settings) -> Figure:
+    """The trace with its standard error over the steps."""
+    made, (axes,) = figure()
+    steps, values, errors = columns["step"], columns["value"], columns["stderr"]
+    axes.errorbar(steps, values, yerr=errors, color=BLUE, marker="o", ms=5, capsize=3)
+    axes.set_xlabel("step")
+    axes.set_ylabel("trace")
+    axes.set_title(f"Trace of the {subject_of(settings)}", pad=22)
+    note(axes, f"bars: one standard error; last: {plus_minus(float(values[-1]), float(errors[-1]))}")
+    if len(steps) == 1:
+        axes.set_xticks(steps)
+    return made
+
+
+def condition_figure(columns: Columns, settings: Settings) -> Figure:
+    """How many eigenvalues exceed each threshold, over the steps (bars for a single step)."""
+    made, (axes,) = figure()
+    steps = columns["step"]
+    entries = [at_thresholds({key: columns[key][i] for key in _TABLE}) for i in range(len(steps))]
+    thresholds = [threshold for threshold, _, _ in entries[-1]]
+    ranks = np.array([[{t: r for t, r, _ in row}.get(t, np.nan) for t in thresholds] for row in entries])
+    kappas = [kappa for _, _, kappa in entries[-1]]
+    # an iteration that stopped early saw a part of the spectrum: what it counted are lower bounds
+    bound = "" if bool(np.all(columns["converged"])) else "≥ "
+    colours = [BLUE, GREEN, ORANGE, GREY]
+    names = [f"> {t:.0e} λ₁".replace("e-0", "e-") for t in thresholds]
+    if len(steps) == 1:
+        bars = axes.barh(names, ranks[0], color=BLUE, height=0.55)
+        axes.bar_label(
+            bars,
+            [
+                f"{bound}{int(r)}   κ {bound.strip() or '='} {short(float(c), 3)}"
+                for r, c in zip(ranks[0], kappas, strict=True)
+            ],
+            padding=5,
+            fontsize=9.5,
+        )
+        axes.set_xlim(0, 1.3 * float(np.max(ranks[0], initial=1)))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"number of eigenvalues{', lower bounds' if bound else ''}")
+    else:
+        for i, name in enumerate(names):
+            axes.plot(steps, ranks[:, i], color=colours[i % 4], marker="o", ms=4)
+            axes.annotate(
+                f"{name}\nκ {bound.strip() or '='} {short(float(kappas[i]), 3)}",
+                (steps[-1], ranks[-1, i]),
+                xytext=(8, 0),
+                va="center",
+                textcoords="offset points",
+                color=colours[i % 4],
+                fontsize=9,
+                annotation_clip=False,
+            )
+        axes.set_ylim(0, None)
+        axes.set_xlabel("step")
+        axes.set_ylabel(f"number of eigenvalues{', lower bounds' if bound else ''}")
+    axes.set_title(f"Rank of the {subject_of(settings)}", pad=22)
+    note(axes, "κ: condition number of what exceeds the threshold, at the last step")
+    return made
+
+
+def loss_figure(columns: Columns, settings: Settings) -> Figure:
+    """Loss and gradient norm over the steps."""
+    made, panels = figure(2, height=3.8)
+    for axes, field, title in zip(panels, ("value", "gradient_norm"), ("Loss", "Gradient norm"), strict=True):
+        axes.plot(columns["step"], columns[field], color=BLUE, marker="o", ms=4)
+        scale(axes, columns[field])
+        axes.set_xlabel("step")
+        axes.set_title(title)
+    return made

@@ -1,0 +1,97 @@
+"""A probe is its file and one entry: from there come its row, its cells, its picture, its lines in the command."""
+
+import ast
+import inspect
+
+import pytest
+import torch
+from paths import ROOT
+from torch import nn
+
+import probes
+from landscape import Objective
+from probes import Monitor, Trace
+from probes.cli import main
+from probes.instruments.registry import PROBES
+from probes.views.kinds import KINDS, kind_of
+from probes.views.pictures.draw import plot_trace
+from probes.views.tables import _cells
+from solvers import CubicNewton
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory):
+    """Two measurements by each probe with its default settings."""
+    path = tmp_path_factory.mktemp("registry") / "all.h5"
+    torch.manual_seed(0)
+    X, y = torch.randn(30, 4), torch.randint(0, 3, (30,))
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    objective = Objective(model, nn.CrossEntropyLoss(), [(a, b) for a, b in zip(X.split(10), y.split(10), strict=True)])
+    solver = CubicNewton(model.parameters())
+    with Trace.create(path, seed=0) as trace:
+        probes = [entry.load()() for entry in PROBES.values()]
+        monitor = Monitor(objective, probes, trace, optimizer=solver, on_error="raise")
+        for step in range(2):
+            monitor(step, batch=(X[:10], y[:10]))
+            solver.step(lambda: nn.functional.cross_entropy(model(X), y))
+    return Trace.open(path)
+
+
+@pytest.fixture
+def command(capsys):
+    def call(*words):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert not stopped.value.code
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_records_are_recognised_and_shown(trace, name):
+    entry, records = PROBES[name], trace[name]
+    assert records.settings["probe"] == entry.class_name
+    assert kind_of(records.fields, records.settings) == name
+    assert kind_of(records.fields) == name  # as a trace without settings
+    assert kind_of(["value"], records.settings) is None  # another class of that name
+    columns = records.read()
+    cells = dict(_cells(name, KINDS[name], {field: column[-1] for field, column in columns.items()}))
+    assert cells
+    assert all(heading.startswith(name) and text for heading, text in cells.items())
+
+
+def test_every_probe_has_a_picture(trace, tmp_path):
+    written = {path.stem for path in plot_trace(trace, tmp_path)}
+    assert {f"trace-{name}" for name in PROBES} <= written
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_command_lists_every_probe(command, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    listed = command("probes")
+    assert max(map(len, listed.splitlines())) <= width
+    helped = " ".join(command("probe", "--help").split())
+    for name, entry in PROBES.items():
+        assert all(text in listed for text in (name, entry.measures, entry.needs, entry.cost, entry.paper))
+        line = " ".join(f"{key}={value}" for key, value in entry.options().items() if key != "name") or "-"
+        assert f" {name} {line}" in helped
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_options_are_those_of_the_class(name):
+    kind, options = PROBES[name].load(), PROBES[name].options()
+    parameters = inspect.signature(kind).parameters
+    assert set(options) == set(parameters) - {"every", "end"}
+    for option, text in options.items():
+        assert text.split("|")[0] == str(parameters[option].default)
+    assert kind().name == name
+    assert getattr(probes, kind.__name__) is kind
+
+
+def test_exports_are_those_that_type_checkers_see():
+    tree = ast.parse((ROOT / "probes" / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == {name: probes._HOME[name] for name in probes.__all__}
+    assert all(getattr(probes, name) is not None for name in probes.__all__)

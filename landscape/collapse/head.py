@@ -16,7 +16,7 @@ from landscape.objective.objective import Objective
 Head = str | nn.Module | None
 
 
-class _Reader:
+class Reader:
     """The head's inputs `(..., dim)` with their class indices, batch by batch; the head is found on the first one."""
 
     def __init__(self, objective: Objective, head: Head) -> None:

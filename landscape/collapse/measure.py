@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from landscape.collapse.head import Head, _Reader
+from landscape.collapse.head import Head, Reader
 from landscape.collapse.metrics import CollapseMetrics
 from landscape.collapse.statistics import CollapseStatistics
 from landscape.memory import budget
@@ -46,7 +46,7 @@ def measure(
         TypeError: targets that are not class indices; outputs without logits.
     """
     with objective.measuring():
-        reader = _Reader(objective, head)
+        reader = Reader(objective, head)
         kept = _Kept(objective) if nc4 else None
         statistics = _gather(reader, num_classes, kept)
         weight, bias = reader.weights(statistics.num_classes)
@@ -62,7 +62,7 @@ def gather(objective: Objective, *, head: Head = None, num_classes: int | None =
     Arguments and errors as in `measure`.
     """
     with objective.measuring():
-        return _gather(_Reader(objective, head), num_classes, None)
+        return _gather(Reader(objective, head), num_classes, None)
 
 
 def gather_agreement(objective: Objective, statistics: CollapseStatistics, *, head: Head = None) -> None:
@@ -72,12 +72,12 @@ def gather_agreement(objective: Objective, statistics: CollapseStatistics, *, he
     Errors as in `measure`.
     """
     with objective.measuring():
-        reader = _Reader(objective, head)
+        reader = Reader(objective, head)
         for features, labels in reader:
             statistics.update_agreement(features, labels, *reader.weights(statistics.num_classes))
 
 
-def _gather(reader: _Reader, num_classes: int | None, keep: Keep | None) -> CollapseStatistics:
+def _gather(reader: Reader, num_classes: int | None, keep: Keep | None) -> CollapseStatistics:
     statistics: CollapseStatistics | None = None
     for features, labels in reader:
         if statistics is None:

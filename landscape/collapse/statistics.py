@@ -8,7 +8,6 @@ features, since rounding a mean of 1e3 would already cost a spread of 1e-2 its l
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from landscape.collapse.inputs import flatten, out_of_range, select_later, select_now, whole_number
 from landscape.collapse.metrics import Agreement, CollapseMetrics, check_head, collapse_metrics
 
 _TENSORS = ("counts", "shift", "offsets", "scatter", "traces", "agreement", "misplaced")
@@ -25,10 +25,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _plainly(
+def _without_autograd(
     method: Callable[Concatenate[CollapseStatistics, P], R],
 ) -> Callable[Concatenate[CollapseStatistics, P], R]:
-    """Without autograd, and with tensors that may be updated in any mode later."""
+    """The method without autograd, and with tensors that may be updated in any mode later."""
 
     @wraps(method)
     def run(self: CollapseStatistics, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -64,8 +64,8 @@ class CollapseStatistics:
     """
 
     def __init__(self, num_classes: int, dim: int, *, ignore_index: int | None = -100) -> None:
-        self.num_classes = num_classes = _whole(num_classes, "num_classes", 2)
-        self.dim = dim = _whole(dim, "dim", 1)
+        self.num_classes = num_classes = whole_number(num_classes, "num_classes", 2)
+        self.dim = dim = whole_number(dim, "dim", 1)
         self.ignore_index = ignore_index
         self.rounding = torch.finfo(torch.float64).eps
         self._placed = False  # whether features have said which device it is
@@ -90,7 +90,7 @@ class CollapseStatistics:
 
     # -- one pass --------------------------------------------------------------------------------------------------
 
-    @_plainly
+    @_without_autograd
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add a batch: features `(..., D)` of any floating dtype, labels `(...)` of integers on the same device.
 
@@ -100,7 +100,7 @@ class CollapseStatistics:
             TypeError: labels that are not class indices, features that are not real floating numbers.
             ValueError: shapes that do not fit; on the CPU also labels out of range and features that are not finite.
         """
-        X, y, kept = self._prepared(features, labels)
+        X, y, kept = self._take(features, labels)
         if not len(X):
             return
         shift = self.shift if self._started else _near(X, kept)
@@ -129,48 +129,20 @@ class CollapseStatistics:
         self.rounding = max(self.rounding, torch.finfo(features.dtype).eps)
         self.agreement.zero_()
 
-    def _prepared(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _take(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Features `(n, D)` in float64 that may be overwritten, class indices, and which samples count (None: all)."""
-        if not isinstance(features, Tensor) or not features.is_floating_point():
-            raise TypeError(f"features must be a tensor of real floating numbers, not {_kind(features)}")
-        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
-            raise TypeError(f"labels must be class indices (a tensor of integers), not {_kind(labels)}")
-        if features.ndim < 2 or features.shape[-1] != self.dim:
-            raise ValueError(f"features must have the shape (n, {self.dim}), not {tuple(features.shape)}")
-        if labels.numel() * self.dim != features.numel():
-            raise ValueError(
-                f"{labels.numel()} labels of shape {tuple(labels.shape)} do not go with features of shape "
-                f"{tuple(features.shape)}: one label per feature vector is needed"
-            )
-        X, y = features.detach().reshape(-1, self.dim), labels.detach().reshape(-1).long()
+        X, y = flatten(features, labels, self.dim)
         if not self._placed:
             self._to(X.device)
         elif X.device != self.device:
             raise ValueError(f"the features are on {X.device}, the statistics on {self.device}")
-        if y.device != X.device:
-            raise ValueError(f"the labels are on {y.device}, the features on {X.device}")
-        ignored = None if self.ignore_index is None else y == self.ignore_index
-        outside = (y < 0) | (y >= self.num_classes)
-        if ignored is not None:
-            outside &= ~ignored
         if _at_once(X.device):
-            if bool(outside.any()):
-                raise ValueError(self._out_of_range(f"such as {int(y[outside][0])}"))
-            if ignored is not None and bool(ignored.any()):
-                X, y = X[~ignored], y[~ignored]
-            return X.to(torch.float64, copy=True), y, None
-        self.misplaced += outside.sum()
-        kept = ~outside if ignored is None else ~(outside | ignored)
-        return (
-            X.to(torch.float64, copy=True).masked_fill_(~kept.unsqueeze(1), 0.0),
-            y.clamp(0, self.num_classes - 1),
-            kept,
-        )
+            return *select_now(X, y, self.num_classes, self.ignore_index), None
+        X, y, kept, outside = select_later(X, y, self.num_classes, self.ignore_index)
+        self.misplaced += outside
+        return X, y, kept
 
-    def _out_of_range(self, what: str) -> str:
-        return f"there are labels outside 0 .. {self.num_classes - 1}, {what}: is num_classes right?"
-
-    @_plainly
+    @_without_autograd
     def merge(self, other: CollapseStatistics) -> CollapseStatistics:
         """Add the samples of `other` (another loader, another process), in place; returns self.
 
@@ -201,7 +173,7 @@ class CollapseStatistics:
 
     # -- the second pass -------------------------------------------------------------------------------------------
 
-    @_plainly
+    @_without_autograd
     def update_agreement(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
         """Count on a batch how often the head W h + b and the nearest of the class means say the same (for NC4).
 
@@ -212,7 +184,7 @@ class CollapseStatistics:
             TypeError, ValueError: as `update`; a weight or a bias of another shape; no samples yet.
         """
         W, b = check_head(weight, bias, self.num_classes, self.dim, self.device)
-        X, y, kept = self._prepared(features, labels)
+        X, y, kept = self._take(features, labels)
         present = self.counts > 0
         center = (self.offsets * present.unsqueeze(1)).sum(0) / present.sum().clamp(min=1)
         M = self.offsets - center
@@ -228,7 +200,7 @@ class CollapseStatistics:
             hits = hits * kept
         self.agreement += hits.sum(1)
 
-    @_plainly
+    @_without_autograd
     def merge_agreement(self, other: CollapseStatistics) -> CollapseStatistics:
         """Add what `other` has counted in `update_agreement` around the same means, in place; returns self.
 
@@ -240,7 +212,7 @@ class CollapseStatistics:
 
     # -- what comes out --------------------------------------------------------------------------------------------
 
-    @_plainly
+    @_without_autograd
     def metrics(self, weight: Tensor, bias: Tensor | None = None) -> CollapseMetrics:
         """The metrics of these features with a last layer of weight `(K, D)` and bias `(K,)`.
 
@@ -251,7 +223,7 @@ class CollapseStatistics:
         """
         misplaced = int(self.misplaced)
         if misplaced:
-            raise ValueError(self._out_of_range(f"{misplaced} of them"))
+            raise out_of_range(self.num_classes, f"{misplaced} of them")
         if not bool(torch.isfinite(self.traces).all() & torch.isfinite(self.offsets).all()):
             raise ValueError("the features have entries that are not finite: the network has diverged")
         return collapse_metrics(
@@ -271,7 +243,7 @@ class CollapseStatistics:
         sizes = {"num_classes": self.num_classes, "dim": self.dim, "rounding": self.rounding}
         return sizes | {name: getattr(self, name).clone() for name in _TENSORS}
 
-    @_plainly
+    @_without_autograd
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what the state was taken from, on the device of its tensors.
 
@@ -310,17 +282,3 @@ def _near(X: Tensor, kept: Tensor | None) -> Tensor:
 def _at_once(device: torch.device) -> bool:
     """Whether looking at values costs no waiting."""
     return device.type == "cpu"
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    return number
-
-
-def _kind(value: Any) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

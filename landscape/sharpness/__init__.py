@@ -7,6 +7,7 @@ from landscape.sharpness.critical import CriticalSharpness, critical_sharpness
 from landscape.sharpness.gradients import GradientStatistics, gradient_statistics
 from landscape.sharpness.sam import SAMSharpness, sam_sharpness
 from landscape.sharpness.stability import Stability, plain_threshold, stability
+from landscape.sharpness.stationary import Stationary, second_order_stationary
 
 __all__ = [
     "Alignment",
@@ -16,11 +17,13 @@ __all__ = [
     "Preconditioned",
     "SAMSharpness",
     "Stability",
+    "Stationary",
     "alignment",
     "batch_sharpness",
     "critical_sharpness",
     "gradient_statistics",
     "plain_threshold",
     "sam_sharpness",
+    "second_order_stationary",
     "stability",
 ]

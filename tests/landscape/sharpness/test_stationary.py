@@ -8,7 +8,7 @@ from sharpness_cases import normal, positive, quadratic
 from torch import nn
 
 from landscape import FiniteDifferenceHessian, Objective
-from landscape.sharpness.stationary import second_order_stationary
+from landscape.sharpness import second_order_stationary
 from solvers import CubicNewton
 
 

@@ -1,0 +1,29 @@
+"""A dense matrix as an operator."""
+
+import pytest
+import torch
+from objective_cases import refuses
+
+from landscape import MatrixOperator
+
+
+def test_matrix_operator():
+    A = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
+    op = MatrixOperator(A)
+    assert torch.equal(op.to_dense(), A)
+    with refuses("square"):
+        MatrixOperator(torch.zeros(2, 3))
+    with refuses("not symmetric"):
+        MatrixOperator(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    with refuses("not finite"):
+        MatrixOperator(torch.full((2, 2), float("nan")))
+    with pytest.raises(IndexError):
+        op.block([5])
+    with refuses("up to n = 1"):
+        MatrixOperator(torch.eye(3), memory=8).to_dense()
+    state = torch.get_rng_state()
+    assert not torch.equal(op.random(5, "normal"), op.random(5, "normal"))
+    assert torch.equal(torch.get_rng_state(), state)
+    once, together = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    one_by_one = torch.cat([op.random(1, "normal", once) for _ in range(3)], dim=1)
+    assert torch.equal(one_by_one, op.random(3, "normal", together))

@@ -22,13 +22,13 @@ from landscape import Objective
 from landscape.collapse import CollapseStatistics, gather, measure
 from runs.benchmarks import command
 from runs.benchmarks.command import Row
-from runs.benchmarks.models import Batches, Problem, mlp, resnet
+from runs.benchmarks.models import Batches, Workload, mlp, resnet
 from runs.benchmarks.timing import alternate, in_units_of, peak_mib
 
 TARGET = 1.10  # of the statistics' pass on the CNN, in bare forward passes
 
 
-def problems(device: torch.device, quick: bool) -> list[Problem]:
+def problems(device: torch.device, quick: bool) -> list[Workload]:
     """A CNN and an MLP; the batches are those of a loader for evaluation."""
     if quick:
         return [resnet(8, 8), mlp(64)]
@@ -42,7 +42,7 @@ def forward(model: nn.Module, batches: Batches) -> None:
             model(X)
 
 
-def last_features(problem: Problem, batches: Batches) -> Batches:
+def last_features(problem: Workload, batches: Batches) -> Batches:
     """What the last layer of a sequence gets, with the labels."""
     assert isinstance(problem.model, nn.Sequential)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def updates(classes: int, pairs: Batches) -> None:
         collected.update(features, labels)
 
 
-def ways(problem: Problem, batches: Batches) -> dict[str, Callable[[], object]]:
+def ways(problem: Workload, batches: Batches) -> dict[str, Callable[[], object]]:
     """What is measured, beside the bare forward pass."""
     objective = Objective(problem.model, problem.loss, batches)
     tight = Objective(problem.model, problem.loss, batches, memory=0)
@@ -70,7 +70,7 @@ def ways(problem: Problem, batches: Batches) -> dict[str, Callable[[], object]]:
     }
 
 
-def rows_of(problem: Problem, batches: Batches, device: torch.device, rounds: int) -> list[Row]:
+def rows_of(problem: Workload, batches: Batches, device: torch.device, rounds: int) -> list[Row]:
     """One row per way: its cost in forward passes, with quartiles, and its peak memory."""
     contenders = ways(problem, batches)
     times = alternate(contenders, rounds, device)

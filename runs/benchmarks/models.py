@@ -13,7 +13,7 @@ Batches = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Problem:
+class Workload:
     """A model in eval mode, its loss, and a function that draws one batch from a generator."""
 
     name: str
@@ -28,14 +28,14 @@ class Problem:
         return [(X.to(device), y.to(device)) for X, y in (self.draw(g) for _ in range(count))]
 
 
-def mlp(batch: int = 256) -> Problem:
+def mlp(batch: int = 256) -> Workload:
     """784-512-512-10 with ReLU."""
     model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
 
     def draw(g: torch.Generator) -> tuple[Tensor, Tensor]:
         return torch.randn(batch, 784, generator=g), torch.randint(0, 10, (batch,), generator=g)
 
-    return Problem("mlp", model.eval(), nn.CrossEntropyLoss(), draw)
+    return Workload("mlp", model.eval(), nn.CrossEntropyLoss(), draw)
 
 
 class _Block(nn.Module):
@@ -56,7 +56,7 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.short(x))
 
 
-def resnet(batch: int = 16, width: int = 32) -> Problem:
+def resnet(batch: int = 16, width: int = 32) -> Workload:
     """ResNet-18's shape on 32x32 images; width 32 has 2.8 million parameters, width 64 is ResNet-18 itself."""
     layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     inner = width
@@ -69,7 +69,7 @@ def resnet(batch: int = 16, width: int = 32) -> Problem:
     def draw(g: torch.Generator) -> tuple[Tensor, Tensor]:
         return torch.randn(batch, 3, 32, 32, generator=g), torch.randint(0, 10, (batch,), generator=g)
 
-    return Problem("resnet", nn.Sequential(*layers).eval(), nn.CrossEntropyLoss(), draw)
+    return Workload("resnet", nn.Sequential(*layers).eval(), nn.CrossEntropyLoss(), draw)
 
 
 class _Attention(nn.Module):
@@ -117,7 +117,7 @@ class _Gpt(nn.Module):
 
 def gpt(
     batch: int = 8, context: int = 64, width: int = 128, depth: int = 4, heads: int = 4, vocabulary: int = 256
-) -> Problem:
+) -> Workload:
     """A decoder-only transformer; the logits come flattened over positions, as the peers' losses need them."""
     model = _Gpt(vocabulary, context, width, depth, heads)
 
@@ -125,4 +125,4 @@ def gpt(
         tokens = torch.randint(0, vocabulary, (batch, context + 1), generator=g)
         return tokens[:, :-1].contiguous(), tokens[:, 1:].reshape(-1)
 
-    return Problem("gpt", model.eval(), nn.CrossEntropyLoss(), draw)
+    return Workload("gpt", model.eval(), nn.CrossEntropyLoss(), draw)

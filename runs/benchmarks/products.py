@@ -22,20 +22,20 @@ from torch import Tensor
 from landscape import GaussNewton, Hessian, Objective
 from runs.benchmarks import command
 from runs.benchmarks.command import Row
-from runs.benchmarks.models import Batches, Problem, gpt, mlp, resnet
+from runs.benchmarks.models import Batches, Workload, gpt, mlp, resnet
 from runs.benchmarks.timing import alternate, in_units_of, peak_mib
 
 Product = Callable[[Tensor], Tensor]
 
 
-def problems(device: torch.device, quick: bool) -> list[Problem]:
+def problems(device: torch.device, quick: bool) -> list[Workload]:
     """The same shapes everywhere, larger on a device that would only wait for its launches otherwise."""
     if device.type == "cuda" and not quick:
         return [mlp(512), resnet(256, 64), gpt(8, 256, 512, 8, 8, 4096)]
     return [mlp(64), resnet(4, 8), gpt(2, 16, 32, 2)] if quick else [mlp(), resnet(), gpt()]
 
 
-def ours(problem: Problem, batches: Batches, vectors: int) -> dict[str, Product]:
+def ours(problem: Workload, batches: Batches, vectors: int) -> dict[str, Product]:
     """Kept graphs, and with several batches also all but one rebuilt at every product."""
     objective = Objective(problem.model, problem.loss, batches)
     ways: dict[str, Product] = {
@@ -49,7 +49,7 @@ def ours(problem: Problem, batches: Batches, vectors: int) -> dict[str, Product]
     return ways
 
 
-def curvlinops(problem: Problem, batches: Batches) -> dict[str, Product]:
+def curvlinops(problem: Workload, batches: Batches) -> dict[str, Product]:
     """The products of curvlinops 3, without its check of determinism (which costs several passes)."""
     try:
         from curvlinops import GGNLinearOperator, HessianLinearOperator
@@ -64,7 +64,7 @@ def curvlinops(problem: Problem, batches: Batches) -> dict[str, Product]:
     }
 
 
-def pyhessian(problem: Problem, batches: Batches, device: torch.device) -> dict[str, Product]:
+def pyhessian(problem: Workload, batches: Batches, device: torch.device) -> dict[str, Product]:
     """PyHessian's product: on one batch it keeps the graph, on a loader it rebuilds everything."""
     try:
         from pyhessian import hessian
@@ -92,7 +92,7 @@ def pyhessian(problem: Problem, batches: Batches, device: torch.device) -> dict[
     return {"Hessian, PyHessian": product}
 
 
-def gradient(problem: Problem, batches: Batches) -> Callable[[], object]:
+def gradient(problem: Workload, batches: Batches) -> Callable[[], object]:
     """The unit: forward and backward on every batch."""
     parameters = list(problem.model.parameters())
 
@@ -103,7 +103,7 @@ def gradient(problem: Problem, batches: Batches) -> Callable[[], object]:
     return run
 
 
-def measure(problem: Problem, batches: Batches, vectors: int, device: torch.device, rounds: int) -> list[Row]:
+def measure(problem: Workload, batches: Batches, vectors: int, device: torch.device, rounds: int) -> list[Row]:
     """One row per contender: cost in gradients per vector, error against float64, peak memory."""
     n = sum(p.numel() for p in problem.model.parameters())
     V = torch.randn(n, vectors, generator=torch.Generator().manual_seed(1)).to(device).squeeze(-1)
@@ -134,7 +134,7 @@ def measure(problem: Problem, batches: Batches, vectors: int, device: torch.devi
     return rows
 
 
-def error_of(problem: Problem, batches: Batches, V: Tensor, contenders: dict[str, Product]) -> dict[str, float]:
+def error_of(problem: Workload, batches: Batches, V: Tensor, contenders: dict[str, Product]) -> dict[str, float]:
     """Relative error of each contender's product against ours in float64 (which the tests hold to dense autodiff)."""
     exact = Objective(problem.model, problem.loss, batches, dtype=torch.float64)
     truth = {"Hessian": Hessian(exact) @ V, "Gauss-Newton": GaussNewton(exact) @ V}

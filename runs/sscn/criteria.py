@@ -46,11 +46,6 @@ def names(problem: str, rule: str = "doubling", *, full: bool = False) -> list[s
     return [*jobs, f"{problem}-cubic"] if full else jobs
 
 
-def middle(problem: str) -> int:
-    """The size in the middle of those of a problem."""
-    return SIZES[problem][-1] if problem == "mlp" else SIZES[problem][len(SIZES[problem]) // 2]
-
-
 def best(found: Mapping[str, float]) -> dict[str, float]:
     """The smallest cost with its name, alone."""
     name = min(found, key=lambda name: found[name])

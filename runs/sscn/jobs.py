@@ -11,15 +11,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from probes.trace.layout import Field
 from runs.engine.jobs import Job, JobContext
-from runs.sscn.problems import Problem, make
+from runs.sscn.problems import Case, make
 from solvers import RSRNM, SSCN, Adaptive, CoordinateDescent, CubicNewton, Exponential, Linear
 from solvers.second_order.subspaces import Schedule
 
@@ -65,11 +64,16 @@ def plan(quick: bool) -> list[Job]:
     return [job for problem in ("duke", "gisette", "mlp", "lse", "digits", "cancer") for job in _jobs(problem, quick)]
 
 
+def middle_size(problem: str) -> int:
+    """The size in the middle of those of a problem; of the network the larger one."""
+    sizes = SIZES[problem]
+    return sizes[-1] if problem == "mlp" else sizes[len(sizes) // 2]
+
+
 def _jobs(problem: str, quick: bool) -> list[Job]:
     common = {"problem": problem, "every": EVERY.get(problem, 1), "starts": 1 if quick else STARTS.get(problem, 1)}
     steps, sizes = STEPS[problem], SIZES[problem]
-    middle = sizes[len(sizes) // 2] if problem != "mlp" else sizes[-1]
-
+    middle = middle_size(problem)
     wide = problem in ("duke", "gisette")
     most, first = 15.0 if problem == "mlp" else 60.0, 10.0 if wide else 5.0  # CPU seconds a start
 
@@ -95,49 +99,41 @@ def _jobs(problem: str, quick: bool) -> list[Job]:
     return made
 
 
-@dataclass
-class Mover:
-    """A solver with what a step of it costs.
+class Step(NamedTuple):
+    """What is known of a step: the loss before it, its size tau, M of the next, and its cost in coordinates."""
 
-    Attributes:
-        step: makes one.
-        last: what is known of it: (loss before, tau, M, accepted, stalled, cost in coordinates).
-    """
-
-    step: Callable[[], Any]
-    last: Callable[[Any], tuple[float, int, float, bool, bool, float]]
+    loss: float
+    tau: int
+    M: float
+    accepted: bool
+    stalled: bool
+    cost: float
 
 
-def mover(problem: Problem, solver: str, size: int, seed: int) -> Mover:
-    """The solver of that name on the problem; its subsets follow from the seed."""
+def mover(problem: Case, solver: str, size: int, seed: int) -> Callable[[], Step]:
+    """The solver of that name on the problem: each call makes a step. Its subsets follow from the seed."""
     p, n = problem.parameters, problem.n
     generator = torch.Generator().manual_seed(seed)
     if solver == "gd":
-        bound = problem.smoothness
-        lr = LR if math.isnan(bound) else 1 / bound
+        lr = LR if math.isnan(problem.smoothness) else 1 / problem.smoothness
         return _of_torch(torch.optim.SGD(p, lr=lr), problem)
     if solver == "lbfgs":
-        lbfgs = torch.optim.LBFGS(
-            p,
-            max_iter=1,
-            max_eval=50,
-            tolerance_grad=0,
-            tolerance_change=0,
-            history_size=20,
-            line_search_fn="strong_wolfe",
-        )
-        return _of_torch(lbfgs, problem)
+        exact: dict[str, Any] = {
+            "tolerance_grad": 0,
+            "tolerance_change": 0,
+            "history_size": 20,
+            "line_search_fn": "strong_wolfe",
+        }
+        return _of_torch(torch.optim.LBFGS(p, max_iter=1, max_eval=50, **exact), problem)
     made: Any
     if solver in RULES or solver in SCHEDULES:
-        chosen: int | Schedule = min(size, n)
-        if solver in SCHEDULES:
-            grown: dict[str, Schedule] = {
-                "exponential": Exponential(size, 0.1, 0.02),
-                "linear": Linear(size, 1.0),
-                "adaptive": Adaptive(size, 10.0, 0.5),
-                "adaptive-tight": Adaptive(size, 1e-6, 0.5),
-            }
-            chosen = grown[solver]
+        grown: dict[str, Schedule] = {
+            "exponential": Exponential(size, 0.1, 0.02),
+            "linear": Linear(size, 1.0),
+            "adaptive": Adaptive(size, 10.0, 0.5),
+            "adaptive-tight": Adaptive(size, 1e-6, 0.5),
+        }
+        chosen = grown.get(solver, min(size, n))
         made = SSCN(p, chosen, rule="ratio" if solver == "ratio" else "doubling", generator=generator)
     elif solver in ("cubic", "krylov"):
         made = CubicNewton(p, krylov=solver == "krylov", tol=1e-8, generator=generator)
@@ -149,26 +145,27 @@ def mover(problem: Problem, solver: str, size: int, seed: int) -> Mover:
     else:
         raise ValueError(f"unknown solver {solver!r}")
 
-    def last(_: Any) -> tuple[float, int, float, bool, bool, float]:
+    def step() -> Step:
+        made.step(problem.closure)
         it = made.last
         cost = {"krylov": n * it.products, "cd": it.size}.get(solver, it.size**2 + it.size)
-        return it.loss, it.size, it.M, it.accepted, it.stalled, float(cost)
+        return Step(it.loss, it.size, it.M, it.accepted, it.stalled, float(cost))
 
-    return Mover(lambda: made.step(problem.closure), last)
+    return step
 
 
-def _of_torch(optimizer: torch.optim.Optimizer, problem: Problem) -> Mover:
+def _of_torch(optimizer: torch.optim.Optimizer, problem: Case) -> Callable[[], Step]:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = problem.closure()
         loss.backward()
         return loss
 
-    n = problem.n
-    return Mover(
-        lambda: optimizer.step(cast(Any, closure)),
-        lambda loss: (float(loss.detach()), n, math.nan, True, False, float(n)),
-    )
+    def step() -> Step:
+        loss = cast(Tensor, optimizer.step(cast(Any, closure)))
+        return Step(float(loss.detach()), problem.n, math.nan, True, False, float(problem.n))
+
+    return step
 
 
 def descend(
@@ -190,23 +187,22 @@ def descend(
     with job.trace(problem=problem, solver=solver, size=size, file=file) as trace:
         for start in range(starts):
             seed = (job.seed + start) % 2**63
-            mover(make("tiny", seed), solver, min(size, 30), seed).step()  # the first step of a process is slow
+            mover(make("tiny", seed), solver, min(size, 30), seed)()  # the first step of a process is slow
             made = make(problem, seed)
-            for name, fields in ((f"steps-{start}", _STEP), (f"gradient-{start}", _LOOK)):
-                trace.declare(name, fields)
+            trace.declare(f"steps-{start}", _STEP)
+            trace.declare(f"gradient-{start}", _LOOK)
 
             def tell(step: int, start: int = start) -> None:
                 job.progress(start * steps + step, starts * steps)
 
-            runs.append(
-                {"seed": seed} | _run(made, mover(made, solver, size, seed), trace, start, steps, seconds, every, tell)
-            )
+            move = mover(made, solver, size, seed)
+            runs.append({"seed": seed} | _run(made, move, trace, start, steps, seconds, every, tell))
     return {"problem": problem, "solver": solver, "n": made.n, "samples": made.samples, "size": size, "runs": runs}
 
 
 def _run(
-    problem: Problem,
-    moves: Mover,
+    problem: Case,
+    move: Callable[[], Step],
     trace: Any,
     start: int,
     steps: int,
@@ -221,9 +217,8 @@ def _run(
     trace.record(f"gradient-{start}", 0, norm=norm, seconds=0.0, coordinates=0.0)
     while step < steps:
         before = time.process_time()
-        result = moves.step()
+        loss, tau, M, moved, stalled, cost = move()
         spent += time.process_time() - before
-        loss, tau, M, moved, stalled, cost = moves.last(result)
         coordinates += cost
         accepted += moved
         row = {"loss": loss, "seconds": spent, "coordinates": coordinates}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runs.engine.claims import Claim, Results, Verdict, claim
-from runs.sscn.criteria import PAPER, Race, best, costs, faster, middle, names
-from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES
+from runs.sscn.criteria import PAPER, Race, best, costs, faster, names
+from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES, middle_size
 
 
 @claim(
@@ -12,11 +12,11 @@ from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES
     literature=f"speed-up over first-order subspaces ({PAPER})",
     criterion="on every problem SSCN takes fewer steps to the target than coordinate descent with the same size, for "
     "the smallest size and the middle one",
-    needs=[f"{p}-{k}-{t}" for p in PROBLEMS for k in ("cd", "doubling") for t in {SIZES[p][0], middle(p)}],
+    needs=[f"{p}-{k}-{t}" for p in PROBLEMS for k in ("cd", "doubling") for t in {SIZES[p][0], middle_size(p)}],
 )
 def coordinate_descent(results: Results) -> Verdict:
     """Steps of both."""
-    pairs = [(f"{p}-doubling-{t}", f"{p}-cd-{t}") for p in PROBLEMS for t in (SIZES[p][0], middle(p))]
+    pairs = [(f"{p}-doubling-{t}", f"{p}-cd-{t}") for p in PROBLEMS for t in (SIZES[p][0], middle_size(p))]
     return faster(((costs(results, [own]), costs(results, [other])) for own, other in pairs), "steps", 5)
 
 
@@ -25,13 +25,13 @@ def coordinate_descent(results: Results) -> Verdict:
     literature=f"speed-up over another second-order subspace method ({PAPER})",
     criterion="on every linear model SSCN (doubling, middle size) comes to 1e-6 in fewer CPU seconds than RS-RNM in as "
     "many dimensions, with P's entries of deviation 1 / s as published and with 1 / sqrt(s) (unit)",
-    needs=[f"{p}-{k}-{middle(p)}" for p in LINEAR for k in ("rsrnm", "rsrnm-unit", "doubling")],
+    needs=[f"{p}-{k}-{middle_size(p)}" for p in LINEAR for k in ("rsrnm", "rsrnm-unit", "doubling")],
 )
 def random_subspaces(results: Results) -> Verdict:
     """Seconds of all three."""
 
     def race(p: str) -> Race:
-        own, *others = (f"{p}-{k}-{middle(p)}" for k in ("doubling", "rsrnm", "rsrnm-unit"))
+        own, *others = (f"{p}-{k}-{middle_size(p)}" for k in ("doubling", "rsrnm", "rsrnm-unit"))
         return costs(results, [own], "seconds"), costs(results, others, "seconds")
 
     after = "; RS-RNM's products go through the graph, SSCN's blocks use the margins"

@@ -32,7 +32,7 @@ SHAPES = {"duke": (44, 7129), "gisette": (1200, 1000), "tiny": (20, 60)}
 
 
 @dataclass(frozen=True)
-class Problem:
+class Case:
     """A loss to minimise.
 
     Attributes:
@@ -77,7 +77,7 @@ class Problem:
         return float(found.values[0]), float(found.residuals[0]) if sure else math.inf
 
 
-def make(name: str, seed: int, *, data_seed: int = 0) -> Problem:
+def make(name: str, seed: int, *, data_seed: int = 0) -> Case:
     """The problem of that name from the start that the seed draws; synthetic data depend on `data_seed` alone.
 
     A name that is a file's path stands for logistic regression on that file, in LIBSVM's format.
@@ -89,7 +89,7 @@ def make(name: str, seed: int, *, data_seed: int = 0) -> Problem:
         return _log_sum_exp(rows=1200, n=200, seed=data_seed)
     X, y = _data(name, data_seed)
     model = linear_model(X, y, "logistic", NonConvex(WEIGHT), start=rng.random(X.shape[1]))
-    return Problem(model, [model.weight], len(y), lambda: float(np.linalg.norm(X, 2)) ** 2 / (4 * len(y)) + 2 * WEIGHT)
+    return Case(model, [model.weight], len(y), lambda: float(np.linalg.norm(X, 2)) ** 2 / (4 * len(y)) + 2 * WEIGHT)
 
 
 def _data(name: str, seed: int) -> tuple[Array, Array]:
@@ -140,17 +140,17 @@ def standardised(X: Any) -> Array:
     return np.asarray(X[:, kept] / spread[kept])
 
 
-def _log_sum_exp(rows: int, n: int, seed: int) -> Problem:
+def _log_sum_exp(rows: int, n: int, seed: int) -> Case:
     """mu log sum exp((a_i . x - b_i) / mu) with the regulariser; rows shifted so that 0 is stationary; x_0 = 1."""
     rng = np.random.default_rng((seed, 0))
     A, b = rng.uniform(-1, 1, (rows, n)), rng.uniform(-1, 1, rows)
     p = np.exp((b.min() - b) / MU)
     A = A - (p / p.sum()) @ A
     model = linear_model(A, b, "log-sum-exp", NonConvex(WEIGHT), start=np.ones(n), mu=MU)
-    return Problem(model, [model.weight], rows, lambda: float((A**2).sum(1).max()) / MU + 2 * WEIGHT)
+    return Case(model, [model.weight], rows, lambda: float((A**2).sum(1).max()) / MU + 2 * WEIGHT)
 
 
-def _network(seed: int) -> Problem:
+def _network(seed: int) -> Case:
     """64-8-10 with tanh on 500 digits, cross-entropy and 0.0005 ||w||^2, in float64: 610 coordinates."""
     from sklearn.datasets import load_digits
 
@@ -163,4 +163,4 @@ def _network(seed: int) -> Problem:
         decay = torch.stack([p.square().sum() for p in parameters]).sum()
         return F.cross_entropy(net(inputs), labels) + 5e-4 * decay
 
-    return Problem(closure, parameters, 500, lambda: math.nan)
+    return Case(closure, parameters, 500, lambda: math.nan)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from landscape.regularity import Trajectory, alpha_beta_frontier, angles
 from probes.numbers import short
 from probes.views.pictures.function_class import draw_map, signed_axis
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, save, sequence, style
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, sequence
 from runs.engine.claims import Results
 from runs.function_class.criteria import GAP, first_part, runs_of
+from runs.shared.figures import panel_grid, save_pictures
 
 _DASHED = (0, (4, 2))
 FAMILIES = {
@@ -30,18 +31,13 @@ TEXT = ("lstm", "transformer")
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """Write a PNG for each part whose jobs are finished."""
-    parts = {
+    pictures = {
         "maps.png": (maps_figure, ["mlp-*", "lstm"]),
         "frontiers.png": (frontiers_figure, ["mlp-*"]),
         "plateaus.png": (plateaus_figure, ["lstm", "half-space"]),
         "theorems.png": (theorems_figure, ["theorem-*"]),
     }
-    with style():
-        return [
-            save(draw(results), folder / name)
-            for name, (draw, needs) in parts.items()
-            if all(results.data(pattern) for pattern in needs)
-        ]
+    return save_pictures(results, folder, pictures)
 
 
 def maps_figure(results: Results) -> Figure:
@@ -54,18 +50,16 @@ def maps_figure(results: Results) -> Figure:
         draw_map(made, axes, Trajectory.concatenate(runs))
         name = "LSTM" if job == "lstm" else f"MLP of width {job.rpartition('-')[2]}"
         axes.set_title(f"{name} on {data}: least T of (α, β)", pad=22)
-        axes.texts[0].set_text(
-            f"outlined: T ≥ 0 at all {len(runs[0])} steps of {len(runs)} runs, each with its own x_K; dotted: gap {GAP}"
-        )
+        outlined = f"outlined: T ≥ 0 at all {len(runs[0])} steps of {len(runs)} runs, each with its own x_K"
+        axes.texts[0].set_text(f"{outlined}; dotted: gap {GAP}")
     return made
 
 
 def frontiers_figure(results: Results) -> Figure:
     """The smallest beta by gap, a colour for each size, over all seeds."""
-    made = Figure(figsize=(15.0, 8.4), layout="constrained", dpi=150)
-    FigureCanvasAgg(made)
+    made, panels = panel_grid(2, 3, (15.0, 8.4))
     gaps = np.geomspace(0.02, 2, 61)
-    for axes, (pattern, (name, what)) in zip(made.subplots(2, 3).flat, FAMILIES.items(), strict=True):
+    for axes, (pattern, (name, what)) in zip(panels.flat, FAMILIES.items(), strict=True):
         jobs = [job for job in TEXT if results.data(job)] if name == "Text" else list(results.data(pattern))
         heights = []
         for job, colour in zip(jobs, sequence(len(jobs)), strict=True):
@@ -80,8 +74,7 @@ def frontiers_figure(results: Results) -> Figure:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: short(value, 3))
         signed_axis(axes, np.concatenate(heights) if heights else [])
-        axes.set_xlabel("gap α − β")
-        axes.set_ylabel("smallest β")
+        axes.set(xlabel="gap α − β", ylabel="smallest β")
         axes.set_title(f"{name} by {what}", pad=22)
         note(axes, "all rows of all seeds; dashed: 99 % of the rows")
         axes.legend(loc="upper left")
@@ -99,14 +92,11 @@ def plateaus_figure(results: Results) -> Figure:
     runs = runs_of(results, "half-space", full=True)
     least = [np.nanmin(angles(t)[first_part(t, 0.5)]) for t in runs]
     for t, low in zip(runs, least, strict=True):
-        colour = ORANGE if low < 0 else BLUE
-        panels[1].plot(t.steps, angles(t), color=colour, lw=1.2 if low < 0 else 0.6, alpha=1.0 if low < 0 else 0.4)
-        panels[2].plot(t.steps, t.grad_norm, color=colour, lw=1.2 if low < 0 else 0.6, alpha=1.0 if low < 0 else 0.4)
-    _cosine(
-        panels[1],
-        "Half-space learning",
-        f"orange: negative in the first half, {sum(v < 0 for v in least)} of {len(runs)}",
-    )
+        colour, width, alpha = (ORANGE, 1.2, 1.0) if low < 0 else (BLUE, 0.6, 0.4)
+        panels[1].plot(t.steps, angles(t), color=colour, lw=width, alpha=alpha)
+        panels[2].plot(t.steps, t.grad_norm, color=colour, lw=width, alpha=alpha)
+    negative = f"orange: negative in the first half, {sum(v < 0 for v in least)} of {len(runs)}"
+    _cosine(panels[1], "Half-space learning", negative)
     panels[2].set_yscale("log")
     panels[2].set_title("Half-space learning: gradient norm", pad=22)
     note(panels[2], "whole loss, SGD from random points at distance 4")
@@ -137,19 +127,9 @@ def theorems_figure(results: Results) -> Figure:
     marks = (floor, "neighbourhood 2βσ²/(α − β)"), (data["first"], "f(x₀) − f*: above it a bound is vacuous")
     for height, text in marks:
         axes.axhline(height, color=GREY, lw=1.0, ls=":")
-        axes.annotate(
-            text,
-            (0.01, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            color=GREY,
-            fontsize=9,
-        )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("steps K")
-    axes.set_ylabel("min over k < K of E f(x_k) − f*")
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (0, 3), "textcoords": "offset points"}
+        axes.annotate(text, (0.01, height), color=GREY, fontsize=9, **place)
+    axes.set(xscale="log", yscale="log", xlabel="steps K", ylabel="min over k < K of E f(x_k) − f*")
     axes.set_title("SGD on the two-function problem: bound and measured", pad=22)
     note(axes, "dashed: Theorems 1 and 4 with α − β = 0.5; solid: measured, from x₀ = 3")
     axes.legend(loc="upper right")

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, sequence
 from runs.engine.claims import Results
 from runs.ngn.jobs import ADAPTIVE, DECAY, MOMENTUM, NETWORKS
 from runs.ngn.network_claims import NAMES, curve
 from runs.ngn.toys import DIABETES, ROSENBROCK
+from runs.shared.figures import panel_grid, save_pictures
 from runs.sweep.figures import draw_curves
 
 TITLES = {"mlp": "MLP on digits", "cnn": "CNN on digits", "vit": "ViT on digits", "text": "Transformer on text"}
@@ -37,16 +37,13 @@ READING = "diabetes-rows-mean"  # in which version 2 diverges at the published s
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """Write `sensitivity.png` and `toys.png`."""
-    with style():
-        made = {"sensitivity.png": sensitivity_figure, "toys.png": toys_figure}
-        return [save(draw(results), folder / name) for name, draw in made.items()]
+    pictures = {"sensitivity.png": (sensitivity_figure, ()), "toys.png": (toys_figure, ())}
+    return save_pictures(results, folder, pictures)
 
 
 def sensitivity_figure(results: Results) -> Figure:
     """A column for each network: solvers along the (mean) gradient above, those with a preconditioner below."""
-    made = Figure(figsize=(19, 8.6), layout="constrained", dpi=130)
-    FigureCanvasAgg(made)
-    panels = made.subplots(2, len(NETWORKS), squeeze=False)
+    made, panels = panel_grid(2, len(NETWORKS), (19, 8.6), dpi=130)
     for column, (network, (_, _, _, solvers)) in enumerate(NETWORKS.items()):
         scaled = {*ADAPTIVE, "ngn-md2", *DECAY}
         for row, chosen in enumerate(([s for s in solvers if s not in scaled], [s for s in solvers if s in scaled])):
@@ -95,8 +92,6 @@ def toys_figure(results: Results) -> Figure:
     panels[2].set_ylabel("(f - f*) / (f(0) - f*)")
     note(panels[2], "rows of length 1, mean of squares")
     for axes in panels:
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("step")
+        axes.set(xscale="log", yscale="log", xlabel="step")
         axes.legend(fontsize=8)
     return made

@@ -10,8 +10,8 @@ import numpy as np
 from probes.numbers import plus_minus, short
 from runs.engine.claims import Claim, Results, Verdict, claim, every
 from runs.ngn.jobs import ADAPTIVE, DECAY, IMAGES, MOMENTUM, NETWORKS
-from runs.sweep.curves import Array, Curve, curves, standard_error
-from runs.sweep.training import Row
+from runs.sweep.curves import Array, LossCurve, curves, standard_error
+from runs.sweep.training import Trial
 
 PAPER = "Islamov et al. 2025, arXiv 2508.15071"
 NAMES = {
@@ -32,10 +32,10 @@ NEVER = ("ngn", "ngn-m", "ngn-md1")  # one model for all coordinates
 STDERRS = 2.0
 
 
-def curve(results: Results, network: str, solver: str) -> Curve:
+def curve(results: Results, network: str, solver: str) -> LossCurve:
     """The losses of a solver on a network."""
     job = f"{network}-{solver}"
-    (found,) = curves(Row.of(row) for row in results.one(job)["rows"])
+    (found,) = curves(Trial.of(row) for row in results.one(job)["rows"])
     return found
 
 
@@ -177,7 +177,7 @@ def text_model(results: Results) -> Verdict:
     found = {s: curve(results, "text", s) for s in ADAPTIVE}
     own, *others = (found[s] for s in reversed(ADAPTIVE))
 
-    def beaten(other: Curve) -> bool:
+    def beaten(other: LossCurve) -> bool:
         apart, error = difference(own.test_loss[own.best], other.test_loss[other.best])
         return apart <= STDERRS * error and own.sensitivity[0] < other.sensitivity[0]
 

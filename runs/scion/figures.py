@@ -32,8 +32,7 @@ def overview(results: Results) -> Figure:
     _mu(results, mu)
     _step(results, step)
     for axes in (batch, mu, step):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.set(xscale="log", yscale="log")
         axes.legend(fontsize=8)
     return made
 
@@ -48,8 +47,7 @@ def _batch(results: Results, axes: Axes) -> None:
                 axes.plot(*zip(*found.items(), strict=True), _MARKS[network], color=colour, lw=1.3, label=label)
         loss, lr = zip(*by_batch(results)[network].values(), strict=True)
         axes.plot(lr, loss, "o", ms=4, color="black")
-    axes.set_xlabel("lr of Scion")
-    axes.set_ylabel("training loss at the end")
+    axes.set(xlabel="lr of Scion", ylabel="training loss at the end")
     axes.set_title("The same number of images", pad=22)
     note(axes, "mean over seeds; solid: MLP, dashed: CNN; dots: best")
 
@@ -62,8 +60,7 @@ def _mu(results: Results, axes: Axes) -> None:
                 label = f"{network.upper()}, {named}" if i == 0 else None
                 axes.plot(run["gap"], run["mu"], _MARKS[network], color=colour, lw=1.2, label=label)
     axes.invert_xaxis()
-    axes.set_xlabel("training loss")
-    axes.set_ylabel("‖∇f‖_dual / f")
+    axes.set(xlabel="training loss", ylabel="‖∇f‖_dual / f")
     axes.set_title("The mu-KL ratio along training", pad=22)
     note(axes, "all training images; a line for each seed")
 
@@ -74,7 +71,6 @@ def _step(results: Results, axes: Axes) -> None:
             found = losses(results, f"{network}-solver-{solver}")
             label, lrs = _NAMES[solver] if network == "mlp" else None, [lr / middle for lr in found]
             axes.plot(lrs, [*found.values()], _MARKS[network], color=_COLOURS[solver], marker=".", label=label)
-    axes.set_xlabel("lr / middle of the solver's grid")
-    axes.set_ylabel("training loss at the end")
+    axes.set(xlabel="lr / middle of the solver's grid", ylabel="training loss at the end")
     axes.set_title("Step sizes at batch 32", pad=22)
     note(axes, "mean over seeds; solid: MLP, dashed: CNN")

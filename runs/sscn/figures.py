@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, note, save, sequence, style
 from runs.engine.claims import Results
+from runs.shared.figures import panel_grid
 from runs.sscn.jobs import PROBLEMS, SCHEDULES, SIZES
 
 AXES = {"step": "steps", "seconds": "CPU seconds", "coordinates": "sum of τ² + τ"}
@@ -27,25 +27,22 @@ _RATIO, _OTHER = (0, (3, 1.5)), (0, (1, 1))
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """A PNG for each problem whose jobs are finished, and both rules on duke beside the sizes on gisette."""
+    shown = [[problem] for problem in PROBLEMS] + [["duke", "gisette"]]
     with style():
-        made = [
-            save(rows_figure(results, [p]), folder / f"{p}.png") for p in PROBLEMS if results.data(f"{p}-doubling-*")
-        ]
-        both = [p for p in ("duke", "gisette") if results.data(f"{p}-doubling-*")]
-        return [*made, save(rows_figure(results, both), folder / "sizes.png")] if both else made
+        made = []
+        for name, problems in zip((*PROBLEMS, "sizes"), shown, strict=True):
+            found = [p for p in problems if results.data(f"{p}-doubling-*")]
+            made += [save(rows_figure(results, found), folder / f"{name}.png")] if found else []
+        return made
 
 
 def rows_figure(results: Results, problems: list[str]) -> Figure:
     """A row of three axes for each problem."""
-    made = Figure(figsize=(16.5, 4.7 * len(problems)), layout="constrained", dpi=150)
-    FigureCanvasAgg(made)
-    rows = made.subplots(len(problems), 3, squeeze=False, sharey="row")
+    made, rows = panel_grid(len(problems), 3, (16.5, 4.7 * len(problems)), sharey="row")
     for panels, problem in zip(rows, problems, strict=True):
         for axes, (column, label) in zip(panels, AXES.items(), strict=True):
             _draw(results, axes, problem, column)
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            axes.set_xlabel(label)
+            axes.set(xscale="log", yscale="log", xlabel=label)
         panels[0].set_title(TITLES[problem], pad=22)
         panels[0].set_ylabel("norm of the whole gradient")
         note(panels[0], "solid: doubling; dashed: the published rule; dotted: not SSCN")

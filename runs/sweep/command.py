@@ -30,14 +30,14 @@ from runs.sweep import problems, solvers
 from runs.sweep.curves import curves_table
 from runs.sweep.figures import sensitivity_figure
 from runs.sweep.sweep import Sweep, Swept, slug
-from runs.sweep.training import SCHEDULES, Row, started
+from runs.sweep.training import SCHEDULES, Trial, started
 
 
 def write(found: Swept, sweep: Sweep, folder: Path) -> list[Path]:
     """Write `runs.csv`, `sweep.json` and `sensitivity.png`; the paths written."""
     path = folder / "runs.csv"
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Row)])
+        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Trial)])
         writer.writeheader()
         writer.writerows(dataclasses.asdict(row) for row in found.rows)
     report = {

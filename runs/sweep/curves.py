@@ -17,19 +17,19 @@ from rich.table import Table
 
 from probes.numbers import plus_minus, short
 from probes.views.tables import table
-from runs.sweep.training import Row
+from runs.sweep.training import Trial
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """One solver over the step sizes.
 
     Attributes:
         solver: its name.
         lrs: `(L,)`, ascending.
-        losses: `(L, S)`, `Row.capped` at each step size from each seed.
+        losses: `(L, S)`, `Trial.capped` at each step size from each seed.
         first: `(S,)`, the loss at the start.
         diverged: `(L,)`, how many of the runs did.
         accuracy, test_loss, test_accuracy: `(L, S)`, nan where they are not known.
@@ -76,33 +76,36 @@ class Curve:
         return float(np.log10(self.lrs[high] / self.lrs[low]))
 
 
-def curves(rows: Iterable[Row]) -> list[Curve]:
+def curves(rows: Iterable[Trial]) -> list[LossCurve]:
     """A curve for each solver, in the order in which they come.
 
     Raises `ValueError` when a solver does not have all its seeds at all its step sizes.
     """
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[Trial]] = {}
     for row in rows:
         found.setdefault(row.solver, []).append(row)
     return [_curve(solver, of_solver) for solver, of_solver in found.items()]
 
 
-def _curve(solver: str, rows: Sequence[Row]) -> Curve:
+def _curve(solver: str, rows: Sequence[Trial]) -> LossCurve:
     at = {(row.lr, row.seed): row for row in rows}
     lrs, seeds = sorted({row.lr for row in rows}), sorted({row.seed for row in rows})
     missing = [(lr, seed) for lr in lrs for seed in seeds if (lr, seed) not in at]
     if missing:
         raise ValueError(f"{solver} has no run at lr={missing[0][0]:g} with seed {missing[0][1]}")
-    grid = [[at[lr, seed] for seed in seeds] for lr in lrs]
-    return Curve(
-        solver=solver,
-        lrs=np.array(lrs),
-        losses=np.array([[row.capped for row in line] for line in grid]),
-        first=np.array([row.first_loss for row in grid[0]]),
-        diverged=np.array([sum(row.diverged for row in line) for line in grid]),
-        accuracy=np.array([[row.accuracy for row in line] for line in grid]),
-        test_loss=np.array([[row.test_loss for row in line] for line in grid]),
-        test_accuracy=np.array([[row.test_accuracy for row in line] for line in grid]),
+
+    def of_all(name: str) -> Array:
+        return np.array([[getattr(at[lr, seed], name) for seed in seeds] for lr in lrs])
+
+    return LossCurve(
+        solver,
+        np.array(lrs),
+        losses=of_all("capped"),
+        first=of_all("first_loss")[0],
+        diverged=of_all("diverged").sum(axis=1),
+        accuracy=of_all("accuracy"),
+        test_loss=of_all("test_loss"),
+        test_accuracy=of_all("test_accuracy"),
     )
 
 
@@ -112,11 +115,10 @@ def standard_error(values: Array) -> Array:
     return values.std(axis=-1, ddof=1) / math.sqrt(count) if count > 1 else np.zeros(values.shape[:-1])
 
 
-def curves_table(found: Sequence[Curve], title: str = "") -> Table:
+def curves_table(found: Sequence[LossCurve], title: str = "") -> Table:
     """A row for each solver: where it is best and how good, and how much the step size matters."""
-    view = table(
-        title=title, caption="sensitivity: mean over the step sizes of min(l_0, l) - l_*; ± one standard error"
-    )
+    caption = "sensitivity: mean over the step sizes of min(l_0, l) - l_*; ± one standard error"
+    view = table(title=title, caption=caption)
     headings = "solver", "best lr", "loss there", "accuracy", "test", "sensitivity", "decades within 2x", "diverged"
     for heading in headings:
         view.add_column(heading, justify="left" if heading == "solver" else "right", overflow="fold")
@@ -124,15 +126,10 @@ def curves_table(found: Sequence[Curve], title: str = "") -> Table:
         i = curve.best
         means = [float(a[i].mean()) for a in (curve.accuracy, curve.test_accuracy)]
         shares = [f"{mean:.1%}" if math.isfinite(mean) else "" for mean in means]
-        view.add_row(
-            curve.solver,
-            short(float(curve.lrs[i])),
-            _with_error(curve.mean[i], curve.stderr[i]),
-            *shares,
-            _with_error(*curve.sensitivity),
-            short(curve.decades(), 3),
-            f"{int(curve.diverged.sum())} of {curve.losses.size}",
-        )
+        best = short(float(curve.lrs[i])), _with_error(curve.mean[i], curve.stderr[i])
+        lost = f"{int(curve.diverged.sum())} of {curve.losses.size}"
+        width = _with_error(*curve.sensitivity), short(curve.decades(), 3)
+        view.add_row(curve.solver, *best, *shares, *width, lost)
     return view
 
 

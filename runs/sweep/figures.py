@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 
 from probes.numbers import short
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, style
-from runs.sweep.curves import Curve
+from runs.sweep.curves import LossCurve
 
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY, "#000000")
 
 
-def sensitivity_figure(found: Sequence[Curve], path: Path, title: str = "") -> Path:
+def sensitivity_figure(found: Sequence[LossCurve], path: Path, title: str = "") -> Path:
     """Write the losses over the step sizes as PNG; the path written."""
     with style():
         made, (axes,) = figure()
@@ -27,7 +27,7 @@ def sensitivity_figure(found: Sequence[Curve], path: Path, title: str = "") -> P
 
 
 def draw_curves(
-    axes: Axes, found: Sequence[Curve], colours: Sequence[Any] = COLOURS, names: Sequence[str] | None = None
+    axes: Axes, found: Sequence[LossCurve], colours: Sequence[Any] = COLOURS, names: Sequence[str] | None = None
 ) -> None:
     """A line for each solver, a band of one standard error, a cross where a run diverged."""
     for i, curve in enumerate(found):
@@ -47,6 +47,5 @@ def draw_curves(
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: short(value, 3))
         axes.yaxis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in marked else "")
-    axes.set_xlabel("step size")
-    axes.set_ylabel("training loss at the end")
+    axes.set(xlabel="step size", ylabel="training loss at the end")
     note(axes, "mean of the seeds ± standard error; dotted: the start; ×: a run diverged")

@@ -26,7 +26,7 @@ TRAINED, TESTED = 256, 64  # windows of text
 
 
 @dataclass(frozen=True)
-class Problem:
+class Task:
     """What is minimised, and the test data if there are any."""
 
     objective: Objective
@@ -54,13 +54,13 @@ class Problem:
         return self.objective.criterion(self.objective.forward(batch[0]), batch[1])
 
 
-def build(name: str) -> Problem:
+def build(name: str) -> Task:
     """The problem of that name, or that a `FILE.py:FUNCTION` or `module:FUNCTION` returns as an `Objective`.
 
     Raises `UserError` for a name that is neither, and for what `probes.checkpoints.problem.build_objective` does.
     """
     if ":" in name:
-        return Problem(build_objective(name))
+        return Task(build_objective(name))
     if name not in PROBLEMS:
         near = did_you_mean(name, PROBLEMS)
         raise UserError(
@@ -70,7 +70,7 @@ def build(name: str) -> Problem:
     model, data = PROBLEMS[name]
     train, test = data()
     objective = Objective(model(), nn.CrossEntropyLoss(), train)
-    return Problem(objective, objective.on(test))
+    return Task(objective, objective.on(test))
 
 
 def evaluate(objective: Objective) -> tuple[float, float]:

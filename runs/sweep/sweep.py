@@ -15,8 +15,8 @@ from probes.trace.set import TraceSet
 from runs.engine.jobs import Job
 from runs.engine.runner import JobResult, Listener, Runner
 from runs.sweep import solvers
-from runs.sweep.curves import Curve, curves
-from runs.sweep.training import SCHEDULES, Row, run_one
+from runs.sweep.curves import LossCurve, curves
+from runs.sweep.training import SCHEDULES, Trial, run_one
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class Sweep:
 
     def read(self, results: Mapping[str, JobResult]) -> Swept:
         """What the jobs left. A solver with a run that failed is left out, and `failures` says why."""
-        rows: dict[str, list[Row]] = {solver: [] for solver in self.solvers}
+        rows: dict[str, list[Trial]] = {solver: [] for solver in self.solvers}
         failures: dict[str, str] = {}
         for job in self.jobs():
             result, solver = results[job.name], str(job.settings["solver"])
             if result.error is not None:
                 failures.setdefault(solver, result.error)
             else:
-                rows[solver].append(Row.of(result.data))
+                rows[solver].append(Trial.of(result.data))
         good = [row for solver in self.solvers if solver not in failures for row in rows[solver]]
         if not good:
             raise UserError(f"every solver failed; {next(iter(failures))}: {next(iter(failures.values()))}")
@@ -105,12 +105,12 @@ class Swept:
         failures: solver -> why its first failed run failed.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[Trial, ...]
     paths: tuple[Path, ...]
     failures: Mapping[str, str]
 
     @property
-    def curves(self) -> list[Curve]:
+    def curves(self) -> list[LossCurve]:
         """One for each solver."""
         return curves(self.rows)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from probes.trace.layout import Field
 from runs.engine.jobs import JobContext
 from runs.sweep import problems, solvers
-from runs.sweep.problems import Problem, evaluate
+from runs.sweep.problems import Task, evaluate
 
 LOOKS = 10  # at the whole data, evenly spaced over a run
 SCHEDULES = ("constant", "sqrt", "cosine")
@@ -28,7 +28,7 @@ _WHOLE = {
 
 
 @dataclass(frozen=True)
-class Row:
+class Trial:
     """One run: a solver at a step size from a seed; nan for what is not known or not finite.
 
     Attributes:
@@ -60,7 +60,7 @@ class Row:
         return self.first_loss if self.diverged or not math.isfinite(self.loss) else min(self.first_loss, self.loss)
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Row:
+    def of(cls, data: Mapping[str, Any]) -> Trial:
         """From a job's result, where None stands for nan."""
         known: dict[str, Any] = {key: math.nan if value is None else value for key, value in data.items()}
         return cls(**known)
@@ -69,7 +69,7 @@ class Row:
 def run_one(
     job: JobContext, problem: str, solver: str, lr: float, seed: int, steps: int, batch: int, schedule: str
 ) -> dict[str, Any]:
-    """One run, as a job; the fields of a `Row`."""
+    """One run, as a job; the fields of a `Trial`."""
     settings = {"problem": problem, "solver": solver, "lr": lr, "seed": seed, "steps": steps, "batch": batch}
     # "job" is the problem here: with the job's own name in it no two configs would be alike, and no runs a group
     with job.trace(**settings, schedule=schedule, job=problem) as trace:
@@ -88,7 +88,7 @@ def run_one(
     return plain(row)
 
 
-def started(problem: str, seed: int) -> Problem:
+def started(problem: str, seed: int) -> Task:
     """The problem with the weights that the seed draws; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,7 +100,7 @@ def _unheard(*_: float) -> None:
 
 
 def descend(
-    problem: Problem,
+    problem: Task,
     solver: str,
     lr: float,
     seed: int,
@@ -112,7 +112,7 @@ def descend(
     looks: int = LOOKS,
     on_step: Callable[[int, float], None] = _unheard,
     on_look: Callable[[int, float, float], None] = _unheard,
-) -> Row:
+) -> Trial:
     """Train the problem's model from where it stands; what came of it.
 
     Args:
@@ -148,7 +148,7 @@ def descend(
     first, best = seen[0][0], float(np.nanmin([loss for loss, *_ in seen]))
     finite = math.isfinite(losses[-1]) and math.isfinite(seen[-1][0])
     last, accuracy, test_loss, test_accuracy = seen[-1] if finite else (math.nan,) * 4
-    return Row(
+    return Trial(
         solver=solver,
         lr=lr,
         seed=seed,
@@ -164,7 +164,7 @@ def descend(
     )
 
 
-def _step(optimizer: torch.optim.Optimizer, problem: Problem, pair: Any) -> float:
+def _step(optimizer: torch.optim.Optimizer, problem: Task, pair: Any) -> float:
     """Make a step unless the loss is not finite; the loss where it began."""
 
     def closure() -> Tensor:
@@ -183,7 +183,7 @@ def _step(optimizer: torch.optim.Optimizer, problem: Problem, pair: Any) -> floa
         return math.nan  # a solver that refuses such gradients has diverged like any other
 
 
-def _finite_norms(problem: Problem, pair: Any) -> bool:
+def _finite_norms(problem: Task, pair: Any) -> bool:
     pieces = torch.autograd.grad(problem.loss(pair), problem.objective.leaves(), allow_unused=True)
     return all(bool(torch.isfinite(g.square().sum())) for g in pieces if g is not None)
 
@@ -199,7 +199,7 @@ def factor(schedule: str, step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / steps)) if schedule == "cosine" else 1.0
 
 
-def plain(row: Row) -> dict[str, Any]:
+def plain(row: Trial) -> dict[str, Any]:
     """The fields of a row for strict JSON: None for what is not finite."""
     values = dataclasses.asdict(row)
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

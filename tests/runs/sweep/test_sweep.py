@@ -18,8 +18,8 @@ from probes.digits import digits
 from probes.errors import UserError
 from runs import sweep
 from runs.sweep import Sweep, grid, problems, solvers, training
-from runs.sweep.curves import Row, curves
-from runs.sweep.training import descend, started
+from runs.sweep.curves import curves
+from runs.sweep.training import Trial, descend, started
 
 OWN = """
 import torch
@@ -35,11 +35,11 @@ def wrong():
 """
 
 
-def row(solver: str, lr: float, seed: int, loss: float, first: float = 2.0) -> Row:
-    return Row(solver, lr, seed, first, loss, diverged=not loss <= first)
+def row(solver: str, lr: float, seed: int, loss: float, first: float = 2.0) -> Trial:
+    return Trial(solver, lr, seed, first, loss, diverged=not loss <= first)
 
 
-def rows(table: dict[str, dict[float, list[float]]]) -> list[Row]:
+def rows(table: dict[str, dict[float, list[float]]]) -> list[Trial]:
     """solver -> step size -> losses from seeds 0, 1, ..."""
     return [row(s, lr, i, x) for s, at in table.items() for lr, losses in at.items() for i, x in enumerate(losses)]
 
@@ -140,10 +140,10 @@ def test_batches_of_ones_own_stay_whole() -> None:
     """A loader's batches, each once an epoch; one pair of tensors is cut instead."""
     net = nn.Linear(2, 1)
     own = [(torch.full((i + 1, 2), float(i)), torch.zeros(i + 1, 1)) for i in range(3)]
-    made = problems.Problem(Objective(net, nn.MSELoss(), own))
+    made = problems.Task(Objective(net, nn.MSELoss(), own))
     seen = [int(x[0, 0]) for x, _ in made.draws(2, 6, 0)]
     assert sorted(seen[:3]) == sorted(seen[3:]) == [0, 1, 2]
-    pair = problems.Problem(Objective(net, nn.MSELoss(), (torch.randn(10, 2), torch.randn(10, 1))))
+    pair = problems.Task(Objective(net, nn.MSELoss(), (torch.randn(10, 2), torch.randn(10, 1))))
     assert [len(x) for x, _ in pair.draws(4, 5, 0)] == [4] * 5
     assert [len(x) for x, _ in pair.draws(64, 2, 0)] == [10] * 2
     loss, accuracy = problems.evaluate(made.objective)
@@ -231,7 +231,7 @@ def test_the_command_on_ones_own_problem(tmp_path: Path, capsys: Any) -> None:
     assert {float(r["lr"]) for r in table} == {0.01, 0.1, 1.0}
     assert len({r["first_loss"] for r in table}) == 2  # one start for each seed
     report = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    (curve,) = (c for c in curves(Row.of(_typed(r)) for r in table) if c.solver == "ngn-m")
+    (curve,) = (c for c in curves(Trial.of(_typed(r)) for r in table) if c.solver == "ngn-m")
     assert report["solvers"]["ngn-m"]["sensitivity"] == pytest.approx(curve.sensitivity)
     assert (tmp_path / "out" / "sensitivity.png").read_bytes()[:4] == b"\x89PNG"
 

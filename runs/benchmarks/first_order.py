@@ -61,17 +61,10 @@ def contenders(parameters: list[nn.Parameter]) -> dict[str, tuple[str, Callable[
     ]
     for name, unit, settings in ngn:
         made[name] = (unit, partial(NGN(parameters, LR, **settings).step, loss=1.0))
-    others = {
-        "SignSGD": sgd,
-        "SPSMax": sgd,
-        "Signum": momentum,
-        "MoMo": momentum,
-        "AdamCoupled": adamw,
-        "MoMoAdam": adamw,
-    }
+    others = {"SignSGD": sgd, "SPSMax": sgd, "Signum": momentum, "MoMo": momentum}
+    others |= {"AdamCoupled": adamw, "MoMoAdam": adamw}
     for name, unit in others.items():
-        if hasattr(solvers, name):
-            made[name] = (unit, partial(getattr(solvers, name)(parameters, lr=LR).step, loss=1.0))
+        made[name] = (unit, partial(getattr(solvers, name)(parameters, lr=LR).step, loss=1.0))
     return made
 
 
@@ -82,16 +75,8 @@ def measure(parameters: list[nn.Parameter], rounds: int, device: torch.device) -
     rows = []
     for name, (unit, _) in made.items():
         middle, low, high = in_units_of(times[unit], times[name])
-        rows.append(
-            {
-                "name": name,
-                "unit": unit,
-                "milliseconds": 1e3 * statistics.median(times[name]),
-                "ratio": middle,
-                "ratio_low": low,
-                "ratio_high": high,
-            }
-        )
+        row = {"name": name, "unit": unit, "milliseconds": 1e3 * statistics.median(times[name])}
+        rows.append(row | {"ratio": middle, "ratio_low": low, "ratio_high": high})
     return rows
 
 

@@ -56,12 +56,10 @@ def curvlinops(problem: Workload, batches: Batches) -> dict[str, Product]:
     except ImportError:
         return {}
     parameters = [p for p in problem.model.parameters() if p.requires_grad]
-    return {
-        f"{name}, curvlinops": operator(
-            problem.model, problem.loss, parameters, batches, check_deterministic=False
-        ).__matmul__
-        for name, operator in (("Hessian", HessianLinearOperator), ("Gauss-Newton", GGNLinearOperator))
-    }
+    operators = {"Hessian": HessianLinearOperator, "Gauss-Newton": GGNLinearOperator}
+    known = problem.model, problem.loss, parameters, batches
+    made = {name: operator(*known, check_deterministic=False) for name, operator in operators.items()}
+    return {f"{name}, curvlinops": operator.__matmul__ for name, operator in made.items()}
 
 
 def pyhessian(problem: Workload, batches: Batches, device: torch.device) -> dict[str, Product]:

@@ -132,12 +132,9 @@ def race(samples: int, features: int, tau: int, target: float, rule: Rule = "dou
                 runner.times.append(time.perf_counter() - began)
             runner.norm = gradients[name]()
     loop_time, own_time = (runners[name].times for name in ways)
+    settings = {"samples": samples, "features": features, "tau": tau, "rule": rule, "target": target}
     return {
-        "samples": samples,
-        "features": features,
-        "tau": tau,
-        "rule": rule,
-        "target": target,
+        **settings,
         **{name: runner.result() for name, runner in runners.items()},
         "ratio": sum(loop_time) / sum(own_time),
         "step_ratio": statistics.median(loop_time) / statistics.median(own_time),
@@ -153,12 +150,8 @@ class _Runner:
     times: list[float] = field(default_factory=list)
 
     def result(self) -> dict[str, Any]:
-        return {
-            "steps": len(self.times),
-            "seconds": sum(self.times),
-            "median_step": statistics.median(self.times),
-            "norm": self.norm,
-        }
+        row = {"steps": len(self.times), "seconds": sum(self.times)}
+        return row | {"median_step": statistics.median(self.times), "norm": self.norm}
 
 
 def table(rows: list[Row]) -> Table:

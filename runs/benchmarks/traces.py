@@ -53,10 +53,8 @@ def to_h5py(path: Path, records: int, *, flush: bool) -> None:
     """Plain h5py: each dataset grows by one row per record, in chunks as those of a trace."""
     start = time.monotonic()
     with h5py.File(path, "w", libver="latest") as file:
-        columns = {
-            name: file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(512,))
-            for name, dtype in COLUMNS.items()
-        }
+        grow = {"maxshape": (None,), "chunks": (512,)}
+        columns = {name: file.create_dataset(name, (0,), dtype, **grow) for name, dtype in COLUMNS.items()}
         for step in range(records):
             row = (step, np.nan, time.monotonic() - start, 0.0, 0.5)
             for dataset, value in zip(columns.values(), row, strict=True):
@@ -96,16 +94,8 @@ def rates(folder: Path, records: int, rounds: int) -> list[Row]:
     rows: list[Row] = []
     for name, (_, count, how) in ways.items():
         middle, *spread = map(round, quartiles([count / seconds for seconds in times[name]]))
-        rows.append(
-            {
-                "way": name,
-                "records": count,
-                "flushed": how["flush"],
-                "per_second": middle,
-                "quartiles": spread,
-                "bytes": round(files[name].stat().st_size / count, 1),
-            }
-        )
+        row = {"way": name, "records": count, "flushed": how["flush"], "per_second": middle, "quartiles": spread}
+        rows.append(row | {"bytes": round(files[name].stat().st_size / count, 1)})
     return rows
 
 

@@ -22,7 +22,7 @@ from probes.digits import CLASSES, build_network, digits
 from runs.engine.jobs import Job, JobContext
 from runs.function_class import theory
 from runs.shared.networks import mlp, pooled_cnn
-from runs.shared.training import batches
+from runs.shared.training import batches, update
 
 SEEDS = 4
 WIDTHS, CHANNELS = (16, 32, 64, 128, 256, 512), (4, 8, 16, 32, 64)
@@ -85,10 +85,10 @@ def train(
             objective = Objective(model, nn.CrossEntropyLoss(), data)
 
             def once(call: Callable[[int, Any], None], objective: Objective = objective, seed: int = seed) -> None:
-                update = Update(objective.model, optimizer, lr, schedule, steps)
+                make_step = Update(objective.model, optimizer, lr, schedule, steps)
                 for step, pair in enumerate(batches(*data, batch, steps, job.seed + seed)):
                     call(step, pair)
-                    update(step, pair)
+                    make_step(step, pair)
                     job.progress(2 * seed * steps + step, 2 * seeds * steps)
 
             runs.append({"seed": seed} | twice(objective, once, trace, f"seed-{seed}", every))
@@ -214,9 +214,7 @@ class Update:
         """Make the step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * factor(self.schedule, step, self.steps)
-        self.optimizer.zero_grad()
-        nn.functional.cross_entropy(self.model(pair[0]), pair[1]).backward()
-        self.optimizer.step()
+        update(self.optimizer, lambda: nn.functional.cross_entropy(self.model(pair[0]), pair[1]))
 
 
 def factor(schedule: str, step: int, steps: int) -> float:

@@ -32,14 +32,8 @@ EXAMPLES: dict[str, Callable[[], FiniteSum]] = {
     "6": problems.two_minima,
 }
 GAPS = {"1": 0.5, "2": 8.0, "3": 1.0, "6": 1.0}
-ROW = {
-    "inner": "loss",
-    "loss": "loss",
-    "final_loss": "loss",
-    "infimum": "loss",
-    "grad_norm": "loss/parameter",
-    "distance": "parameter",
-}
+ROW = dict.fromkeys(("inner", "loss", "final_loss", "infimum"), "loss")
+ROW |= {"grad_norm": "loss/parameter", "distance": "parameter"}
 START, GAP = 3.0, 0.5  # of the two-function problem
 HORIZONS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
@@ -71,16 +65,9 @@ def example(job: JobContext, name: str, gap: float, points: int, regions: list[l
             t = problem.trajectory(grid(low, high, points))
             record(trace, f"plane-{number}", t, len(problem.terms))
             (alpha, beta), least = problem.pairs[0], alpha_beta(t, gap)
-            found.append(
-                {
-                    "region": [low, high],
-                    "beta": least.beta,
-                    "vacuous": least.vacuous,
-                    "pair": [alpha, beta],
-                    "least_margin": float(margins(t, [alpha], [beta])[0, 0]),
-                    "without_beta": float(margins(t, [gap], [0.0])[0, 0]),
-                }
-            )
+            row = {"region": [low, high], "beta": least.beta, "vacuous": least.vacuous, "pair": [alpha, beta]}
+            stated, without = (float(margins(t, [a], [b])[0, 0]) for a, b in ((alpha, beta), (gap, 0.0)))
+            found.append(row | {"least_margin": stated, "without_beta": without})
             job.progress(number + 1, len(regions))
     return {"example": name, "gap": gap, "points": points, "regions": found}
 
@@ -98,7 +85,6 @@ def half_space(job: JobContext, steps: int, paths: int) -> dict[str, Any]:
             for k, i in enumerate(chosen):
                 x[k + 1] = x[k] - 0.25 * problem.terms[i](x[k : k + 1])[1][0]
             whole = problem.trajectory(x[:-1], end=x[-1])
-            n = len(problem.terms)
             rows = whole.select(chosen * steps + np.arange(steps))
             record(trace, f"seed-{seed}", rows, 1)
             values, gradients = problem.values(x).mean(axis=0), problem.gradients(x[:-1]).mean(axis=0)
@@ -111,7 +97,9 @@ def half_space(job: JobContext, steps: int, paths: int) -> dict[str, Any]:
                 distance=np.linalg.norm(x[:-1] - x[-1], axis=1),
             )
             record(trace, f"seed-{seed}-full", full, 1)
-            found.append({"seed": seed, "samples": n, "first_loss": float(values[0]), "loss": float(values[-1])})
+            found.append(
+                {"seed": seed, "samples": len(problem.terms), "first_loss": float(values[0]), "loss": float(values[-1])}
+            )
             job.progress(seed + 1, paths)
     return {"steps": steps, "runs": found}
 
@@ -148,12 +136,8 @@ def theorem(job: JobContext, rule: str, part: float, runs: int, horizons: list[i
         trace.declare("bound", fields)
         for steps in horizons:
             made = promise(c, lr=lr, distance=START, steps=steps)
-            row = {
-                "measured": float(least[steps - 1]),
-                "stderr": errors[int(np.argmin(means[:steps]))],
-                "bound": made.total,
-                "neighbourhood": made.neighbourhood,
-            }
+            row = {"measured": float(least[steps - 1]), "stderr": errors[int(np.argmin(means[:steps]))]}
+            row |= {"bound": made.total, "neighbourhood": made.neighbourhood}
             trace.record("bound", steps, **row)
             rows.append({"steps": steps} | row)
     return {

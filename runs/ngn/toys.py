@@ -6,6 +6,7 @@ regression, which ask for many steps and for a version that was rejected, have t
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import partial
 from typing import Any
@@ -155,22 +156,19 @@ def diabetes(job: JobContext, reading: str, steps: int) -> dict[str, Any]:
     least, most = float(end @ end) / 2, float(b @ b) / 2
     found: dict[str, dict[str, Any]] = {}
     with job.trace(reading=reading, steps=steps) as trace:
-        for version in ("ngn-m", "version-2", "sgd-m"):
-            found[version] = {}
-            for lr in DIABETES:
-                name = f"{version}-{lr:g}"
-                trace.declare(name, {"excess": Field((), "float64", "", "(f - f^*) / (f(0) - f^*)")})
-                losses = heavy_ball(A, b, lr, steps, version)
-                excess = (losses - least) / (most - least)
-                for k in range(0, len(excess), 10):
-                    trace.record(name, k, excess=float(excess[k]))
-                reached = np.flatnonzero(excess <= 1e-2)
-                largest = float(excess.max()) if np.isfinite(excess).all() else None
-                found[version][f"{lr:g}"] = {
-                    "to_1e-2": int(reached[0]) if len(reached) else None,
-                    "largest": largest,
-                    "last": float(excess[-1]) if largest is not None else None,
-                }
+        for version, lr in itertools.product(("ngn-m", "version-2", "sgd-m"), DIABETES):
+            name = f"{version}-{lr:g}"
+            trace.declare(name, {"excess": Field((), "float64", "", "(f - f^*) / (f(0) - f^*)")})
+            excess = (heavy_ball(A, b, lr, steps, version) - least) / (most - least)
+            for k in range(0, len(excess), 10):
+                trace.record(name, k, excess=float(excess[k]))
+            reached, known = np.flatnonzero(excess <= 1e-2), np.isfinite(excess).all()
+            row = (
+                {"largest": float(excess.max()), "last": float(excess[-1])}
+                if known
+                else {"largest": None, "last": None}
+            )
+            found.setdefault(version, {})[f"{lr:g}"] = row | {"to_1e-2": int(reached[0]) if len(reached) else None}
     L = float(np.linalg.norm(A, 2)) ** 2
     return {"smoothness": L, "floor": least / most, "runs": found}
 
@@ -220,13 +218,9 @@ def two_noisy(job: JobContext, solver: str, steps: int, runs: int) -> dict[str, 
                 job.progress(run + 1, runs)
             for k, value in enumerate(excess):
                 trace.record(f"lr-{lr:g}", k, excess=float(value))
-            bound = bounds(c, solver, lr, steps)
-            found[f"{lr:g}"] = {
-                "least": float(excess[:-1].min()),
-                "late": float(excess[-max(steps // 10, 1) :].mean()),
-                "bound": bound.total,
-                "neighbourhood": bound.neighbourhood,
-            }
+            bound, late = bounds(c, solver, lr, steps), float(excess[-max(steps // 10, 1) :].mean())
+            row = {"least": float(excess[:-1].min()), "late": late}
+            found[f"{lr:g}"] = row | {"bound": bound.total, "neighbourhood": bound.neighbourhood}
     return {"solver": solver, "alpha": c.alpha, "beta": c.beta, "runs": found}
 
 

@@ -47,15 +47,15 @@ _HIDDEN, _CLASSES = 4, 3
 def make(name: str) -> tuple[Problem, Tensor]:
     """The problem of that name, and where its paths start."""
     if name == "commuting":
-        return Quadratic(_vector(2.0, 0.5), GaussianNoise(_vector(0.25, 1.0))), _vector(1.5, -1.5)
+        return Quadratic(vector(2.0, 0.5), GaussianNoise(vector(0.25, 1.0))), vector(1.5, -1.5)
     if name == "rotated":
-        H = _rotated(_vector(2.0, 1.0, 0.5), 1)
-        return Quadratic(H, GaussianNoise(_rotated(_vector(0.1, 0.5, 1.0), 2))), _vector(1.5, -1.5, 1.0)
+        H = _rotated(vector(2.0, 1.0, 0.5), 1)
+        return Quadratic(H, GaussianNoise(_rotated(vector(0.1, 0.5, 1.0), 2))), vector(1.5, -1.5, 1.0)
     if name == "cauchy":
-        return Quadratic(_vector(2.0, 0.5), StudentNoise(_vector(0.5, 1.0), dof=1)), _vector(1.5, -1.5)
+        return Quadratic(vector(2.0, 0.5), StudentNoise(vector(0.5, 1.0), dof=1)), vector(1.5, -1.5)
     if name == "cancer":
         features, labels = _cancer()
-        return FiniteSum(_logistic, (features, labels), features.shape[1], batch_size=2), _vector(1.0, -1.0, 1.0)
+        return FiniteSum(_logistic, (features, labels), features.shape[1], batch_size=2), vector(1.0, -1.0, 1.0)
     if name == "network":
         features, labels = _iris()
         n = _HIDDEN * (features.shape[1] + 1) + _CLASSES * (_HIDDEN + 1)
@@ -129,5 +129,6 @@ def _rotated(values: Tensor, seed: int) -> Tensor:
     return (rotated + rotated.T) / 2
 
 
-def _vector(*values: float) -> Tensor:
+def vector(*values: float) -> Tensor:
+    """In float64, as all of these problems."""
     return torch.tensor(values, dtype=torch.float64)

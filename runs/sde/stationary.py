@@ -14,7 +14,7 @@ from torch import Tensor
 
 from probes.trace.layout import Field
 from runs.engine.jobs import Job, JobContext
-from runs.sde.problems import DECAY, model
+from runs.sde.problems import DECAY, model, vector
 from solvers.diffusion import SDE, GaussianNoise, Quadratic, SignSGD, StudentNoise, discrete, integrate, linearised
 
 CURVATURES = (1.0, 0.5)
@@ -80,7 +80,7 @@ def noise(
     generator = torch.Generator().manual_seed(job.seed)
     found = []
     for number, sigma in enumerate(sigmas):
-        problem = Quadratic(_vector(*CURVATURES), GaussianNoise(_vector(sigma, sigma).square()))
+        problem = Quadratic(vector(*CURVATURES), GaussianNoise(vector(sigma, sigma).square()))
         sde = model(rule, problem, ETA, **changed)
         loss = problem.loss(_settled(sde, paths, relaxed, generator))
         row = {"sigma": sigma, "loss": float(loss.mean()), "stderr": float(loss.std()) / math.sqrt(paths)}
@@ -92,7 +92,7 @@ def noise(
 def form(job: JobContext, rule: str, decay: float, r1: float, paths: int, relaxed: float) -> list[dict[str, float]]:
     """The solver's stationary variance in each coordinate, H and Sigma diagonal."""
     generator = torch.Generator().manual_seed(job.seed)
-    problem = Quadratic(_vector(*CURVATURES), GaussianNoise(_vector(*SPREADS).square()))
+    problem = Quadratic(vector(*CURVATURES), GaussianNoise(vector(*SPREADS).square()))
     kind, name = rule.startswith("coupled-"), rule.removeprefix("coupled-")
     changed: dict[str, Any] = {"coupled" if kind else "decoupled": decay}
     if r1:
@@ -112,7 +112,7 @@ def heavy(job: JobContext, rule: str, dof: float, etas: Sequence[float], paths: 
     `largest` is the largest |x| of all paths at all steps, `variance` by the SDE (SignSGD alone has one).
     """
     generator = torch.Generator().manual_seed(job.seed)
-    problem = Quadratic(_vector(1.0), StudentNoise(_vector(1.0), dof))
+    problem = Quadratic(vector(1.0), StudentNoise(vector(1.0), dof))
     found = []
     for number, eta in enumerate(etas):
         sde = model(rule, problem, eta)
@@ -136,7 +136,7 @@ def heavy(job: JobContext, rule: str, dof: float, etas: Sequence[float], paths: 
 def phases(job: JobContext, paths: int, eta: float) -> dict[str, Any]:
     """SignSGD and its SDE on f = x^2 / 2 with noise N(0, 1) from x = 5: losses, and the solver's drift by |Y|."""
     generator = torch.Generator().manual_seed(job.seed)
-    sde = SignSGD(Quadratic(_vector(1.0), GaussianNoise(_vector(1.0))), eta)
+    sde = SignSGD(Quadratic(vector(1.0), GaussianNoise(vector(1.0))), eta)
     steps = round(PHASE_END / eta)
     start = _around(PHASE_START, eta, paths, generator)
     solver = discrete(sde, start, steps, paths, generator=generator, trajectory=True)
@@ -171,7 +171,3 @@ def _settled(sde: SDE, paths: int, relaxed: float, generator: torch.Generator) -
 def _around(centre: float, width: float, paths: int, generator: torch.Generator) -> Tensor:
     """Points uniform in an interval, `(paths, 1)`: from a single one, steps of the same length stay on a lattice."""
     return centre + width * (2 * torch.rand(paths, 1, generator=generator, dtype=torch.float64) - 1)
-
-
-def _vector(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)

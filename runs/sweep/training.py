@@ -148,20 +148,8 @@ def descend(
     first, best = seen[0][0], float(np.nanmin([loss for loss, *_ in seen]))
     finite = math.isfinite(losses[-1]) and math.isfinite(seen[-1][0])
     last, accuracy, test_loss, test_accuracy = seen[-1] if finite else (math.nan,) * 4
-    return Trial(
-        solver=solver,
-        lr=lr,
-        seed=seed,
-        first_loss=first,
-        loss=last,
-        best_loss=best,
-        accuracy=accuracy,
-        test_loss=test_loss,
-        test_accuracy=test_accuracy,
-        diverged=not last <= first,
-        steps=len(losses),
-        seconds=seconds,
-    )
+    ended = not last <= first, len(losses), seconds
+    return Trial(solver, lr, seed, first, last, best, accuracy, test_loss, test_accuracy, *ended)
 
 
 def _step(optimizer: torch.optim.Optimizer, problem: Task, pair: Any) -> float:

@@ -37,7 +37,7 @@ def _sizes(
         told = {n: short(v, 3) if product else s for (n, s), v in zip(found.items(), values, strict=True)}
         holds = bool(np.isfinite(values).all()) and decide(values) if any(values) else None
         what = "β · f(x_K)" if product else BETA
-        return Verdict(holds, f"{what}{by}: {listed(told)}; {criteria.vacuous_in(found)}", criteria.kept(found))
+        return Verdict(holds, f"{what}{by}: {listed(told)}; {criteria.vacuous_text(found)}", criteria.as_json(found))
 
     return judge
 
@@ -117,9 +117,9 @@ def works(results: Results) -> Verdict:
     """Whether a pair exists, and the range of its size."""
     found = criteria.smallest_of(results, *NETWORKS)
     finite = [s.beta for s in found.values() if np.isfinite(s.beta)]
-    told = f"{len(finite)} of {len(found)} configurations; {criteria.vacuous_in(found)}, so only the size of β says "
+    told = f"{len(finite)} of {len(found)} configurations; {criteria.vacuous_text(found)}, so only the size of β says "
     told += f"something: {span(finite)}; 99 % of the steps: {span([s.most for s in found.values()])}"
-    return Verdict(len(finite) == len(found), told, criteria.kept(found))
+    return Verdict(len(finite) == len(found), told, criteria.as_json(found))
 
 
 @claim(
@@ -133,8 +133,8 @@ def language(results: Results) -> Verdict:
     text, images = (criteria.smallest_of(results, *jobs) for jobs in (("lstm", "transformer"), ("mlp-*", "cnn-*")))
     betas = [s.beta for s in images.values()]
     told = f"{BETA}: {listed(text)}; MLPs and CNNs: {span(betas)}; "
-    told += criteria.vacuous_in(text | images)
-    return Verdict(min(s.beta for s in text.values()) > max(betas), told, criteria.kept(text | images))
+    told += criteria.vacuous_text(text | images)
+    return Verdict(min(s.beta for s in text.values()) > max(betas), told, criteria.as_json(text | images))
 
 
 # -- the competitors -----------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def outliers(results: Results) -> Verdict:
     half = [name for name, s in found.items() if 0 < s.beta >= 2 * s.most]
     told = f"{len(half)} of {len(found)} configurations; all → 99 %: "
     told += "; ".join(f"{name}: {short(s.beta, 3)} → {short(s.most, 3)}" for name, s in found.items())
-    return Verdict(len(half) > len(found) / 2, told, criteria.kept(found))
+    return Verdict(len(half) > len(found) / 2, told, criteria.as_json(found))
 
 
 SIZES = wide, channels, deep, batch, optimizer, noise_width, noise_depth, noise_batch

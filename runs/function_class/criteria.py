@@ -87,7 +87,7 @@ def smallest_of(results: Results, *patterns: str) -> dict[str, Smallest]:
     return {name: smallest(results, name) for pattern in patterns for name in results.data(pattern)}
 
 
-def vacuous_in(found: Mapping[str, Smallest]) -> str:
+def vacuous_text(found: Mapping[str, Smallest]) -> str:
     """How often "some pair works" says nothing."""
     runs = sum(len(s.seeds) for s in found.values())
     return f"vacuous in {sum(s.vacuous for s in found.values())} of {runs} runs"
@@ -100,7 +100,7 @@ def rises_then_falls(values: Sequence[float]) -> bool:
     return rising(up) and falling(down)
 
 
-def kept(found: Mapping[str, Smallest]) -> dict[str, Any]:
+def as_json(found: Mapping[str, Smallest]) -> dict[str, Any]:
     """For JSON, where there is no inf."""
     rounded = "beta", "most", "at_one", "ratio", "ratio_gap"
     return {

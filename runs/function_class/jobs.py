@@ -84,26 +84,26 @@ def train(
             model = build_network(lambda: NETWORKS[network](size), (job.seed + seed) % 2**63)
             objective = Objective(model, nn.CrossEntropyLoss(), data)
 
-            def once(call: Callable[[int, Any], None], objective: Objective = objective, seed: int = seed) -> None:
+            def run(call: Callable[[int, Any], None], objective: Objective = objective, seed: int = seed) -> None:
                 make_step = Update(objective.model, optimizer, lr, schedule, steps)
                 for step, pair in enumerate(batches(*data, batch, steps, job.seed + seed)):
                     call(step, pair)
                     make_step(step, pair)
                     job.progress(2 * seed * steps + step, 2 * seeds * steps)
 
-            runs.append({"seed": seed} | twice(objective, once, trace, f"seed-{seed}", every))
+            runs.append({"seed": seed} | both_passes(objective, run, trace, f"seed-{seed}", every))
     crc = zlib.crc32(data[0].contiguous().numpy().tobytes())
     return {"size": size, "parameters": objective.size, "steps": steps, "data_crc32": crc, "runs": runs}
 
 
-def twice(
-    objective: Objective, once: Callable[[Callable[[int, Any], None]], None], trace: Trace, name: str, every: int
+def both_passes(
+    objective: Objective, run: Callable[[Callable[[int, Any], None]], None], trace: Trace, name: str, every: int
 ) -> dict[str, Any]:
-    """Both passes of `once(call)` from the parameters as they stand; the whole loss at both ends."""
+    """Both passes of `run(call)` from the parameters as they stand; the whole loss at both ends."""
     start = {key: tensor.clone() for key, tensor in objective.model.state_dict().items()}
     first = objective.value()
     recording = Recording(objective)
-    once(recording)
+    run(recording)
     recording.finish()
     assert recording.end is not None
     if not bool(torch.isfinite(recording.end).all()):
@@ -117,7 +117,7 @@ def twice(
         if step % every == 0:
             whole(step)
 
-    once(measure)
+    run(measure)
     recording.check_end(objective)
     return {"first_loss": first, "loss": objective.value()}
 

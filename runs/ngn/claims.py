@@ -22,7 +22,7 @@ def _counts(steps: Steps) -> str:
     return ", ".join(f"{lr}: {words.get(k, k)}" for lr, k in steps.items())
 
 
-def _reached(steps: Steps) -> dict[str, int]:
+def _arrivals(steps: Steps) -> dict[str, int]:
     """The step sizes at which the run ended at the minimum."""
     return {lr: k for lr, k in steps.items() if k is not None and k >= 0}
 
@@ -36,7 +36,7 @@ def _reached(steps: Steps) -> dict[str, int]:
 def rosenbrock_ngn(results: Results) -> Verdict:
     """Steps by c."""
     steps = results.one("rosenbrock-ngn-m")["steps"]
-    return Verdict(_reached(steps) == steps, "steps by c: " + _counts(steps), steps)
+    return Verdict(_arrivals(steps) == steps, "steps by c: " + _counts(steps), steps)
 
 
 @claim(
@@ -52,7 +52,7 @@ def rosenbrock_sgd(results: Results) -> Verdict:
     converges = {"sgd-m": ["0.001", "0.01"], "sgd-m-torch": ["0.001"], "sgd-m-undamped": ["0.001"]}
     found = {name: results.one(f"rosenbrock-{name}")["steps"] for name in MOVERS if name in words}
     ended = all(k is not None for steps in found.values() for k in steps.values())
-    holds = ended and {name: list(_reached(steps)) for name, steps in found.items()} == converges
+    holds = ended and {name: list(_arrivals(steps)) for name, steps in found.items()} == converges
     text = "; ".join(f"{words[name]}: {_counts(steps)}" for name, steps in found.items())
     return Verdict(holds, "steps by c. " + text, found)
 
@@ -68,7 +68,7 @@ def quartic_counts(results: Results) -> Verdict:
     """The best of both solvers from each start."""
     best: dict[str, dict[str, tuple[str, int]]] = {}
     for start, solvers in results.one("quartic")["counts"].items():
-        reached = {s: _reached(steps) for s, steps in solvers.items()}
+        reached = {s: _arrivals(steps) for s, steps in solvers.items()}
         best[start] = {s: min(steps.items(), key=lambda item: item[1]) for s, steps in reached.items() if steps}
 
     def same(found: dict[str, tuple[str, int]]) -> bool:

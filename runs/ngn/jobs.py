@@ -13,7 +13,7 @@ from typing import Any
 from probes.trace.layout import Field
 from runs.engine.jobs import Job, JobContext
 from runs.ngn import toys
-from runs.sweep.training import descend, plain, started
+from runs.sweep.training import as_json, build_seeded, descend
 
 PLAIN = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-4, 5))
 SCALED = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-8, 1))
@@ -65,9 +65,9 @@ def sensitivity(
         for run, (lr, seed) in enumerate((lr, seed) for lr in lrs for seed in range(seeds)):
             losses = [math.nan] * steps
             start = (job.seed + seed) % 2**63
-            made, watch = started(problem, start), losses.__setitem__
+            made, watch = build_seeded(problem, start), losses.__setitem__
             row = descend(made, solver, lr, seed, steps, batch, order=start, looks=1, on_step=watch)
             trace.record("runs", run, lr=lr, seed=seed, loss=losses, first=row.first_loss, last=row.loss)
             job.progress(run + 1, len(lrs) * seeds)
-            rows.append(plain(row))
+            rows.append(as_json(row))
     return {"problem": problem, "rows": rows}

@@ -39,7 +39,7 @@ def curve(results: Results, network: str, solver: str) -> LossCurve:
     return found
 
 
-def told(values: Mapping[str, str]) -> str:
+def by_solver(values: Mapping[str, str]) -> str:
     """`SOLVER value, SOLVER value`."""
     return ", ".join(f"{NAMES[solver]} {value}" for solver, value in values.items())
 
@@ -98,7 +98,7 @@ def _as_good(solvers: Sequence[str]) -> Claim:
         return every(
             right,
             holds,
-            lambda n, at: f"{n}: " + told({s: f"{values.mean():.1%}" for s, values in at.items()}),
+            lambda n, at: f"{n}: " + by_solver({s: f"{values.mean():.1%}" for s, values in at.items()}),
             after=f". Training losses in this order: {'; '.join(losses)}",
             numbers={n: {s: float(values.mean()) for s, values in at.items()} for n, at in right.items()},
         )
@@ -121,7 +121,7 @@ def _range(solvers: Sequence[str]) -> Claim:
         return every(
             {n: {s: curve(results, n, s).decades() for s in solvers} for n in NETWORKS},
             lambda decades: decades[own] >= max(decades[s] for s in others),
-            lambda n, decades: f"{n}: " + told({s: short(v, 2) for s, v in decades.items()}),
+            lambda n, decades: f"{n}: " + by_solver({s: short(v, 2) for s, v in decades.items()}),
             before="decades. ",
         )
 
@@ -160,7 +160,7 @@ def versions(results: Results) -> Verdict:
     return every(
         {n: {c.solver: (c.sensitivity[0], float(c.mean[c.best])) for c in pair} for n, pair in both.items()},
         lambda v: v["ngn-md1"][0] < v["ngn-md2"][0] and v["ngn-md1"][1] <= v["ngn-md2"][1],
-        lambda n, v: f"{n}: " + told({s: f"{short(a, 3)}, {short(b, 2)}" for s, (a, b) in v.items()}),
+        lambda n, v: f"{n}: " + by_solver({s: f"{short(a, 3)}, {short(b, 2)}" for s, (a, b) in v.items()}),
         before="sensitivity, least loss. ",
     )
 

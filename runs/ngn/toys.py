@@ -247,11 +247,11 @@ def noisy_path(spec: str, lr: float, schedule: str, steps: int, seed: int) -> Ar
     path = [FAR]
     for k, centre in enumerate(centres):
         optimizer.param_groups[0]["lr"] = lr * factor(schedule, k, steps)
-        step(optimizer, partial(tilted, x, float(centre)))
+        step(optimizer, partial(branch, x, float(centre)))
         path.append(float(x.detach()))
     return np.array(path)
 
 
-def tilted(x: Tensor, centre: float) -> Tensor:
+def branch(x: Tensor, centre: float) -> Tensor:
     """One of the two functions."""
     return ((x - centre) ** 2 / 2 + (1 - torch.cos(2 * x)) / 2).sum()

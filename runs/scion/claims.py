@@ -24,7 +24,7 @@ WINDOW = 2  # values of the grid on each side of the best: factors of 16
 def losses(results: Results, job: str) -> dict[float, float]:
     """Mean over seeds of the final training loss by step size."""
     runs = results.one(job)["runs"]
-    return {run["lr"]: statistics.fmean(_told(loss) for loss in run["loss"]) for run in runs}
+    return {run["lr"]: statistics.fmean(_capped(loss) for loss in run["loss"]) for run in runs}
 
 
 def best(results: Results, job: str) -> tuple[float, float]:
@@ -38,11 +38,11 @@ def accuracy(results: Results, job: str) -> float:
     return max(statistics.fmean(run["accuracy"]) for run in results.one(job)["runs"])
 
 
-def _told(loss: float | None) -> float:
+def _capped(loss: float | None) -> float:
     return CHANCE if loss is None else min(loss, CHANCE)
 
 
-def by_batch(results: Results) -> dict[str, dict[int, tuple[float, float]]]:
+def best_by_batch(results: Results) -> dict[str, dict[int, tuple[float, float]]]:
     """Smallest loss and its step size by batch size, for each network."""
     return {
         network: {b: best(results, name) for b in BATCHES if results.data(name := f"{network}-batch-{b}")}
@@ -50,7 +50,7 @@ def by_batch(results: Results) -> dict[str, dict[int, tuple[float, float]]]:
     }
 
 
-def _written(values: dict[Any, float], digits: int = 3) -> str:
+def _text(values: dict[Any, float], digits: int = 3) -> str:
     return ", ".join(f"{key}: {short(value, digits)}" for key, value in values.items())
 
 
@@ -59,7 +59,7 @@ def _batches(name: str, rule: str, holds: Callable[[Sizes], bool], say: Callable
 
     @claim(name, literature=ABSTRACT, criterion=rule, needs="*-batch-*")
     def judge(results: Results) -> Verdict:
-        found = {n: {b: loss for b, (loss, _) in sizes.items()} for n, sizes in by_batch(results).items()}
+        found = {n: {b: loss for b, (loss, _) in sizes.items()} for n, sizes in best_by_batch(results).items()}
         kept = {n: {str(b): value for b, value in sizes.items()} for n, sizes in found.items()}
         return every(found, holds, lambda n, sizes: f"{n}: {say(results, sizes, n)}", numbers=kept)
 
@@ -73,7 +73,7 @@ def _within(sizes: Sizes) -> list[int]:
 
 def _all(results: Results, sizes: Sizes, network: str) -> str:
     tested = {b: accuracy(results, f"{network}-batch-{b}") for b in sizes}
-    return f"loss by batch size {_written(sizes)}, test accuracy {_written(tested)}"
+    return f"loss by batch size {_text(sizes)}, test accuracy {_text(tested)}"
 
 
 helps = _batches(
@@ -107,12 +107,12 @@ hurts = _batches(
 )
 def step_sizes(results: Results) -> Verdict:
     """Slopes and best step sizes."""
-    found = {n: {b: lr for b, (_, lr) in sizes.items()} for n, sizes in by_batch(results).items()}
+    found = {n: {b: lr for b, (_, lr) in sizes.items()} for n, sizes in best_by_batch(results).items()}
     slopes = {n: _power(list(sizes), list(sizes.values())) for n, sizes in found.items()}
     return every(
         slopes,
         lambda slope: slope > 0.1,
-        lambda n, slope: f"{n}: slope {short(slope, 2)}, {_written(found[n])}",
+        lambda n, slope: f"{n}: slope {short(slope, 2)}, {_text(found[n])}",
         numbers={n: {"slope": slopes[n]} | {str(b): lr for b, lr in sizes.items()} for n, sizes in found.items()},
         before="best lr by batch size, ",
     )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
 from runs.engine.claims import Results
-from runs.scion.claims import by_batch, losses
+from runs.scion.claims import best_by_batch, losses
 from runs.scion.jobs import BATCH, BATCHES, GRIDS, MU_EPOCHS, NETWORKS
 
 _COLOURS = {"scion": ORANGE, "momentum": BLUE, "adam": GREEN, "sign": GREY}
@@ -45,7 +45,7 @@ def _batch(results: Results, axes: Axes) -> None:
                 found = losses(results, job)
                 label = f"batch {b}" if network == "mlp" else None
                 axes.plot(*zip(*found.items(), strict=True), _MARKS[network], color=colour, lw=1.3, label=label)
-        loss, lr = zip(*by_batch(results)[network].values(), strict=True)
+        loss, lr = zip(*best_by_batch(results)[network].values(), strict=True)
         axes.plot(lr, loss, "o", ms=4, color="black")
     axes.set(xlabel="lr of Scion", ylabel="training loss at the end")
     axes.set_title("The same number of images", pad=22)

@@ -117,7 +117,7 @@ def follow(job: JobContext, network: str, batch: int, lr: float, epochs: int, se
 
 
 def train(model: nn.Module, optimizer: Any, batch: int, epochs: int, seed: int, before: Callable[[int], None]) -> None:
-    """Steps with a step size that falls to 0; ends early where the loss is not finite. `before` hears each step."""
+    """Steps with a step size that falls to 0; ends where the loss is not finite. `before` is called with each step."""
     x, y = digits().train
     steps = _steps(batch, epochs)
     starts = [group["lr"] for group in optimizer.param_groups]

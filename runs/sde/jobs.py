@@ -23,7 +23,7 @@ from runs.sde.problems import SAM_FAMILY, make, model
 from solvers.diffusion import SDE, Paths, discrete, integrate
 
 FINER = 10  # steps of the SDE in one of the solver
-END, SHORT = 2.0, 1.0  # time that paths run; SHORT where a step is dear
+END, SHORT = 2.0, 1.0  # time that paths run; SHORT where a step is costly
 FINE, COARSE = (0.2, 0.1, 0.05, 0.025), (0.2, 0.1, 0.05)  # step sizes
 CONTROLS = {"none": 0.0, "double": 2.0}  # factor of the diffusion's covariance
 STATISTICS = ("loss", "gradient_norm", "square")
@@ -107,7 +107,7 @@ def track(
             _keep(trace, f"solver-{eta:g}", solver)
             row: dict[str, Any] = {"eta": eta, "sdes": {}}
             for kind, (made, noise, count) in _kinds(rule, sde, eta, at, paths).items():
-                found = _integrated(made, x0, end, count, generator, noise)
+                found = _integrate(made, x0, end, count, generator, noise)
                 _keep(trace, f"{kind}-{eta:g}", found)
                 row["sdes"][kind] = difference(cloud, _cloud(found, etas[0]), x0)
                 if kind == "sde":
@@ -153,7 +153,7 @@ def _kinds(rule: str, sde: SDE, eta: float, problem: Any, paths: int) -> dict[st
     return kinds
 
 
-def _integrated(sde: SDE, x0: Tensor, end: float, paths: int, generator: torch.Generator, noise: float) -> Paths:
+def _integrate(sde: SDE, x0: Tensor, end: float, paths: int, generator: torch.Generator, noise: float) -> Paths:
     eta = sde.eta
     begin = sde.start(x0[None], torch.Generator().manual_seed(0))[1]
     steps = FINER * (round(end / eta) - round(begin / eta))

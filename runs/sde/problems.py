@@ -49,8 +49,8 @@ def make(name: str) -> tuple[Problem, Tensor]:
     if name == "commuting":
         return Quadratic(vector(2.0, 0.5), GaussianNoise(vector(0.25, 1.0))), vector(1.5, -1.5)
     if name == "rotated":
-        H = _rotated(vector(2.0, 1.0, 0.5), 1)
-        return Quadratic(H, GaussianNoise(_rotated(vector(0.1, 0.5, 1.0), 2))), vector(1.5, -1.5, 1.0)
+        H = _rotate(vector(2.0, 1.0, 0.5), 1)
+        return Quadratic(H, GaussianNoise(_rotate(vector(0.1, 0.5, 1.0), 2))), vector(1.5, -1.5, 1.0)
     if name == "cauchy":
         return Quadratic(vector(2.0, 0.5), StudentNoise(vector(0.5, 1.0), dof=1)), vector(1.5, -1.5)
     if name == "cancer":
@@ -121,7 +121,7 @@ def _iris() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(X[chosen]), torch.from_numpy(y[chosen])
 
 
-def _rotated(values: Tensor, seed: int) -> Tensor:
+def _rotate(values: Tensor, seed: int) -> Tensor:
     """A symmetric matrix with these eigenvalues and random eigenvectors."""
     basis = torch.randn(len(values), len(values), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     Q = torch.linalg.qr(basis).Q

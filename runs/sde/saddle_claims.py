@@ -75,7 +75,7 @@ def saddle_usam(results: Results) -> Verdict:
     return Verdict(holds, text + f"{min(left.values()):.2f}", {"stayed": stayed, "left": left})
 
 
-def _left(results: Results, rule: str, kind: str = "solver") -> dict[float, float]:
+def _shares_left(results: Results, rule: str, kind: str = "solver") -> dict[float, float]:
     return {row["noise"]: row[kind] for row in results.one(f"escape-{rule}")["rows"]}
 
 
@@ -90,15 +90,16 @@ def freed(results: Results) -> Verdict:
     """Shares that left."""
     holds = []
     for kind in WAYS:
-        shares = _left(results, "sam", kind)
+        shares = _shares_left(results, "sam", kind)
         holds += [v <= 0.05 for s, v in shares.items() if s <= 0.5] + [v >= 0.9 for s, v in shares.items() if s >= 1]
-        holds += [v >= 0.9 for rule in ("sgd", "usam") for v in _left(results, rule, kind).values()]
+        holds += [v >= 0.9 for rule in ("sgd", "usam") for v in _shares_left(results, rule, kind).values()]
     told = {
-        f"s = {s:g} ρ": f"{v:.2f}, SDE {_left(results, 'sam', 'sde')[s]:.2f}" for s, v in _left(results, "sam").items()
+        f"s = {s:g} ρ": f"{v:.2f}, SDE {_shares_left(results, 'sam', 'sde')[s]:.2f}"
+        for s, v in _shares_left(results, "sam").items()
     }
-    others = min(min(_left(results, rule).values()) for rule in ("sgd", "usam"))
+    others = min(min(_shares_left(results, rule).values()) for rule in ("sgd", "usam"))
     text = "share of SAM that left: " + listed(told) + f"; of SGD and USAM at least {others:.2f}"
-    return Verdict(all(holds), text, {"sam": list(_left(results, "sam").values())})
+    return Verdict(all(holds), text, {"sam": list(_shares_left(results, "sam").values())})
 
 
 @claim(
@@ -110,7 +111,7 @@ def freed(results: Results) -> Verdict:
 )
 def dnsam(results: Results) -> Verdict:
     """Shares that left."""
-    own, other = _left(results, "dnsam"), _left(results, "sam")
+    own, other = _shares_left(results, "dnsam"), _shares_left(results, "sam")
     paths = results.one("escape-dnsam")["paths"]
     errors = {s: math.sqrt((own[s] * (1 - own[s]) + other[s] * (1 - other[s])) / paths) for s in own}
     holds = all(own[s] - other[s] > 3 * errors[s] for s in own if s <= 0.5)

@@ -140,10 +140,10 @@ def escape(job: JobContext, rule: str, eta: float, end: float, paths: int) -> di
         angle = 2 * math.pi * torch.rand(paths, generator=generator, dtype=torch.float64)
         start = RHO / 2 * torch.stack([angle.cos(), angle.sin()], 1)
         ran = discrete(sde, start, steps, paths, generator=generator, every=steps)
-        row: dict[str, Any] = {"noise": unit, "solver": _gone(ran.final[0])}
+        row: dict[str, Any] = {"noise": unit, "solver": _share_gone(ran.final[0])}
         if rule != "dnsam":
             modelled = integrate(sde, start, eta, steps, paths, generator=generator, every=steps)
-            row |= {"sde": _gone(modelled.final[0]), "rate": -float(linearised(sde).rates().min())}
+            row |= {"sde": _share_gone(modelled.final[0]), "rate": -float(linearised(sde).rates().min())}
         rows.append(row)
         job.progress(number + 1, len(NOISES))
     return {"rule": rule, "paths": paths, "rows": rows}
@@ -173,6 +173,6 @@ def _at_saddle(deviation: float) -> Quadratic:
     return Quadratic(torch.tensor(SADDLE, dtype=torch.float64), noise)
 
 
-def _gone(X: Tensor) -> float:
+def _share_gone(X: Tensor) -> float:
     """The share with |y| >= LEFT; a path that overflowed left too."""
     return float((~(X[:, 1].abs() < LEFT)).double().mean())

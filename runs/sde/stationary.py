@@ -82,7 +82,7 @@ def noise(
     for number, sigma in enumerate(sigmas):
         problem = Quadratic(vector(*CURVATURES), GaussianNoise(vector(sigma, sigma).square()))
         sde = model(rule, problem, ETA, **changed)
-        loss = problem.loss(_settled(sde, paths, relaxed, generator))
+        loss = problem.loss(_settle(sde, paths, relaxed, generator))
         row = {"sigma": sigma, "loss": float(loss.mean()), "stderr": float(loss.std()) / math.sqrt(paths)}
         found.append(row | {"sde": 0.5 * float((linearised(sde).covariance() * problem.H).sum())})
         job.progress(number + 1, len(sigmas))
@@ -97,7 +97,7 @@ def form(job: JobContext, rule: str, decay: float, r1: float, paths: int, relaxe
     changed: dict[str, Any] = {"coupled" if kind else "decoupled": decay}
     if r1:
         changed["betas"] = (1 - SMALL * r1, 1 - SMALL)
-    final = _settled(model(name, problem, SMALL, **changed), paths, relaxed, generator)
+    final = _settle(model(name, problem, SMALL, **changed), paths, relaxed, generator)
     squares = (final - final.mean(0)).square()
     variance, stderr = squares.mean(0) * paths / (paths - 1), squares.std(0) / math.sqrt(paths)
     return [
@@ -117,7 +117,7 @@ def heavy(job: JobContext, rule: str, dof: float, etas: Sequence[float], paths: 
     for number, eta in enumerate(etas):
         sde = model(rule, problem, eta)
         rate = problem.noise.density if rule == "sign" else 1.0
-        start, steps = _around(1.0, 0.5, paths, generator), round(8 / (rate * eta))
+        start, steps = _interval(1.0, 0.5, paths, generator), round(8 / (rate * eta))
         ran = discrete(sde, start, steps, paths, generator=generator, trajectory=True)
         assert ran.trajectory is not None
         x = ran.final[0, :, 0].abs()
@@ -138,7 +138,7 @@ def phases(job: JobContext, paths: int, eta: float) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(job.seed)
     sde = SignSGD(Quadratic(vector(1.0), GaussianNoise(vector(1.0))), eta)
     steps = round(PHASE_END / eta)
-    start = _around(PHASE_START, eta, paths, generator)
+    start = _interval(PHASE_START, eta, paths, generator)
     solver = discrete(sde, start, steps, paths, generator=generator, trajectory=True)
     job.progress(1, 2)
     model_ = integrate(sde, start, eta / 10, 10 * steps, paths, generator=generator, every=10)
@@ -162,12 +162,12 @@ def phases(job: JobContext, paths: int, eta: float) -> dict[str, Any]:
     return {"eta": eta, "bins": rows}
 
 
-def _settled(sde: SDE, paths: int, relaxed: float, generator: torch.Generator) -> Tensor:
+def _settle(sde: SDE, paths: int, relaxed: float, generator: torch.Generator) -> Tensor:
     """Points of the solver's paths from 0 once the slowest direction has had time to settle, `(paths, n)`."""
     steps = math.ceil(relaxed / (float(linearised(sde).rates().min()) * sde.eta))
     return discrete(sde, torch.zeros(2), steps, paths, generator=generator, every=steps).final[0]
 
 
-def _around(centre: float, width: float, paths: int, generator: torch.Generator) -> Tensor:
+def _interval(centre: float, width: float, paths: int, generator: torch.Generator) -> Tensor:
     """Points uniform in an interval, `(paths, 1)`: from a single one, steps of the same length stay on a lattice."""
     return centre + width * (2 * torch.rand(paths, 1, generator=generator, dtype=torch.float64) - 1)

@@ -11,17 +11,17 @@ from runs.sscn import peer_claims
 from runs.sscn.criteria import (
     PAPER,
     Race,
+    as_json,
     best,
-    by_size,
     cost,
     costs,
-    faster,
+    costs_by_size,
+    costs_text,
+    list_text,
+    lists_as_json,
     names,
-    plain,
-    plain_lists,
+    race_verdict,
     target,
-    told,
-    told_list,
 )
 from runs.sscn.jobs import LINEAR, PROBLEMS
 
@@ -39,11 +39,11 @@ def _converges(rule: str, problems: Sequence[str], name: str, said: str) -> Clai
         + "within the steps and seconds given",
     )
     def judge(results: Results) -> Verdict:
-        found = by_size(results, problems, "steps", rule)
+        found = costs_by_size(results, problems, "steps", rule)
         missed = [_end(results, job) for p in problems for job in names(p, rule) if math.isinf(cost(results, job))]
-        text = "steps by size: " + "; ".join(f"{p}: {told_list(values)}" for p, values in found.items())
+        text = "steps by size: " + "; ".join(f"{p}: {list_text(values)}" for p, values in found.items())
         text += f". Not reached: {'; '.join(missed)}" if missed else ""
-        return Verdict(not missed, text, plain_lists(found))
+        return Verdict(not missed, text, lists_as_json(found))
 
     return judge
 
@@ -77,14 +77,14 @@ published = _converges(
 )
 def fewer(results: Results) -> Verdict:
     """Steps by size."""
-    found = by_size(results, PROBLEMS, "steps", full=True)
+    found = costs_by_size(results, PROBLEMS, "steps", full=True)
     found["duke"].pop()  # a Krylov step is not one of the sizes
     return every(
         found,
         lambda steps: falling(steps) and math.isfinite(steps[0]),
-        lambda p, steps: f"{p}: {told_list(steps)}",
+        lambda p, steps: f"{p}: {list_text(steps)}",
         before="doubling, steps by size: ",
-        numbers=plain_lists(found),
+        numbers=lists_as_json(found),
     )
 
 
@@ -99,13 +99,13 @@ def _intermediate(what: str, words: str) -> Claim:
         needs=[job for p in few for job in names(p, full=True)],
     )
     def judge(results: Results) -> Verdict:
-        found = by_size(results, few, what, full=True)
+        found = costs_by_size(results, few, what, full=True)
         return every(
             found,
             lambda spent: min(spent[1:-1]) <= 1.1 * min(spent[0], spent[-1]),
-            lambda p, spent: f"{p}: {told_list(spent, 3)}",
+            lambda p, spent: f"{p}: {list_text(spent, 3)}",
             before=f"{words} by size, n last: ",
-            numbers=plain_lists(found),
+            numbers=lists_as_json(found),
         )
 
     return judge
@@ -130,7 +130,7 @@ def growing(results: Results) -> Verdict:
     found = costs(results, jobs, "coordinates")
     judged = [job for job in jobs if not job.endswith(("cubic", "tight"))]
     holds = all(found[job] < found[job.split("-")[0] + "-cubic"] for job in judged)
-    return Verdict(holds, "sum of τ² + τ: " + told(found) + " (tight: c = 1e-6, own)", plain(found))
+    return Verdict(holds, "sum of τ² + τ: " + costs_text(found) + " (tight: c = 1e-6, own)", as_json(found))
 
 
 @claim(
@@ -147,7 +147,7 @@ def scheduled(results: Results) -> Verdict:
         grown = costs(results, (f"{p}-{kind}" for kind in ("exponential", "linear")), "coordinates")
         return best(grown), best(costs(results, names(p, full=True), "coordinates"))
 
-    return faster(map(race, ("gisette", "lse")), "best of each", 3)
+    return race_verdict(map(race, ("gisette", "lse")), "best of each", 3)
 
 
 @claim(
@@ -167,9 +167,9 @@ def second_order(results: Results) -> Verdict:
                 found.setdefault(data["problem"], []).append(float(run["lambda_min"]) - float(run["lambda_error"]))
                 ended.setdefault(data["problem"], []).append(run["gradient_norm"])
     least = {p: min(values) for p, values in found.items()}
-    text = f"{sum(map(len, found.values()))} runs, least by problem: " + told(least)
-    text += "; largest gradient norms there: " + told({p: max(values) for p, values in ended.items()}, 2)
-    return Verdict(bool(least) and min(least.values()) >= -PSD, text, plain(least))
+    text = f"{sum(map(len, found.values()))} runs, least by problem: " + costs_text(least)
+    text += "; largest gradient norms there: " + costs_text({p: max(values) for p, values in ended.items()}, 2)
+    return Verdict(bool(least) and min(least.values()) >= -PSD, text, as_json(least))
 
 
 def _duke(rule: str, said: str, within: int) -> Claim:
@@ -182,9 +182,9 @@ def _duke(rule: str, said: str, within: int) -> Claim:
     def judge(results: Results) -> Verdict:
         found = costs(results, names("duke", rule), level="1e-09")
         runs = {job: results.one(job)["runs"][0] for job in found}
-        text = "steps: " + told(found, 5) + "; least norm, steps made: "
+        text = "steps: " + costs_text(found, 5) + "; least norm, steps made: "
         text += "; ".join(f"{job} {run['least_norm']:.2g}, {run['steps']}" for job, run in runs.items())
-        return Verdict(max(found.values()) <= within, text, plain(found))
+        return Verdict(max(found.values()) <= within, text, as_json(found))
 
     return judge
 

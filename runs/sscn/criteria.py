@@ -33,7 +33,7 @@ def costs(results: Results, jobs: Iterable[str], what: str = "steps", level: str
     return {job: cost(results, job, what, level) for job in jobs}
 
 
-def by_size(
+def costs_by_size(
     results: Results, problems: Iterable[str], what: str, rule: str = "doubling", *, full: bool = False
 ) -> dict[str, list[float]]:
     """Costs by problem, in the order of the sizes."""
@@ -52,21 +52,21 @@ def best(found: Mapping[str, float]) -> dict[str, float]:
     return {name: found[name]}
 
 
-def faster(races: Iterable[Race], what: str, digits: int, after: str = "") -> Verdict:
+def race_verdict(races: Iterable[Race], what: str, digits: int, after: str = "") -> Verdict:
     """Whether in each race the best of the first costs is below all of the second."""
     found, won = dict[str, float](), []
     for ours, theirs in races:
         found |= ours | theirs
         won.append(min(ours.values()) < min(theirs.values()))
-    return Verdict(all(won), f"{what}: {told(found, digits)}{after}", plain(found))
+    return Verdict(all(won), f"{what}: {costs_text(found, digits)}{after}", as_json(found))
 
 
-def told(values: Mapping[str, float], digits: int = 3) -> str:
+def costs_text(values: Mapping[str, float], digits: int = 3) -> str:
     """`a: 1; b: not reached`."""
     return listed({name: _reached(value, digits) for name, value in values.items()})
 
 
-def told_list(values: Sequence[float], digits: int = 5) -> str:
+def list_text(values: Sequence[float], digits: int = 5) -> str:
     """`10, 5, not reached`."""
     return ", ".join(_reached(value, digits) for value in values)
 
@@ -75,11 +75,11 @@ def _reached(value: float, digits: int) -> str:
     return short(value, digits) if math.isfinite(value) else "not reached"
 
 
-def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+def as_json(values: Mapping[str, float]) -> dict[str, float | None]:
     """For JSON."""
     return {name: finite(value) for name, value in values.items()}
 
 
-def plain_lists(found: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
+def lists_as_json(found: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
     """For JSON."""
     return {name: [finite(value) for value in values] for name, values in found.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runs.engine.claims import Claim, Results, Verdict, claim
-from runs.sscn.criteria import PAPER, Race, best, costs, faster, names
+from runs.sscn.criteria import PAPER, Race, best, costs, names, race_verdict
 from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES, middle_size
 
 
@@ -17,7 +17,7 @@ from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES, middle_size
 def coordinate_descent(results: Results) -> Verdict:
     """Steps of both."""
     pairs = [(f"{p}-doubling-{t}", f"{p}-cd-{t}") for p in PROBLEMS for t in (SIZES[p][0], middle_size(p))]
-    return faster(((costs(results, [own]), costs(results, [other])) for own, other in pairs), "steps", 5)
+    return race_verdict(((costs(results, [own]), costs(results, [other])) for own, other in pairs), "steps", 5)
 
 
 @claim(
@@ -35,7 +35,7 @@ def random_subspaces(results: Results) -> Verdict:
         return costs(results, [own], "seconds"), costs(results, others, "seconds")
 
     after = "; RS-RNM's products go through the graph, SSCN's blocks use the margins"
-    return faster(map(race, LINEAR), "seconds", 2, after)
+    return race_verdict(map(race, LINEAR), "seconds", 2, after)
 
 
 def _first_order(other: str, words: str, said: str) -> Claim:
@@ -50,7 +50,7 @@ def _first_order(other: str, words: str, said: str) -> Claim:
         races = (
             (best(costs(results, names(p), "seconds")), costs(results, [f"{p}-{other}"], "seconds")) for p in LINEAR
         )
-        return faster(races, "seconds", 2)
+        return race_verdict(races, "seconds", 2)
 
     return judge
 

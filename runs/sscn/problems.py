@@ -97,16 +97,16 @@ def _data(name: str, seed: int) -> tuple[Array, Array]:
         from sklearn.datasets import load_breast_cancer
 
         X, y = load_breast_cancer(return_X_y=True)
-        return standardised(X), np.asarray(y, dtype=np.float64)
+        return standardise(X), np.asarray(y, dtype=np.float64)
     if name == "digits":
         from sklearn.datasets import load_digits
 
         X, y = load_digits(return_X_y=True)
-        return standardised(X), np.asarray(y % 2, dtype=np.float64)
+        return standardise(X), np.asarray(y % 2, dtype=np.float64)
     if name in SHAPES:
         samples, n = SHAPES[name]
         rng = np.random.default_rng((seed, 0))
-        X = standardised(rng.standard_normal((samples, n)))
+        X = standardise(rng.standard_normal((samples, n)))
         noise = 0.5 * rng.standard_normal(samples)
         return X, (X @ rng.standard_normal(n) / math.sqrt(n) + noise > 0).astype(np.float64)
     return read(Path(name))
@@ -126,10 +126,10 @@ def read(path: Path) -> tuple[Array, Array]:
     labels = np.unique(y)
     if len(labels) != 2:
         raise ValueError(f"{path} has {len(labels)} different labels: logistic regression needs two")
-    return standardised(X.toarray()), (y == labels[1]).astype(np.float64)
+    return standardise(X.toarray()), (y == labels[1]).astype(np.float64)
 
 
-def standardised(X: Any) -> Array:
+def standardise(X: Any) -> Array:
     """Each feature centred, of unit standard deviation; those that are constant are left out."""
     X = np.asarray(X, dtype=np.float64)
     X = X - X.mean(0)

@@ -30,7 +30,7 @@ from runs.sweep import problems, solvers
 from runs.sweep.curves import curves_table
 from runs.sweep.figures import sensitivity_figure
 from runs.sweep.sweep import Sweep, Swept, slug
-from runs.sweep.training import SCHEDULES, Trial, started
+from runs.sweep.training import SCHEDULES, Trial, build_seeded
 
 
 def write(found: Swept, sweep: Sweep, folder: Path) -> list[Path]:
@@ -95,7 +95,7 @@ def command(words: Sequence[str]) -> None:
         sweep = Sweep(chosen.problem, names, grid(chosen.lr), *size, chosen.schedule)
     except ValueError as error:
         raise UserError(one_line(error), status=2) from error
-    made = started(sweep.problem, 0)  # what is wrong with it shows before any process is started
+    made = build_seeded(sweep.problem, 0)  # what is wrong with it shows before any process is started
     for solver in names:
         solvers.make(solver, made.objective.leaves(), sweep.lrs[0])
     folder = chosen.out or OUT / "sweep" / slug(sweep.problem)

@@ -73,7 +73,7 @@ def run_one(
     settings = {"problem": problem, "solver": solver, "lr": lr, "seed": seed, "steps": steps, "batch": batch}
     # "job" is the problem here: with the job's own name in it no two configs would be alike, and no runs a group
     with job.trace(**settings, schedule=schedule, job=problem) as trace:
-        made = started(problem, job.seed)
+        made = build_seeded(problem, job.seed)
         trace.declare("loss", _LOSS)
         trace.declare("whole", _WHOLE)
 
@@ -85,18 +85,18 @@ def run_one(
             trace.record("whole", step, loss=loss, test_loss=test_loss)
 
         row = descend(made, solver, lr, seed, steps, batch, schedule, order=job.seed, on_step=on_step, on_look=on_look)
-    return plain(row)
+    return as_json(row)
 
 
-def started(problem: str, seed: int) -> Task:
+def build_seeded(problem: str, seed: int) -> Task:
     """The problem with the weights that the seed draws; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return problems.build(problem)
 
 
-def _unheard(*_: float) -> None:
-    """Nobody listens."""
+def _ignore(*_: float) -> None:
+    """No listener."""
 
 
 def descend(
@@ -110,8 +110,8 @@ def descend(
     *,
     order: int = 0,
     looks: int = LOOKS,
-    on_step: Callable[[int, float], None] = _unheard,
-    on_look: Callable[[int, float, float], None] = _unheard,
+    on_step: Callable[[int, float], None] = _ignore,
+    on_look: Callable[[int, float, float], None] = _ignore,
 ) -> Trial:
     """Train the problem's model from where it stands; what came of it.
 
@@ -187,7 +187,7 @@ def factor(schedule: str, step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / steps)) if schedule == "cosine" else 1.0
 
 
-def plain(row: Trial) -> dict[str, Any]:
+def as_json(row: Trial) -> dict[str, Any]:
     """The fields of a row for strict JSON: None for what is not finite."""
     values = dataclasses.asdict(row)
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

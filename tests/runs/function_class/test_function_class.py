@@ -92,7 +92,7 @@ def test_the_smallest_pair_is_that_of_all_seeds() -> None:
     assert (found.vacuous, found.steps, found.sigma2) == (3, 10, 0.5)
     assert str(found) == "3 (0 … 3)"
     broken = MadeUp({"mlp-16": [run(1.0, excess=0.0, cosine=[-1.0] * 10)]})
-    kept = criteria.kept({"a": criteria.smallest(broken, "mlp-16")})["a"]
+    kept = criteria.as_json({"a": criteria.smallest(broken, "mlp-16")})["a"]
     assert kept["beta"] == "inf"
     assert kept["vacuous"] == 0
     json.dumps(kept, allow_nan=False)

@@ -122,7 +122,7 @@ def test_problems() -> None:
     with torch.no_grad():
         lse.parameters[0].zero_()
     assert lse.gradient_norm() < 1e-14
-    x = problems.standardised(np.array([[1.0, 5.0, 2.0], [3.0, 5.0, 8.0]]))
+    x = problems.standardise(np.array([[1.0, 5.0, 2.0], [3.0, 5.0, 8.0]]))
     np.testing.assert_allclose(x, [[-1, -1], [1, 1]])
 
 

@@ -19,7 +19,7 @@ from probes.errors import UserError
 from runs import sweep
 from runs.sweep import Sweep, grid, problems, solvers, training
 from runs.sweep.curves import curves
-from runs.sweep.training import Trial, descend, started
+from runs.sweep.training import Trial, build_seeded, descend
 
 OWN = """
 import torch
@@ -81,8 +81,8 @@ def test_solvers_stay_in_their_order_and_gaps_are_refused() -> None:
 
 def test_a_run_is_the_training_loop_that_it_stands_for() -> None:
     """Beside a loop written out, with torch's heavy ball as a formula."""
-    found = descend(started("digits-mlp", 5), "sgd-m", 0.3, 0, 12, 32, order=9)
-    made = started("digits-mlp", 5)
+    found = descend(build_seeded("digits-mlp", 5), "sgd-m", 0.3, 0, 12, 32, order=9)
+    made = build_seeded("digits-mlp", 5)
     model = made.objective.model
     parameters = list(model.parameters())
     velocity = [torch.zeros_like(p) for p in parameters]
@@ -103,29 +103,29 @@ def test_a_run_is_the_training_loop_that_it_stands_for() -> None:
 
 
 def test_runs_of_a_seed_start_alike() -> None:
-    a, b, c = (started("digits-cnn", seed).objective.theta() for seed in (1, 1, 2))
+    a, b, c = (build_seeded("digits-cnn", seed).objective.theta() for seed in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     state = torch.get_rng_state()
-    started("digits-vit", 0)
+    build_seeded("digits-vit", 0)
     assert torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("solver", [s for s in solvers.SOLVERS if s != "sgd"])
 def test_every_solver_of_the_table_descends(solver: str) -> None:
     lr = 1e-3 if solver.startswith(("sign", "adam")) else 0.01 if "-md" in solver or "adam" in solver else 0.5
-    found = descend(started("digits-mlp", 0), solver, lr, 0, 15, 64, looks=1)
+    found = descend(build_seeded("digits-mlp", 0), solver, lr, 0, 15, 64, looks=1)
     assert found.loss < found.first_loss
     assert not found.diverged
 
 
 def test_what_diverges_says_so() -> None:
-    found = descend(started("digits-mlp", 0), "sgd", 1e18, 0, 10, 64)
+    found = descend(build_seeded("digits-mlp", 0), "sgd", 1e18, 0, 10, 64)
     assert found.diverged
     assert found.steps < 10
     assert math.isnan(found.loss)
     assert found.capped == found.first_loss
-    worse = descend(started("digits-mlp", 0), "signsgd", 1.0, 0, 3, 64)
+    worse = descend(build_seeded("digits-mlp", 0), "signsgd", 1.0, 0, 3, 64)
     assert math.isfinite(worse.loss)
     assert worse.diverged  # above its start
 

@@ -38,6 +38,6 @@ def column_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
     return {column: field for name, field in all_fields(fields).items() for column in column_names(name, field)}
 
 
-def plain(value: Any) -> Any:
+def to_python(value: Any) -> Any:
     """A number, a string or a (nested) list of them, without numpy."""
     return value.tolist() if hasattr(value, "tolist") else value

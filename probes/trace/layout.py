@@ -132,18 +132,16 @@ COLUMNS: dict[str, Field] = {
     "cost": Field((), "float64", "s", "seconds that the measurement took"),
     "step": Field((), "int64", "step", "step of the training run"),  # last: it is written last
 }
-
-
-def all_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
-    """The columns that every table has, step first, and the fields that were declared: the order of reading."""
-    return {"step": COLUMNS["step"], **COLUMNS, **fields}
-
-
 EVENTS = "/events"
 EVENT_FIELDS: dict[str, Field] = {
     "probe": Field((), "S64", "", "name of the probe"),
     "reason": Field((), "S400", "", "what happened, and why"),
 }
+
+
+def all_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """The columns that every table has, step first, and the fields that were declared: the order of reading."""
+    return {"step": COLUMNS["step"], **COLUMNS, **fields}
 
 
 @dataclass(frozen=True)

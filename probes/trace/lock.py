@@ -38,7 +38,7 @@ class WriterLock:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                if not _locked_soon(descriptor):
+                if not _lock_soon(descriptor):
                     owner = os.pread(descriptor, 20, 0).decode(errors="replace")
                     who = "this process" if owner == str(os.getpid()) else f"process {owner}"
                     raise TraceError(f"{trace} is being written by {who}; a trace has one writer at a time")
@@ -98,16 +98,16 @@ def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
-def _locked_soon(descriptor: int) -> bool:
+def _lock_soon(descriptor: int) -> bool:
     """Take the lock, also when somebody is just looking whether it is held."""
     for _ in range(5):
-        if _locked(descriptor):
+        if _try_lock(descriptor):
             return True
         time.sleep(0.005)
     return False
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from probes.errors import UserError, did_you_mean, import_extra
 from probes.files import atomic_file, refuse_existing
-from probes.trace.columns import column_fields, plain, split_columns
+from probes.trace.columns import column_fields, split_columns, to_python
 from probes.trace.layout import Field, all_fields
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def write_csv(records: Records, path: Path) -> None:
 def _texts(column: Any) -> list[Any]:
     """Cells: Python's numbers, which are written so that they read back exactly, and lists as JSON."""
     if column.dtype == object:
-        return [json.dumps(_json(plain(cell))) for cell in column]
+        return [json.dumps(_json(to_python(cell))) for cell in column]
     return column.tolist()
 
 
@@ -155,7 +155,7 @@ def _described(field: Field) -> dict[str, Any]:
 
 
 def _rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    cells = ([plain(cell) for cell in column] for column in block.values())
+    cells = ([to_python(cell) for cell in column] for column in block.values())
     for row in zip(*cells, strict=True):
         yield dict(zip(block, row, strict=True))
 
@@ -183,7 +183,7 @@ def write_parquet(records: Records, path: Path) -> None:
     frame = records.to_pandas()
     for name, field in records.fields.items():
         if field.ragged:
-            frame[name] = [plain(cell) for cell in frame[name]]
+            frame[name] = [to_python(cell) for cell in frame[name]]
     frame.to_parquet(path, engine="pyarrow", index=False)
 
 

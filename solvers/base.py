@@ -29,13 +29,13 @@ class Solver(Optimizer):
             RuntimeError: the closure has called `backward()` itself.
         """
         parameters = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        with torch.enable_grad(), explained():
-            loss = checked_loss(closure)
+        with torch.enable_grad(), explain_backward():
+            loss = closure_loss(closure)
             found = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
         return loss.detach(), {p: dense(g) for p, g in zip(parameters, found, strict=True) if g is not None}
 
 
-def checked_loss(closure: Closure) -> Tensor:
+def closure_loss(closure: Closure) -> Tensor:
     """What the closure returns, with its graph. Raises what `Solver.evaluate` does."""
     loss = closure()
     if not isinstance(loss, Tensor):
@@ -48,7 +48,7 @@ def checked_loss(closure: Closure) -> Tensor:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explain_backward() -> Iterator[None]:
     """Differentiating a graph that the closure has used up says so."""
     try:
         yield

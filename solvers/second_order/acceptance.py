@@ -1,62 +1,91 @@
-"""What solvers that look at their trial points share: what they report of a step, and the rules of acceptance."""
+"""When a step is taken, and the solver's constant after it.
+
+With f the loss where the step began, f+ at the trial point, -m(h) what the model promised and M the constant, which
+shortens the step as it grows:
+
+    Doubling   the step is taken iff f - f+ >= -m(h), and M / 2 is the next one; else it is tried again with 2 M
+               (Nesterov and Polyak 2006)
+    Ratio      rho = (f - f+) / -m(h), one trial point a step: taken iff rho >= 0.05 and f falls; M / 2 if rho >= 0.9,
+               1.5 M if rho < 0.05 (the rule of the experiments of arXiv 2406.16666)
+    Fixed      every step to a finite f+ is taken, and M stays: for M above the Lipschitz constant of the Hessian
+
+A method with a rule of its own keeps it beside its update, as one more `Acceptance`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-TRIES = 40
+from typing_extensions import override
+
+from solvers.second_order.trial_point import Move, Point
+
+TRIES = 40  # trial points of a step, and points in a row at which f is not finite
 SMALLEST = 1e-10  # of constants that are halved
-STALLED = 100.0  # roundings of f
 ACCEPT, GOOD = 0.05, 0.9
 
 Rule = Literal["doubling", "ratio", "fixed"]
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a step did.
+class Acceptance(ABC):
+    """A rule of acceptance.
 
     Attributes:
-        accepted: the parameters have moved.
-        loss, new_loss: f before, and at the last point that was tried (nan or inf where it is not finite).
-        decrease: -m(h), what the model promised.
-        ratio: (f - f+) / decrease; nan where decrease is 0.
-        M: for the next step; `used`: in this one's last model.
-        size: coordinates of the subspace.
-        gradient_norm: ||g_S|| before.
-        lowest: smallest eigenvalue of the block H_SS.
-        length: ||h||.
-        products: with the Hessian; 0 where blocks were given.
-        tries: trial points.
-        stalled: the model's decrease was below the rounding of f.
-        hard_case: as in `CubicStep`.
+        growth: what multiplies the constant after a trial point that was of no use; below 1 where the constant
+            lengthens the step.
+        tries: trial points of a step, at most.
+        stalls: as many of them where differences of losses are rounding; 0 if the rule compares no losses.
+        remembers: the next step starts from the constant at which this one ended, not from the first one again.
     """
 
-    accepted: bool
-    loss: float
-    new_loss: float
-    decrease: float
-    ratio: float
-    M: float
-    used: float
-    size: int
-    gradient_norm: float
-    lowest: float
-    length: float
-    products: int
-    tries: int
-    stalled: bool
-    hard_case: bool
+    growth: float = 2.0
+    tries: int = TRIES
+    stalls: int = 8
+    remembers: bool = True
+
+    @abstractmethod
+    def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        """(whether the step is taken, the next constant) where the loss is finite, `new`, after a move with `used`."""
 
 
-def by_decrease(rule: Rule, loss: float, new: float, decrease: float, used: float) -> tuple[bool, float]:
-    """(accepted, next constant) for a constant that shortens the step as it grows; see `solvers.second_order.sscn`."""
-    if rule == "fixed":
+@dataclass(frozen=True)
+class Doubling(Acceptance):
+    """Taken iff f - f+ >= -m(h); else tried again with `growth` M. The next step starts from M / 2."""
+
+    @override
+    def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        accepted = point.loss - new >= move.decrease
+        return accepted, max(0.5 * used, SMALLEST) if accepted else self.growth * used
+
+
+@dataclass(frozen=True)
+class Ratio(Acceptance):
+    """Taken iff rho = (f - f+) / -m(h) >= 0.05 and f falls; M / 2 follows if rho >= 0.9, `growth` M if rho < 0.05."""
+
+    growth: float = 1.5
+    tries: int = 1
+
+    @override
+    def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        ratio = (point.loss - new) / move.decrease
+        following = max(0.5 * used, SMALLEST) if ratio >= GOOD else used if ratio >= ACCEPT else self.growth * used
+        return ratio >= ACCEPT and new <= point.loss, following
+
+
+@dataclass(frozen=True)
+class Fixed(Acceptance):
+    """Taken wherever f+ is finite, and M stays; where it is not, `growth` M follows."""
+
+    growth: float = 1.5
+    tries: int = 1
+    stalls: int = 0
+
+    @override
+    def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
         return True, used
-    if rule == "doubling":
-        accepted = loss - new >= decrease
-        return accepted, max(0.5 * used, SMALLEST) if accepted else 2.0 * used
-    ratio = (loss - new) / decrease
-    following = max(0.5 * used, SMALLEST) if ratio >= GOOD else used if ratio >= ACCEPT else 1.5 * used
-    return ratio >= ACCEPT and new <= loss, following
+
+
+RULES: dict[str, type[Acceptance]] = {"doubling": Doubling, "ratio": Ratio, "fixed": Fixed}

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
+from typing_extensions import override
 
-from solvers.base import Parameters, check
-from solvers.second_order.acceptance import SMALLEST
-from solvers.second_order.newton import Move, NewtonSolver
-from solvers.second_order.subspaces import Schedule, Seen, as_schedule, choose
-from solvers.second_order.trial_point import Point
+from solvers.base import Closure, Parameters, check
+from solvers.second_order.acceptance import Doubling
+from solvers.second_order.newton import NewtonSolver
+from solvers.second_order.subspaces import Schedule, Seen, as_schedule, choose, subspace_size
+from solvers.second_order.trial_point import BlockModel, GraphPoint, Move, Point, SubspacePoint
 
 
 class CoordinateDescent(NewtonSolver):
@@ -33,8 +35,7 @@ class CoordinateDescent(NewtonSolver):
         generator: for the subsets; its state is part of `state_dict`. None: a fresh seed.
     """
 
-    _retries = True
-    _dense = False
+    _memory: ClassVar[tuple[str, ...]] = ("steps",)
 
     def __init__(
         self,
@@ -46,33 +47,21 @@ class CoordinateDescent(NewtonSolver):
         generator: torch.Generator | None = None,
     ) -> None:
         check(L=(L, 0 < L < math.inf))
-        super().__init__(params, ("L", L), generator=generator)
-        self.schedule, self._remembers = as_schedule(subspace), keep
-        if isinstance(subspace, int) and subspace > self.n:
-            raise ValueError(f"a subspace of {subspace} coordinates does not fit into {self.n} parameters")
+        super().__init__(params, ("L", L), Doubling(remembers=keep), dense=False, generator=generator)
+        self.schedule = as_schedule(subspace, self.n)
         self._steps = 0
 
-    def _curvature(self) -> bool:
-        return False
+    @override
+    def _point(self, closure: Closure | BlockModel) -> Point:
+        point = GraphPoint(closure, self._leaves, curvature=False)  # type: ignore[arg-type]
+        size = subspace_size(self.schedule, self.n, Seen(self._steps))
+        return SubspacePoint(point, choose(self.n, size, "coordinates", [], self.generator))
 
+    @override
     def _model(self, point: Point) -> Callable[[float], Move]:
-        size = max(1, min(self.n, int(self.schedule.size(self.n, Seen(self._steps)))))
-        sizes = [p.numel() for p in self._leaves]
-        S = choose(self.n, size, "coordinates", sizes, self.generator)
-        g = torch.zeros_like(point.g)
-        g[S] = point.g[S]
-        squared = float(g.square().sum())
-        return lambda L: Move(-g / L, 0.5 * squared / L, math.nan, L, len(S), part=lambda v: v[S])
+        squared = float(point.g.square().sum())
+        return lambda L: Move(-point.g / L, 0.5 * squared / L, math.nan, len(point.g), L)
 
-    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        accepted = point.loss - new >= move.decrease
-        return accepted, max(0.5 * used, SMALLEST) if accepted else 2.0 * used
-
+    @override
     def _finish(self, point: Point, move: Move, accepted: bool) -> None:
         self._steps += 1
-
-    def _own(self) -> dict[str, int]:
-        return {"steps": self._steps}
-
-    def _restore(self, own: dict[str, int]) -> None:
-        self._steps = own["steps"]

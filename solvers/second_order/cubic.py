@@ -67,28 +67,24 @@ def solve_cubic(g: Tensor, H: Tensor, M: float) -> CubicStep:
     Raises:
         ValueError: shapes that do not fit, entries that are not finite, M that is not positive and finite.
     """
-    check_weight(M)
-    return assemble(g, *eigenbasis(g, H), M)
-
-
-def eigenbasis(g: Tensor, H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(w, U, c): H = U diag(w) U^T with w ascending, and c = U^T g, float64 on the host. Raises as `solve_cubic`."""
     if g.ndim != 1 or H.shape != (len(g), len(g)) or len(g) == 0:
         raise ValueError(f"g must be (n,) and H (n, n), not {tuple(g.shape)} and {tuple(H.shape)}")
     c, A = g.detach().double().cpu(), H.detach().double().cpu()
     if not bool(torch.isfinite(c).all() and torch.isfinite(A).all()):
         raise ValueError("g or H has entries that are not finite")
     w, U = torch.linalg.eigh(0.5 * (A + A.T))
-    return w, U, U.T @ c
+    return assemble(g, w, U, U.T @ c, M)
 
 
 def assemble(g: Tensor, w: Tensor, U: Tensor, c: Tensor, M: float) -> CubicStep:
     """The step from a decomposition H = U diag(w) U^T (w ascending) and c = U^T g, all float64 on the host.
 
-    For several M with one H: the decomposition, the costly part, is made once.
+    For several M with one H: the decomposition, the costly part, is made once. Raises `ValueError` for an M that is not
+    positive and finite.
     """
+    check_weight(M)
     values, part = w.numpy(), c.numpy()  # on vectors as short as these torch would mostly wait for itself
-    s, lam, hard = _shifted(values, part, M)
+    s, lam, hard = _solve(values, part, M)
     norm = _norm(s)
     # the model's value by the stationarity condition would cancel; by its terms it does not
     decrease = -float(part @ s) - 0.5 * float(values @ (s * s)) - M / 6.0 * norm**3
@@ -109,7 +105,7 @@ def _norm(v: Array) -> float:
     return math.sqrt(float(v @ v))
 
 
-def _shifted(w: Array, c: Array, M: float) -> tuple[Array, float, bool]:
+def _solve(w: Array, c: Array, M: float) -> tuple[Array, float, bool]:
     """(s, lam, hard case) in the eigenbasis."""
     base = max(0.0, -float(w[0]))
     gap = w - w[0] if w[0] <= 0.0 else w

@@ -1,8 +1,6 @@
 """Cubic Newton: theta moves by the minimiser of g.h + h.H h / 2 + (M / 6) ||h||^3 (Nesterov and Polyak 2006).
 
-The rules for M are those of SSCN on the whole space (see `SSCN`): "doubling" until f - f+ >= -m(h), halved
-after a step; "ratio", one trial point a step; "fixed", for M above the Lipschitz constant of the Hessian. It leaves
-saddle points, also where the gradient is zero.
+The rules for M are those of `solvers.second_order.acceptance`. Saddle points are left, also where the gradient is zero.
 """
 
 from __future__ import annotations
@@ -12,14 +10,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from solvers.base import Parameters, check
-from solvers.second_order.acceptance import Rule, by_decrease
+from solvers.second_order.acceptance import RULES, Rule
 from solvers.second_order.cubic import assemble
 from solvers.second_order.cubic_krylov import solve_cubic_krylov
-from solvers.second_order.newton import Move, NewtonSolver
-from solvers.second_order.space import eigen
-from solvers.second_order.trial_point import Point
+from solvers.second_order.newton import NewtonSolver
+from solvers.second_order.space import eigenbasis
+from solvers.second_order.trial_point import Move, Point
 
 
 class CubicNewton(NewtonSolver):
@@ -47,44 +46,30 @@ class CubicNewton(NewtonSolver):
         tol: float = 1e-6,
         generator: torch.Generator | None = None,
     ) -> None:
-        check(
-            M=(M, 0 < M < math.inf),
-            rule=(rule, rule in ("ratio", "doubling", "fixed")),
-            tol=(tol, tol > 0),
-            krylov=(krylov, krylov >= 0),
-        )
-        super().__init__(params, ("M", M), generator=generator)
+        check(M=(M, 0 < M < math.inf), rule=(rule, rule in RULES), tol=(tol, tol > 0), krylov=(krylov, krylov >= 0))
+        super().__init__(params, ("M", M), RULES[rule](), dense=not krylov, generator=generator)
         self.rule, self.tol = rule, tol
-        self._retries, self._compares = rule == "doubling", rule != "fixed"
-        self._dense = not krylov
         self._max_products = None if isinstance(krylov, bool) else krylov
-        if self._dense:
-            self._check_dense()
 
+    @override
     def _model(self, point: Point) -> Callable[[float], Move]:
         if not self._dense:
             return lambda M: self._search(point, M)
-        w, U = self._decomposition(point)
+        w, U = self._eigenbasis(point)
         c = U.T @ point.g
 
         def propose(M: float) -> Move:
             step = assemble(point.g, w, U, c, M)
-            return Move(step.h, step.decrease, step.lowest, step.multiplier, self.n, step.hard_case)
+            return Move(step.h, step.decrease, step.lowest, len(c), step.multiplier, step.hard_case)
 
         return propose
 
-    def _decomposition(self, point: Point) -> tuple[Tensor, Tensor]:
-        return eigen(point)
+    def _eigenbasis(self, point: Point) -> tuple[Tensor, Tensor]:
+        return eigenbasis(point.dense())
 
     def _search(self, point: Point, M: float) -> Move:
         found = solve_cubic_krylov(
             point.g, point.operator(), M, tol=self.tol, max_products=self._max_products, generator=self.generator
         )
         point.products += found.products
-        return Move(found.h, found.decrease, found.lowest, found.multiplier, found.products, found.hard_case)
-
-    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        return by_decrease(self.rule, point.loss, new, move.decrease, used)
-
-    def _safer(self, used: float) -> float:
-        return 2.0 * used if self.rule == "doubling" else 1.5 * used
+        return Move(found.h, found.decrease, found.lowest, found.products, found.multiplier, found.hard_case)

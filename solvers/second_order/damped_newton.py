@@ -18,11 +18,13 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from typing_extensions import override
 
 from solvers.base import Parameters, check
-from solvers.second_order.newton import Move, NewtonSolver
+from solvers.second_order.acceptance import Fixed
+from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import Space
-from solvers.second_order.trial_point import Point
+from solvers.second_order.trial_point import Move, Point
 
 
 class DampedNewton(NewtonSolver):
@@ -37,8 +39,6 @@ class DampedNewton(NewtonSolver):
         krylov: dimension of the Krylov space of g in which the system is solved; None for the dense Hessian, up to
             n = 10,000.
     """
-
-    _compares = False
 
     def __init__(
         self,
@@ -56,21 +56,20 @@ class DampedNewton(NewtonSolver):
             q=(q, 2 <= q <= 4),
             floor=(floor, 0 < floor <= 1),
         )
-        super().__init__(params, ("L", L), krylov=krylov)
+        super().__init__(params, ("L", L), Fixed(growth=2.0), krylov=krylov)
         self.rule, self.q, self.floor = rule, q, floor
-        if krylov is None:
-            self._check_dense()
 
+    @override
     def _model(self, point: Point) -> Callable[[float], Move]:
         space = self._space(point)
-        shift = _missing(space, self.floor)
-        n = space.shifted(shift)  # minus the Newton direction
+        shift = _positive_shift(space, self.floor)
+        n = space.solve(shift)  # minus the Newton direction
         squared = max(0.0, -float(space.c @ n))
 
         def propose(L: float) -> Move:
             alpha = self.length(L, math.sqrt(squared))
             decrease = (alpha - 0.5 * alpha**2) * squared
-            return Move(space.lift(alpha * n), decrease, space.lowest, shift, len(space.w))
+            return Move(space.lift(alpha * n), decrease, space.lowest, len(space.w), shift)
 
         return propose
 
@@ -81,11 +80,8 @@ class DampedNewton(NewtonSolver):
         theta = (9.0 * L) ** (1.0 / (self.q - 1.0)) * decrement ** ((self.q - 2.0) / (self.q - 1.0))
         return 1.0 / (1.0 + theta)
 
-    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        return True, used
 
-
-def _missing(space: Space, floor: float) -> float:
+def _positive_shift(space: Space, floor: float) -> float:
     """What makes the Hessian positive definite; 0 where it is."""
     if not len(space.w):
         return 0.0

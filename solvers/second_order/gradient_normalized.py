@@ -12,16 +12,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
+from typing_extensions import override
 
 from landscape.operators.linear import LinearOperator
 from solvers.base import Parameters, check
-from solvers.second_order.newton import Move, NewtonSolver, regularised
-from solvers.second_order.space import Space, decomposed, krylov_space
-from solvers.second_order.trial_point import Point
+from solvers.second_order.acceptance import Acceptance
+from solvers.second_order.newton import NewtonSolver
+from solvers.second_order.space import Space, krylov_space, whole_space
+from solvers.second_order.trial_point import Move, Point
 
 _SMALLEST = 1e-9
+
+
+@dataclass(frozen=True)
+class GradientDecrease(Acceptance):
+    """Taken iff f - f+ >= ||g+||^2 / (8 lam), after which gamma doubles; else it halves."""
+
+    growth: float = 0.5
+
+    @override
+    def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        after = float(point.gradient_after().square().sum())
+        accepted = point.loss - new >= after / (8.0 * move.shift)
+        return accepted, max(2.0 * used, _SMALLEST) if accepted else self.growth * used
 
 
 class GradientNormalizedNewton(NewtonSolver):
@@ -36,8 +51,6 @@ class GradientNormalizedNewton(NewtonSolver):
             n = 10,000.
     """
 
-    _retries = True
-
     def __init__(
         self,
         params: Parameters,
@@ -47,15 +60,14 @@ class GradientNormalizedNewton(NewtonSolver):
         krylov: int | None = None,
     ) -> None:
         check(gamma=(gamma, 0 < gamma < math.inf))
-        super().__init__(params, ("gamma", gamma), krylov=krylov)
+        super().__init__(params, ("gamma", gamma), GradientDecrease(), krylov=krylov)
         self.curvature = curvature
-        self._dense = curvature is None
-        if krylov is None:
-            self._check_dense()
 
+    @override
     def _curvature(self) -> bool:
         return self.curvature is None
 
+    @override
     def _space(self, point: Point) -> Space:
         if self.curvature is None:
             return super()._space(point)
@@ -67,18 +79,10 @@ class GradientNormalizedNewton(NewtonSolver):
         B = A.to_dense().double().cpu()
         A.release()
         point.products += self.n
-        w, U = torch.linalg.eigh(0.5 * (B + B.T))
-        return decomposed(point.g, w, U)
+        return whole_space(point.g, B)
 
+    @override
     def _model(self, point: Point) -> Callable[[float], Move]:
         space = self._space(point)
         size = float(point.g.norm())
-        return lambda gamma: regularised(space, size / gamma)[1]
-
-    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        after = float(point.gradient_after().square().sum())
-        accepted = point.loss - new >= after / (8.0 * move.shift)
-        return accepted, max(2.0 * used, _SMALLEST) if accepted else 0.5 * used
-
-    def _safer(self, used: float) -> float:
-        return 0.5 * used
+        return lambda gamma: space.newton_step(size / gamma)[1]

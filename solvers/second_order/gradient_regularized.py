@@ -16,16 +16,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch import Tensor
+from typing_extensions import override
 
 from solvers.base import Parameters, check
-from solvers.second_order.acceptance import SMALLEST
-from solvers.second_order.newton import Move, NewtonSolver, regularised
-from solvers.second_order.trial_point import Point
+from solvers.second_order.acceptance import SMALLEST, Acceptance, Fixed
+from solvers.second_order.newton import NewtonSolver
+from solvers.second_order.trial_point import Move, Point
 
 _SMALLEST_UNIVERSAL = 1e-5  # of H_k in the published implementation
+
+
+@dataclass(frozen=True)
+class LineSearch(Acceptance):
+    """Taken iff f+ <= f - (2/3) lam ||h||^2 and ||g+|| <= 2 lam ||h||; else H_k doubles. It is halved before a step."""
+
+    @override
+    def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        after, r = float(point.gradient_after().norm()), float(move.h.double().norm())
+        accepted = new <= point.loss - 2.0 / 3.0 * move.shift * r**2 and after <= 2.0 * move.shift * r
+        return accepted, used if accepted else self.growth * used
+
+
+@dataclass(frozen=True)
+class SuperUniversal(Acceptance):
+    """Taken iff <g+, -h> >= ||g+||^2 / (4 lam), after which H_k is divided by 4; else it is multiplied by 4."""
+
+    @override
+    def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        after = point.gradient_after()
+        accepted = -float(after @ move.h.double().cpu()) >= float(after.square().sum()) / (4.0 * move.shift)
+        return accepted, max(0.25 * used, _SMALLEST_UNIVERSAL) if accepted else 4.0 * used
+
+
+# "adaptive" estimates H_k from the gradients, and takes what comes of it
+_RULES: dict[str, Acceptance] = {
+    "adaptive": Fixed(growth=2.0),
+    "line-search": LineSearch(),
+    "super-universal": SuperUniversal(),
+    "fixed": Fixed(growth=2.0),
+}
 
 
 class GradientRegularizedNewton(NewtonSolver):
@@ -40,6 +73,8 @@ class GradientRegularizedNewton(NewtonSolver):
             n = 10,000.
     """
 
+    _memory: ClassVar[tuple[str, ...]] = ("predicted", "length")
+
     def __init__(
         self,
         params: Parameters,
@@ -49,20 +84,14 @@ class GradientRegularizedNewton(NewtonSolver):
         alpha: float = 1.0,
         krylov: int | None = None,
     ) -> None:
-        check(
-            H=(H, 0 < H < math.inf),
-            rule=(rule, rule in ("adaptive", "line-search", "super-universal", "fixed")),
-            alpha=(alpha, 2 / 3 <= alpha <= 1),
-        )
-        super().__init__(params, ("H", H), krylov=krylov)
+        check(H=(H, 0 < H < math.inf), rule=(rule, rule in _RULES), alpha=(alpha, 2 / 3 <= alpha <= 1))
+        super().__init__(params, ("H", H), _RULES[rule], krylov=krylov)
         self.rule, self.alpha = rule, alpha
-        self._retries = self._compares = rule in ("line-search", "super-universal")
         self._predicted: Tensor | None = None  # the gradient here by the last step's quadratic model
         self._length = 0.0
         self._next: tuple[Tensor, float] | None = None
-        if krylov is None:
-            self._check_dense()
 
+    @override
     def _first(self, point: Point, constant: float) -> float:
         if self.rule == "line-search":
             return max(0.5 * constant, SMALLEST)
@@ -71,40 +100,24 @@ class GradientRegularizedNewton(NewtonSolver):
             return max(0.5 * constant, seen, SMALLEST)
         return constant
 
+    @override
     def _model(self, point: Point) -> Callable[[float], Move]:
         space = self._space(point)
         size = float(point.g.norm())
 
         def propose(H: float) -> Move:
             lam = H * size**self.alpha if self.rule == "super-universal" else math.sqrt(H * size)
-            step, move = regularised(space, lam)
+            step, move = space.newton_step(lam)
             if self.rule == "adaptive":
                 self._next = point.g + space.image(step), float(step.norm())
             return move
 
         return propose
 
-    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        if self.rule in ("adaptive", "fixed"):
-            return True, used
-        after, h = point.gradient_after(), move.h.double().cpu()
-        if self.rule == "line-search":
-            r = float(h.norm())
-            falls = new <= point.loss - 2.0 / 3.0 * move.shift * r**2
-            accepted = falls and float(after.norm()) <= 2.0 * move.shift * r
-            return accepted, used if accepted else 2.0 * used
-        accepted = -float(after @ h) >= float(after.square().sum()) / (4.0 * move.shift)
-        return accepted, max(0.25 * used, _SMALLEST_UNIVERSAL) if accepted else 4.0 * used
-
+    @override
     def _finish(self, point: Point, move: Move, accepted: bool) -> None:
         if accepted and self._next is not None:
             self._predicted, self._length = self._next
         elif not accepted:
             self._predicted = None
         self._next = None
-
-    def _own(self) -> dict[str, Any]:
-        return {"predicted": self._predicted, "length": self._length}
-
-    def _restore(self, own: dict[str, Any]) -> None:
-        self._predicted, self._length = own["predicted"], own["length"]

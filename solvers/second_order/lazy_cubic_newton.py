@@ -9,16 +9,15 @@ and "ratio" are those of `CubicNewton`, in which M follows how stale the Hessian
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from solvers.base import Parameters, check
 from solvers.second_order.acceptance import Rule
 from solvers.second_order.cubic_newton import CubicNewton
-from solvers.second_order.newton import Move
-from solvers.second_order.space import eigen
-from solvers.second_order.trial_point import Point
+from solvers.second_order.trial_point import Move, Point
 
 
 class LazyCubicNewton(CubicNewton):
@@ -33,6 +32,8 @@ class LazyCubicNewton(CubicNewton):
     Memory beside the model: n^2, which `state_dict` includes.
     """
 
+    _memory: ClassVar[tuple[str, ...]] = ("kept", "age")
+
     def __init__(self, params: Parameters, M: float = 1.0, *, period: int = 10, rule: Rule = "doubling") -> None:
         check(period=(period, period >= 1))
         super().__init__(params, M, rule=rule)
@@ -40,19 +41,16 @@ class LazyCubicNewton(CubicNewton):
         self._kept: tuple[Tensor, Tensor] | None = None
         self._age = 0
 
+    @override
     def _curvature(self) -> bool:
         return self._kept is None or self._age >= self.period
 
-    def _decomposition(self, point: Point) -> tuple[Tensor, Tensor]:
+    @override
+    def _eigenbasis(self, point: Point) -> tuple[Tensor, Tensor]:
         if self._kept is None or self._age >= self.period:
-            self._kept, self._age = eigen(point), 0
+            self._kept, self._age = super()._eigenbasis(point), 0
         return self._kept
 
+    @override
     def _finish(self, point: Point, move: Move, accepted: bool) -> None:
         self._age += 1
-
-    def _own(self) -> dict[str, Any]:
-        return {"kept": self._kept, "age": self._age}
-
-    def _restore(self, own: dict[str, Any]) -> None:
-        self._kept, self._age = own["kept"], own["age"]

@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from typing_extensions import override
 
-from solvers.base import Parameters, check
-from solvers.second_order.newton import Move, NewtonSolver
-from solvers.second_order.trial_point import Point
+from solvers.base import Closure, Parameters, check
+from solvers.second_order.acceptance import Doubling
+from solvers.second_order.newton import NewtonSolver
+from solvers.second_order.space import eigenbasis
+from solvers.second_order.trial_point import BlockModel, GraphPoint, Move, Point, SubspacePoint
 
 
 class RSRNM(NewtonSolver):
@@ -32,10 +35,6 @@ class RSRNM(NewtonSolver):
             took 73 steps for 191 to a gradient of 1e-9 on a logistic loss with n = 30, s = 15.
         generator: for P; its state is part of `state_dict`. None: a fresh seed.
     """
-
-    _retries = True
-    _dense = False
-    _remembers = False
 
     def __init__(
         self,
@@ -59,33 +58,29 @@ class RSRNM(NewtonSolver):
             beta=(beta, 0 < beta < 1),
             scale=(scale, scale is None or scale > 0),
         )
-        super().__init__(params, ("step", 1.0), generator=generator)
+        armijo = Doubling(growth=beta, remembers=False)  # with -m(h) = -alpha t g.d
+        super().__init__(params, ("step", 1.0), armijo, dense=False, generator=generator)
         if subspace > self.n:
             raise ValueError(f"a subspace of {subspace} dimensions does not fit into {self.n} parameters")
         self.subspace, self.c1, self.c2, self.gamma, self.alpha, self.beta = subspace, c1, c2, gamma, alpha, beta
         self.scale = 1.0 / subspace if scale is None else scale
 
-    def _model(self, point: Point) -> Callable[[float], Move]:
+    @override
+    def _point(self, closure: Closure | BlockModel) -> Point:
+        point = GraphPoint(closure, self._leaves, curvature=True)  # type: ignore[arg-type]
         P = self.scale * torch.randn(self.n, self.subspace, generator=self.generator, dtype=torch.float64)
-        A = point.operator()
-        Q = P.to(device=A.device, dtype=A.dtype)
-        S = A.inner(Q, A @ Q)
-        A.release()
-        point.products += self.subspace
-        w, U = torch.linalg.eigh(0.5 * (S + S.T))
-        size, lowest = float(point.g.norm()), float(w[0])
+        return SubspacePoint(point, P)
+
+    @override
+    def _model(self, point: Point) -> Callable[[float], Move]:
+        assert isinstance(point, SubspacePoint)
+        w, U = eigenbasis(point.dense())
+        size, lowest = float(point.whole.g.norm()), float(w[0])
         eta = self.c1 * max(0.0, -lowest) + self.c2 * size**self.gamma
-        c = U.T @ (P.T @ point.g)
-        d = -(P @ (U @ (c / (w + eta)))) if size > 0 else torch.zeros_like(point.g)
-        slope = -float(point.g @ d)
+        d = -(U @ ((U.T @ point.g) / (w + eta))) if size > 0 else torch.zeros_like(point.g)
+        slope, length = -float(point.g @ d), float(point.lift(d).norm())
 
         def propose(t: float) -> Move:
-            return Move(t * d, self.alpha * t * slope, lowest, eta, self.subspace, part=lambda v: P.T @ v)
+            return Move(t * d, self.alpha * t * slope, lowest, self.subspace, eta, length=t * length)
 
         return propose
-
-    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        return point.loss - new >= move.decrease, self.beta * used
-
-    def _safer(self, used: float) -> float:
-        return self.beta * used

@@ -7,8 +7,7 @@ Saddle points repel it, for negative curvature is followed downhill at the pace 
                 smallest |w| that was found, is divided by that |w| + lam
     by Krylov   in the Krylov space of g (as in the paper), which contains g
 
-The rules for lam are those of SSCN for M, with the model g.h + h.|H| h / 2 + lam ||h||^2 / 2: "doubling" until
-f - f+ >= -m(h), halved after a step; "ratio", one trial point a step; "fixed", every finite step is taken.
+The rules for lam are those of `solvers.second_order.acceptance`, with the model g.h + h.|H| h / 2 + lam ||h||^2 / 2.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ import math
 from collections.abc import Callable
 
 import torch
+from typing_extensions import override
 
 from landscape.spectra import eigsh
 from solvers.base import Parameters, check
-from solvers.second_order.acceptance import Rule, by_decrease
-from solvers.second_order.newton import Move, NewtonSolver
-from solvers.second_order.trial_point import Point
+from solvers.second_order.acceptance import RULES, Rule
+from solvers.second_order.newton import NewtonSolver
+from solvers.second_order.trial_point import Move, Point
 
 
 class SaddleFreeNewton(NewtonSolver):
@@ -51,21 +51,20 @@ class SaddleFreeNewton(NewtonSolver):
     ) -> None:
         check(
             damping=(damping, 0 < damping < math.inf),
-            rule=(rule, rule in ("ratio", "doubling", "fixed")),
+            rule=(rule, rule in RULES),
             tol=(tol, tol > 0),
             rank=(rank, rank is None or rank >= 1),
         )
         if rank is not None and krylov is not None:
             raise ValueError("pass rank or krylov, not both")
-        super().__init__(params, ("damping", damping), krylov=krylov, generator=generator)
+        super().__init__(
+            params, ("damping", damping), RULES[rule](), dense=rank is None, krylov=krylov, generator=generator
+        )
         if rank is not None and rank > self.n:
             raise ValueError(f"{rank} eigenpairs do not fit into {self.n} parameters")
         self.rule, self.rank, self.tol = rule, rank, tol
-        self._retries, self._compares = rule == "doubling", rule != "fixed"
-        self._dense = rank is None
-        if rank is None and krylov is None:
-            self._check_dense()
 
+    @override
     def _model(self, point: Point) -> Callable[[float], Move]:
         return self._by_rank(point, self.rank) if self.rank is not None else self._by_space(point)
 
@@ -75,7 +74,7 @@ class SaddleFreeNewton(NewtonSolver):
 
         def propose(damping: float) -> Move:
             s = -space.c / (absolute + damping)
-            return Move(space.lift(s), -0.5 * float(space.c @ s), space.lowest, damping, len(space.w))
+            return Move(space.lift(s), -0.5 * float(space.c @ s), space.lowest, len(space.w), damping)
 
         return propose
 
@@ -93,12 +92,6 @@ class SaddleFreeNewton(NewtonSolver):
             s = c / (absolute + damping)
             h = -inside(s) - rest / (bound + damping)
             decrease = 0.5 * float(c @ s) + 0.5 * float(rest @ rest) / (bound + damping)
-            return Move(h, decrease, float(pairs.values.min()), damping, len(c))
+            return Move(h, decrease, float(pairs.values.min()), len(c), damping)
 
         return propose
-
-    def _judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        return by_decrease(self.rule, point.loss, new, move.decrease, used)
-
-    def _safer(self, used: float) -> float:
-        return 2.0 * used if self.rule == "doubling" else 1.5 * used

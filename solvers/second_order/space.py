@@ -14,7 +14,7 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, products
 from landscape.spectra.krylov import Krylov
-from solvers.second_order.trial_point import Point
+from solvers.second_order.trial_point import Move, Point
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,30 @@ class Space:
         """The smallest eigenvalue; nan in a space without dimensions."""
         return float(self.w[0]) if len(self.w) else math.nan
 
-    def shifted(self, base: float, lam: float = 0.0) -> Tensor:
+    def solve(self, base: float, lam: float = 0.0) -> Tensor:
         """s with (diag(w) + base + lam) s = -c, base first so that it may cancel; 0 where c is."""
         return torch.where(self.c == 0, torch.zeros_like(self.c), -self.c / ((self.w + base) + lam))
 
+    def newton_step(self, lam: float) -> tuple[Tensor, Move]:
+        """The minimiser of g.h + h.H h / 2 + (lam + max(0, -w_1)) ||h||^2 / 2: its coordinates and the move."""
+        base = max(0.0, -self.lowest) if len(self.w) else 0.0
+        s = self.solve(base, lam)
+        decrease = max(0.0, -0.5 * float(self.c @ s))
+        return s, Move(self.lift(s), decrease, self.lowest, len(self.w), shift=base + lam)
 
-def decomposed(g: Tensor, w: Tensor, U: Tensor) -> Space:
-    """The whole space from H = U diag(w) U^T."""
-    return Space(w, U.T @ g, lambda s: U @ s, lambda s: U @ (w * s))
 
-
-def eigen(point: Point) -> tuple[Tensor, Tensor]:
-    """w and U of the dense Hessian U diag(w) U^T. Raises `FloatingPointError` when it is not finite."""
-    H = point.dense()
+def eigenbasis(H: Tensor) -> tuple[Tensor, Tensor]:
+    """w and U of the dense matrix U diag(w) U^T. Raises `FloatingPointError` when it is not finite."""
     if not bool(torch.isfinite(H).all()):
         raise FloatingPointError("the Hessian has entries that are not finite")
     w, U = torch.linalg.eigh(0.5 * (H + H.T))
     return w, U
+
+
+def whole_space(g: Tensor, H: Tensor) -> Space:
+    """The whole space, by the dense matrix. Raises as `eigenbasis`."""
+    w, U = eigenbasis(H)
+    return Space(w, U.T @ g, lambda s: U @ s, lambda s: U @ (w * s))
 
 
 def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:

@@ -97,15 +97,22 @@ class Adaptive:
         return (1.0 - self.smoothing) * seen.size + self.smoothing * wanted
 
 
-def as_schedule(subspace: int | Schedule) -> Schedule:
-    """A number is a constant size. Raises `ValueError` for one below 1, `TypeError` for anything else."""
+def as_schedule(subspace: int | Schedule, n: int) -> Schedule:
+    """A number is a constant size. Raises `ValueError` for one below 1 or above n, `TypeError` for anything else."""
     if isinstance(subspace, bool) or not (isinstance(subspace, int) or hasattr(subspace, "size")):
         raise TypeError(f"subspace is a number of coordinates or a schedule, not {type(subspace).__name__}")
-    if isinstance(subspace, int):
-        if subspace < 1:
-            raise ValueError(f"a subspace has at least one coordinate, not {subspace}")
-        return Constant(subspace)
-    return subspace
+    if not isinstance(subspace, int):
+        return subspace
+    if subspace < 1:
+        raise ValueError(f"a subspace has at least one coordinate, not {subspace}")
+    if subspace > n:
+        raise ValueError(f"a subspace of {subspace} coordinates does not fit into {n} parameters")
+    return Constant(subspace)
+
+
+def subspace_size(schedule: Schedule, n: int, seen: Seen) -> int:
+    """The schedule's next size, rounded down and clipped to 1 .. n."""
+    return max(1, min(n, int(schedule.size(n, seen))))
 
 
 def choose(n: int, size: int, kind: Kind, sizes: list[int], generator: torch.Generator) -> Tensor:

@@ -3,6 +3,9 @@
 `step(closure)`: the closure returns the loss and does not call backward; the solver differentiates it and returns the
 loss at the point where the step began. Those that need no more than gradients also take `loss.backward(); step()`,
 those that use the loss `step(loss=loss)`. `diffusion` has SDE models of some.
+
+A new optimizer is a file of `first_order` (it moves by gradients, or by the loss and gradients) or of `second_order`
+(it looks at curvature and at trial points); their pages say what it has to implement.
 """
 
 from solvers import diffusion

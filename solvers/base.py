@@ -32,7 +32,7 @@ class Solver(Optimizer):
         with torch.enable_grad(), explain_backward():
             loss = closure_loss(closure)
             found = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
-        return loss.detach(), {p: dense(g) for p, g in zip(parameters, found, strict=True) if g is not None}
+        return loss.detach(), {p: to_dense(g) for p, g in zip(parameters, found, strict=True) if g is not None}
 
 
 def closure_loss(closure: Closure) -> Tensor:
@@ -49,7 +49,7 @@ def closure_loss(closure: Closure) -> Tensor:
 
 @contextmanager
 def explain_backward() -> Iterator[None]:
-    """Differentiating a graph that the closure has used up says so."""
+    """Say so where a graph cannot be differentiated because the closure has done it already."""
     try:
         yield
     except RuntimeError as error:
@@ -60,13 +60,14 @@ def explain_backward() -> Iterator[None]:
         ) from error
 
 
-def dense(gradient: Tensor) -> Tensor:
+def to_dense(gradient: Tensor) -> Tensor:
     """The gradient, or the dense form of a sparse one."""
     return gradient.to_dense() if gradient.is_sparse else gradient
 
 
-def check(**conditions: tuple[Any, bool]) -> None:
-    """Raise `ValueError` for the first setting, given as (value, whether it is possible), that is not possible."""
+def check(**conditions: tuple[Any, bool]) -> dict[str, Any]:
+    """The settings, each given as (value, whether it is possible). Raises `ValueError` for the first that is not."""
     for name, (value, possible) in conditions.items():
         if not possible:
             raise ValueError(f"{name}={value!r} is not possible")
+    return {name: value for name, (value, _) in conditions.items()}

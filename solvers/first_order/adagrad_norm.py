@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import FirstOrder, Part, square_norm
+from solvers.first_order.base import FirstOrder, Update, square_norm
 
 
 class AdaGradNorm(FirstOrder):
@@ -33,8 +33,8 @@ class AdaGradNorm(FirstOrder):
     """
 
     def __init__(self, params: Parameters, lr: float, *, b0: float = 0.1, variant: str = "sum") -> None:
-        check(lr=(lr, lr >= 0), b0=(b0, 0 < b0 < math.inf), variant=(variant, variant in ("sum", "max")))
-        super().__init__(params, {"lr": lr, "b0": b0, "variant": variant})
+        possible = variant in ("sum", "max")
+        super().__init__(params, check(lr=(lr, lr >= 0), b0=(b0, 0 < b0 < math.inf), variant=(variant, possible)))
 
     @property
     def scale(self) -> float:
@@ -46,10 +46,10 @@ class AdaGradNorm(FirstOrder):
         first = self.param_groups[0]  # what is kept with the settings is saved and copied with them
         return first.get("sums", (first["b0"] ** 2, 0.0))
 
-    def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
-        if not parts:
+    def _apply(self, loss: Tensor | float | None, updates: list[Update]) -> None:
+        if not updates:
             return
-        square = sum(square_norm(part.gradients) for part in parts)
+        square = sum(square_norm(update.gradients) for update in updates)
         if not math.isfinite(square):
             raise ValueError(f"the norm of the gradient is {math.sqrt(abs(square))}: nothing was moved")
         first = self.param_groups[0]
@@ -57,5 +57,5 @@ class AdaGradNorm(FirstOrder):
         c = max(c, square)
         b += square if first["variant"] == "sum" else c
         first["sums"] = (b, c)
-        for part in parts:
-            torch._foreach_add_(part.parameters, part.gradients, alpha=-float(part.group["lr"]) / math.sqrt(b))
+        for update in updates:
+            torch._foreach_add_(update.parameters, update.gradients, alpha=-float(update.group["lr"]) / math.sqrt(b))

@@ -16,7 +16,7 @@ import math
 import torch
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import FirstOrder, Part, buffers, with_decay
+from solvers.first_order.base import FirstOrder, Update, add_decay, buffers
 
 
 class AdamCoupled(FirstOrder):
@@ -40,19 +40,19 @@ class AdamCoupled(FirstOrder):
         coupled: float = 0.0,
         decoupled: float = 0.0,
     ) -> None:
-        check(
+        settings = check(
             lr=(lr, lr >= 0),
             betas=(betas, all(0 <= b < 1 for b in betas) and len(betas) == 2),
             eps=(eps, eps > 0),
             coupled=(coupled, coupled >= 0),
             decoupled=(decoupled, decoupled >= 0),
         )
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "coupled": coupled, "decoupled": decoupled})
+        super().__init__(params, settings)
 
-    def _move(self, part: Part) -> None:
-        group, parameters, gradients, states = part
+    def _move(self, update: Update) -> None:
+        group, parameters, gradients, states = update
         lr, (beta1, beta2) = float(group["lr"]), group["betas"]
-        gradients = with_decay(gradients, parameters, group["coupled"])
+        gradients = add_decay(gradients, parameters, group["coupled"])
         mean, square = buffers(states, parameters, "mean"), buffers(states, parameters, "square")
         torch._foreach_lerp_(mean, gradients, 1.0 - beta1)
         torch._foreach_mul_(square, beta2)

@@ -1,4 +1,4 @@
-"""The base of first-order solvers: gradients in, one update a step, parts that share a step size."""
+"""The base of first-order solvers: gradients in, one update of each group a step, by the loss too if a rule uses it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from solvers.base import Closure, Solver, dense
+from solvers.base import Closure, Solver, check, to_dense
 from solvers.first_order.distributed import average_gradients, average_loss
 
 
-class Part(NamedTuple):
+class Update(NamedTuple):
     """What a step moves of one group: its parameters that have a gradient, with their states."""
 
     group: Mapping[str, Any]
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 class FirstOrder(Solver):
     """A solver that moves by gradients alone: `step(closure)`, or `loss.backward(); step()` as usual.
 
-    A subclass implements `_move(part)`. Parameters without a gradient stay where they are, weight decay included, as
+    A subclass implements `_move(update)`. Parameters without a gradient stay where they are, weight decay included, as
     in torch; sparse gradients are made dense. Where `torch.distributed` runs, the gradients of a closure are averaged
     over the processes, as `DistributedDataParallel` does with those of `backward()`.
     """
@@ -38,27 +38,27 @@ class FirstOrder(Solver):
         Raises `ValueError` for both a closure and a loss.
         """
         if closure is None:
-            given = {p: dense(p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None}
+            given = {p: to_dense(p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None}
         elif loss is not None:
             raise ValueError("pass a closure or the loss, not both")
         else:
             loss, given = self.evaluate(closure)
             average_gradients(self.param_groups, given)
-        self._update(loss, list(self._parts(given)))
+        self._apply(loss, list(self._updates(given)))
         return loss
 
-    def _parts(self, given: Mapping[Tensor, Tensor]) -> Iterator[Part]:
+    def _updates(self, given: Mapping[Tensor, Tensor]) -> Iterator[Update]:
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p in given]
             if parameters:
-                yield Part(group, parameters, [given[p] for p in parameters], [self.state[p] for p in parameters])
+                yield Update(group, parameters, [given[p] for p in parameters], [self.state[p] for p in parameters])
 
-    def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
+    def _apply(self, loss: Tensor | float | None, updates: list[Update]) -> None:
         """The step of all groups."""
-        for part in parts:
-            self._move(part)
+        for update in updates:
+            self._move(update)
 
-    def _move(self, part: Part) -> None:
+    def _move(self, update: Update) -> None:
         raise NotImplementedError
 
 
@@ -81,26 +81,26 @@ class LossFirstOrder(FirstOrder):
     """A solver whose rule uses the loss too: `step(closure)`, or `loss.backward(); step(loss=loss)`.
 
     Under a `GradScaler`, `scaler.step(solver, loss=loss)` with the loss as it is, not scaled. Where `torch.distributed`
-    runs, the loss is averaged over the processes. A subclass implements `_move_all(loss, parts)`: one number steers
+    runs, the loss is averaged over the processes. A subclass implements `_move_all(loss, updates)`: one number steers
     all groups. `last` says which, None before the first step.
     """
 
     last: StepSize | None = None
 
-    def _update(self, loss: Tensor | float | None, parts: list[Part]) -> None:
+    def _apply(self, loss: Tensor | float | None, updates: list[Update]) -> None:
         if loss is None:
             name = type(self).__name__
             raise ValueError(f"{name} needs the loss: call step(closure), or loss.backward() and step(loss=loss)")
-        value = average_loss(float(loss), parts[0].parameters[0].device if parts else torch.device("cpu"))
+        value = average_loss(float(loss), updates[0].parameters[0].device if updates else torch.device("cpu"))
         if not math.isfinite(value):
             raise ValueError(f"the loss is {value}: nothing was moved")
-        if parts:
-            self._move_all(value, parts)
+        if updates:
+            self._move_all(value, updates)
 
-    def _move_all(self, loss: float, parts: list[Part]) -> None:
+    def _move_all(self, loss: float, updates: list[Update]) -> None:
         raise NotImplementedError
 
-    def above(self, loss: float, bound: float) -> float:
+    def gap(self, loss: float, bound: float) -> float:
         """loss - bound, 0 where rounding has put it below. Raises `ValueError` for a loss further below."""
         if loss < bound - 1e-6 * abs(bound):
             name = type(self).__name__
@@ -134,6 +134,16 @@ def buffers(states: list[dict[str, Any]], parameters: list[Tensor], name: str) -
     return [state[name] for state in states]
 
 
-def with_decay(gradients: list[Tensor], parameters: list[Tensor], decay: float) -> list[Tensor]:
+def momentum_settings(lr: float, momentum: float, weight_decay: float, decoupled: bool) -> dict[str, Any]:
+    """Of a solver with a running mean and either kind of weight decay. Raises `ValueError` as `check`."""
+    return check(
+        lr=(lr, lr >= 0),
+        momentum=(momentum, 0 <= momentum < 1),
+        weight_decay=(weight_decay, weight_decay >= 0),
+        decoupled=(decoupled, True),
+    )
+
+
+def add_decay(gradients: list[Tensor], parameters: list[Tensor], decay: float) -> list[Tensor]:
     """Gradients of loss + (decay / 2) |theta|^2; new tensors where there is a decay."""
     return list(torch._foreach_add(gradients, parameters, alpha=decay)) if decay else gradients

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch import distributed as dist
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this is one of several processes of a default group."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def average_loss(loss: float, device: torch.device) -> float:
     """The mean over processes; all of them must call this."""
-    if not several():
+    if not is_distributed():
         return loss
     total = torch.tensor(loss, dtype=torch.float64, device=device)
     dist.all_reduce(total)
@@ -33,7 +33,7 @@ def average_gradients(groups: Iterable[Mapping[str, Any]], given: dict[Tensor, T
 
     A parameter that some process uses gets a gradient on all, 0 counting for those that do not use it.
     """
-    if not several():
+    if not is_distributed():
         return
     parameters = [p for group in groups for p in group["params"] if p.requires_grad]
     if not parameters:

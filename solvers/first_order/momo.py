@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import LossFirstOrder, Part, StepSize, buffers, inner_products
+from solvers.first_order.base import LossFirstOrder, StepSize, Update, buffers, inner_products
 
 
 class MoMo(LossFirstOrder):
@@ -57,60 +57,52 @@ class MoMo(LossFirstOrder):
         weight_decay: float = 0.0,
         bias_correction: bool = False,
     ) -> None:
-        _check(lr, lower_bound, weight_decay)
-        check(beta=(beta, 0 <= beta < 1))
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "beta": beta,
-                "lower_bound": lower_bound,
-                "weight_decay": weight_decay,
-                "bias_correction": bias_correction,
-            },
-        )
+        settings = _settings(lr, lower_bound, weight_decay) | check(beta=(beta, 0 <= beta < 1))
+        super().__init__(params, settings | {"bias_correction": bias_correction})
 
-    def _move_all(self, loss: float, parts: list[Part]) -> None:
+    def _move_all(self, loss: float, updates: list[Update]) -> None:
         first = self.param_groups[0]
         beta, corrected = self._mean_of(first)
-        inner = [inner_products(part.gradients, part.parameters).tolist() for part in parts]
+        inner = [inner_products(update.gradients, update.parameters).tolist() for update in updates]
         if not all(map(math.isfinite, itertools.chain(*inner))):
             raise ValueError("the gradient is not finite: nothing was moved")
         k, mean_loss = first.get("means", (0, 0.0 if corrected else loss))
         k, mean_loss = k + 1, beta * mean_loss + (1.0 - beta) * loss
         rho = 1.0 - beta**k if corrected else 1.0
         rises, square, directions = mean_loss - rho * first["lower_bound"], 0.0, []
-        for part, products in zip(parts, inner, strict=True):
-            shrink = 1.0 / (1.0 + float(part.group["lr"]) * part.group["weight_decay"])
-            mean, q = self._means(part, products, beta, corrected)
-            directions.append(self._directions(part, mean))
-            rises += shrink * sum(inner_products(mean, part.parameters).tolist()) - sum(q)
-            square += float(part.group["lr"]) * shrink * sum(inner_products(mean, directions[-1]).tolist())
+        for update, products in zip(updates, inner, strict=True):
+            shrink = 1.0 / (1.0 + float(update.group["lr"]) * update.group["weight_decay"])
+            mean, q = self._means(update, products, beta, corrected)
+            directions.append(self._directions(update, mean))
+            rises += shrink * sum(inner_products(mean, update.parameters).tolist()) - sum(q)
+            square += float(update.group["lr"]) * shrink * sum(inner_products(mean, directions[-1]).tolist())
         share = min(1.0, max(0.0, rho * rises / square)) if square > 0 else 1.0
-        for part, direction in zip(parts, directions, strict=True):
-            lr = float(part.group["lr"])
-            torch._foreach_add_(part.parameters, direction, alpha=-lr * share / rho)
-            if part.group["weight_decay"]:
-                torch._foreach_div_(part.parameters, 1.0 + lr * part.group["weight_decay"])
+        for update, direction in zip(updates, directions, strict=True):
+            lr = float(update.group["lr"])
+            torch._foreach_add_(update.parameters, direction, alpha=-lr * share / rho)
+            if update.group["weight_decay"]:
+                torch._foreach_div_(update.parameters, 1.0 + lr * update.group["weight_decay"])
         first["means"] = (k, mean_loss)
         self.last = StepSize(loss, math.sqrt(square), share)
 
-    def _means(self, part: Part, inner: list[float], beta: float, corrected: bool) -> tuple[list[Tensor], list[float]]:
+    def _means(
+        self, update: Update, inner: list[float], beta: float, corrected: bool
+    ) -> tuple[list[Tensor], list[float]]:
         """d and q of each parameter, after this step's gradient and its <g, theta>."""
-        for state, g, product in zip(part.states, part.gradients, inner, strict=True):
+        for state, g, product in zip(update.states, update.gradients, inner, strict=True):
             if "inner" not in state:
                 state["mean"] = torch.zeros_like(g) if corrected else g.clone()
                 state["inner"] = 0.0 if corrected else product
             state["inner"] = beta * state["inner"] + (1.0 - beta) * product
-        mean = [state["mean"] for state in part.states]
-        torch._foreach_lerp_(mean, part.gradients, 1.0 - beta)
-        return mean, [state["inner"] for state in part.states]
+        mean = [state["mean"] for state in update.states]
+        torch._foreach_lerp_(mean, update.gradients, 1.0 - beta)
+        return mean, [state["inner"] for state in update.states]
 
     def _mean_of(self, group: dict[str, Any]) -> tuple[float, bool]:
         """beta, and whether the means start at 0."""
         return group["beta"], group["bias_correction"]
 
-    def _directions(self, part: Part, mean: list[Tensor]) -> list[Tensor]:
+    def _directions(self, update: Update, mean: list[Tensor]) -> list[Tensor]:
         """D^-1 d."""
         return mean
 
@@ -143,34 +135,29 @@ class MoMoAdam(MoMo):
         lower_bound: float = 0.0,
         weight_decay: float = 0.0,
     ) -> None:
-        _check(lr, lower_bound, weight_decay)
-        check(betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas)), eps=(eps, eps > 0))
-        LossFirstOrder.__init__(
-            self,
-            params,
-            {"lr": lr, "betas": betas, "eps": eps, "lower_bound": lower_bound, "weight_decay": weight_decay},
-        )
+        means = check(betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas)), eps=(eps, eps > 0))
+        LossFirstOrder.__init__(self, params, _settings(lr, lower_bound, weight_decay) | means)
 
     def _mean_of(self, group: dict[str, Any]) -> tuple[float, bool]:
         return group["betas"][0], True
 
-    def _directions(self, part: Part, mean: list[Tensor]) -> list[Tensor]:
-        beta = part.group["betas"][1]
-        square = buffers(part.states, part.parameters, "square")
+    def _directions(self, update: Update, mean: list[Tensor]) -> list[Tensor]:
+        beta = update.group["betas"][1]
+        square = buffers(update.states, update.parameters, "square")
         torch._foreach_mul_(square, beta)
-        torch._foreach_addcmul_(square, part.gradients, part.gradients, 1.0 - beta)
-        for state in part.states:
+        torch._foreach_addcmul_(square, update.gradients, update.gradients, 1.0 - beta)
+        for state in update.states:
             state["step"] = state.get("step", 0) + 1
         root = torch._foreach_sqrt(square)
-        torch._foreach_div_(root, [math.sqrt(1.0 - beta ** state["step"]) for state in part.states])
-        torch._foreach_add_(root, part.group["eps"])
+        torch._foreach_div_(root, [math.sqrt(1.0 - beta ** state["step"]) for state in update.states])
+        torch._foreach_add_(root, update.group["eps"])
         torch._foreach_reciprocal_(root)
         torch._foreach_mul_(root, mean)
         return list(root)
 
 
-def _check(lr: float, lower_bound: float, weight_decay: float) -> None:
-    check(
+def _settings(lr: float, lower_bound: float, weight_decay: float) -> dict[str, Any]:
+    return check(
         lr=(lr, lr >= 0),
         lower_bound=(lower_bound, math.isfinite(lower_bound)),
         weight_decay=(weight_decay, weight_decay >= 0),

@@ -17,7 +17,7 @@ sizes come from the gradient itself, never from a running mean of gradients (tha
 
 Weight decay (appendix G there), which like p goes into the next x - x_prev:
 
-    "dec"   x+ = (what stands above) - lr weight_decay x
+    "dec"   x+ = (as above) - lr weight_decay x
     "w"     the model gets + sum_h (weight_decay_h / 2) ||x_h + p_h||_D^2, and max(r + grad r . p, 0) for its root:
             with c_h = lr_h / (1 + lr_h weight_decay_h) in place of lr_h,
             s = max(2 f - sum_h c_h weight_decay_h <g_h, x_h>, 0) / (2 f + sum_h c_h ||g_h||^2_{D^-1}),
@@ -36,11 +36,10 @@ import torch
 from torch import Tensor
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import LossFirstOrder, Part, StepSize, buffers, inner_products, square_norm
+from solvers.first_order.base import LossFirstOrder, StepSize, Update, buffers, inner_products, square_norm
 
 VARIANTS = ("ngn", "d", "md1", "md2")
 JOINT = ("ngn", "md1")  # one model for all coordinates
-PRECONDITIONED = ("md1", "md2")
 CACHED = 2**18  # entries that several passes find in a CPU's cache again
 STEEPEST = 1e30  # lr / (2 f) at most, so that its product with 0 is 0 in float32
 
@@ -115,38 +114,38 @@ class NGN(LossFirstOrder):
             raise ValueError("lower_bound belongs to the loss, not to a group: pass it to NGN itself")
         super().add_param_group(param_group)
 
-    def _move_all(self, loss: float, parts: list[Part]) -> None:
-        f = self.above(loss, float(parts[0].group["lower_bound"]))
-        squares = [square_norm(part.gradients) for part in parts]
+    def _move_all(self, loss: float, updates: list[Update]) -> None:
+        f = self.gap(loss, float(updates[0].group["lower_bound"]))
+        squares = [square_norm(update.gradients) for update in updates]
         if not all(math.isfinite(square) for square in squares):
             raise ValueError("the norm of the gradients is not finite: nothing was moved")
-        directions = [self._directions(part) for part in parts]
+        directions = [self._directions(update) for update in updates]
         curve = pull = 0.0
-        for i, (part, us) in enumerate(zip(parts, directions, strict=True)):
-            if part.group["variant"] == "md1":
-                squares[i] = float(inner_products(part.gradients, us).sum())
-            if part.group["variant"] in JOINT:
-                curve += _rates(part.group)[0] * squares[i]
-                pull += _pull(part)
+        for i, (update, us) in enumerate(zip(updates, directions, strict=True)):
+            if update.group["variant"] == "md1":
+                squares[i] = float(inner_products(update.gradients, us).sum())
+            if update.group["variant"] in JOINT:
+                curve += _rates(update.group)[0] * squares[i]
+                pull += _pull(update)
         shrink = max(2 * f - pull, 0.0) / (2 * f + curve) if f or curve else 1.0
-        for part, us in zip(parts, directions, strict=True):
-            _move_part(part, us, f, shrink)
-        joint = any(part.group["variant"] in JOINT for part in parts)
+        for update, us in zip(updates, directions, strict=True):
+            _move_group(update, us, f, shrink)
+        joint = any(update.group["variant"] in JOINT for update in updates)
         self.last = StepSize(loss, math.sqrt(sum(squares)), shrink if joint else math.nan)
 
-    def _directions(self, part: Part) -> list[Tensor]:
+    def _directions(self, update: Update) -> list[Tensor]:
         """D^-1 g, for which v sees g; in memory that is kept, but for "ngn", whose directions are the gradients."""
-        if part.group["variant"] == "ngn":
-            return part.gradients
+        if update.group["variant"] == "ngn":
+            return update.gradients
         kept = self.__dict__.setdefault("_kept", {})  # a copied or pickled solver comes without
-        for p in part.parameters:
+        for p in update.parameters:
             if p not in kept:
                 kept[p] = torch.empty_like(p, memory_format=torch.contiguous_format)
-        us: list[Tensor] = [kept[p] for p in part.parameters]
-        if part.group["variant"] == "d":
-            torch._foreach_copy_(us, part.gradients)
+        us: list[Tensor] = [kept[p] for p in update.parameters]
+        if update.group["variant"] == "d":
+            torch._foreach_copy_(us, update.gradients)
         else:
-            _precondition(us, part)
+            _precondition(us, update)
         return us
 
 
@@ -157,22 +156,22 @@ def _rates(group: Mapping[str, Any]) -> tuple[float, float]:
     return c, c * decay
 
 
-def _pull(part: Part) -> float:
+def _pull(update: Update) -> float:
     """By how much the decay of "w" alone lowers the model's 2 f."""
-    decay = _rates(part.group)[1]
-    if part.group["decay"] != "w" or not decay:
+    decay = _rates(update.group)[1]
+    if update.group["decay"] != "w" or not decay:
         return 0.0
-    return decay * float(inner_products(part.gradients, part.parameters).sum())
+    return decay * float(inner_products(update.gradients, update.parameters).sum())
 
 
-def _precondition(us: list[Tensor], part: Part) -> None:
+def _precondition(us: list[Tensor], update: Update) -> None:
     """v sees g, then u = D^-1 g: Adam's fused kernel, whose first moment is g with beta1 = 0."""
-    vs = buffers(part.states, part.parameters, "square")
-    for state in part.states:
+    vs = buffers(update.states, update.parameters, "square")
+    for state in update.states:
         state["step"] = state.get("step", 0) + 1
     torch._foreach_zero_(us)
-    steps = [torch.tensor(float(state["step"]), device=u.device) for state, u in zip(part.states, us, strict=True)]
-    for rows in alike(us, part.gradients, vs, steps):
+    steps = [torch.tensor(float(state["step"]), device=u.device) for state, u in zip(update.states, us, strict=True)]
+    for rows in group_by_device(us, update.gradients, vs, steps):
         targets, gs, seen, counts = ([row[i] for row in rows] for i in range(4))
         # the kernel does not look at strides, and what it leaves of first moments is not read again
         flat_gs, flat_vs = [g.contiguous() for g in gs], [v.contiguous() for v in seen]
@@ -189,8 +188,8 @@ def _precondition(us: list[Tensor], part: Part) -> None:
             maximize=False,
             lr=-1.0,
             beta1=0.0,
-            beta2=part.group["beta2"],
-            eps=part.group["eps"],
+            beta2=update.group["beta2"],
+            eps=update.group["eps"],
             weight_decay=0.0,
         )
         for v, flat in zip(seen, flat_vs, strict=True):
@@ -198,14 +197,14 @@ def _precondition(us: list[Tensor], part: Part) -> None:
                 v.copy_(flat)
 
 
-def _move_part(part: Part, us: list[Tensor], f: float, shrink: float) -> None:
-    group, xs = part.group, part.parameters
+def _move_group(update: Update, us: list[Tensor], f: float, shrink: float) -> None:
+    group, xs = update.group, update.parameters
     c, decay = _rates(group)
     rate, momentum = (1 - group["momentum"]) * c, group["momentum"]
     if group["variant"] in JOINT:
         rate *= shrink
     elif f:
-        _by_coordinate(us, part.gradients, min(c / (2 * f), STEEPEST))
+        _by_coordinate(us, update.gradients, min(c / (2 * f), STEEPEST))
     else:
         rate = 0.0
     if not momentum:
@@ -213,7 +212,7 @@ def _move_part(part: Part, us: list[Tensor], f: float, shrink: float) -> None:
             torch._foreach_mul_(xs, 1 - decay)
         torch._foreach_add_(xs, us, alpha=-rate)
         return
-    for rows in alike(xs, us, buffers(part.states, xs, "displacement")):
+    for rows in group_by_device(xs, us, buffers(update.states, xs, "displacement")):
         _descend([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], rate, momentum, decay)
 
 
@@ -253,8 +252,8 @@ def _descend(xs: list[Tensor], us: list[Tensor], ds: list[Tensor], rate: float, 
         torch._foreach_add_(xs, ds)
 
 
-def alike(*lists: list[Tensor]) -> list[list[tuple[Tensor, ...]]]:
-    """Rows of the lists, put together by device and dtype of the first."""
+def group_by_device(*lists: list[Tensor]) -> list[list[tuple[Tensor, ...]]]:
+    """Rows of the lists, grouped by device and dtype of their first tensors."""
     found: dict[Any, list[tuple[Tensor, ...]]] = {}
     for row in zip(*lists, strict=True):
         found.setdefault((row[0].device, row[0].dtype), []).append(row)

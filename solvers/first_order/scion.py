@@ -16,7 +16,7 @@ import torch
 
 from landscape.norms import newton_schulz, polar_factor, resolve, steepest
 from solvers.base import Parameters, check
-from solvers.first_order.base import FirstOrder, Part, buffers
+from solvers.first_order.base import FirstOrder, Update, buffers
 
 
 class Scion(FirstOrder):
@@ -65,8 +65,8 @@ class Scion(FirstOrder):
             self.param_groups.pop()
             raise
 
-    def _move(self, part: Part) -> None:
-        group, parameters, gradients, states = part
+    def _move(self, update: Update) -> None:
+        group, parameters, gradients, states = update
         lr, scale = float(group["lr"]), group["scale"]
         mean = buffers(states, parameters, "mean")
         torch._foreach_lerp_(mean, gradients, group["momentum"])

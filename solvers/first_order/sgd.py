@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from solvers.base import Parameters, check
-from solvers.first_order.base import FirstOrder, Part, buffers, with_decay
+from solvers.base import Parameters
+from solvers.first_order.base import FirstOrder, Update, add_decay, buffers, momentum_settings
 
 
 class SGD(FirstOrder):
@@ -35,14 +35,13 @@ class SGD(FirstOrder):
         weight_decay: float = 0.0,
         decoupled: bool = False,
     ) -> None:
-        check(lr=(lr, lr >= 0), momentum=(momentum, 0 <= momentum < 1), weight_decay=(weight_decay, weight_decay >= 0))
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "decoupled": decoupled})
+        super().__init__(params, momentum_settings(lr, momentum, weight_decay, decoupled))
 
-    def _move(self, part: Part) -> None:
-        group, parameters, gradients, states = part
+    def _move(self, update: Update) -> None:
+        group, parameters, gradients, states = update
         lr, decay = float(group["lr"]), group["weight_decay"]
         if not group["decoupled"]:
-            gradients = with_decay(gradients, parameters, decay)
+            gradients = add_decay(gradients, parameters, decay)
         elif decay:
             torch._foreach_mul_(parameters, 1.0 - lr * decay)
         if group["momentum"]:

@@ -17,7 +17,7 @@ import math
 import torch
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import LossFirstOrder, Part, StepSize, square_norm
+from solvers.first_order.base import LossFirstOrder, StepSize, Update, square_norm
 
 
 class SPSMax(LossFirstOrder):
@@ -36,14 +36,14 @@ class SPSMax(LossFirstOrder):
     """
 
     def __init__(self, params: Parameters, lr: float, *, c: float = 1.0, lower_bound: float = 0.0) -> None:
-        check(lr=(lr, lr >= 0), c=(c, c > 0), lower_bound=(lower_bound, math.isfinite(lower_bound)))
-        super().__init__(params, {"lr": lr, "c": c, "lower_bound": lower_bound})
+        bound = (lower_bound, math.isfinite(lower_bound))
+        super().__init__(params, check(lr=(lr, lr >= 0), c=(c, c > 0), lower_bound=bound))
 
-    def _move_all(self, loss: float, parts: list[Part]) -> None:
+    def _move_all(self, loss: float, updates: list[Update]) -> None:
         c, lower_bound = self.param_groups[0]["c"], self.param_groups[0]["lower_bound"]
-        gap, square = self.above(loss, lower_bound), metric_square(parts)
+        gap, square = self.gap(loss, lower_bound), metric_square(updates)
         shrink = gap / (c * square) if gap < c * square else 1.0
-        descend(parts, shrink)
+        descend(updates, shrink)
         self.last = StepSize(loss, math.sqrt(square), shrink)
 
 
@@ -63,31 +63,31 @@ class DecSPS(LossFirstOrder):
     """
 
     def __init__(self, params: Parameters, lr: float, *, c0: float = 1.0, lower_bound: float = 0.0) -> None:
-        check(lr=(lr, lr >= 0), c0=(c0, c0 > 0), lower_bound=(lower_bound, math.isfinite(lower_bound)))
-        super().__init__(params, {"lr": lr, "c0": c0, "lower_bound": lower_bound})
+        bound = (lower_bound, math.isfinite(lower_bound))
+        super().__init__(params, check(lr=(lr, lr >= 0), c0=(c0, c0 > 0), lower_bound=bound))
 
-    def _move_all(self, loss: float, parts: list[Part]) -> None:
+    def _move_all(self, loss: float, updates: list[Update]) -> None:
         first = self.param_groups[0]  # its state is kept with the settings, which are saved and copied
         k, bound = first.get("recursion", (0, first["c0"]))  # bound = c_(k-1) s_(k-1)
-        gap, square = self.above(loss, first["lower_bound"]), metric_square(parts)
+        gap, square = self.gap(loss, first["lower_bound"]), metric_square(updates)
         if gap < bound * square:
             bound = gap / square
         shrink = bound / (first["c0"] * math.sqrt(k + 1))
-        descend(parts, shrink)
+        descend(updates, shrink)
         first["recursion"] = (k + 1, bound)
         self.last = StepSize(loss, math.sqrt(square), shrink)
 
 
-def metric_square(parts: list[Part]) -> float:
+def metric_square(updates: list[Update]) -> float:
     """Sum over groups of lr ||g||^2; `ValueError` where it is not finite."""
-    squares = [square_norm(part.gradients) for part in parts]
-    total = sum(float(part.group["lr"]) * square for part, square in zip(parts, squares, strict=True))
+    squares = [square_norm(update.gradients) for update in updates]
+    total = sum(float(update.group["lr"]) * square for update, square in zip(updates, squares, strict=True))
     if not math.isfinite(total):
         raise ValueError(f"the norm of the gradient is {math.sqrt(abs(total))}: nothing was moved")
     return total
 
 
-def descend(parts: list[Part], shrink: float) -> None:
+def descend(updates: list[Update], shrink: float) -> None:
     """theta <- theta - lr shrink g."""
-    for part in parts:
-        torch._foreach_add_(part.parameters, part.gradients, alpha=-float(part.group["lr"]) * shrink)
+    for update in updates:
+        torch._foreach_add_(update.parameters, update.gradients, alpha=-float(update.group["lr"]) * shrink)

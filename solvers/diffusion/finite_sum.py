@@ -20,7 +20,7 @@ from torch.func import grad, jvp, vmap
 
 from landscape import Objective
 from landscape.objective.batch import Batch
-from landscape.randomness import generator_and_seed
+from landscape.randomness import fresh_generator
 from solvers.diffusion.problems import Law, Problem
 
 
@@ -63,7 +63,7 @@ class FiniteSum(Problem):
             raise ValueError(f"sampled={sampled} is not possible with {self.samples} samples")
         self.batch_size, self.sampled, self.chunk = batch_size, sampled, chunk
         self.width = sampled or self.samples
-        self._generator, _ = generator_and_seed(generator)
+        self._generator = generator or fresh_generator()
         self._scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @classmethod

@@ -15,7 +15,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from landscape.randomness import generator_and_seed
+from landscape.randomness import fresh_generator
 from solvers.base import check
 from solvers.diffusion.problems import Function, Problem, Spread
 from solvers.diffusion.sde import SDE, Stochastic, Terms
@@ -38,7 +38,7 @@ class _SharpnessAware(SDE):
         check(rho=(rho, 0 <= rho < math.inf), draws=(draws, draws >= 1))
         super().__init__(problem, eta)
         self.rho = rho
-        self._draws = None if self._exact else problem.balanced(draws, generator_and_seed(generator)[0])
+        self._draws = None if self._exact else problem.balanced(draws, generator or fresh_generator())
         self.width = problem.width if self._draws is None else len(self._draws)
 
     @property

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from landscape.randomness import generator_and_seed
+from landscape.randomness import fresh_generator
 from solvers.base import check
 from solvers.diffusion.finite_sum import FiniteSum
 from solvers.diffusion.problems import Function, Problem, Spread
@@ -46,7 +46,7 @@ class SignSGD(SDE):
         super().__init__(problem, eta)
         self.coupled, self.decoupled = coupled, decoupled
         if isinstance(problem, FiniteSum):
-            self._draws = problem.balanced(draws, generator_and_seed(generator)[0])
+            self._draws = problem.balanced(draws, generator or fresh_generator())
             self.width = len(self._draws)
 
     def signs(self, X: Tensor) -> Spread:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, products, rounding
-from landscape.randomness import generator_and_seed
+from landscape.randomness import fresh_generator
 from landscape.spectra.krylov import Krylov, Ritz
 from solvers.second_order.cubic import CubicStep, assemble, check_weight
 
@@ -60,7 +60,7 @@ def solve_cubic_krylov(
     room = A.memory // column - 4
     if room < min(4, A.shape[0]):
         raise MemoryError(f"four vectors of {column:,} bytes do not fit the budget of {A.memory:,} bytes")
-    rng, _ = generator_and_seed(generator)
+    rng = generator or fresh_generator()
     try:
         return _Search(A, start, M, max(tol, 16.0 * rounding(A)), min(limit, room), rng).run()
     finally:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from landscape.randomness import seeded
+from landscape.randomness import fresh_generator
 from solvers.base import Closure, Parameters, Solver, check
 from solvers.second_order.acceptance import TRIES, Acceptance
 from solvers.second_order.space import Space, krylov_space, whole_space
@@ -111,7 +111,7 @@ class NewtonSolver(Solver):
             raise ValueError(
                 f"{name} makes a dense Hessian of at most {DENSE_LIMIT} parameters, not of {self.n}: use krylov="
             )
-        self._acceptance, self.generator = acceptance, seeded(generator)[0]
+        self._acceptance, self.generator = acceptance, generator or fresh_generator()
         self.last: NewtonStep | None = None
         self._failures = 0
 

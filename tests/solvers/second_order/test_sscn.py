@@ -1,18 +1,17 @@
-"""SSCN against a plain reference, the facts that its theory rests on, linear models against autograd, bad input."""
+"""SSCN against a plain reference, the facts that its theory rests on, and bad input."""
 
 import copy
 import math
 
+import newton_cases
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from solvers import SSCN, Adaptive, Constant, Exponential, Linear, NonConvex, Ridge, linear_model
+from solvers import SSCN, Adaptive, CubicNewton, NonConvex, linear_model
 from solvers.second_order.cubic import solve_cubic
-from solvers.second_order.subspaces import Seen, choose
 
 
 def logistic(n=30, samples=50, seed=0):
@@ -59,9 +58,6 @@ def sscn_reference(X, y, w, tau, steps, generator, M=1.0):
     return path
 
 
-# -- the update ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("tau", [5, 30])
 @pytest.mark.parametrize("closure", ["blocks", "graph"])
 def test_the_papers_rule_step_by_step(tau, closure):
@@ -87,6 +83,20 @@ def test_the_whole_space_is_cubic_newton():
         w = w + solve_cubic(torch.tensor(g), torch.tensor(H), 3.0).h.numpy()
         solver.step(model)
         np.testing.assert_allclose(model.weight.detach().numpy(), w, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["ratio", "doubling", "fixed"])
+def test_sscn_on_the_whole_space_is_the_same(rule):
+    first, second = newton_cases.logistic(), newton_cases.logistic()
+    solvers = SSCN(first.parameters, 12, rule=rule, M=2.0), CubicNewton(second.parameters, 2.0, rule=rule)
+    for _ in range(10):
+        for solver, problem in zip(solvers, (first, second), strict=True):
+            solver.step(problem.closure)
+        one, two = solvers[0].last, solvers[1].last
+        if one.decrease < 1e-9:
+            break
+        np.testing.assert_allclose(first.flat(), second.flat(), rtol=1e-9, atol=1e-11)
+        assert (one.accepted, one.tries, one.M, one.used) == (two.accepted, two.tries, two.M, two.used)
 
 
 def lipschitz(X, weight=0.1):
@@ -142,9 +152,6 @@ def test_small_gradients_are_reached():
             break
     assert float(gradient.norm()) < 1e-10
     assert stalled
-
-
-# -- networks --------------------------------------------------------------------------------------------------------
 
 
 def network():
@@ -249,93 +256,6 @@ def test_a_saved_state_goes_on_bit_by_bit():
         solvers[0].load_state_dict(torch.optim.SGD(models[0].parameters(), 0.1).state_dict())
 
 
-# -- subspaces -------------------------------------------------------------------------------------------------------
-
-
-def test_schedules():
-    assert [Constant(3).size(100, Seen(k)) for k in (0, 9)] == [3, 3]
-    assert Exponential(10, 0.1, 0.01).size(1000, Seen(500)) == pytest.approx(10 + 0.1 * math.exp(5))
-    assert Exponential(10, 1.0, 1.0).size(1000, Seen(5000)) == 1000
-    assert Linear(10, 0.5).size(1000, Seen(20)) == 20
-    rule = Adaptive(7, c=1.0)
-    assert rule.size(100, Seen(0)) == 7
-    seen = Seen(3, length=1e-3, gradient=0.2, curvature=1e6, size=9)
-    assert rule.size(100, seen) == pytest.approx(100 * max(1 - 1e4 * 1e-6 / 0.04, math.sqrt(1 - 1e16 * 1e-6 / 1e12)))
-    assert rule.size(100, Seen(3, length=1.0, gradient=0.2, curvature=1.0, size=9)) == 0  # clipped to 1 by the solver
-    assert Adaptive(7, 1.0, smoothing=0.5).size(100, seen) == pytest.approx(0.5 * (rule.size(100, seen) + 9))
-
-
-def test_subsets_are_uniform():
-    generator = torch.Generator().manual_seed(0)
-    counts = torch.zeros(10)
-    for _ in range(4000):
-        counts[choose(10, 3, "coordinates", [10], generator)] += 1
-    assert float((counts / 4000 - 0.3).abs().max()) < 4 * math.sqrt(0.21 / 4000)
-
-
-# -- linear models ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("loss", ["logistic", "least-squares", "cauchy", "geman-mcclure", "log-sum-exp"])
-@pytest.mark.parametrize("regulariser", [None, Ridge(0.3), NonConvex(0.2, 1.5)])
-def test_blocks_are_those_of_autograd(loss, regulariser):
-    generator = torch.Generator().manual_seed(0)
-    X = torch.randn(1500, 8, generator=generator).double()
-    y = torch.randint(0, 2, (1500,), generator=generator).double()
-    start = torch.randn(8, generator=generator).double()
-    model = linear_model(X, y, loss, regulariser, start=start, mu=0.7)
-    f = lambda w: torch.func.functional_call(Wrapped(model), {"weight": w}, ())  # noqa: E731
-    w = model.weight.detach().clone()
-    S = torch.tensor([1, 4, 5])
-    assert model.value() == pytest.approx(float(model().detach()), rel=1e-13)
-    g, H = model.blocks(S)
-    torch.testing.assert_close(g, torch.func.grad(f)(w)[S], rtol=1e-10, atol=1e-13)
-    torch.testing.assert_close(H, torch.func.hessian(f)(w)[S][:, S], rtol=1e-10, atol=1e-13)
-    h = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
-    there = w.clone()
-    there[S] += h
-    assert model.trial(S, h) == pytest.approx(float(f(there)), rel=1e-13)
-    torch.testing.assert_close(model.trial_gradient(), torch.func.grad(f)(there)[S], rtol=1e-10, atol=1e-13)
-    assert torch.equal(model.weight.detach(), w)
-    model.move()
-    assert torch.equal(model.weight.detach(), there)
-    assert model.value() == pytest.approx(float(f(there)), rel=1e-13)
-    with torch.no_grad():
-        model.weight.mul_(0.5)  # by somebody else
-    assert model.value() == pytest.approx(float(f(0.5 * there)), rel=1e-13)
-
-
-class Wrapped(nn.Module):
-    """The model's closure with the weight in a place that functional_call can exchange."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.weight = nn.Parameter(model.weight.detach().clone())
-        self.model = [model]
-
-    def forward(self):
-        model = self.model[0]
-        value = model._of_margins(model._margins(self.weight))
-        return value if model._regulariser is None else value + model._regulariser.value(self.weight).sum()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((torch.ones(3, 2), torch.ones(4)), r"X must be \(N, n\)"),
-        ((torch.ones(3, 2), torch.tensor([0.0, 1.0, 2.0])), "0 and 1"),
-        ((torch.full((3, 2), math.nan), torch.ones(3)), "not finite"),
-        ((torch.ones(3, 2), torch.ones(3), "hinge"), "loss is one of"),
-    ],
-)
-def test_bad_data(arguments, words):
-    with pytest.raises(ValueError, match=words):
-        linear_model(*arguments)
-
-
-# -- bad input -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -380,6 +300,19 @@ def test_a_loss_that_is_not_finite(rule):
         solver.step(lambda: (p * math.nan).sum())
 
 
+def test_the_state_of_version_0_1_is_read():
+    models = [network(), network()]
+    first, second = (SSCN(m.parameters(), Adaptive(5), generator=torch.Generator().manual_seed(3)) for m in models)
+    for _ in range(3):
+        first.step(lambda: network_loss(models[0]))
+    state = first.state_dict()
+    own = state.pop("newton")
+    assert own.pop("solver") == "SSCN"
+    second.load_state_dict({**state, "sscn": own})
+    assert second.param_groups[0]["M"] == first.param_groups[0]["M"]
+    assert second.state_dict()["newton"]["seen"] == own["seen"]
+
+
 def test_frozen_parameters_stay():
     model = network()
     model[0].weight.requires_grad_(False)
@@ -416,30 +349,3 @@ def test_a_closure_that_calls_backward():
 
     with pytest.raises(RuntimeError, match="called backward"):
         SSCN(model.parameters(), 3).step(closure)
-
-
-class _Largest(TorchDispatchMode):
-    """The most entries of a tensor that an operation returned."""
-
-    entries = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor) and not func.is_view:
-            self.entries = max(self.entries, out.numel())
-        return out
-
-
-@pytest.mark.parametrize(("samples", "tau"), [(5000, 40), (20000, 40), (20000, 160)])
-def test_what_a_step_needs_beside_the_data(samples, tau):
-    """Not the features of the subset for all samples, `(samples, tau)`, but pieces of them."""
-    generator = torch.Generator().manual_seed(0)
-    X = torch.randn(samples, 200, generator=generator, dtype=torch.float64)
-    model = linear_model(X, (X[:, 0] > 0).double(), "logistic", NonConvex(0.1))
-    solver = SSCN([model.weight], tau, rule="doubling", generator=generator)
-    solver.step(model)
-    with _Largest() as seen:
-        for _ in range(3):
-            solver.step(model)
-    assert solver.last.accepted
-    assert seen.entries <= max(1024 * tau, tau**2, samples)

@@ -1,0 +1,94 @@
+"""Linear models against autograd, and what they need beside the data."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from solvers import SSCN, NonConvex, Ridge, linear_model
+
+
+@pytest.mark.parametrize("loss", ["logistic", "least-squares", "cauchy", "geman-mcclure", "log-sum-exp"])
+@pytest.mark.parametrize("regulariser", [None, Ridge(0.3), NonConvex(0.2, 1.5)])
+def test_blocks_are_those_of_autograd(loss, regulariser):
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(1500, 8, generator=generator).double()
+    y = torch.randint(0, 2, (1500,), generator=generator).double()
+    start = torch.randn(8, generator=generator).double()
+    model = linear_model(X, y, loss, regulariser, start=start, mu=0.7)
+    f = lambda w: torch.func.functional_call(Wrapped(model), {"weight": w}, ())  # noqa: E731
+    w = model.weight.detach().clone()
+    S = torch.tensor([1, 4, 5])
+    assert model.value() == pytest.approx(float(model().detach()), rel=1e-13)
+    g, H = model.blocks(S)
+    torch.testing.assert_close(g, torch.func.grad(f)(w)[S], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(H, torch.func.hessian(f)(w)[S][:, S], rtol=1e-10, atol=1e-13)
+    h = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+    there = w.clone()
+    there[S] += h
+    assert model.trial(S, h) == pytest.approx(float(f(there)), rel=1e-13)
+    torch.testing.assert_close(model.trial_gradient(), torch.func.grad(f)(there)[S], rtol=1e-10, atol=1e-13)
+    assert torch.equal(model.weight.detach(), w)
+    model.move()
+    assert torch.equal(model.weight.detach(), there)
+    assert model.value() == pytest.approx(float(f(there)), rel=1e-13)
+    with torch.no_grad():
+        model.weight.mul_(0.5)  # by somebody else
+    assert model.value() == pytest.approx(float(f(0.5 * there)), rel=1e-13)
+
+
+class Wrapped(nn.Module):
+    """The model's closure with the weight in a place that functional_call can exchange."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.weight = nn.Parameter(model.weight.detach().clone())
+        self.model = [model]
+
+    def forward(self):
+        model = self.model[0]
+        value = model._of_margins(model._margins(self.weight))
+        return value if model._regulariser is None else value + model._regulariser.value(self.weight).sum()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((torch.ones(3, 2), torch.ones(4)), r"X must be \(N, n\)"),
+        ((torch.ones(3, 2), torch.tensor([0.0, 1.0, 2.0])), "0 and 1"),
+        ((torch.full((3, 2), math.nan), torch.ones(3)), "not finite"),
+        ((torch.ones(3, 2), torch.ones(3), "hinge"), "loss is one of"),
+    ],
+)
+def test_bad_data(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        linear_model(*arguments)
+
+
+class _Largest(TorchDispatchMode):
+    """The most entries of a tensor that an operation returned."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not func.is_view:
+            self.entries = max(self.entries, out.numel())
+        return out
+
+
+@pytest.mark.parametrize(("samples", "tau"), [(5000, 40), (20000, 40), (20000, 160)])
+def test_what_a_step_needs_beside_the_data(samples, tau):
+    """Not the features of the subset for all samples, `(samples, tau)`, but pieces of them."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(samples, 200, generator=generator, dtype=torch.float64)
+    model = linear_model(X, (X[:, 0] > 0).double(), "logistic", NonConvex(0.1))
+    solver = SSCN([model.weight], tau, rule="doubling", generator=generator)
+    solver.step(model)
+    with _Largest() as seen:
+        for _ in range(3):
+            solver.step(model)
+    assert solver.last.accepted
+    assert seen.entries <= max(1024 * tau, tau**2, samples)

@@ -1,0 +1,30 @@
+"""Sizes of subspaces, and that subsets are uniform."""
+
+import math
+
+import pytest
+import torch
+
+from solvers import Adaptive, Constant, Exponential, Linear
+from solvers.second_order.subspaces import Seen, choose
+
+
+def test_schedules():
+    assert [Constant(3).size(100, Seen(k)) for k in (0, 9)] == [3, 3]
+    assert Exponential(10, 0.1, 0.01).size(1000, Seen(500)) == pytest.approx(10 + 0.1 * math.exp(5))
+    assert Exponential(10, 1.0, 1.0).size(1000, Seen(5000)) == 1000
+    assert Linear(10, 0.5).size(1000, Seen(20)) == 20
+    rule = Adaptive(7, c=1.0)
+    assert rule.size(100, Seen(0)) == 7
+    seen = Seen(3, length=1e-3, gradient=0.2, curvature=1e6, size=9)
+    assert rule.size(100, seen) == pytest.approx(100 * max(1 - 1e4 * 1e-6 / 0.04, math.sqrt(1 - 1e16 * 1e-6 / 1e12)))
+    assert rule.size(100, Seen(3, length=1.0, gradient=0.2, curvature=1.0, size=9)) == 0  # clipped to 1 by the solver
+    assert Adaptive(7, 1.0, smoothing=0.5).size(100, seen) == pytest.approx(0.5 * (rule.size(100, seen) + 9))
+
+
+def test_subsets_are_uniform():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(10)
+    for _ in range(4000):
+        counts[choose(10, 3, "coordinates", [10], generator)] += 1
+    assert float((counts / 4000 - 0.3).abs().max()) < 4 * math.sqrt(0.21 / 4000)

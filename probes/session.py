@@ -98,25 +98,17 @@ class Session:
 
 @dataclass
 class Step:
-    """What the probes of one step make for each other. Inside `with`, operators keep their graphs until its end.
+    """What the probes of one step make for each other.
 
     Attributes:
+        graphs: closes at the end of the step; until then operators keep their graphs for the next probe.
         searches: for eigenpairs, those of all probes that are due, by `Pairs.key`.
         made: what was made so far.
     """
 
+    graphs: ExitStack | None = None
     searches: Mapping[Hashable, Pairs] = field(default_factory=dict)
     made: dict[Hashable, Any] = field(default_factory=dict)
-    _graphs: ExitStack | None = None
-
-    def __enter__(self) -> Step:
-        self._graphs = ExitStack()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        graphs, self._graphs = self._graphs, None
-        if graphs is not None:
-            graphs.close()
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """`compute()`, made by the first probe that asks for `key`, and shared by all."""
@@ -125,8 +117,8 @@ class Step:
         return self.made[key]
 
     def keep_graphs(self, A: LinearOperator) -> None:
-        """Let this operator keep its graphs for the next probe of the step."""
-        graphs = self._graphs
+        """Let this operator keep its graphs until the end of the step."""
+        graphs = self.graphs
         if graphs is not None and hasattr(A, "keeping"):
             self.once(("keeping", id(A)), lambda: graphs.enter_context(A.keeping()))
 
@@ -135,10 +127,8 @@ def _new_operator(objective: Objective, kind: str, generator: torch.Generator | 
     import landscape
 
     check_operator(kind)
-    if kind == "hessian":
-        return landscape.Hessian(objective)
-    if kind == "gauss-newton":
-        return landscape.GaussNewton(objective)
     if kind == "fisher":
         return landscape.MonteCarloFisher(objective, generator=generator)
-    return landscape.EmpiricalFisher(objective)
+    if kind == "empirical-fisher":
+        return landscape.EmpiricalFisher(objective)
+    return landscape.Hessian(objective) if kind == "hessian" else landscape.GaussNewton(objective)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from probes.context import Context
+from probes.probe import Probe
 from probes.schedules import Schedule, as_schedule
 from probes.session import Pairs
 from probes.trace.layout import Array, Field
@@ -25,8 +25,8 @@ MATVECS = Field((), "int64", "products", "matrix-vector products made")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instrument(ABC):
-    """A `Probe` with all of its optional members.
+class Instrument(Probe):
+    """A `Probe` of this package, with all of the optional members.
 
     Attributes:
         every: measure at the steps that it divides, or a schedule.
@@ -39,19 +39,6 @@ class Instrument(ABC):
     def __post_init__(self) -> None:
         as_schedule(self.every)
         self._check(name=bool(self.name))
-
-    @property
-    @abstractmethod
-    def needs(self) -> frozenset[str]:
-        """What it cannot be measured without, see `Probe`."""
-
-    @abstractmethod
-    def fields(self, context: Context) -> dict[str, Field]:
-        """What `measure` returns. Raises `ValueError` when it cannot be measured on this objective."""
-
-    @abstractmethod
-    def measure(self, context: Context) -> dict[str, Any]:
-        """One value per field."""
 
     @property
     def pairs(self) -> Pairs | None:
@@ -78,7 +65,7 @@ class Instrument(ABC):
                 raise ValueError(f"{type(self).__name__}: {setting}={getattr(self, setting)!r} is not possible")
 
 
-def values_of(result: Any, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Any]:
+def values_of(result: Any, names: Iterable[str]) -> dict[str, Any]:
     """What a result holds under these names."""
     return {name: getattr(result, name) for name in names}
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
 from probes.instruments.base import CURVATURE, Instrument, values_of
-from probes.trace.layout import Field
-
-if TYPE_CHECKING:
-    from landscape.conditioning import Conditioning
-    from landscape.spectra.results import ConditionNumber
+from probes.trace.layout import Array, Field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,50 +78,27 @@ class GaussNewtonConditioning(Instrument):
     @override
     def measure(self, context: Context) -> dict[str, Any]:
         from landscape.conditioning import gauss_newton, linear_model
+        from landscape.spectra.condition import NEIGHBOURS
 
         objective = context.objective
-        if not self.loss_hessian:
-            linear = linear_model(objective, skip=self.skip, threshold=self.threshold)
-            if linear is not None:
-                return _of_linear(linear)
-        return _of_any(gauss_newton(objective, threshold=self.threshold, loss_hessian=self.loss_hessian))
+        linear = None if self.loss_hessian else linear_model(objective, skip=self.skip, threshold=self.threshold)
+        found = linear or gauss_newton(objective, threshold=self.threshold, loss_hessian=self.loss_hessian)
+        eigenvalues = np.empty(0) if found.eigenvalues is None else found.eigenvalues.numpy()
+        row = values_of(found, ("kappa", "largest", "smallest", "rank", "threshold")) | {
+            "neighbours": np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS]),
+            "size": len(eigenvalues),
+            "eigenvalues": eigenvalues,
+            "linear": linear is not None,
+        }
+        if linear is None:
+            row |= {"bound": np.inf, "loose_bound": np.inf, "left": _pairs([]), "right": _pairs([])}
+            return row | values_of(found, ("converged", "matvecs"))
+        row |= {"converged": True, "matvecs": 0} | values_of(linear, ("bound", "loose_bound"))
+        return row | {
+            "left": _pairs([(layer.left_smallest, layer.left_largest) for layer in linear.layers]),
+            "right": _pairs([(layer.right_smallest, layer.right_largest) for layer in linear.layers]),
+        }
 
 
-def _of_linear(found: Conditioning) -> dict[str, Any]:
-    return _common(found) | {
-        "size": len(found.eigenvalues),
-        "eigenvalues": found.eigenvalues.numpy(),
-        "converged": True,
-        "matvecs": 0,
-        "linear": True,
-        "bound": found.bound,
-        "loose_bound": found.loose_bound,
-        "left": _pairs([(layer.left_smallest, layer.left_largest) for layer in found.layers]),
-        "right": _pairs([(layer.right_smallest, layer.right_largest) for layer in found.layers]),
-    }
-
-
-def _of_any(found: ConditionNumber) -> dict[str, Any]:
-    eigenvalues = np.empty(0) if found.eigenvalues is None else found.eigenvalues.numpy()
-    return _common(found) | {
-        "size": len(eigenvalues),
-        "eigenvalues": eigenvalues,
-        "converged": found.converged,
-        "matvecs": found.matvecs,
-        "linear": False,
-        "bound": np.inf,
-        "loose_bound": np.inf,
-        "left": _pairs([]),
-        "right": _pairs([]),
-    }
-
-
-def _common(found: Conditioning | ConditionNumber) -> dict[str, Any]:
-    from landscape.spectra.condition import NEIGHBOURS
-
-    neighbours = np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS])
-    return values_of(found, ("kappa", "largest", "smallest", "rank", "threshold")) | {"neighbours": neighbours}
-
-
-def _pairs(rows: list[tuple[float, float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _pairs(rows: list[tuple[float, float]]) -> Array:
     return np.array(rows, dtype=np.float64).reshape(-1, 2)

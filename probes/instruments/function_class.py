@@ -76,13 +76,7 @@ class FunctionClass(Instrument):
         """Class and settings, with a fingerprint of the end point: rows of another one do not belong to them."""
         theta = self._theta()
         mark = None if theta is None else f"{tensor_print([theta]):08x}"
-        return {
-            "probe": type(self).__name__,
-            "end": mark,
-            "per": self.per,
-            "infimum": self.infimum,
-            "sketch": self.sketch if self.end is None else None,
-        }
+        return super().settings() | {"end": mark, "sketch": self.sketch if self.end is None else None}
 
     @override
     def ending_at(self, end: Callable[[], torch.Tensor]) -> FunctionClass:

@@ -103,26 +103,23 @@ class Sharpness(ThresholdInstrument):
 
     @override
     def measure(self, context: Context) -> dict[str, Any]:
-        plain = context.eigenpairs(self.pairs)
-        found = self._stability(context)
+        plain, found = context.eigenpairs(self.pairs), self._stability(context)
         row = {
             "value": _first(plain.values),
             "residual": _first(plain.residuals),
             "threshold": self._threshold(context),
-            **dict.fromkeys(("preconditioned", "preconditioned_residual", "preconditioned_threshold"), math.nan),
-            "matvecs": plain.matvecs,
-            "converged": plain.converged,
         }
-        if found is not None and _decides(found):
-            pairs = self._preconditioned(context, found)
-            row |= {
-                "preconditioned": _first(pairs.values),
-                "preconditioned_residual": _first(pairs.residuals),
-                "preconditioned_threshold": found.preconditioned_threshold,
-                "matvecs": plain.matvecs + pairs.matvecs,
-                "converged": plain.converged and pairs.converged,
-            }
-        return row
+        if found is None or not _decides(found):
+            absent = ("preconditioned", "preconditioned_residual", "preconditioned_threshold")
+            return row | dict.fromkeys(absent, math.nan) | values_of(plain, ("matvecs", "converged"))
+        pairs = self._preconditioned(context, found)
+        return row | {
+            "preconditioned": _first(pairs.values),
+            "preconditioned_residual": _first(pairs.residuals),
+            "preconditioned_threshold": found.preconditioned_threshold,
+            "matvecs": plain.matvecs + pairs.matvecs,
+            "converged": plain.converged and pairs.converged,
+        }
 
     def _preconditioned(self, context: Context, found: Stability) -> Eigenpairs:
         from landscape.spectra import eigsh
@@ -160,8 +157,7 @@ class BatchSharpness(ThresholdInstrument):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(batch_size=self.batch_size is None or self.batch_size >= 1)
-        self._check(rtol=self.rtol is None or self.rtol > 0)
+        self._check(batch_size=self.batch_size is None or self.batch_size >= 1, rtol=self.rtol is None or self.rtol > 0)
 
     @override
     def expected(self, context: Context) -> dict[str, float]:
@@ -186,8 +182,9 @@ class BatchSharpness(ThresholdInstrument):
         found = batch_sharpness(
             context.objective, batch_size=self.batch_size, rtol=self.rtol, generator=context.generator
         )
-        row = values_of(found, ("value", "stderr", "ratio_of_means", "batches"))
-        return row | {"threshold": self._threshold(context)}
+        return values_of(found, ("value", "stderr", "ratio_of_means", "batches")) | {
+            "threshold": self._threshold(context)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,8 +249,7 @@ class CriticalSharpness(ThresholdInstrument):
         found = critical_sharpness(context.objective, direction, start=start, rtol=self.rtol, loss=loss)
         if found.converged:
             context.memory["step"] = found.step
-        row = values_of(found, ("value", "lower", "upper", "evaluations", "converged"))
-        return row | {"threshold": threshold}
+        return values_of(found, ("value", "lower", "upper", "evaluations", "converged")) | {"threshold": threshold}
 
     def _rate(self, context: Context) -> float:
         """The one learning rate, or 1 where there is none: the step is then counted in updates."""
@@ -300,13 +296,6 @@ class SAMSharpness(Instrument):
     def measure(self, context: Context) -> dict[str, Any]:
         from landscape.sharpness import sam_sharpness
 
-        known = context.gradients()
-        found = sam_sharpness(
-            context.objective,
-            self.rho,
-            steps=self.steps,
-            adaptive=self.adaptive,
-            gradient=known.gradient,
-            loss=known.loss,
-        )
+        known = values_of(context.gradients(), ("gradient", "loss"))
+        found = sam_sharpness(context.objective, self.rho, steps=self.steps, adaptive=self.adaptive, **known)
         return values_of(found, self.fields(context))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,7 +60,8 @@ def measure_once(
     probes = list(probes)
     check_on_error(on_error)
     value = Moment(int(step), epoch, loss).loss
-    with Step() as shared:
+    with ExitStack() as graphs:
+        shared = Step(graphs)
         context = Context(
             objective, int(step), epoch, value, batch, optimizer, callback=callback, seed=trace.seed, shared=shared
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from probes.context import Context, Previous
@@ -138,7 +139,7 @@ class Monitor:
     def _measure(
         self, waiting: list[Probe], due: set[str], now: Moment, batch: Any, start: float
     ) -> dict[str, Outcome]:
-        with Step() as shared:
+        with ExitStack() as graphs:
             context = Context(
                 self.objective,
                 now.step,
@@ -150,7 +151,7 @@ class Monitor:
                 previous=self._previous,
                 seed=self.trace.seed,
                 session=self._session,
-                shared=shared,
+                shared=Step(graphs),
             )
             chosen = waiting if self._budget is None else self._affordable(waiting, due, now, context, start)
             outcomes = measure_all(chosen, self.trace, context, self.on_error, self._warned)

@@ -89,14 +89,7 @@ def run(request: Request, console: Console) -> int:
     objective = build_objective(request.problem)
     for _, path in request.checkpoints:
         match_checkpoint(path, objective.model)
-    done = _rows_there(request)
-    probes = [probe.ending_at(lambda: _last_theta(request, objective)) for probe in request.probes]
-    todo = [
-        (step, path, probe)
-        for step, path in request.checkpoints
-        for probe in (None, *probes)
-        if step not in done.get("loss" if probe is None else probe.name, ())
-    ]
+    todo = _missing(request, objective)
     if not todo:
         return 0
     trace: Trace | None = None
@@ -134,6 +127,18 @@ def run(request: Request, console: Console) -> int:
             raise UserError(_kept(str(error), kept, request.output)) from error
         raise
     return made
+
+
+def _missing(request: Request, objective: Objective) -> list[tuple[int, Path, Instrument | None]]:
+    """What the output has not got yet: step, checkpoint and probe, None for the loss itself."""
+    done = _rows_there(request)
+    probes = [probe.ending_at(lambda: _last_theta(request, objective)) for probe in request.probes]
+    return [
+        (step, path, probe)
+        for step, path in request.checkpoints
+        for probe in (None, *probes)
+        if step not in done.get("loss" if probe is None else probe.name, ())
+    ]
 
 
 def _last_theta(request: Request, objective: Objective) -> torch.Tensor:

@@ -66,6 +66,6 @@ def _numbers(text: str) -> list[tuple[int, str]]:
     for number in _NUMBER.finditer(text):
         if number.group().isdigit() and len(number.group()) <= 18:  # a step is stored as int64
             word = re.search(r"([A-Za-z]+)[=_-]?$", text[: number.start()])
-            attached = word is not None and (word.group()[-1] not in "_-" or word.group(1).lower() in _LABELS)
-            found.append((int(number.group()), word.group(1).lower() if word is not None and attached else ""))
+            joined = word is not None and (word.group()[-1] not in "_-" or word.group(1).lower() in _LABELS)
+            found.append((int(number.group()), word.group(1).lower() if word is not None and joined else ""))
     return found

@@ -1,1 +1,4 @@
-"""Instruments: the probes, each one an algorithm of `landscape` and the fields that it keeps."""
+"""Instruments: the probes, each one an algorithm of `landscape` and the fields that it keeps.
+
+Importing them does not import torch.
+"""

@@ -70,6 +70,11 @@ def values_of(result: Any, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(result, name) for name in names}
 
 
+def first(values: torch.Tensor) -> float:
+    """The first entry; nan where there is none."""
+    return float(values[0]) if len(values) else np.nan
+
+
 def padded(values: Any, shape: tuple[int, ...], fill: float | None = np.nan) -> Array:
     """Host values in the leading corner of an array; the rest is `fill`, or each row's last value."""
     array = np.asarray(values, dtype=np.float64)

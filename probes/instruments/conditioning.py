@@ -1,4 +1,4 @@
-"""The probe of Gauss-Newton conditioning (arXiv 2411.02139). Importing this module does not import torch."""
+"""The probe of Gauss-Newton conditioning (arXiv 2411.02139)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Probes of a curvature matrix: its largest eigenvalues, trace, spectral density and condition number.
 
 Each hands an operator to one algorithm of `landscape.spectra` and keeps what comes back, error bar and cost
-included. Importing this module does not import torch.
+included.
 """
 
 from __future__ import annotations

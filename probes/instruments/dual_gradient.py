@@ -1,4 +1,4 @@
-"""The probe of the gradient in the dual norms of layers (arXiv 2502.07529, 2603.21191). Does not import torch."""
+"""The probe of the gradient in the dual norms of layers (arXiv 2502.07529, 2603.21191)."""
 
 from __future__ import annotations
 

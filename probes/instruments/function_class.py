@@ -1,7 +1,4 @@
-"""The probe of function classes (arXiv 2410.12455): the rows of a trajectory, from which all conditions follow.
-
-Importing this module does not import torch.
-"""
+"""The probe of function classes (arXiv 2410.12455): the rows of a trajectory, from which all conditions follow."""
 
 from __future__ import annotations
 

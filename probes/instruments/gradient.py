@@ -1,7 +1,4 @@
-"""Probes of the gradient and of the updates: noise, worst rise nearby, alignment with curvature, relative step sizes.
-
-Importing this module does not import torch.
-"""
+"""Probes of the gradient and of updates: noise, worst rise nearby, alignment with curvature, relative step sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probe of neural collapse (arXiv 2602.16642). Importing this module does not import torch."""
+"""The probe of neural collapse (arXiv 2602.16642)."""
 
 from __future__ import annotations
 

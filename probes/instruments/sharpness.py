@@ -1,7 +1,7 @@
 """Probes of the training dynamics: how sharp the loss is where training stands, against what its optimizer bears.
 
 Each keeps what one function of `landscape.sharpness` says, error bar included. Thresholds come from the monitor's
-optimizer, or from `lr=` where there is none. Importing this module does not import torch.
+optimizer, or from `lr=` where there is none.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CONVERGED, CURVATURE, SLOPE, Instrument, values_of
+from probes.instruments.base import CONVERGED, CURVATURE, SLOPE, Instrument, first, values_of
 from probes.session import Pairs
 from probes.trace.layout import Field
 
 if TYPE_CHECKING:
-    import torch
-
     from landscape.sharpness import Stability
     from landscape.spectra import Eigenpairs
 
@@ -104,18 +102,14 @@ class Sharpness(ThresholdInstrument):
     @override
     def measure(self, context: Context) -> dict[str, Any]:
         plain, found = context.eigenpairs(self.pairs), self._stability(context)
-        row = {
-            "value": _first(plain.values),
-            "residual": _first(plain.residuals),
-            "threshold": self._threshold(context),
-        }
+        row = {"value": first(plain.values), "residual": first(plain.residuals), "threshold": self._threshold(context)}
         if found is None or not _decides(found):
             absent = ("preconditioned", "preconditioned_residual", "preconditioned_threshold")
             return row | dict.fromkeys(absent, math.nan) | values_of(plain, ("matvecs", "converged"))
         pairs = self._preconditioned(context, found)
         return row | {
-            "preconditioned": _first(pairs.values),
-            "preconditioned_residual": _first(pairs.residuals),
+            "preconditioned": first(pairs.values),
+            "preconditioned_residual": first(pairs.residuals),
             "preconditioned_threshold": found.preconditioned_threshold,
             "matvecs": plain.matvecs + pairs.matvecs,
             "converged": plain.converged and pairs.converged,
@@ -127,7 +121,7 @@ class Sharpness(ThresholdInstrument):
         A = found.operator(context.operator("hessian"))
         start = context.memory.get("vector") if self.warm else None
         pairs = eigsh(A, 1, tol=self.tol, v0=start, generator=context.generator, callback=context.callback)
-        if self.warm and math.isfinite(_first(pairs.values)):
+        if self.warm and math.isfinite(first(pairs.values)):
             context.memory["vector"] = pairs.vectors.cpu()  # training may need the device's memory
         return pairs
 
@@ -135,10 +129,6 @@ class Sharpness(ThresholdInstrument):
 def _decides(found: Stability) -> bool:
     """Whether the preconditioned matrix says what the Hessian alone does not."""
     return found.scale is not None and (found.adaptive or math.isnan(found.threshold))
-
-
-def _first(values: torch.Tensor) -> float:
-    return float(values[0]) if len(values) else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,11 +274,10 @@ class SAMSharpness(Instrument):
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:
-        units = "relative" if self.adaptive else "parameter"
         return {
             "value": Field((), "float64", "loss", "rise of the loss at the highest point found within rho"),
             "error": Field((), "float64", "loss", "rounding error of value"),
-            "rho": Field((), "float64", units, "radius of the ball"),
+            "rho": Field((), "float64", "relative" if self.adaptive else "parameter", "radius of the ball"),
             "norm": Field((), "float64", SLOPE, "norm of the gradient"),
         }
 

@@ -1,4 +1,4 @@
-"""The probe of what a second-order solver did at its last step. Importing this module does not import torch."""
+"""The probe of what a second-order solver did at its last step."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from solvers import CubicNewton
 
 LOOP = {"optimizer", "batch", "previous"}
 EVERY = [
-    *(kind() for kind in PROBES.values()),
+    *(entry.load()() for entry in PROBES.values()),
     *(Alignment(k=2, of=of, name=of) for of in ("batch", "update")),
     CriticalSharpness(along="update", name="critical"),
     CriticalSharpness(along="update", lr=0.1, name="critical-lr"),

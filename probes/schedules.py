@@ -47,7 +47,7 @@ class Every:
 
     def due(self, now: Moment, before: Moment | None) -> bool:
         """Whether a multiple lies after the call before, up to this one."""
-        return _reached(now.step // self.steps * self.steps, now, before)
+        return _is_new(now.step // self.steps * self.steps, now, before)
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class LogSpaced:
     def due(self, now: Moment, before: Moment | None) -> bool:
         """Whether such a step lies after the call before, up to this one."""
         if now.step < 1:
-            return _reached(0, now, before)
+            return _is_new(0, now, before)
         i = math.floor(self.per_decade * math.log10(now.step)) + 1  # rounding may lift a point above its step
-        return _reached(next(p for p in map(self._point, range(i, -1, -1)) if p <= now.step), now, before)
+        return _is_new(next(p for p in map(self._point, range(i, -1, -1)) if p <= now.step), now, before)
 
     def _point(self, i: int) -> int:
         return round(10.0 ** (i / self.per_decade))
@@ -110,7 +110,7 @@ class At:
     def due(self, now: Moment, before: Moment | None) -> bool:
         """Whether a chosen step lies after the call before, up to this one."""
         i = bisect.bisect_right(self.steps, now.step)
-        return i > 0 and _reached(self.steps[i - 1], now, before)
+        return i > 0 and _is_new(self.steps[i - 1], now, before)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def as_schedule(every: Any) -> Schedule:
     return every if hasattr(every, "due") else Every(every)
 
 
-def _reached(point: int, now: Moment, before: Moment | None) -> bool:
+def _is_new(point: int, now: Moment, before: Moment | None) -> bool:
     """Whether `point`, at most now, is now or lies after the call before."""
     return point == now.step or (before is not None and point > before.step)
 

@@ -79,13 +79,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         return dict(load_file(path))
     except SafetensorError as error:
-        raise _truncated(path, error) from error
+        raise _truncation(path, error) from error
 
 
 def _read_torch(path: Path, zipped: bool) -> Any:
     # a torch file is a zip archive whose first entry lies in a folder; the central directory is at its end
     if zipped and not zipfile.is_zipfile(path):
-        raise _truncated(path, "the end of the archive is missing")
+        raise _truncation(path, "the end of the archive is missing")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -101,10 +101,10 @@ def _read_torch(path: Path, zipped: bool) -> Any:
             raise UserError(f"{path} is a TorchScript program, not a state dict: {_SAVE}") from error
         if "not in a subdirectory" in str(error):
             raise UserError(f"{path} is a zip archive but no torch file: {_SAVE}") from error
-        raise _truncated(path, error) from error
+        raise _truncation(path, error) from error
 
 
-def _truncated(path: Path, error: BaseException | str) -> UserError:
+def _truncation(path: Path, error: BaseException | str) -> UserError:
     return UserError(f"the checkpoint {path} is truncated or corrupt ({one_line(error, limit=120)}): copy it again")
 
 
@@ -140,7 +140,7 @@ def match(state: Mapping[str, Any], model: nn.Module, path: str | Path = "the st
     target = dict(model.state_dict())
     best: dict[str, Any] = {}
     for renamed in _renamings(state, target):
-        renamed.update(_tied(renamed, target))
+        renamed.update(_tied_entries(renamed, target))
         if renamed.keys() == target.keys():
             _check_values(renamed, target, model, path)
             matched = OrderedDict((name, renamed[name]) for name in target)
@@ -172,19 +172,19 @@ def _renamings(state: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[
     for prefix in _PREFIXES:  # where only some keys have it, stripping must make them match, or it is not used
         yield {key.removeprefix(prefix): value for key, value in current.items()}
     # a model that is compiled here but was not there, or the other way round, or in one of its parts
-    own = {_plain(name): name for name in target}
-    plain = {_plain(key): value for key, value in current.items()}
+    own = {_plain_name(name): name for name in target}
+    plain = {_plain_name(key): value for key, value in current.items()}
     if len(own) == len(target) and len(plain) == len(current):
         yield {own.get(key, key): value for key, value in plain.items()}
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     while name.startswith("module."):
         name = name.removeprefix("module.")
     return _INNER.sub("", name)
 
 
-def _tied(state: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
+def _tied_entries(state: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
     """What the file lacks but shares its memory with something that is there (safetensors drops these)."""
     groups: dict[tuple[Any, ...], str] = {}
     for name in target:

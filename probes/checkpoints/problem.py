@@ -64,7 +64,7 @@ def build_objective(spec: str) -> Objective:
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            raise UserError(f"the problem function {spec} raised {_named(error)}; see it with --debug") from error
+            raise UserError(f"the problem function {spec} raised {_error_text(error)}; see it with --debug") from error
     from landscape import Objective
 
     if isinstance(result, Objective):
@@ -92,7 +92,7 @@ def _import_file(path: Path) -> ModuleType:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else [])
         raise UserError(f"there is no file {path}{near}")
     path = path.resolve()
-    _importable(path.parent)
+    _add_to_path(path.parent)
     name = f"landscape_problem_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
@@ -104,12 +104,12 @@ def _import_file(path: Path) -> ModuleType:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise UserError(f"importing {path} raised {_named(error)}; see it with --debug") from error
+        raise UserError(f"importing {path} raised {_error_text(error)}; see it with --debug") from error
     return module
 
 
 def _import_module(name: str) -> ModuleType:
-    _importable(Path.cwd())
+    _add_to_path(Path.cwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -117,17 +117,17 @@ def _import_module(name: str) -> ModuleType:
             near = did_you_mean(name, [p.stem for p in Path.cwd().glob("*.py")])
             hint = near or ": start in its folder, or give file.py:function"
             raise UserError(f"there is no module {name!r} here or installed{hint}") from error
-        raise UserError(f"importing {name} raised {_named(error)}; install it or see it with --debug") from error
+        raise UserError(f"importing {name} raised {_error_text(error)}; install it or see it with --debug") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"importing {name} raised {_named(error)}; see it with --debug") from error
+        raise UserError(f"importing {name} raised {_error_text(error)}; see it with --debug") from error
 
 
-def _importable(folder: Path) -> None:
+def _add_to_path(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
 
-def _named(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     text = one_line(error, limit=300)
     name = type(error).__name__
     return text if text.startswith(name) else f"{name}: {text}"

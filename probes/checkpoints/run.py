@@ -122,9 +122,9 @@ def run(request: Request, console: Console) -> int:
         if fresh and kept == 0 and trace is not None:
             request.output.unlink(missing_ok=True)
         if isinstance(error, KeyboardInterrupt):
-            raise UserError(_kept("interrupted", kept, request.output), status=130) from error
+            raise UserError(_stop_message("interrupted", kept, request.output), status=130) from error
         if kept and isinstance(error, UserError):
-            raise UserError(_kept(str(error), kept, request.output)) from error
+            raise UserError(_stop_message(str(error), kept, request.output)) from error
         raise
     return made
 
@@ -132,7 +132,7 @@ def run(request: Request, console: Console) -> int:
 def _missing(request: Request, objective: Objective) -> list[tuple[int, Path, Instrument | None]]:
     """What the output has not got yet: step, checkpoint and probe, None for the loss itself."""
     done = _rows_there(request)
-    probes = [probe.ending_at(lambda: _last_theta(request, objective)) for probe in request.probes]
+    probes = [probe.end_at(lambda: _last_theta(request, objective)) for probe in request.probes]
     return [
         (step, path, probe)
         for step, path in request.checkpoints
@@ -148,7 +148,7 @@ def _last_theta(request: Request, objective: Objective) -> torch.Tensor:
     return objective.theta()
 
 
-def _kept(what: str, kept: int, output: Path) -> str:
+def _stop_message(what: str, kept: int, output: Path) -> str:
     if kept == 0:
         return f"{what}; nothing was measured"
     return f"{what}; what was measured before is kept in {output}, go on with --resume"

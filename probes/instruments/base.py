@@ -54,7 +54,7 @@ class Instrument(Probe):
         names = [field.name for field in dataclasses.fields(self) if field.name not in ("name", "every")]
         return {"probe": type(self).__name__} | {name: getattr(self, name) for name in names}
 
-    def ending_at(self, end: Callable[[], torch.Tensor]) -> Self:
+    def end_at(self, end: Callable[[], torch.Tensor]) -> Self:
         """The same probe with the end point `end()`, `(n,)`, of a finished training, where it looks for one."""
         return self
 
@@ -75,7 +75,7 @@ def first(values: torch.Tensor) -> float:
     return float(values[0]) if len(values) else np.nan
 
 
-def padded(values: Any, shape: tuple[int, ...], fill: float | None = np.nan) -> Array:
+def pad(values: Any, shape: tuple[int, ...], fill: float | None = np.nan) -> Array:
     """Host values in the leading corner of an array; the rest is `fill`, or each row's last value."""
     array = np.asarray(values, dtype=np.float64)
     width = [(0, full - n) for n, full in zip(array.shape, shape, strict=True)]

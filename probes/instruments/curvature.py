@@ -15,7 +15,7 @@ import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CONVERGED, CURVATURE, MATVECS, Instrument, padded, values_of
+from probes.instruments.base import CONVERGED, CURVATURE, MATVECS, Instrument, pad, values_of
 from probes.session import OPERATORS, Pairs, check_operator
 from probes.trace.layout import Field
 
@@ -111,8 +111,8 @@ class Spectrum(CurvatureInstrument):
     def measure(self, context: Context) -> dict[str, Any]:
         pairs = context.eigenpairs(self.pairs)
         return {
-            "values": padded(pairs.values, (self.k,)),
-            "residuals": padded(pairs.residuals, (self.k,)),
+            "values": pad(pairs.values, (self.k,)),
+            "residuals": pad(pairs.residuals, (self.k,)),
             "converged": pairs.converged,
             "matvecs": pairs.matvecs,
         }
@@ -201,8 +201,8 @@ class SpectralDensity(CurvatureInstrument):
             A, probes=self.probes, steps=steps, generator=context.generator, callback=context.callback
         )
         return {
-            "nodes": padded(density.nodes, shape, None),
-            "weights": padded(density.weights, shape, 0.0),
+            "nodes": pad(density.nodes, shape, None),
+            "weights": pad(density.weights, shape, 0.0),
             "n": density.n,
             "matvecs": density.matvecs,
         }
@@ -253,7 +253,7 @@ class ConditionNumber(CurvatureInstrument):
         thresholds, ranks, kappas = zip(*found.table[:_TABLE_ROWS], strict=True) if found.table else ((), (), ())
         names = ("kappa", "largest", "smallest", "rank", "threshold", "converged", "matvecs")
         return values_of(found, names) | {
-            "thresholds": padded(thresholds, (_TABLE_ROWS,)),
-            "ranks": padded(ranks, (_TABLE_ROWS,), -1.0).astype(np.int64),
-            "kappas": padded(kappas, (_TABLE_ROWS,)),
+            "thresholds": pad(thresholds, (_TABLE_ROWS,)),
+            "ranks": pad(ranks, (_TABLE_ROWS,), -1.0).astype(np.int64),
+            "kappas": pad(kappas, (_TABLE_ROWS,)),
         }

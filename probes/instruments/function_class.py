@@ -76,7 +76,7 @@ class FunctionClass(Instrument):
         return super().settings() | {"end": mark, "sketch": self.sketch if self.end is None else None}
 
     @override
-    def ending_at(self, end: Callable[[], torch.Tensor]) -> FunctionClass:
+    def end_at(self, end: Callable[[], torch.Tensor]) -> FunctionClass:
         return self if self.end is not None else dataclasses.replace(self, end=end().cpu())
 
     @override

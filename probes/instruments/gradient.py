@@ -11,7 +11,7 @@ import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CURVATURE, SLOPE, Instrument, padded, values_of
+from probes.instruments.base import CURVATURE, SLOPE, Instrument, pad, values_of
 from probes.probe import ProbeWarning
 from probes.session import OPERATORS, Pairs, check_operator
 from probes.trace.layout import Array, Field
@@ -128,8 +128,8 @@ class Alignment(Instrument):
         pairs = context.eigenpairs(self.pairs)
         k, shape = min(self.k, len(pairs.values)), (self.k,)
         row: dict[str, Any] = {
-            "eigenvalues": padded(pairs.values[:k], shape),
-            "residuals": padded(pairs.residuals[:k], shape),
+            "eigenvalues": pad(pairs.values[:k], shape),
+            "residuals": pad(pairs.residuals[:k], shape),
             "cosines": np.full(self.k, math.nan),
             "bounds": np.ones(self.k),
             "total": math.nan,
@@ -137,7 +137,7 @@ class Alignment(Instrument):
         }
         if vector is not None and k:
             found = alignment(vector, pairs, k)
-            row |= {"cosines": padded(found.cosines, shape), "bounds": padded(found.bounds, shape, 1.0)}
+            row |= {"cosines": pad(found.cosines, shape), "bounds": pad(found.bounds, shape, 1.0)}
             row |= values_of(found, ("total", "total_bound"))
         return row
 

@@ -76,7 +76,7 @@ class Budget:
         costs = self.account(name).costs
         return max(costs) if costs else 0.0
 
-    def known(self, name: str) -> bool:
+    def knows_cost(self, name: str) -> bool:
         """Whether a cost was learnt or estimated."""
         return bool(self.account(name).costs)
 
@@ -94,7 +94,7 @@ class Budget:
             self._skip_owed(account)
             account.owed = step
 
-    def measured(self, name: str, cost: float, step: int, due: bool) -> None:
+    def note_measurement(self, name: str, cost: float, step: int, due: bool) -> None:
         """It ran: for this step when it was due, else for the one that it was owed."""
         account = self.account(name)
         if due:
@@ -110,7 +110,7 @@ class Budget:
         account = self.account(name)
         account.costs, account.estimated = [cost], True
 
-    def owed(self, name: str) -> bool:
+    def owes(self, name: str) -> bool:
         """Whether it is still to be measured for an earlier step."""
         return self.account(name).owed is not None
 
@@ -130,14 +130,14 @@ class Budget:
         """Whether a short run will not see it at all."""
         return self.cost_of(name) > self.share * WINDOW
 
-    def skipped(self, name: str, now: float, *, final: bool = False) -> str | None:
+    def skip_note(self, name: str, now: float, *, final: bool = False) -> str | None:
         """What to write about its skipped steps: now and then, and at the end (`final`); None for nothing."""
         skips = self.account(name).skips
         if not skips.count or not (final or skips.told is None or now - skips.told >= _SUMMARY):
             return None
         which = f"step {skips.first}" if skips.count == 1 else f"{skips.count} steps, {skips.first} to {skips.last}"
         self.account(name).skips = _Skips(told=now)
-        takes = f"takes about {duration(self.cost_of(name))}" if self.known(name) else "had no turn yet"
+        takes = f"takes about {duration(self.cost_of(name))}" if self.knows_cost(name) else "had no turn yet"
         return f"skipped at {which}, where it was due: it {takes}, and measuring may take {self.share:.3g} of the time"
 
     def account(self, name: str) -> _Account:

@@ -33,24 +33,24 @@ class UnitCosts:
 
     def _time(self, unit: str, context: Context) -> float:
         if unit == "value":
-            return _timed(context.objective.value, context)
+            return _seconds_of(context.objective.value, context)
         if unit == "gradient":
-            return _timed(context.objective.gradient, context)
+            return _seconds_of(context.objective.gradient, context)
         if unit == "eigenvalues":
             import torch
 
             like = context.objective
             matrix = torch.eye(512, dtype=torch.float64, device=like.device) + 1e-3
-            return _timed(lambda: torch.linalg.eigvalsh(matrix), context)
+            return _seconds_of(lambda: torch.linalg.eigvalsh(matrix), context)
         if unit not in OPERATORS:
             known = ", ".join(OPERATORS)
             raise ValueError(f"a probe expects 'value', 'gradient', 'eigenvalues' or {known}, not {unit!r}")
         A = context.operator(unit)
         v = A.random(1, "normal", context.generator)[:, 0]
-        return _timed(lambda: A @ v, context)
+        return _seconds_of(lambda: A @ v, context)
 
 
-def _timed(run: Any, context: Context) -> float:
+def _seconds_of(run: Any, context: Context) -> float:
     """Seconds of a run, of the second one if the first was short."""
     for _ in range(2):
         start = time.perf_counter()

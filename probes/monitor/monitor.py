@@ -104,7 +104,7 @@ class Monitor:
         start = time.perf_counter()
         now = Moment(int(step), epoch, loss)
         due = self._due(now)
-        waiting = [p for p in self.probes if p.name in due or (self._budget and self._budget.owed(p.name))]
+        waiting = [p for p in self.probes if p.name in due or (self._budget and self._budget.owes(p.name))]
         outcomes: dict[str, Outcome] = {}
         if waiting and not self.trace.broken and self._anything_fits(waiting, due, now, start):
             synchronise(self.objective)  # what the training still has under way is not the cost of measuring
@@ -158,7 +158,7 @@ class Monitor:
         for name, outcome in outcomes.items():
             self._last[name] = now.step
             if self._budget is not None:
-                self._budget.measured(name, outcome.cost, now.step, name in due)
+                self._budget.note_measurement(name, outcome.cost, now.step, name in due)
                 self._tell_skips(name, now)
         return outcomes
 
@@ -182,7 +182,7 @@ class Monitor:
         budget = self._budget
         assert budget is not None
         budget.wait(probe.name, now.step, probe.name in due)
-        text = budget.announcement(probe.name) if budget.known(probe.name) else None
+        text = budget.announcement(probe.name) if budget.knows_cost(probe.name) else None
         if text is not None:
             self._note(now, probe.name, text, warn=budget.too_expensive(probe.name))
         self._tell_skips(probe.name, now)
@@ -196,14 +196,14 @@ class Monitor:
         budget.advance(start)
         chosen, planned = [], 0.0
         for probe in waiting:
-            if not budget.known(probe.name) and budget.fits(probe.name, planned):
+            if not budget.knows_cost(probe.name) and budget.fits(probe.name, planned):
                 began = time.perf_counter()
                 self._estimate(probe, context)
                 planned += time.perf_counter() - began
             if budget.fits(probe.name, planned):
                 chosen.append(probe)
                 # nothing runs beside one of unknown cost
-                planned += budget.cost_of(probe.name) if budget.known(probe.name) else float("inf")
+                planned += budget.cost_of(probe.name) if budget.knows_cost(probe.name) else float("inf")
                 continue
             self._put_off(probe, due, now)
         return chosen
@@ -226,7 +226,7 @@ class Monitor:
         for probe in self.probes:
             if "previous" not in probe.needs:
                 continue
-            owed = self._budget is not None and self._budget.owed(probe.name)
+            owed = self._budget is not None and self._budget.owes(probe.name)
             if owed or self._schedules[probe.name].due(following, this):
                 self._previous = Previous(now.step, self.objective.theta())
                 return
@@ -250,7 +250,7 @@ class Monitor:
 
     def _tell_skips(self, name: str, now: Moment, *, final: bool = False) -> None:
         assert self._budget is not None
-        text = self._budget.skipped(name, time.perf_counter(), final=final)
+        text = self._budget.skip_note(name, time.perf_counter(), final=final)
         if text is not None:
             self._note(now, name, text)
 

@@ -199,7 +199,7 @@ def test_the_first_cost_is_estimated_from_one_product(tmp_path, monkeypatch):
         run()
         return 0.001
 
-    monkeypatch.setattr(costs, "_timed", timed)  # a busy machine may take any time for a product
+    monkeypatch.setattr(costs, "_seconds_of", timed)  # a busy machine may take any time for a product
     torch.manual_seed(0)
     model = nn.Linear(20, 3)
     objective = Objective(model, nn.CrossEntropyLoss(), (torch.randn(64, 20), torch.randint(3, (64,))))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.objective.batch import Batch
-from landscape.objective.network import unwrapped
+from landscape.objective.network import unwrap
 from landscape.objective.objective import Objective
 
 Head = str | nn.Module | None
@@ -21,7 +21,7 @@ class Reader:
 
     def __init__(self, objective: Objective, head: Head) -> None:
         self.objective = objective
-        self._head = None if head is None else _given(objective, head)
+        self._head = None if head is None else _look_up(objective, head)
         self._linear = [module for module in objective.module.modules() if isinstance(module, nn.Linear)]
         if self._head is None and not self._linear:
             raise ValueError("the model has no Linear layer: say which layer is the head with head=")
@@ -49,7 +49,7 @@ class Reader:
                 logits = _logits(outputs)
                 if logits.numel() == 0:  # an empty batch does not tell
                     continue
-                self._head = _found(self.objective, calls, logits)
+                self._head = _find(self.objective, calls, logits)
                 calls = [call for call in calls if call.module is self._head]
             if len(calls) != 1:
                 raise ValueError(
@@ -101,9 +101,9 @@ def _labels(batch: Batch, features: Tensor) -> Tensor:
     return labels
 
 
-def _found(objective: Objective, calls: list[_Call], outputs: Tensor) -> nn.Module:
+def _find(objective: Objective, calls: list[_Call], outputs: Tensor) -> nn.Module:
     """The one Linear whose output is the model's, to the last bit; of several the one whose memory it shares."""
-    same = [call for call in calls if _is(call, outputs)]
+    same = [call for call in calls if _equals(call, outputs)]
     if len({call.module for call in same}) > 1:
         same = [call for call in same if call.output.data_ptr() == outputs.data_ptr()] or same
     modules = list(dict.fromkeys(call.module for call in same))
@@ -120,7 +120,7 @@ def _found(objective: Objective, calls: list[_Call], outputs: Tensor) -> nn.Modu
     )
 
 
-def _is(call: _Call, outputs: Tensor) -> bool:
+def _equals(call: _Call, outputs: Tensor) -> bool:
     z = call.output
     if z.numel() != outputs.numel() or z._version != call.version:
         return False
@@ -128,11 +128,11 @@ def _is(call: _Call, outputs: Tensor) -> bool:
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
-def _given(objective: Objective, head: str | nn.Module) -> nn.Module:
+def _look_up(objective: Objective, head: str | nn.Module) -> nn.Module:
     modules = dict(objective.module.named_modules())
     if isinstance(head, nn.Module):
         names = [name for name, module in modules.items() if module is head]
-        names += [name for name, module in unwrapped(objective.model).named_modules() if module is head]
+        names += [name for name, module in unwrap(objective.model).named_modules() if module is head]
         if not names:
             raise ValueError(f"the head {type(head).__name__} is no part of the model: there are {_listing(objective)}")
         name = names[0]

@@ -19,7 +19,7 @@ class Batch:
     targets: Any
 
 
-def _opened(value: Any) -> tuple[Iterable[Any], Callable[[list[Any]], Any]] | None:
+def _open(value: Any) -> tuple[Iterable[Any], Callable[[list[Any]], Any]] | None:
     """The items of a nest and what makes the same nest of other items; None for what is not a nest.
 
     A nest is a batch, a mapping (which becomes a dict), a named tuple, a tuple or a list.
@@ -37,20 +37,20 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors of a nest."""
     if isinstance(value, Tensor):
         yield value
-    elif (nest := _opened(value)) is not None:
+    elif (nest := _open(value)) is not None:
         for item in nest[0]:
             yield from tensors_in(item)
 
 
 def convert(value: Any, leaf: Callable[[Any], Any]) -> Any:
     """The same nest with everything in it that is no nest itself, tensors and others, replaced by `leaf` of it."""
-    nest = _opened(value)
+    nest = _open(value)
     return leaf(value) if nest is None else nest[1]([convert(item, leaf) for item in nest[0]])
 
 
 def first_leaf(value: Any) -> Any:
     """What comes first in a nest."""
-    while (nest := _opened(value)) is not None:
+    while (nest := _open(value)) is not None:
         value = next(iter(nest[0]), None)
     return value
 

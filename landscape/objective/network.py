@@ -59,7 +59,7 @@ class Network:
             raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         if mode not in ("as-is", "eval", "train"):
             raise ValueError(f'mode is "as-is", "eval" or "train", not {mode!r}')
-        self._source = unwrapped(model)
+        self._source = unwrap(model)
         self.function = forward
         self._mode = mode
         self._dtype = dtype
@@ -121,7 +121,7 @@ class Network:
             return functional_call(run, {f"model.{name}": t for name, t in replaced.items()}, (batch.inputs,))
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The module inside `torch.compile` and (distributed) data-parallel wrappers: those have no second derivatives."""
     while True:
         inner = getattr(model, "_orig_mod", None)
@@ -142,5 +142,5 @@ def inner_selection(model: nn.Module, selection: Selection) -> Selection:
         selection = [selection]
     if selection is None or callable(selection):
         return selection
-    inner = unwrapped(model) is not model
+    inner = unwrap(model) is not model
     return [n.removeprefix("_orig_mod.").removeprefix("module.") if inner else n for n in selection]

@@ -39,10 +39,6 @@ class FlatView:
                 raise ValueError(f"parameter {name!r} of the model is gone or has another shape: make a new Objective")
         return [parameters[name] for name in self.names]
 
-    def split(self, v: Tensor) -> list[Tensor]:
-        """Views of `(n,)` or, with leading dimensions, `(..., n)` in the parameters' shapes."""
-        return split(v, self.shapes.values())
-
     def flatten(self, values: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
         """One vector `(n,)` from a dict of tensors by name."""
         missing = [name for name in self.names if name not in values]
@@ -63,7 +59,7 @@ class FlatView:
         """A dict of views of the vector `(n,)` by name."""
         if v.ndim != 1 or v.shape[0] != self.size:
             raise ValueError(f"unflatten needs a vector of shape ({self.size},), not {tuple(v.shape)}")
-        return dict(zip(self.names, self.split(v), strict=True))
+        return dict(zip(self.names, split(v, self.shapes.values()), strict=True))
 
 
 def split(v: Tensor, shapes: Iterable[torch.Size]) -> list[Tensor]:

@@ -27,7 +27,7 @@ def gradient_graph(
     return gradients
 
 
-def filled(pieces: Sequence[Tensor | None], leaves: Sequence[Tensor], lead: Sequence[int] = ()) -> list[Tensor]:
+def fill_zeros(pieces: Sequence[Tensor | None], leaves: Sequence[Tensor], lead: Sequence[int] = ()) -> list[Tensor]:
     """The pieces with zeros, in the leaf's shape, where there is None."""
     return [p.new_zeros(*lead, *p.shape) if g is None else g for p, g in zip(leaves, pieces, strict=True)]
 
@@ -46,7 +46,7 @@ def vjp(
         pieces = torch.autograd.grad(
             live, leaves, weights, retain_graph=True, allow_unused=True, is_grads_batched=batched
         )
-    return filled(pieces, leaves, cotangents[0].shape[:1] if batched else ())
+    return fill_zeros(pieces, leaves, cotangents[0].shape[:1] if batched else ())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import half_rounding, join, split, vector_dtype
 from landscape.objective.state import Snapshot
-from landscape.operators.autograd import filled, gradient_graph, stack, vjp
+from landscape.operators.autograd import fill_zeros, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.linear import LinearOperator
 
@@ -95,7 +95,7 @@ class LossHessian(LinearOperator):
         """`(n,)`, from the graph that the products use."""
         with torch.inference_mode(False), torch.enable_grad():
             self._gradient = gradient_graph(self._current(), self._leaves)
-        return self._join(filled(self._gradient, self._leaves))
+        return self._join(fill_zeros(self._gradient, self._leaves))
 
     def _matmat(self, V: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():

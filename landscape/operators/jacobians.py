@@ -34,7 +34,7 @@ def jacobian(objective: Objective, batch: Batch, budget: int) -> Iterator[tuple[
         return
     if not objective.tuning.refused("vmap over samples"):
         pieces = _sample_by_sample(objective, batch, outputs, budget)
-        first = _confirmed(objective, outputs, pieces)
+        first = _confirm_first(objective, outputs, pieces)
         if first is not None:
             yield 0, first
             yield from pieces
@@ -74,7 +74,7 @@ def cotangents(outputs: Tensor, samples: int) -> Tensor:
     return W
 
 
-def _confirmed(objective: Objective, outputs: Tensor, pieces: Iterator[tuple[int, Tensor]]) -> Tensor | None:
+def _confirm_first(objective: Objective, outputs: Tensor, pieces: Iterator[tuple[int, Tensor]]) -> Tensor | None:
     """The first piece if a reverse pass through the whole batch agrees with it."""
     try:
         _, rows = next(pieces)

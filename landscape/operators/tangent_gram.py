@@ -74,7 +74,7 @@ def tangent_gram(objective: Objective, rows: dict[int, Rows], budget: int) -> Te
         K = torch.zeros(m, m, dtype=torch.float64, device=objective.device)
         paired = [layer for layer in _linear_layers(objective) if layer.width + _OVERHEAD < layer.parameters]
         try:
-            for layers in _fitting(paired, [layer.bytes(objective, m) for layer in paired], budget):
+            for layers in _groups(paired, [layer.bytes(objective, m) for layer in paired], budget):
                 _add_paired(K, objective, rows, layers)
             covered = {name for layer in paired for name in layer.names}
             _add_materialised(K, objective, rows, [name for name in objective.names if name not in covered], budget)
@@ -82,10 +82,10 @@ def tangent_gram(objective: Objective, rows: dict[int, Rows], budget: int) -> Te
             for name in found.names:
                 objective.tuning.refuse(f"paired {name}")
             continue
-        return _mirrored(K)
+        return _mirror(K)
 
 
-def _mirrored(K: Tensor) -> Tensor:
+def _mirror(K: Tensor) -> Tensor:
     """Only the lower triangle was summed up."""
     for start in range(0, len(K), _BLOCK):
         stop = min(start + _BLOCK, len(K))
@@ -95,7 +95,7 @@ def _mirrored(K: Tensor) -> Tensor:
     return K
 
 
-def _fitting(items: Sequence[T], sizes: Sequence[int], budget: int) -> Iterator[list[T]]:
+def _groups(items: Sequence[T], sizes: Sequence[int], budget: int) -> Iterator[list[T]]:
     """Items in order, together as long as they fit the budget; one alone in any case."""
     group: list[T] = []
     used = 0
@@ -221,7 +221,7 @@ def _confirm(
     objective: Objective, outputs: Tensor, layers: list[_Layer], features: list[tuple[Tensor, Tensor]]
 ) -> None:
     W = cotangents(outputs, len(outputs))
-    parameters = [p for layer in layers for p in _chosen(layer)]
+    parameters = [p for layer in layers for p in _parameters(layer)]
     expected = iter(torch.autograd.grad(outputs, parameters, W, allow_unused=True, materialize_grads=True))
     right = []
     for layer, (a, delta) in zip(layers, features, strict=True):
@@ -245,7 +245,7 @@ def _refuse(layers: list[_Layer], right: list[bool]) -> None:
         raise _NotPaired(tuple(wrong))
 
 
-def _chosen(layer: _Layer) -> list[Tensor]:
+def _parameters(layer: _Layer) -> list[Tensor]:
     return [layer.module.weight] * layer.weight + [layer.module.bias] * layer.bias
 
 
@@ -257,7 +257,7 @@ def _add_materialised(K: Tensor, objective: Objective, rows: dict[int, Rows], na
     width = max(1, budget // (2 * column))  # columns that are held at a time
     slices = objective.slices
     sizes = [slices[name].stop - slices[name].start for name in names]
-    for group in _fitting(names, sizes, width):
+    for group in _groups(names, sizes, width):
         inner = objective.restrict(group)
         for first in range(0, inner.size, width):
             columns = slice(first, min(first + width, inner.size))

@@ -85,11 +85,6 @@ def _singles(objective: Objective) -> Iterator[tuple[Any, Any]]:
                     yield single.inputs, single.targets
 
 
-def rounding_of(objective: Objective) -> float:
-    """Relative rounding of the objective's values, for `Trajectory(rounding=...)`."""
-    return objective.rounding
-
-
 @contextmanager
 def without_dropout(objective: Objective) -> Iterator[None]:
     """Dropout layers (and those inside recurrent and attention layers) are off within the block."""

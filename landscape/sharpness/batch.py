@@ -16,7 +16,7 @@ from torch import Tensor
 
 from landscape.objective.batch import Batch, samples, split
 from landscape.objective.objective import Objective
-from landscape.operators.autograd import filled, gradient_graph, vjp
+from landscape.operators.autograd import fill_zeros, gradient_graph, vjp
 from landscape.statistics import mean_stderr, student
 
 # Fewer quotients than this say too little about their own spread to stop on it.
@@ -121,7 +121,7 @@ def _quotient(objective: Objective, batch: Batch) -> tuple[float, float] | None:
     if not e.weight:
         return None
     gradient = gradient_graph(e.loss(), e.leaves)
-    g = [piece.detach() for piece in filled(gradient, e.leaves)]
+    g = [piece.detach() for piece in fill_zeros(gradient, e.leaves)]
     square = _inner(g, g)
     return (_inner(g, vjp(gradient, e.leaves, g)) if square else 0.0), square
 

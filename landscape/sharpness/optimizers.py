@@ -45,12 +45,12 @@ def rule_of(optimizer: Optimizer, group: Group, p: Tensor) -> Rule | None:
         raise Unknown(f"no stability threshold is known for {kind.__name__}: known are {known}")
     if group.get("maximize"):
         raise Unknown("the optimizer maximizes: its threshold is on the smallest eigenvalue")
-    if kind in ADAPTIVE and not moved(optimizer, p):
+    if kind in ADAPTIVE and not has_moved(optimizer, p):
         return None
     return _RULES[kind](group, optimizer.state.get(p, {}))
 
 
-def moved(optimizer: Optimizer, p: Tensor) -> bool:
+def has_moved(optimizer: Optimizer, p: Tensor) -> bool:
     """Whether the state of the parameter is that of a step (Adagrad has one before)."""
     return float(optimizer.state.get(p, {}).get("step", 0)) > 0
 

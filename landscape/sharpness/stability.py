@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from landscape.objective.network import unwrapped
+from landscape.objective.network import unwrap
 from landscape.objective.objective import Objective
 from landscape.operators.linear import LinearOperator
 from landscape.operators.preconditioned import DiagonalOperator, Preconditioned
-from landscape.sharpness.optimizers import ADAPTIVE, Rule, Unknown, moved, rule_of, sgd_rule
+from landscape.sharpness.optimizers import ADAPTIVE, Rule, Unknown, has_moved, rule_of, sgd_rule
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,19 @@ def stability(optimizer: Optimizer, objective: Objective) -> Stability:
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
     try:
         rules = _rules(optimizer, objective)
-        return _joined(optimizer, objective, rules)
+        return _join(optimizer, objective, rules)
     except Unknown as reason:
         return Stability(math.nan, math.nan, None, 0.0, type(optimizer) in ADAPTIVE, math.nan, math.nan, str(reason))
 
 
 def _rules(optimizer: Optimizer, objective: Objective) -> dict[str, Rule]:
     """How each of the objective's parameters is moved, by name; those that are not moved are left out."""
-    parameters = dict(unwrapped(objective.model).named_parameters())
+    parameters = dict(unwrap(objective.model).named_parameters())
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     held = [p for name in objective.names if id(p := parameters[name]) in groups]
     if not held:
         raise Unknown("the optimizer holds none of the objective's parameters: was it made from another model?")
-    if type(optimizer) in ADAPTIVE and not any(moved(optimizer, p) for p in held):
+    if type(optimizer) in ADAPTIVE and not any(has_moved(optimizer, p) for p in held):
         raise Unknown(f"{type(optimizer).__name__} has no preconditioner before its first step")
     found = {}
     for name in objective.names:
@@ -110,7 +110,7 @@ def _rules(optimizer: Optimizer, objective: Objective) -> dict[str, Rule]:
     return found
 
 
-def _joined(optimizer: Optimizer, objective: Objective, rules: dict[str, Rule]) -> Stability:
+def _join(optimizer: Optimizer, objective: Objective, rules: dict[str, Rule]) -> Stability:
     """One threshold for all parameters, what differs between them in the scale."""
     momenta = {(rule.momentum, rule.factor) for rule in rules.values()}
     if len(momenta) > 1:

@@ -100,12 +100,12 @@ class FunctionClass(Instrument):
 
     @override
     def measure(self, context: Context) -> dict[str, Any]:
-        from landscape.regularity.measure import measure, measure_samples, rounding_of
+        from landscape.regularity.measure import measure, measure_samples
 
         if isinstance(self.end, Recording):
             self.end.check(context.step, context.objective, context.batch)
         theta = self._theta()
-        rounding = {"rounding": rounding_of(context.objective)}
+        rounding = {"rounding": context.objective.rounding}
         if theta is None:
             return self._sketched(context) | rounding
         objective = context.on_batch() or context.objective

@@ -9,7 +9,7 @@ import numpy as np
 
 from probes.views.comparison.select import Comparison, Repeated
 from probes.views.pictures.axes import scale
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, save, sequence, style
 
 _PLACES = 2000  # more than a picture has pixels
 _AXES = {"step": "step", "epoch": "epoch", "time": "time [s]", "loss": "loss (training goes to the right)"}
@@ -33,9 +33,9 @@ def comparison_figure(comparison: Comparison, path: Path) -> Path:
             scale(axes, comparison.grid(_PLACES), "x")
         axes.set_xlabel(_AXES[comparison.by])
         axes.set_ylabel(f"{comparison.field} [{comparison.units}]" if comparison.units else comparison.field)
-        axes.set_title(f"{comparison.field} of {sum(len(group.names) for group in groups)} runs", pad=22)
         several = any(len(group.names) > 1 for group in groups)
-        note(axes, ("mean; band: one standard error over the runs; " if several else "") + _how(comparison))
+        remark = ("mean; band: one standard error over the runs; " if several else "") + _how(comparison)
+        headline(axes, f"{comparison.field} of {sum(len(group.names) for group in groups)} runs", remark)
         if len(groups) > 1 or several:
             if len(groups) > 8:
                 axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

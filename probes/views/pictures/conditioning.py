@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, scale
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note
 
 # Eigenvalues below this share of the largest are rounding in any precision.
 _SHOWN = 1e-18
@@ -21,7 +21,7 @@ def conditioning_figure(columns: Columns, settings: Settings) -> Figure:
     made, panels = figure(2 if several else 1, height=4.2)
     _spectra(panels[0], columns)
     what = "with the loss's second derivative" if settings.get("loss_hessian") else "(1/N) JᵀJ"
-    panels[0].set_title(f"Gauss-Newton eigenvalues, {what}", pad=22)
+    headline(panels[0], f"Gauss-Newton eigenvalues, {what}")
     if several:
         _kappas(panels[1], columns)
     return made
@@ -62,9 +62,7 @@ def _kappas(axes: Axes, columns: Columns) -> None:
         axes.legend(frameon=False)
     scale(axes, np.concatenate([columns["kappa"], bounds[np.isfinite(bounds)]]))
     axes.set_xlabel("step")
-    axes.set_title("Condition number", pad=22)
     lower = "" if bool(np.all(columns["converged"])) else "; lower bounds where the matrix did not fit"
     ranks = np.asarray(columns["rank"])
-    note(
-        axes, f"rank {ranks.min()} .. {ranks.max()}{lower}" if ranks.min() < ranks.max() else f"rank {ranks[0]}{lower}"
-    )
+    span = f"{ranks.min()} .. {ranks.max()}" if ranks.min() < ranks.max() else f"{ranks[0]}"
+    headline(axes, "Condition number", f"rank {span}{lower}")

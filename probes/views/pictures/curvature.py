@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from probes.numbers import at_thresholds, plus_minus, short
 from probes.views.pictures.axes import Columns, Settings, scale, subject_of
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline
 
 _TABLE = ("thresholds", "ranks", "kappas")
 
@@ -19,8 +19,8 @@ def trace_figure(columns: Columns, settings: Settings) -> Figure:
     axes.errorbar(steps, values, yerr=errors, color=BLUE, marker="o", ms=5, capsize=3)
     axes.set_xlabel("step")
     axes.set_ylabel("trace")
-    axes.set_title(f"Trace of the {subject_of(settings)}", pad=22)
-    note(axes, f"bars: one standard error; last: {plus_minus(float(values[-1]), float(errors[-1]))}")
+    last = plus_minus(float(values[-1]), float(errors[-1]))
+    headline(axes, f"Trace of the {subject_of(settings)}", f"bars: one standard error; last: {last}")
     if len(steps) == 1:
         axes.set_xticks(steps)
     return made
@@ -69,8 +69,8 @@ def condition_figure(columns: Columns, settings: Settings) -> Figure:
         axes.set_ylim(0, None)
         axes.set_xlabel("step")
         axes.set_ylabel(f"number of eigenvalues{', lower bounds' if bound else ''}")
-    axes.set_title(f"Rank of the {subject_of(settings)}", pad=22)
-    note(axes, "κ: condition number of what exceeds the threshold, at the last step")
+    remark = "κ: condition number of what exceeds the threshold, at the last step"
+    headline(axes, f"Rank of the {subject_of(settings)}", remark)
     return made
 
 

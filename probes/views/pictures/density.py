@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from probes.numbers import short
 from probes.outliers import outliers
 from probes.views.pictures.axes import Columns, Settings, subject_of
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note
 
 # Width of the Gaussians that a density is drawn with, as a share of the spectrum's range: about the
 # resolution of 64 Lanczos steps.
@@ -49,7 +49,7 @@ def density_figure(columns: Columns, settings: Settings, spectrum: Columns | Non
         axes.legend(loc="upper right")
         here = f"step {int(columns['step'][row])}"
         title = f"Spectral density of the {subject_of(settings)}, {here}" if axes is panels[0] else here.capitalize()
-        axes.set_title(title, pad=22)
+        headline(axes, title)
     panels[0].set_ylabel("density")
     return made
 
@@ -77,8 +77,8 @@ def density_map(columns: Columns, settings: Settings) -> Figure:
     axes.grid(visible=False)
     axes.set_xlabel("step")
     axes.set_ylabel("eigenvalue")
-    axes.set_title(f"Spectral density of the {subject_of(settings)} over the steps", pad=22)
-    note(axes, f"means over the probes, with Gaussians of width σ = {short(sigma, 2)}; white: no eigenvalue")
+    remark = f"means over the probes, with Gaussians of width σ = {short(sigma, 2)}; white: no eigenvalue"
+    headline(axes, f"Spectral density of the {subject_of(settings)} over the steps", remark)
     return made
 
 

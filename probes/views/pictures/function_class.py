@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, log_axis, spreads
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 
 if TYPE_CHECKING:
     from landscape.regularity import Trajectory
@@ -69,10 +69,10 @@ def frontier_figure(t: Trajectory) -> Figure:
         axes.plot([GAP], [found.beta], "o", color=BLUE, ms=6)
     axes.set_xlabel("gap α − β")
     axes.set_ylabel("smallest β")
-    axes.set_title("α-β-condition: the frontier", pad=22)
     by = "" if found.binding_step is None else f", set by step {found.binding_step}"
     some = "; some pair always works here (f(x_K) > f* in every row)" if found.vacuous else ""
-    note(axes, f"shaded: admissible; β = {short(found.beta, 3)} at gap {GAP}{by}{some}")
+    remark = f"shaded: admissible; β = {short(found.beta, 3)} at gap {GAP}{by}{some}"
+    headline(axes, "α-β-condition: the frontier", remark)
     axes.legend(loc="upper left")
     return made
 
@@ -122,8 +122,8 @@ def draw_map(made: Figure, axes: Axes, t: Trajectory, *, widest: float = 1.0) ->
     axes.grid(visible=False)
     axes.set_xlabel("α" if plain else "α − β")
     axes.set_ylabel("β")
-    axes.set_title("α-β-condition: least T", pad=22)
-    note(axes, f"outlined: admissible, T ≥ 0 in all {len(t)} rows and α > β; dotted: α = β + {GAP}")
+    remark = f"outlined: admissible, T ≥ 0 in all {len(t)} rows and α > β; dotted: α = β + {GAP}"
+    headline(axes, "α-β-condition: least T", remark)
 
 
 def lowest(t: Trajectory, across: Any, betas: Any, *, sheared: bool) -> Any:
@@ -165,18 +165,18 @@ def conditions_figure(t: Trajectory) -> Figure:
     ]
     for axes, (name, formula, values, found) in zip(panels, shown, strict=False):
         rows(axes, t.steps, values, found.failing_rows)
-        axes.set_title(f"{name}: {formula}", pad=22)
         bad = len(found.failing_rows)
-        note(axes, f"least {short(found.value, 3)}: " + (f"fails in {bad} of {len(t)} rows" if bad else "holds"))
+        remark = f"least {short(found.value, 3)}: " + (f"fails in {bad} of {len(t)} rows" if bad else "holds")
+        headline(axes, f"{name}: {formula}", remark)
     cosine = angles(t)
     rows(panels[4], t.steps, cosine, np.flatnonzero(cosine < 0), linear=True)
     panels[4].set_ylim(-1.05, 1.05)
-    panels[4].set_title("Cosine of gradient and x − x_K", pad=22)
-    note(panels[4], f"negative in {int(np.sum(cosine < 0))} of {len(t)} rows")
+    remark = f"negative in {int(np.sum(cosine < 0))} of {len(t)} rows"
+    headline(panels[4], "Cosine of gradient and x − x_K", remark)
     needed = ratio(GAP * above - t.inner, t.excess, t.excess > 0)
     rows(panels[5], t.steps, needed, np.flatnonzero(needed > 0))
-    panels[5].set_title(f"β that the row needs at gap {GAP}", pad=22)
-    note(panels[5], f"largest {short(alpha_beta(t, GAP).beta, 3)}; orange: θ = {GAP} of quasar convexity fails")
+    remark = f"largest {short(alpha_beta(t, GAP).beta, 3)}; orange: θ = {GAP} of quasar convexity fails"
+    headline(panels[5], f"β that the row needs at gap {GAP}", remark)
     for axes in panels[3:]:
         axes.set_xlabel("step")
     return made

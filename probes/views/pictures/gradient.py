@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, bars, crowded, finite, legend, log_axis, over_steps, scale
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, sequence
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, sequence
 
 GUIDE = 1e-3  # the rule of thumb for a healthy ratio of update to weight
 _NAMED = 20  # more layers than this do not fit a legend
@@ -27,14 +27,13 @@ def gradient_figure(columns: Columns, settings: Settings) -> Figure:
         axes.plot(steps, finite(columns[field]), color=BLUE, marker=".", lw=1.5, ms=3 if crowded(steps) else 7)
         scale(axes, columns[field])
         over_steps(axes, steps, columns[field])
-        axes.set_title(title, pad=22)
+        headline(axes, title)
     axes, scales = panels[2], columns["noise_scale"]
     bars(axes, steps, scales, columns["noise_scale_stderr"])
     scale(axes, scales)
     over_steps(axes, steps, scales)
     axes.set_ylabel("loss terms")
-    axes.set_title("Gradient noise scale", pad=22)
-    note(axes, "bars: one standard error")
+    headline(axes, "Gradient noise scale", "bars: one standard error")
     return made
 
 
@@ -47,8 +46,8 @@ def dual_gradient_figure(columns: Columns, settings: Settings) -> Figure:
     left.plot(steps, positive, color=GREY, marker=".", label="f - infimum")
     log_axis(left)
     over_steps(left, steps, total)
-    left.set_title("Gradient in dual norms", pad=22)
-    note(left, f"loss per radius; norm {settings.get('norm', 'auto')}, infimum {short(settings.get('infimum', 0.0))}")
+    norm, infimum = settings.get("norm", "auto"), short(settings.get("infimum", 0.0))
+    headline(left, "Gradient in dual norms", f"loss per radius; norm {norm}, infimum {infimum}")
     legend(left)
     right.plot(steps, mu, color=ORANGE, marker=".")
     if np.isfinite(mu).any():
@@ -56,8 +55,7 @@ def dual_gradient_figure(columns: Columns, settings: Settings) -> Figure:
         right.axhline(least, color=GREY, lw=1.3, ls=(0, (5, 3)), label=f"smallest: {short(least)}")
     scale(right, mu)
     over_steps(right, steps, mu)
-    right.set_title("Ratio: the mu of mu-KL", pad=22)
-    note(right, "dual norm / (f - infimum)")
+    headline(right, "Ratio: the mu of mu-KL", "dual norm / (f - infimum)")
     legend(right)
     return made
 
@@ -76,11 +74,10 @@ def alignment_figure(columns: Columns, settings: Settings) -> Figure:
     for axes in panels:
         over_steps(axes, steps, cosines)
         axes.set_ylim(0, 1.02)
-        note(axes, "bars: bounds on the error")
     panels[0].set_ylabel("share of the square")
-    panels[0].set_title(f"The {of} in the top {k} eigenvectors", pad=22)
+    headline(panels[0], f"The {of} in the top {k} eigenvectors", "bars: bounds on the error")
     panels[1].set_ylabel("squared cosine")
-    panels[1].set_title("Each eigenvector", pad=22)
+    headline(panels[1], "Each eigenvector", "bars: bounds on the error")
     handles, labels = panels[0].get_legend_handles_labels()
     made.legend(handles[::-1], labels[::-1], loc="outside right upper")
     return made
@@ -132,12 +129,11 @@ def updates_figure(columns: Columns, settings: Settings, labels: Sequence[str] =
     axes.axhline(GUIDE, color=ORANGE, lw=1.3, ls=(0, (5, 3)), zorder=1.5, label="guide: 0.001")
     over_steps(axes, steps, ratios)
     axes.set_ylabel("norm of update / norm of tensor")
-    axes.set_title("Relative size of the updates", pad=22)
     per = np.unique(columns["steps"][np.isfinite(ratios).any(axis=1)])
     over = "" if not len(per) else f"{per[0]}" if len(per) == 1 else f"{per[0]} to {per[-1]}"
     remarks = [f"each update over {over} step{'s' * (over != '1')} of training"] * bool(over)
     remarks += ["biases dotted"] * any(str(name).endswith("bias") for name in names)
     remarks += [f"every {stride}th layer is named"] * (stride > 1)
-    note(axes, "; ".join(remarks))
+    headline(axes, "Relative size of the updates", "; ".join(remarks))
     made.legend(loc="outside right upper", labelcolor=GREY)
     return made

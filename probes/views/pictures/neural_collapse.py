@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, crowded, finite, legend, log_axis, over_steps
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline
 
 _ZERO = 1e-12  # what is not above is rounding, and has no place on a log axis
 
@@ -22,19 +22,16 @@ def neural_collapse_figure(columns: Columns, settings: Settings) -> Figure:
     steps = np.asarray(columns["step"])
     _lines(panels[0], columns, (("nc1", "NC1", BLUE), ("nc2", "NC2", GREEN), ("nc3", "NC3", ORANGE)))
     _log(panels[0], columns, ("nc1", "nc2", "nc3"))
-    panels[0].set_title("Features and weights", pad=22)
-    note(panels[0], "towards 0: within-class spread, simplex, self-duality")
+    headline(panels[0], "Features and weights", "towards 0: within-class spread, simplex, self-duality")
     _lines(panels[1], columns, (("nc0", "NC0 = ‖Wᵀ1‖", BLUE), ("nc0_normalized", "NC0 / ‖W‖", GREY)))
     _log(panels[1], columns, ("nc0", "nc0_normalized"))
-    panels[1].set_title("Sum of the weight's rows", pad=22)
-    note(panels[1], f"towards 0; last: {short(float(columns['nc0'][-1]), 3)}")
+    headline(panels[1], "Sum of the weight's rows", f"towards 0; last: {short(float(columns['nc0'][-1]), 3)}")
     if measured:
         lines = (("nc4", "NC4: agreement", BLUE), ("accuracy", "accuracy", GREY))
         _lines(panels[2], columns, lines)
         low = min(float(np.nanmin(finite(columns[name]), initial=1.0)) for name, _, _ in lines)
         panels[2].set_ylim(max(0.0, low - 0.05 * (1.0 - low) - 0.005), 1.0 + 0.05 * (1.0 - low) + 0.005)
-        panels[2].set_title("Nearest class mean", pad=22)
-        note(panels[2], "towards 1: how often the head says the same")
+        headline(panels[2], "Nearest class mean", "towards 1: how often the head says the same")
     for axes in panels:
         over_steps(axes, steps)
         legend(axes)

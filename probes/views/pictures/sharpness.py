@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, band, bars, finite, legend, over_steps, scale, threshold_line
-from probes.views.pictures.style import figure, note
+from probes.views.pictures.style import figure, headline
 
 
 def sharpness_figure(columns: Columns, settings: Settings) -> Figure:
     """The largest eigenvalue with its residual and its threshold; beside it the preconditioned one if it is known."""
     both = bool(np.isfinite(columns["preconditioned"]).any())
     made, panels = figure(2 if both else 1)
-    _against(panels[0], columns, ("value", "residual", "threshold"))
-    panels[0].set_title("Sharpness", pad=22)
-    panels[0].set_ylabel("largest eigenvalue of the Hessian")
-    if both:
-        names = ("preconditioned", "preconditioned_residual", "preconditioned_threshold")
-        _against(panels[1], columns, names)
-        panels[1].set_title("Preconditioned by the optimizer", pad=22)
-        panels[1].set_ylabel("largest eigenvalue")
+    titles = ("Sharpness", "Preconditioned by the optimizer")
+    what = ("largest eigenvalue of the Hessian", "largest eigenvalue")
+    names = (
+        ("value", "residual", "threshold"),
+        ("preconditioned", "preconditioned_residual", "preconditioned_threshold"),
+    )
+    for axes, title, label, fields in zip(panels, titles, what, names, strict=False):
+        value, residual, threshold = (columns[field] for field in fields)
+        bars(axes, columns["step"], value, residual)
+        threshold_line(axes, columns["step"], threshold, "stability threshold")
+        _finish(axes, columns["step"], value, threshold)
+        axes.set_ylabel(label)
+        headline(axes, title, "bars: residuals, a bound on each error")
     return made
 
 
-def _against(axes: Axes, columns: Columns, names: tuple[str, str, str]) -> None:
-    value, residual, threshold = (columns[name] for name in names)
-    bars(axes, columns["step"], value, residual)
-    threshold_line(axes, columns["step"], threshold, "stability threshold")
-    scale(axes, np.r_[value, threshold])
-    over_steps(axes, columns["step"], value)
-    note(axes, "bars: residuals, a bound on each error")
+def _finish(axes: Axes, steps: Any, values: Any, thresholds: Any) -> None:
+    """The axes and the legend of a panel."""
+    scale(axes, np.r_[values, thresholds])
+    over_steps(axes, steps, values)
     legend(axes)
 
 
@@ -42,15 +46,12 @@ def batch_sharpness_figure(columns: Columns, settings: Settings) -> Figure:
     steps, values, errors = columns["step"], columns["value"], columns["stderr"]
     band(axes, steps, values, errors, label="± one standard error")
     threshold_line(axes, steps, columns["threshold"], "full-batch threshold")
-    scale(axes, np.r_[values, columns["threshold"]])
-    over_steps(axes, steps, values)
+    _finish(axes, steps, values, columns["threshold"])
     axes.set_ylabel("batch sharpness")
-    axes.set_title("Curvature of batches along their own gradients", pad=22)
     batches = np.unique(columns["batches"])
     counted = f"{batches[0]}" if len(batches) == 1 else f"{batches[0]} to {batches[-1]}"
     unknown = "" if np.isfinite(errors[np.isfinite(values)]).all() else "; no error is known for one batch"
-    note(axes, f"mean over {counted} batches{unknown}")
-    legend(axes)
+    headline(axes, "Curvature of batches along their own gradients", f"mean over {counted} batches{unknown}")
     return made
 
 
@@ -61,14 +62,12 @@ def critical_sharpness_figure(columns: Columns, settings: Settings) -> Figure:
     bracket = np.array([values - finite(columns["lower"]), finite(columns["upper"]) - values])
     bars(axes, steps, values, bracket)
     threshold_line(axes, steps, columns["threshold"])
-    scale(axes, np.r_[values, columns["threshold"]])
-    over_steps(axes, steps, values)
+    _finish(axes, steps, values, columns["threshold"])
     axes.set_ylabel("critical sharpness")
-    axes.set_title(f"Critical sharpness along the {settings.get('along', 'gradient')}", pad=22)
     boundless = int(np.isinf(columns["value"]).sum())
     more = f"; at {boundless} step{'s' * (boundless > 1)} infinite, not drawn" if boundless else ""
-    note(axes, f"bars: the bracket that holds the value{more}")
-    legend(axes)
+    title = f"Critical sharpness along the {settings.get('along', 'gradient')}"
+    headline(axes, title, f"bars: the bracket that holds the value{more}")
     return made
 
 
@@ -77,12 +76,10 @@ def sam_figure(columns: Columns, settings: Settings) -> Figure:
     made, (axes,) = figure()
     steps, values = columns["step"], columns["value"]
     bars(axes, steps, values, columns["error"])
-    scale(axes, values)
-    over_steps(axes, steps, values)
+    _finish(axes, steps, values, [])
     radii = np.unique(columns["rho"])
     rho = short(float(radii[0])) if len(radii) == 1 else f"{short(float(radii[0]))} to {short(float(radii[-1]))}"
     axes.set_ylabel("rise of the loss")
     relative = " relative to the parameters" if settings.get("adaptive") else ""
-    axes.set_title(f"Rise of the loss at distance {rho}{relative}", pad=22)
-    note(axes, "bars: rounding error")
+    headline(axes, f"Rise of the loss at distance {rho}{relative}", "bars: rounding error")
     return made

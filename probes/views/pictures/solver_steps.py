@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from probes.views.pictures.axes import Columns, Settings, crowded, finite, legend, log_axis, over_steps, scale
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 
 
 def solver_steps_figure(columns: Columns, settings: Settings) -> Figure:
@@ -23,12 +23,10 @@ def solver_steps_figure(columns: Columns, settings: Settings) -> Figure:
         left.plot(steps[rejected], promised[rejected], "x", color=ORANGE, ms=6, label="rejected")
     log_axis(left)
     over_steps(left, steps, promised, measured)
-    left.set_title("Decrease of the loss", pad=22)
-    note(left, "of the step before the record, on its closure's data; rises are not drawn")
+    headline(left, "Decrease of the loss", "of the step before the record, on its closure's data; rises are not drawn")
     legend(left)
     right.plot(steps, used, color=BLUE, marker=".", ms=size, lw=1.5)
     scale(right, used)
     over_steps(right, steps, used)
-    right.set_title("The solver's constant", pad=22)
-    note(right, "M, H, L, gamma or the damping, in the step's last model")
+    headline(right, "The solver's constant", "M, H, L, gamma or the damping, in the step's last model")
     return made

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from probes.numbers import short
 from probes.outliers import Outliers, outliers
 from probes.views.pictures.axes import Columns, Settings, finite, over_steps, scale, subject_of
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, sequence
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note, sequence
 
 
 def spectrum_figure(columns: Columns, settings: Settings) -> Figure:
@@ -33,10 +33,10 @@ def spectrum_figure(columns: Columns, settings: Settings) -> Figure:
         else:
             over_steps(axes, columns["step"], columns["values"])
         _over_steps(axes, columns, found)
-        axes.set_title(f"Largest eigenvalues of the {subject}", pad=22)
+        headline(axes, f"Largest eigenvalues of the {subject}")
     title = f"Step {int(columns['step'][-1])}"
     _last(panels[-1], columns)
-    panels[-1].set_title(title if several else f"Largest eigenvalues of the {subject}, {title.lower()}", pad=22)
+    headline(panels[-1], title if several else f"Largest eigenvalues of the {subject}, {title.lower()}")
     return made
 
 

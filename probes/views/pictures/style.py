@@ -60,6 +60,13 @@ def sequence(count: int) -> list[Any]:
     return [colours(0.88 * i / max(count - 1, 1)) for i in range(count)]
 
 
+def headline(axes: Axes, title: str, text: str = "") -> None:
+    """The title of a panel, and below it the quiet line of `note`."""
+    axes.set_title(title, pad=22)
+    if text:
+        note(axes, text)
+
+
 def note(axes: Axes, text: str) -> None:
     """A quiet line right above the plot, below the title: what was done to the numbers."""
     written = axes.text(0.0, 1.015, text, transform=axes.transAxes, fontsize=8.5, color=GREY, va="bottom")

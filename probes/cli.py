@@ -1,12 +1,10 @@
-"""The command `landscape`: what is typed, turned into calls; what fails, turned into one line.
+"""The command `landscape`: what is typed, turned into calls.
 
-Results go to stdout; progress, notes and errors to stderr. Nothing heavy is imported before a command needs
-it: `landscape --help` knows no torch.
+Nothing heavy is imported before a command needs it: `landscape --help` knows no torch.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from probes.errors import UserError, one_line
+from probes.errors import UserError
+from probes.terminal import err, out, run
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from probes.trace.trace import Trace
 
 app = typer.Typer(
@@ -32,27 +29,10 @@ app = typer.Typer(
     context_settings={"max_content_width": 120},
 )
 
-# Wide enough that a table in a pipe or a file is not cut to 80 columns.
-_PIPE_WIDTH = 200
-
-
-def out() -> Console:
-    """The console of results."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH, highlight=False)
-
-
-def err() -> Console:
-    """The console of progress and notes."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
 
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False) -> None:
-    """Read what stands before the command; `main` has taken --debug out, wherever it stood."""
+    """Read what stands before the command; `run` has taken --debug out, wherever it stood."""
 
 
 @app.command()
@@ -127,10 +107,11 @@ def probe(
     wanted = parse_probes(probe or ["spectrum", "trace"], operator)
     files = checkpoint_steps(checkpoints, parse_steps(steps))
 
-    from probes.checkpoints import run
+    from probes.checkpoints.run import Request
+    from probes.checkpoints.run import run as measure
 
-    request = run.Request(files, problem, wanted, output, operator, seed, resume, overwrite)
-    made = run.run(request, err())
+    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite)
+    made = measure(request, err())
     from probes.trace.trace import Trace
     from probes.views.tables import steps_table
 
@@ -295,43 +276,7 @@ def _open(path: Path) -> Trace:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, 1 for a failure, 2 for bad arguments, 130 for Ctrl-C."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # an ASCII terminal gets "?" for "±", not a traceback
-            stream.reconfigure(errors="replace")
-    try:
-        status = app(words, prog_name="landscape", standalone_mode=False)
-    except KeyboardInterrupt as error:
-        _fail("interrupted", 130, error, debug)
-    except UserError as error:
-        _fail(str(error), error.status, error, debug)
-    except Exception as error:
-        _fail(*_explain(error), error, debug)
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-def _explain(error: Exception) -> tuple[str, int]:
-    """The line and the exit status of a failure from below, or from the reading of the arguments."""
-    if hasattr(error, "format_message"):  # typer's own, and click's under older typers
-        where = getattr(getattr(error, "ctx", None), "command_path", None) or "landscape"
-        return f"{one_line(error.format_message())} (see {where} --help)", int(getattr(error, "exit_code", 2))
-    if type(error).__name__ == "Abort":
-        return "interrupted", 130
-    if isinstance(error, MemoryError):
-        text = one_line(error)
-        return text if text != "MemoryError" else "out of memory: use fewer vectors or less data", 1
-    if isinstance(error, OSError | ValueError | RuntimeError):
-        return one_line(error), 1
-    return f"{type(error).__name__}: {one_line(error)}; this is a defect, see it with --debug", 1
-
-
-def _fail(message: str, status: int, error: BaseException, debug: bool) -> NoReturn:
-    if debug:
-        err().print_exception() if sys.stderr.isatty() else sys.excepthook(type(error), error, error.__traceback__)
-    typer.echo(f"landscape: {message}", err=True)
-    sys.exit(status)
+    run(app, sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

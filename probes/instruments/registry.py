@@ -29,7 +29,7 @@ class Entry:
         note: what a reader of the cells must know.
         summary: module:function below `probes.views`, of all records: what they amount to, in a sentence.
         picture: module:function below `probes.views.pictures`, of the columns and the settings.
-        beside: what else the picture takes: "labels" of the fields' entries, the "spectrum" of the same matrix in the
+        extra: what else the picture takes: "labels" of the fields' entries, the "spectrum" of the same matrix in the
             same trace, or the "records" themselves.
     """
 
@@ -43,7 +43,7 @@ class Entry:
     note: str = ""
     summary: str = ""
     picture: str
-    beside: str = ""
+    extra: str = ""
 
     @property
     def module(self) -> str:
@@ -119,7 +119,7 @@ PROBES: Mapping[str, Entry] = {
         fields=_fields("nodes weights n"),
         cells="cells:density_cells",
         picture="density:density_figures",
-        beside="spectrum",
+        extra="spectrum",
     ),
     "condition": Entry(
         home="curvature:ConditionNumber",
@@ -209,7 +209,7 @@ PROBES: Mapping[str, Entry] = {
         fields=_fields("ratio update weight steps"),
         cells="cells:updates_cells",
         picture="gradient:updates_figure",
-        beside="labels",
+        extra="labels",
     ),
     "function-class": Entry(
         home="function_class:FunctionClass",
@@ -221,7 +221,7 @@ PROBES: Mapping[str, Entry] = {
         cells="cells:function_class_cells",
         summary="cells:function_class_summary",
         picture="function_class:function_class_figures",
-        beside="records",
+        extra="records",
     ),
     "neural-collapse": Entry(
         home="neural_collapse:NeuralCollapse",

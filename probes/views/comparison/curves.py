@@ -31,7 +31,7 @@ class Curve(NamedTuple):
     dropped: int = 0
 
 
-class Band(NamedTuple):
+class Average(NamedTuple):
     """Several runs at the places `x` (m,): mean and standard error over the runs, and how many runs there are.
 
     mean (m,) is nan where there is no run, stderr (m,) where there are fewer than two; runs (m,) int64.
@@ -60,7 +60,7 @@ def sample(line: Curve, x: Array) -> Array:
     return np.interp(x, line.x, line.y, left=np.nan, right=np.nan)
 
 
-def band(curves: Sequence[Curve], x: Array) -> Band:
+def average(curves: Sequence[Curve], x: Array) -> Average:
     """Mean and standard error (the deviation with n - 1, over the root of n) of the curves at the places x (m,)."""
     values = np.array([sample(line, x) for line in curves]).reshape(len(curves), len(x))
     there = np.isfinite(values)
@@ -68,7 +68,7 @@ def band(curves: Sequence[Curve], x: Array) -> Band:
     mean = np.where(count > 0, np.where(there, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
     squares = np.where(there, (values - mean) ** 2, 0.0).sum(axis=0)
     stderr = np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1))
-    return Band(np.asarray(x, dtype=np.float64), mean, np.where(count > 1, stderr, np.nan), count)
+    return Average(np.asarray(x, dtype=np.float64), mean, np.where(count > 1, stderr, np.nan), count)
 
 
 def shared_grid(curves: Sequence[Curve], most: int) -> Array:

@@ -50,10 +50,10 @@ def _draw(axes: Any, comparison: Comparison, group: Repeated, colour: Any) -> tu
     # the group's own points: a line of few records must not be drawn through those of others
     own = np.unique(np.concatenate([line.x for line in group.curves]))
     x = own if len(own) <= _PLACES else places
-    band = group.band(x)
-    there = band.runs > 0
-    x, mean = x[there], band.mean[there]
-    error = np.nan_to_num(band.stderr[there])
+    found = group.average(x)
+    there = found.runs > 0
+    x, mean = x[there], found.mean[there]
+    error = np.nan_to_num(found.stderr[there])
     runs = len(group.names)
     label = f"{group.label} ({runs} runs)" if runs > 1 else group.label
     marker = "o" if len(x) <= 25 else ""

@@ -19,7 +19,7 @@ from probes.trace.layout import Array, Field
 from probes.trace.reader import read_fields
 from probes.trace.runs import Run
 from probes.trace.set import TraceSet
-from probes.views.comparison.curves import Band, Curve, against_loss, band, curve, loss_levels, shared_grid
+from probes.views.comparison.curves import Average, Curve, against_loss, average, curve, loss_levels, shared_grid
 
 AXES = ("step", "epoch", "loss", "time")
 _FIRST = ("sharpness", "spectrum", "trace", "loss", "gradient")  # what is compared when nobody says what
@@ -46,9 +46,9 @@ class Repeated:
     names: tuple[str, ...]
     curves: tuple[Curve, ...]
 
-    def band(self, x: Array) -> Band:
+    def average(self, x: Array) -> Average:
         """Mean and standard error over the runs at the places x (m,)."""
-        return band(self.curves, x)
+        return average(self.curves, x)
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = _R
     labels = place_labels(places)
     columns: dict[str, dict[str, str]] = {}
     for group in comparison.groups:
-        band = group.band(places)
+        found = group.average(places)
         heading = _heading(group.label, len(group.names))
         while heading in columns:  # values that read the same, as 1 and "1" do
             heading += "'"
         columns[heading] = {
             label: _cell(float(mean), float(stderr), int(count), len(group.names))
-            for label, mean, stderr, count in zip(labels, band.mean, band.stderr, band.runs, strict=True)
+            for label, mean, stderr, count in zip(labels, found.mean, found.stderr, found.runs, strict=True)
         }
     units = f" [{comparison.units}]" if comparison.units else ""
     # not as the title of a table, which is folded to the table's width

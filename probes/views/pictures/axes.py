@@ -24,7 +24,7 @@ def subject_of(settings: Settings) -> str:
     return _MATRICES.get(settings.get("operator", ""), "curvature matrix")
 
 
-def crowded(steps: Any) -> bool:
+def is_crowded(steps: Any) -> bool:
     """Whether there are so many points that markers and caps run into each other."""
     return len(steps) > _CROWDED
 
@@ -37,7 +37,7 @@ def finite(values: Any) -> Any:
 
 def bars(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE, label: str = "") -> None:
     """A line with error bars: `errors` is `(steps,)` or, below and above the value, `(2, steps)`."""
-    many = crowded(steps)
+    many = is_crowded(steps)
     axes.errorbar(
         steps,
         finite(values),
@@ -58,7 +58,7 @@ def band(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE,
         bars(axes, steps, values, errors, color=color)
         return
     values, errors = finite(values), finite(errors)
-    axes.plot(steps, values, color=color, marker=".", ms=3 if crowded(steps) else 7, lw=1.5)
+    axes.plot(steps, values, color=color, marker=".", ms=3 if is_crowded(steps) else 7, lw=1.5)
     axes.fill_between(steps, values - errors, values + errors, color=color, alpha=0.25, lw=0, label=label or None)
 
 

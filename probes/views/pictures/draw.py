@@ -43,14 +43,14 @@ def _pictures(trace: Trace, records: Records, columns: Columns) -> dict[str, Fig
     if kind is None:
         return {}
     entry = KINDS[kind]
-    beside: dict[str, Any] = {}
-    if entry.beside == "labels":
-        beside["labels"] = next((field.labels for field in records.fields.values() if field.labels), ())
-    elif entry.beside == "spectrum":
-        beside["spectrum"] = _spectrum(trace, settings.get("operator", ""))
-    elif entry.beside == "records":
-        beside["records"] = records
-    made = import_from("probes.views.pictures", entry.picture)(columns, settings, **beside)
+    extra: dict[str, Any] = {}
+    if entry.extra == "labels":
+        extra["labels"] = next((field.labels for field in records.fields.values() if field.labels), ())
+    elif entry.extra == "spectrum":
+        extra["spectrum"] = _spectrum(trace, settings.get("operator", ""))
+    elif entry.extra == "records":
+        extra["records"] = records
+    made = import_from("probes.views.pictures", entry.picture)(columns, settings, **extra)
     return {"": made} if isinstance(made, Figure) else made
 
 

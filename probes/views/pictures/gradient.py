@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, bars, crowded, finite, legend, log_axis, over_steps, scale
+from probes.views.pictures.axes import Columns, Settings, bars, finite, is_crowded, legend, log_axis, over_steps, scale
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, sequence
 
 GUIDE = 1e-3  # the rule of thumb for a healthy ratio of update to weight
@@ -24,7 +24,7 @@ def gradient_figure(columns: Columns, settings: Settings) -> Figure:
     made.set_size_inches(13.2, 3.9)
     steps = columns["step"]
     for axes, field, title in zip(panels, ("loss", "norm"), ("Loss", "Norm of the gradient"), strict=False):
-        axes.plot(steps, finite(columns[field]), color=BLUE, marker=".", lw=1.5, ms=3 if crowded(steps) else 7)
+        axes.plot(steps, finite(columns[field]), color=BLUE, marker=".", lw=1.5, ms=3 if is_crowded(steps) else 7)
         scale(axes, columns[field])
         over_steps(axes, steps, columns[field])
         headline(axes, title)
@@ -120,7 +120,7 @@ def updates_figure(columns: Columns, settings: Settings, labels: Sequence[str] =
             positive,
             color=colour,
             marker=".",
-            ms=2 if crowded(steps) else 6,
+            ms=2 if is_crowded(steps) else 6,
             lw=1.4,
             ls=(0, (2, 1.5)) if flat else "-",
             label=str(names[i]) if i % stride == 0 else None,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, crowded, finite, legend, log_axis, over_steps
+from probes.views.pictures.axes import Columns, Settings, finite, is_crowded, legend, log_axis, over_steps
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline
 
 _ZERO = 1e-12  # what is not above is rounding, and has no place on a log axis
@@ -43,7 +43,7 @@ def _lines(axes: Axes, columns: Columns, lines: Sequence[tuple[str, str, str]]) 
     for name, label, colour in lines:
         values = finite(columns[name])
         if np.isfinite(values).any():
-            axes.plot(steps, values, color=colour, marker="" if crowded(steps) else ".", ms=7, lw=1.6, label=label)
+            axes.plot(steps, values, color=colour, marker="" if is_crowded(steps) else ".", ms=7, lw=1.6, label=label)
 
 
 def _log(axes: Axes, columns: Columns, names: Sequence[str]) -> None:

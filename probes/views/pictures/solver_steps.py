@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from probes.views.pictures.axes import Columns, Settings, crowded, finite, legend, log_axis, over_steps, scale
+from probes.views.pictures.axes import Columns, Settings, finite, is_crowded, legend, log_axis, over_steps, scale
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 
 
@@ -14,7 +14,7 @@ def solver_steps_figure(columns: Columns, settings: Settings) -> Figure:
     made, (left, right) = figure(2)
     steps, promised, used = columns["step"], finite(columns["decrease"]), finite(columns["used"])
     measured = finite(columns["loss"] - columns["new_loss"])
-    size = 3 if crowded(steps) else 7
+    size = 3 if is_crowded(steps) else 7
     for values, colour, label in ((promised, GREY, "promised by the model"), (measured, BLUE, "measured")):
         positive = np.where(values > 0, values, np.nan)
         left.plot(steps, positive, color=colour, marker=".", ms=size, lw=1.5, label=label)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probes.views.comparison.curves import against_loss, band, curve, first_passage, loss_levels, sample, shared_grid
+from probes.views.comparison.curves import against_loss, average, curve, first_passage, loss_levels, sample, shared_grid
 
 
 def test_a_curve_is_sorted_finite_and_without_repeats():
@@ -26,7 +26,7 @@ def test_mean_and_standard_error_are_scipys():
     rng = np.random.default_rng(0)
     x = np.arange(7.0)
     values = rng.normal(size=(5, 7))
-    found = band([curve(x, y) for y in values], x)
+    found = average([curve(x, y) for y in values], x)
     np.testing.assert_allclose(found.mean, values.mean(axis=0))
     np.testing.assert_allclose(found.stderr, stats.sem(values, axis=0))
     assert found.runs.tolist() == [5] * 7
@@ -34,7 +34,7 @@ def test_mean_and_standard_error_are_scipys():
 
 def test_runs_count_only_where_they_have_been():
     short, long = curve(np.arange(3), np.zeros(3)), curve(np.arange(5), np.full(5, 2.0))
-    found = band([short, long], np.arange(6.0))
+    found = average([short, long], np.arange(6.0))
     assert found.runs.tolist() == [2, 2, 2, 1, 1, 0]
     np.testing.assert_array_equal(found.mean, [1, 1, 1, 2, 2, np.nan])
     np.testing.assert_allclose(found.stderr, [1, 1, 1, np.nan, np.nan, np.nan])

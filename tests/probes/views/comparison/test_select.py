@@ -44,17 +44,17 @@ def test_mean_and_error_over_seeds(folder):
     assert [group.label for group in comparison.groups] == ["optimizer.lr=0.02", "optimizer.lr=0.1"]
     assert comparison.grid(100).tolist() == list(range(0, 41, 5))
     for group, rate in zip(comparison.groups, RATES, strict=True):
-        band = group.band(np.array([0.0, 15, 40, 41]))
+        found = group.average(np.array([0.0, 15, 40, 41]))
         # linear in the step: interpolation is exact; the seeds 0, 1, 2 have deviation 1
-        np.testing.assert_allclose(band.mean, [*(value(rate, 1, step) for step in (0, 15, 40)), math.nan])
-        np.testing.assert_allclose(band.stderr[:3], 1 / math.sqrt(3))
-        assert band.runs.tolist() == [3, 3, 3, 0]
+        np.testing.assert_allclose(found.mean, [*(value(rate, 1, step) for step in (0, 15, 40)), math.nan])
+        np.testing.assert_allclose(found.stderr[:3], 1 / math.sqrt(3))
+        assert found.runs.tolist() == [3, 3, 3, 0]
     assert comparison.notes == ()
 
 
 def test_other_axes(folder):
     runs = TraceSet.open("sweep")
-    epochs = compare_runs(runs, by="epoch").groups[0].band(np.array([4.0]))
+    epochs = compare_runs(runs, by="epoch").groups[0].average(np.array([4.0]))
     assert epochs.mean == pytest.approx(value(0.02, 1, 40))
     times = compare_runs(runs, by="time")
     assert times.grid(50).max() < 10
@@ -64,8 +64,8 @@ def test_other_axes(folder):
         start = 1 + seed / 10
         reached = levels[(levels <= start) & (levels >= start / 16)]
         steps = -10 * np.log2(reached / start)  # the loss is linear between records only, so this is near
-        np.testing.assert_allclose(group.band(reached).mean, value(rate, seed, steps), atol=0.2)
-        assert np.isnan(group.band(np.array([1.3, 0.01])).mean).all()
+        np.testing.assert_allclose(group.average(reached).mean, value(rate, seed, steps), atol=0.2)
+        assert np.isnan(group.average(np.array([1.3, 0.01])).mean).all()
 
 
 def test_fields_are_found(folder):
@@ -77,7 +77,7 @@ def test_fields_are_found(folder):
         ("sharpness.top.b", "sharpness.top.b"),
     ):
         assert compare_runs(runs, text).field == name
-    double = compare_runs(runs, "sharpness.top.b").groups[0].band(np.array([20.0]))
+    double = compare_runs(runs, "sharpness.top.b").groups[0].average(np.array([20.0]))
     assert double.mean == pytest.approx(2 * value(0.02, 1, 20))
     fields = {"value": Field(), "matrix": Field((2, 2)), "word": Field((), "str"), "ragged": Field((None,))}
     tables = {"sharpness": {"n": Field()}, "sharpness.train": fields, "spectrum": {"values": Field((3,))}}

@@ -1,0 +1,74 @@
+"""The terminal: results on stdout; progress, notes and errors on stderr; a failure as one line and a status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from probes.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Wide enough that a table in a pipe or a file is not cut to 80 columns.
+_PIPE_WIDTH = 200
+
+
+def out() -> Console:
+    """The console of results."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH, highlight=False)
+
+
+def err() -> Console:
+    """The console of progress and notes."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def run(command: typer.Typer, arguments: Sequence[str]) -> NoReturn:
+    """Run the command and exit: 0, 1 for a failure, 2 for bad arguments, 130 for Ctrl-C.
+
+    `--debug` may stand anywhere and shows the traceback of a failure.
+    """
+    debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # an ASCII terminal gets "?" for "±", not a traceback
+            stream.reconfigure(errors="replace")
+    try:
+        status = command([a for a in arguments if a != "--debug"], prog_name="landscape", standalone_mode=False)
+    except KeyboardInterrupt as error:
+        _fail("interrupted", 130, error, debug)
+    except UserError as error:
+        _fail(str(error), error.status, error, debug)
+    except Exception as error:
+        _fail(*_explain(error), error, debug)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The line and the exit status of a failure from below, or from the reading of the arguments."""
+    if hasattr(error, "format_message"):  # typer's own, and click's under older typers
+        where = getattr(getattr(error, "ctx", None), "command_path", None) or "landscape"
+        return f"{one_line(error.format_message())} (see {where} --help)", int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        return "interrupted", 130
+    if isinstance(error, MemoryError):
+        text = one_line(error)
+        return text if text != "MemoryError" else "out of memory: use fewer vectors or less data", 1
+    if isinstance(error, OSError | ValueError | RuntimeError):
+        return one_line(error), 1
+    return f"{type(error).__name__}: {one_line(error)}; this is a defect, see it with --debug", 1
+
+
+def _fail(message: str, status: int, error: BaseException, debug: bool) -> NoReturn:
+    if debug:
+        err().print_exception() if sys.stderr.isatty() else sys.excepthook(type(error), error, error.__traceback__)
+    typer.echo(f"landscape: {message}", err=True)
+    sys.exit(status)

@@ -3,8 +3,10 @@
 from landscape.conditioning.convolution import convolution_matrix
 from landscape.conditioning.gauss_newton import gauss_newton
 from landscape.conditioning.leaky_relu import leaky_relu_network
-from landscape.conditioning.linear import linear_model, linear_network
+from landscape.conditioning.linear import linear_network, linear_network_of
 from landscape.conditioning.results import Conditioning, LayerFactors, from_eigenvalues
+
+linear_model = linear_network_of  # its name before; `solvers.linear_model` is another thing
 
 __all__ = [
     "Conditioning",
@@ -15,4 +17,5 @@ __all__ = [
     "leaky_relu_network",
     "linear_model",
     "linear_network",
+    "linear_network_of",
 ]

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from landscape.conditioning.results import Threshold, check_threshold
+from landscape.conditioning.inputs import Threshold, check_threshold
 from landscape.objective.batch import Batch
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective

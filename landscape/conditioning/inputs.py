@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from landscape.memory import available_memory
 
 EPS = torch.finfo(torch.float64).eps
+
+Threshold = float | Literal["paper"] | None
 
 _HOST = torch.device("cpu")
 
@@ -62,7 +64,7 @@ def finite(value: float, name: str) -> float:
     return number
 
 
-def rounding(value: Any) -> float:
+def unit_roundoff(value: Any) -> float:
     """The rounding unit of the dtype in which `value` came, at least that of float64."""
     if isinstance(value, Tensor):
         return max(EPS, torch.finfo(value.dtype).eps) if value.dtype.is_floating_point else EPS
@@ -85,20 +87,9 @@ def require_memory(rows: int, columns: int, what: str, advice: str, copies: int 
         )
 
 
-def singular_range(M: Tensor, width: int | None = None) -> tuple[float, float]:
-    """(sqrt(lambda_min(M M^T)), sqrt(lambda_max(M M^T))) of `(rows, columns)`.
-
-    The smallest is 0.0 when there are more rows than columns (or than `width`, where M is a product through a
-    layer as narrow as that), and when it is not above rounding.
-    """
-    rows, columns = M.shape
-    sizes = torch.linalg.svdvals(M)
-    largest, smallest = float(sizes[0]), float(sizes[-1])
-    if rows > min(columns, columns if width is None else width) or smallest <= max(rows, columns) * EPS * largest:
-        smallest = 0.0
-    return smallest, largest
-
-
-def quotient(numerator: float, denominator: float) -> float:
-    """numerator / denominator of a bound; inf, which states nothing, for 0 below or a numerator that overflows."""
-    return numerator / denominator if denominator > 0 and math.isfinite(numerator) else math.inf
+def check_threshold(threshold: Threshold) -> None:
+    """Refuse what is no threshold, before anything is computed (`ValueError`)."""
+    if threshold is None or threshold == "paper":
+        return
+    if isinstance(threshold, str) or not (threshold >= 0 and math.isfinite(threshold)):
+        raise ValueError(f'the threshold must be finite and not negative, or "paper", not {threshold!r}')

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from landscape.conditioning.inputs import as_float64, finite, quotient, require_memory, singular_range
-from landscape.conditioning.results import Conditioning, Threshold, check_threshold, from_eigenvalues
+from landscape.conditioning.bounds import quotient, singular_range
+from landscape.conditioning.inputs import Threshold, as_float64, check_threshold, finite, require_memory
+from landscape.conditioning.results import Conditioning, from_eigenvalues
 
 
 def leaky_relu_network(V: Any, W: Any, X: Any, *, slope: float, threshold: Threshold = None) -> Conditioning:

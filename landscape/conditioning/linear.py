@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from landscape.conditioning.inputs import as_float64, finite, quotient, require_memory, rounding, singular_range
-from landscape.conditioning.results import Conditioning, LayerFactors, Threshold, check_threshold, from_eigenvalues
+from landscape.conditioning.bounds import quotient, singular_range
+from landscape.conditioning.inputs import Threshold, as_float64, check_threshold, finite, require_memory, unit_roundoff
+from landscape.conditioning.results import Conditioning, LayerFactors, from_eigenvalues
 from landscape.objective.evaluation import output_tensor
 from landscape.objective.objective import Objective
 from landscape.operators.jacobians import close
@@ -118,7 +119,7 @@ def _root(covariance: Any, d: int) -> tuple[Tensor | None, float]:
             f"covariance has the shape {tuple(S.shape)}, the first layer takes {d} inputs: it must be ({d}, {d}), "
             "X X^T / n for X of shape (inputs, samples)"
         )
-    error = d * rounding(covariance)
+    error = d * unit_roundoff(covariance)
     size, skew = float(S.abs().max()), float((S - S.T).abs().max())
     if skew > error * size:
         raise ValueError(f"covariance is not symmetric: entries differ by {skew:.2g} from their mirror images")
@@ -166,7 +167,7 @@ def _square(x: float) -> float:
     return x * x
 
 
-def linear_model(objective: Objective, *, skip: float = 0.0, threshold: Threshold = None) -> Conditioning | None:
+def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Threshold = None) -> Conditioning | None:
     """`linear_network` of an objective's model and data; None when the model is something else.
 
     It is one when the chosen parameters are the weights of Linear layers without biases, each used in the order in
@@ -178,7 +179,7 @@ def linear_model(objective: Objective, *, skip: float = 0.0, threshold: Threshol
     layers = [m for m in objective.module.modules() if isinstance(m, nn.Linear)]
     weights = [m.weight.detach().double() for m in layers]
     chosen = [id(p) for p in objective.leaves()]
-    if not layers or chosen != [id(m.weight) for m in layers] or not _chained(weights):
+    if not layers or chosen != [id(m.weight) for m in layers] or not _fits(weights):
         return None
     d = weights[0].shape[1]
     total, samples = torch.zeros(d, d, dtype=torch.float64, device=weights[0].device), 0
@@ -188,7 +189,7 @@ def linear_model(objective: Objective, *, skip: float = 0.0, threshold: Threshol
             if not isinstance(inputs, Tensor) or outputs.ndim != 2 or inputs.numel() != len(outputs) * d:
                 return None
             x = inputs.reshape(len(outputs), d).double()
-            if not close(_applied(weights, skip, x), outputs.double(), outputs.dtype):
+            if not close(_apply(weights, skip, x), outputs.double(), outputs.dtype):
                 return None
             total += x.T @ x
             samples += len(x)
@@ -197,11 +198,12 @@ def linear_model(objective: Objective, *, skip: float = 0.0, threshold: Threshol
     return linear_network(weights, total / samples, skip=skip, threshold=threshold)
 
 
-def _chained(weights: list[Tensor]) -> bool:
+def _fits(weights: list[Tensor]) -> bool:
+    """Each layer takes what the one before gives."""
     return all(a.shape[0] == b.shape[1] for a, b in pairwise(weights))
 
 
-def _applied(weights: list[Tensor], skip: float, x: Tensor) -> Tensor:
+def _apply(weights: list[Tensor], skip: float, x: Tensor) -> Tensor:
     for W in weights:
         x = x @ (W + skip * torch.eye(*W.shape, dtype=W.dtype, device=W.device)).T
     return x

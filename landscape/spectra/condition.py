@@ -76,14 +76,21 @@ def _dense(A: LinearOperator, threshold: float | None, rank: int | None) -> Cond
         raise FloatingPointError(f"{type(A).__name__} has entries that are not finite")
     eigenvalues = torch.linalg.eigvalsh(0.5 * (dense + dense.T))
     largest = float(eigenvalues.abs().max())
-    return of_eigenvalues(eigenvalues, n * rounding(A) * largest if threshold is None else threshold, rank, n)
+    return of_eigenvalues(
+        eigenvalues, n * rounding(A) * largest if threshold is None else threshold, rank=rank, matvecs=n
+    )
 
 
-def of_eigenvalues(eigenvalues: Tensor, threshold: float, rank: int | None = None, matvecs: int = 0) -> ConditionNumber:
-    """`ConditionNumber` from all eigenvalues, `(n,)` float64, by an absolute threshold or, when given, by the rank."""
+def of_eigenvalues(
+    eigenvalues: Tensor, threshold: float, *, rank: int | None = None, matvecs: int = 0, semidefinite: bool = False
+) -> ConditionNumber:
+    """`ConditionNumber` from all eigenvalues, `(n,)` float64, by an absolute threshold or, when given, by the rank.
+
+    semidefinite: negative ones are rounding errors and count as zero.
+    """
     n = len(eigenvalues)
     values = eigenvalues.cpu().sort().values
-    sizes = values.abs().sort(descending=True).values
+    sizes = (values.clamp(min=0.0) if semidefinite else values.abs()).sort(descending=True).values
     if rank is not None:
         threshold = float(sizes[rank]) if rank < n else 0.0
     count = rank if rank is not None else int((sizes > threshold).sum())

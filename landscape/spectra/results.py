@@ -201,26 +201,30 @@ class ConditionNumber:
     neighbours: Mapping[int, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        bound = "" if self.converged else ">= "
-        head = (
-            f"kappa {bound}{self.kappa:.3g} (rank {bound}{self.rank}, threshold {self.threshold:.2g}, "
-            f"smallest {self.smallest:.3g})"
-        )
-        rows = [
-            f"  at rank {self.rank + step}: kappa {kappa:.3g}"
-            for step, kappa in self.neighbours.items()
-            if not math.isnan(kappa)
-        ]
-        rows += [
-            f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}"
-            for relative, rank, kappa in self.table
-        ]
+        rows = self._rows()
         if self.converged and self.threshold > 0 and self.kappa > 0.5 * self.largest / self.threshold:
             rows.append(
                 "  kappa is little more than largest / threshold: the threshold cuts through the spectrum (a float64 "
                 "copy, Objective(..., dtype=torch.float64), lowers it)"
             )
-        return "\n".join([head, *rows])
+        return "\n".join(rows)
+
+    def _rows(self) -> list[str]:
+        bound = "" if self.converged else ">= "
+        size = "" if self.eigenvalues is None else f" of {len(self.eigenvalues)}"
+        head = (
+            f"kappa {bound}{self.kappa:.3g} (rank {bound}{self.rank}{size}, threshold {self.threshold:.2g}, "
+            f"smallest {self.smallest:.3g})"
+        )
+        near = [(self.rank + step, kappa) for step, kappa in self.neighbours.items() if not math.isnan(kappa)]
+        return [
+            head,
+            *(f"  at rank {rank}: kappa {kappa:.3g}" for rank, kappa in near),
+            *(
+                f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}"
+                for relative, rank, kappa in self.table
+            ),
+        ]
 
 
 Callback = Callable[[int, int, float], bool | None]

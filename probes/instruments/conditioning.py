@@ -77,11 +77,11 @@ class GaussNewtonConditioning(Instrument):
 
     @override
     def measure(self, context: Context) -> dict[str, Any]:
-        from landscape.conditioning import gauss_newton, linear_model
+        from landscape.conditioning import gauss_newton, linear_network_of
         from landscape.spectra.condition import NEIGHBOURS
 
         objective = context.objective
-        linear = None if self.loss_hessian else linear_model(objective, skip=self.skip, threshold=self.threshold)
+        linear = None if self.loss_hessian else linear_network_of(objective, skip=self.skip, threshold=self.threshold)
         found = linear or gauss_newton(objective, threshold=self.threshold, loss_hessian=self.loss_hessian)
         eigenvalues = np.empty(0) if found.eigenvalues is None else found.eigenvalues.numpy()
         row = values_of(found, ("kappa", "largest", "smallest", "rank", "threshold")) | {

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from landscape import Objective
-from landscape.conditioning import gauss_newton, linear_model, linear_network
+from landscape.conditioning import gauss_newton, linear_network, linear_network_of
 from probes import GaussNewtonConditioning, Monitor, Trace, measure_once
 from probes.context import Context
 from probes.monitor.costs import UnitCosts
@@ -93,16 +93,16 @@ def test_what_is_a_linear_network(linear, bent):
     loss = nn.CrossEntropyLoss()
     weights = [p.detach() for p in linear.model.parameters()]
     expected = linear_network(weights, X.T @ X / len(X))
-    assert linear_model(linear).kappa == pytest.approx(expected.kappa, rel=1e-10)
+    assert linear_network_of(linear).kappa == pytest.approx(expected.kappa, rel=1e-10)
     ragged = linear.on(list(zip(X.split(17), y.split(17), strict=True)))
-    assert linear_model(ragged).kappa == pytest.approx(expected.kappa, rel=1e-10)
-    assert linear_model(bent) is None
-    assert linear_model(linear.restrict(["1.weight", "2.weight"])) is None  # a part of the parameters
-    assert linear_model(Objective(nn.Sequential(*linear.model, nn.Tanh()), loss, (X, y))) is None
-    assert linear_model(Objective(nn.Linear(6, 3).double(), loss, (X, y))) is None  # it has a bias
+    assert linear_network_of(ragged).kappa == pytest.approx(expected.kappa, rel=1e-10)
+    assert linear_network_of(bent) is None
+    assert linear_network_of(linear.restrict(["1.weight", "2.weight"])) is None  # a part of the parameters
+    assert linear_network_of(Objective(nn.Sequential(*linear.model, nn.Tanh()), loss, (X, y))) is None
+    assert linear_network_of(Objective(nn.Linear(6, 3).double(), loss, (X, y))) is None  # it has a bias
     residual = Objective(Residual().double(), nn.MSELoss(), (X, X))
-    assert linear_model(residual) is None
-    found = linear_model(residual, skip=0.5)
+    assert linear_network_of(residual) is None
+    found = linear_network_of(residual, skip=0.5)
     assert found.kappa == pytest.approx(gauss_newton(residual).kappa, rel=1e-8)
     assert found.bound >= found.kappa
 

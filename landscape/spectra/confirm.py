@@ -20,7 +20,7 @@ from torch import Tensor
 
 from landscape.spectra.krylov import Krylov
 
-# A pair is spared while its residual is below this share of its distance to the threshold, and all of them while they
+# A pair joins U while its residual is below this share of its distance to the threshold, and all of them while they
 # use up at most this share of what is free between the threshold and the other pairs. Against a share of tol only
 # that saves 2-4 products of 20-24 for the top 5 of a small network's Hessian and for k = 1 among outliers, costs
 # about 2 of 25-29 where the wanted pairs belong to a cluster narrower than tol, and hardly matters elsewhere.
@@ -28,7 +28,7 @@ _SETTLED = 0.3
 _COUPLING = 0.3
 
 
-def hidden(alpha: Tensor, beta: Tensor, x: float) -> float:
+def largest_overlap(alpha: Tensor, beta: Tensor, x: float) -> float:
     """The largest part |<x, q>| that a chain's start can have in an eigenvector with eigenvalue >= x.
 
     alpha: (t,), beta: (t,) positive, the last one the norm of the remainder. 1.0 unless x is above the chain's
@@ -46,7 +46,7 @@ def hidden(alpha: Tensor, beta: Tensor, x: float) -> float:
     return 1.0 / math.sqrt(total)
 
 
-def spared(values: Tensor, pending: Tensor, threshold: float, least: float) -> Tensor:
+def companions(values: Tensor, pending: Tensor, threshold: float, least: float) -> Tensor:
     """Which unwanted Ritz pairs to take into U as well, so that the chain need not meet them.
 
     Those that loosen the bound least come first, while most of what is free between the threshold and all others, or
@@ -141,7 +141,7 @@ class Chain:
         """Probability that an eigenvalue of M above x has stayed hidden from this chain."""
         alpha = torch.tensor(self.alpha, dtype=torch.float64)
         beta = torch.tensor(self.beta, dtype=torch.float64).clamp(min=self._smallest())
-        part = max(hidden(sign * alpha, beta, x) for sign in self.signs)
+        part = max(largest_overlap(sign * alpha, beta, x) for sign in self.signs)
         return min(1.0, math.sqrt(2.0 * n / math.pi) * part)
 
     def level(self, highest: float, n: int, risk: float) -> float | None:

@@ -1,0 +1,97 @@
+"""What a search for eigenpairs is asked, and where it stands: all that its rounds change beside the Krylov basis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from landscape.operators.linear import LinearOperator
+from landscape.spectra.krylov import Krylov, Ritz
+from landscape.spectra.results import Callback
+
+Which = Literal["LA", "SA", "LM"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for, as in `eigsh`; `width` candidates enter the basis per round.
+
+    floor: relative error of a residual; a smaller one is not seen.
+    """
+
+    k: int
+    which: Which
+    tol: float
+    limit: int
+    width: int
+    callback: Callback | None
+    confirm: bool
+    floor: float
+
+    @property
+    def signs(self) -> list[float]:
+        """Of the ends of the spectrum that are asked for."""
+        return {"LA": [1.0], "SA": [-1.0], "LM": [1.0, -1.0]}[self.which]
+
+    def key(self, values: Tensor) -> Tensor:
+        """Larger is better."""
+        return {"LA": values, "SA": -values, "LM": values.abs()}[self.which]
+
+
+class Stop(Exception):
+    """The search ends without a certificate; the argument says why, as in `State.stopped`."""
+
+
+@dataclass
+class State:
+    """What was found, what was spent and why it stopped.
+
+    Attributes:
+        ritz: the Ritz pairs of the basis.
+        order: indices of the Ritz pairs, best first.
+        largest: the largest |Ritz value| seen.
+        target: residual, relative to `largest`, at which a pair has converged.
+        matvecs: products made.
+        main_steps: products when the wanted pairs had converged for the first time.
+        restarts: of the basis.
+        idle: rounds in a row without a new direction.
+        doubt: probability that what chains before have missed is hidden from all of them.
+        stopped: "" on the way; "certified", or without a certificate "products", "callback" or "idle".
+    """
+
+    ritz: Ritz
+    order: Tensor
+    target: float
+    largest: float = 0.0
+    matvecs: int = 0
+    main_steps: int = 0
+    restarts: int = 0
+    idle: int = 0
+    doubt: float = 1.0
+    stopped: str = ""
+
+    @classmethod
+    def before(cls, krylov: Krylov, task: Task) -> State:
+        """Where a search begins. Products would be burnt for a residual below the floor."""
+        return cls(krylov.ritz(), torch.zeros(0, dtype=torch.long), max(task.tol - task.floor, task.floor))
+
+
+def basis_capacity(A: LinearOperator, k: int, block: int) -> int:
+    """Basis columns that fit the budget beside what a restart and a round need; `MemoryError` below k + 3."""
+    n, memory, column = A.shape[0], A.memory, A.space.column_bytes
+    columns = memory // column
+    spare = 2 * block + 3
+    # a restart holds the basis and a half to two thirds of it once more
+    fits = (2 * (columns - spare) - k) // 3
+    least = min(n, k + 3)
+    if fits < least:
+        needed = (3 * least + k + 1) // 2 + spare
+        raise MemoryError(
+            f"eigsh with k = {k} works with at least {needed} vectors of {column:,} bytes (k + 3 in the basis and "
+            f"what a restart and a round need); the budget of {memory:,} bytes holds {columns}: give more memory "
+            "or ask for fewer pairs"
+        )
+    return min(n, max(128, 4 * k), fits)

@@ -18,6 +18,7 @@ from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.operators.gauss_newton import JacobianOperator
 from landscape.operators.output_curvature import Curvature, outer_products
+from landscape.randomness import fresh_generator
 
 _SAMPLED = ("cross_entropy", "mse", "bce_with_logits")
 
@@ -139,7 +140,7 @@ def _spread(weights: Tensor, outputs: Tensor, unit_dims: tuple[int, ...]) -> Ten
 
 def _draw_seed(generator: torch.Generator | None) -> int:
     if generator is None:
-        return torch.Generator().seed() % (1 << 62)
+        return fresh_generator().initial_seed() % (1 << 62)
     return int(torch.randint(0, 1 << 62, (1,), generator=generator, device=generator.device))
 
 

@@ -91,26 +91,26 @@ class LinearOperator:
     def __add__(self, other: LinearOperator) -> LinearOperator:
         if not isinstance(other, LinearOperator):
             return NotImplemented
-        return _Sum(self, other)
+        return _Combination(self, other)
 
     def __sub__(self, other: LinearOperator) -> LinearOperator:
         if not isinstance(other, LinearOperator):
             return NotImplemented
-        return _Sum(self, -1.0 * other)
+        return _Combination(self, -1.0 * other)
 
     def __mul__(self, factor: float) -> LinearOperator:
         if isinstance(factor, LinearOperator):
             return NotImplemented
-        return _Scaled(self, float(factor))
+        return _Combination(self, factor=float(factor))
 
     __rmul__ = __mul__
 
     def __neg__(self) -> LinearOperator:
-        return _Scaled(self, -1.0)
+        return _Combination(self, factor=-1.0)
 
     def shifted(self, s: float) -> LinearOperator:
         """A + s I."""
-        return _Shifted(self, float(s))
+        return _Combination(self, shift=float(s))
 
     # -- vectors -------------------------------------------------------------------------------------------
 
@@ -225,47 +225,33 @@ class CombinedOperator(LinearOperator):
             part.release()
 
 
-class _Sum(CombinedOperator):
-    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
-        if first.shape != second.shape:
-            raise ValueError(f"cannot add operators of shapes {first.shape} and {second.shape}")
-        if first.dtype != second.dtype:
-            raise TypeError(f"cannot add operators of dtypes {first.dtype} and {second.dtype}")
-        super().__init__(first, second)
-        self.positive_semidefinite = first.positive_semidefinite and second.positive_semidefinite
+class _Combination(CombinedOperator):
+    """factor * (A + B + ...) + shift * I."""
 
+    def __init__(self, *parts: LinearOperator, factor: float = 1.0, shift: float = 0.0) -> None:
+        first = parts[0]
+        for other in parts[1:]:
+            if first.shape != other.shape:
+                raise ValueError(f"cannot add operators of shapes {first.shape} and {other.shape}")
+            if first.dtype != other.dtype:
+                raise TypeError(f"cannot add operators of dtypes {first.dtype} and {other.dtype}")
+        super().__init__(*parts)
+        self._factor, self._shift = factor, shift
+        self.positive_semidefinite = all(A.positive_semidefinite for A in parts) and factor >= 0 and shift >= 0
+
+    @override
     def _matmat(self, V: Tensor) -> Tensor:
-        return self._parts[0] @ V + self._parts[1] @ V
+        product = self._parts[0] @ V
+        for part in self._parts[1:]:
+            product = product + part @ V
+        product = product if self._factor == 1.0 else self._factor * product
+        return product if self._shift == 0.0 else product + self._shift * V
 
+    @override
     def restrict(self, names: Iterable[str]) -> LinearOperator:
         names = list(names)
-        return self._parts[0].restrict(names) + self._parts[1].restrict(names)
-
-
-class _Scaled(CombinedOperator):
-    def __init__(self, part: LinearOperator, factor: float) -> None:
-        super().__init__(part)
-        self.factor = factor
-        self.positive_semidefinite = part.positive_semidefinite and factor >= 0
-
-    def _matmat(self, V: Tensor) -> Tensor:
-        return self.factor * (self._parts[0] @ V)
-
-    def restrict(self, names: Iterable[str]) -> LinearOperator:
-        return self.factor * self._parts[0].restrict(names)
-
-
-class _Shifted(CombinedOperator):
-    def __init__(self, part: LinearOperator, s: float) -> None:
-        super().__init__(part)
-        self.shift = s
-        self.positive_semidefinite = part.positive_semidefinite and s >= 0
-
-    def _matmat(self, V: Tensor) -> Tensor:
-        return self._parts[0] @ V + self.shift * V
-
-    def restrict(self, names: Iterable[str]) -> LinearOperator:
-        return self._parts[0].restrict(names).shifted(self.shift)
+        parts = (part.restrict(names) for part in self._parts)
+        return _Combination(*parts, factor=self._factor, shift=self._shift)
 
 
 def products(A: LinearOperator, X: Tensor) -> Tensor:

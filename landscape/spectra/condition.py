@@ -96,10 +96,11 @@ def of_eigenvalues(
     count = rank if rank is not None else int((sizes > threshold).sum())
     smallest = float(sizes[count - 1]) if count else 0.0
     neighbours = {step: _at_rank(sizes, count + step) for step in NEIGHBOURS}
+    largest = float(sizes[0])
+    counts = [(relative, int((sizes > relative * largest).sum())) for relative in RELATIVE_THRESHOLDS]
+    table = tuple((relative, above, _at_rank(sizes, above) if above else math.inf) for relative, above in counts)
     kappa = _at_rank(sizes, count) if count else math.inf
-    return ConditionNumber(
-        kappa, float(sizes[0]), smallest, count, threshold, True, matvecs, _table(sizes), values, neighbours
-    )
+    return ConditionNumber(kappa, largest, smallest, count, threshold, True, matvecs, table, values, neighbours)
 
 
 def _at_rank(sizes: Tensor, rank: int) -> float:
@@ -107,16 +108,6 @@ def _at_rank(sizes: Tensor, rank: int) -> float:
     if not 1 <= rank <= len(sizes):
         return math.nan
     return float(sizes[0] / sizes[rank - 1]) if sizes[rank - 1] > 0 else math.inf
-
-
-def _above(sizes: Tensor, cut: float) -> tuple[int, float]:
-    """How many sizes (descending) lie above the cut, and the condition number of those."""
-    count = int((sizes > cut).sum())
-    return count, float(sizes[0] / sizes[count - 1]) if count else math.inf
-
-
-def _table(sizes: Tensor) -> tuple[tuple[float, int, float], ...]:
-    return tuple((relative, *_above(sizes, relative * float(sizes[0]))) for relative in RELATIVE_THRESHOLDS)
 
 
 def _by_rank(A: LinearOperator, rank: int) -> ConditionNumber:

@@ -13,7 +13,7 @@ from landscape.operators.linear import LinearOperator, MatrixOperator
 from landscape.operators.vectors import Kind, VectorSpace
 
 
-def seeded(seed: int) -> torch.Generator:
+def seeded_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -43,7 +43,7 @@ def spectra(n: int) -> dict[str, np.ndarray]:
 def matrix(values: np.ndarray, seed: int = 0) -> Tensor:
     """A float64 symmetric matrix with these eigenvalues and random eigenvectors."""
     n = len(values)
-    Q = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=seeded(seed))).Q
+    Q = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=seeded_generator(seed))).Q
     A = (Q * torch.from_numpy(values)) @ Q.T
     return 0.5 * (A + A.T)
 
@@ -122,7 +122,7 @@ class NoisyOperator(MatrixOperator):
     def __init__(self, A: Tensor, noise: float) -> None:
         super().__init__(A)
         self.noise = noise
-        self._generator = seeded(99)
+        self._generator = seeded_generator(99)
 
     def _matmat(self, V: Tensor) -> Tensor:
         W = super()._matmat(V)

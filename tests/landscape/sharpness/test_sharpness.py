@@ -6,7 +6,7 @@ import pytest
 import torch
 from operator_cases import CASES
 from sharpness_cases import Unchanged, normal, positive, quadratic
-from spectra_cases import seeded
+from spectra_cases import seeded_generator
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,8 +26,8 @@ def classifier(n=96, seed=0, dropout=0.0, norm=False):
     model = nn.Sequential(
         nn.Linear(4, 6), nn.BatchNorm1d(6) if norm else nn.Identity(), nn.Tanh(), nn.Dropout(dropout), nn.Linear(6, 3)
     ).double()
-    X = torch.randn(n, 4, generator=seeded(seed)).double()
-    return model, X, torch.randint(0, 3, (n,), generator=seeded(seed + 1))
+    X = torch.randn(n, 4, generator=seeded_generator(seed)).double()
+    return model, X, torch.randint(0, 3, (n,), generator=seeded_generator(seed + 1))
 
 
 def term_gradients(objective, X, y):
@@ -76,7 +76,7 @@ def test_one_pass_gives_the_objectives_loss_and_gradient(name):
 
 
 def partitioned(objective, X, y, sizes, seed):
-    order = torch.randperm(len(X), generator=seeded(seed))
+    order = torch.randperm(len(X), generator=seeded_generator(seed))
     return objective.on(list(zip(X[order].split(sizes), y[order].split(sizes), strict=True)))
 
 
@@ -85,7 +85,7 @@ def test_noise_is_unbiased_and_its_error_honest(masked):
     """Over random partitions into ragged batches, some without any loss terms, against exact per-sample gradients."""
     model, X, y = classifier()
     if masked:
-        y[torch.rand(96, generator=seeded(5)) < 0.3] = -100
+        y[torch.rand(96, generator=seeded_generator(5)) < 0.3] = -100
     objective = Objective(model, nn.CrossEntropyLoss(), (X, y))
     kept = y != -100
     terms = term_gradients(objective, X[kept], y[kept])
@@ -232,13 +232,13 @@ def test_batch_sharpness_of_one_batch_is_the_rayleigh_quotient():
 def test_batch_sharpness_errors_are_honest():
     model, X, y = classifier(192)
     objective = Objective(model, nn.CrossEntropyLoss(), (X, y))
-    many = [batch_sharpness(objective, batch_size=16, generator=seeded(seed)) for seed in range(100)]
+    many = [batch_sharpness(objective, batch_size=16, generator=seeded_generator(seed)) for seed in range(100)]
     for value, stderr in (("value", "stderr"), ("ratio_of_means", "ratio_stderr")):
         values = torch.tensor([getattr(m, value) for m in many]).double()
         truth = float(values.mean())
         inside = sum(abs(getattr(m, value) - truth) <= 2 * getattr(m, stderr) for m in many)
         assert inside >= 90
-    early = batch_sharpness(objective, batch_size=4, rtol=0.5, generator=seeded(0))
+    early = batch_sharpness(objective, batch_size=4, rtol=0.5, generator=seeded_generator(0))
     assert early.converged
     assert 8 <= early.batches < 48
     assert early.stderr <= 0.5 * early.value
@@ -294,7 +294,7 @@ def test_critical_sharpness_of_a_quadratic(rtol, scale):
     assert found.gradients == 1
     assert found.evaluations <= 8 + max(0, math.log2(1 / rtol))
     # along another direction, from known loss, from a far and from a near start
-    d = torch.rand(9, dtype=torch.float64, generator=seeded(1)) * g
+    d = torch.rand(9, dtype=torch.float64, generator=seeded_generator(1)) * g
     truth = float(d @ A @ d / (g @ d))
     for start in (1e-7, 1.0, 1e7):
         found = critical_sharpness(objective, d, start=start / scale, rtol=rtol, loss=objective.value())
@@ -453,7 +453,7 @@ def test_sam_refuses():
 def test_alignment_with_exact_vectors():
     A, v = positive(12), normal(12, 4)
     vectors = torch.linalg.eigh(A).eigenvectors
-    pairs = eigsh(MatrixOperator(A), 4, tol=1e-10, generator=seeded(0))
+    pairs = eigsh(MatrixOperator(A), 4, tol=1e-10, generator=seeded_generator(0))
     found = alignment(v, pairs, 3)
     exact = ((vectors.flip(1)[:, :3].T @ v) / v.norm()).square()
     torch.testing.assert_close(found.cosines, exact)
@@ -461,7 +461,7 @@ def test_alignment_with_exact_vectors():
     assert found.total_bound < 1e-6
     assert float(found.bounds.max()) < 1e-6
     assert found.norm == pytest.approx(float(v.norm()))
-    whole = alignment(v, eigsh(MatrixOperator(A), 12, tol=1e-10, generator=seeded(0)))
+    whole = alignment(v, eigsh(MatrixOperator(A), 12, tol=1e-10, generator=seeded_generator(0)))
     assert whole.total == pytest.approx(1.0)
     assert bool(torch.isnan(alignment(0 * v, pairs).cosines).all())
 
@@ -472,7 +472,7 @@ def test_alignment_bounds_hold_for_rough_pairs():
         A = positive(30, seed, low=0.0) + torch.diag(torch.linspace(0, 3, 30).double())
         vectors = torch.linalg.eigh(A).eigenvectors.flip(1)
         v = normal(30, seed + 100)
-        pairs = eigsh(MatrixOperator(A), 4, tol=0.05, generator=seeded(seed))
+        pairs = eigsh(MatrixOperator(A), 4, tol=0.05, generator=seeded_generator(seed))
         found = alignment(v, pairs, 3)
         exact = ((vectors[:, :3].T @ v) / v.norm()).square()
         assert bool(((found.cosines - exact).abs() <= found.bounds + 1e-9).all())
@@ -482,7 +482,7 @@ def test_alignment_bounds_hold_for_rough_pairs():
 
 
 def test_alignment_refuses():
-    pairs = eigsh(MatrixOperator(torch.eye(5)), 2, generator=seeded(0))
+    pairs = eigsh(MatrixOperator(torch.eye(5)), 2, generator=seeded_generator(0))
     assert alignment(torch.ones(5), pairs).bounds.tolist() == [1.0, 1.0]  # equal eigenvalues have no one vector
     with pytest.raises(ValueError, match="k must be between 1 and the 2"):
         alignment(torch.ones(5), pairs, 3)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from sharpness_cases import normal, positive, quadratic
-from spectra_cases import ShardedOperator, matrix, seeded, spectra
+from spectra_cases import ShardedOperator, matrix, seeded_generator, spectra
 from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 
@@ -55,7 +55,7 @@ MANY_STEPS = 10_000_000  # so that Adam's bias corrections stand still
 def freeze(optimizer):
     """Give adaptive optimizers a second moment that stays: large beside the tiny gradients of the test."""
     for number, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        v = torch.rand(p.shape, dtype=p.dtype, generator=seeded(number)) + 0.05
+        v = torch.rand(p.shape, dtype=p.dtype, generator=seeded_generator(number)) + 0.05
         step = torch.tensor(float(MANY_STEPS), dtype=torch.float64)
         if isinstance(optimizer, Adam):
             v *= 1 - STILL**MANY_STEPS
@@ -168,7 +168,7 @@ def test_the_scale_is_that_of_the_real_step(name, steps):
     for number in range(steps):
         before = objective.theta()
         for i, p in enumerate(objective.model.parameters()):
-            p.grad = torch.randn(p.shape, dtype=p.dtype, generator=seeded(10 * number + i))
+            p.grad = torch.randn(p.shape, dtype=p.dtype, generator=seeded_generator(10 * number + i))
         optimizer.step()
     move = objective.theta() - before
     parameters = dict(objective.model.named_parameters())
@@ -208,7 +208,7 @@ class Shared(nn.Module):
 
 
 def trained(model, optimizer, steps=3):
-    x = torch.randn(16, 3, generator=seeded(0))
+    x = torch.randn(16, 3, generator=seeded_generator(0))
     for _ in range(steps):
         optimizer.zero_grad()
         model(x).square().mean().backward()
@@ -282,7 +282,7 @@ def test_half_precision():
     assert bool(torch.isfinite(found.scale).all())
     A = found.operator(Hessian(objective))
     assert A.noise > 0
-    assert bool(torch.isfinite(A @ A.random(1, generator=seeded(0))).all())
+    assert bool(torch.isfinite(A @ A.random(1, generator=seeded_generator(0))).all())
 
 
 # -- the preconditioned operator ---------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_half_precision():
 
 def test_preconditioned_is_an_operator_like_the_others():
     A = matrix(spectra(40)["indefinite"])
-    d = torch.rand(40, dtype=torch.float64, generator=seeded(1))
+    d = torch.rand(40, dtype=torch.float64, generator=seeded_generator(1))
     d[:5] = 0
     dense = d.sqrt()[:, None] * A * d.sqrt()
     P = Preconditioned(MatrixOperator(A), d)
@@ -299,11 +299,11 @@ def test_preconditioned_is_an_operator_like_the_others():
     assert P.matvecs == 42
     v = torch.ones(40, dtype=torch.float64)
     torch.testing.assert_close((2.0 * P + P.shifted(1.0)) @ v, 3 * dense @ v + v)
-    pairs = eigsh(P, 3, tol=1e-8, generator=seeded(2))
+    pairs = eigsh(P, 3, tol=1e-8, generator=seeded_generator(2))
     torch.testing.assert_close(pairs.values, torch.linalg.eigvalsh(dense).flip(0)[:3])
     sharded = ShardedOperator(A)
     Q = Preconditioned(sharded, sharded.space.shard(d))
-    torch.testing.assert_close(eigsh(Q, 3, tol=1e-8, generator=seeded(2)).values, pairs.values)
+    torch.testing.assert_close(eigsh(Q, 3, tol=1e-8, generator=seeded_generator(2)).values, pairs.values)
 
 
 def test_preconditioned_refuses_and_restricts():
@@ -319,7 +319,7 @@ def test_preconditioned_refuses_and_restricts():
         Preconditioned(A, torch.ones(4)).restrict(["a"])
     assert not Preconditioned(A, torch.ones(4)).positive_semidefinite
     objective = quadratic(positive(N), normal(N))
-    d = torch.rand(N, dtype=torch.float64, generator=seeded(1))
+    d = torch.rand(N, dtype=torch.float64, generator=seeded_generator(1))
     whole = Preconditioned(Hessian(objective), d)
     rows = torch.cat([torch.arange(N)[objective.slices[name]] for name in ("a", "c")])
     torch.testing.assert_close(whole.restrict(["a", "c"]).to_dense(), whole.to_dense()[rows][:, rows])

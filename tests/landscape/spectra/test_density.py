@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from spectra_cases import BrokenOperator, DiagonalOperator, ShardedOperator, matrix, seeded, spectra
+from spectra_cases import BrokenOperator, DiagonalOperator, matrix, seeded_generator, spectra
 
 from landscape.operators.linear import MatrixOperator
 from landscape.spectra import density
@@ -11,8 +11,8 @@ from landscape.spectra import density
 
 def test_first_moments_are_right_for_a_fixed_probe() -> None:
     A = matrix(spectra(60)["indefinite"])
-    result = density(MatrixOperator(A), probes=3, steps=6, generator=seeded(0))
-    V = MatrixOperator(A).random(3, "normal", seeded(0))
+    result = density(MatrixOperator(A), probes=3, steps=6, generator=seeded_generator(0))
+    V = MatrixOperator(A).random(3, "normal", seeded_generator(0))
     V = V / V.norm(dim=0)
     X = V
     for j in range(12):  # 2 * steps - 1 moments beside the zeroth
@@ -25,7 +25,7 @@ def test_first_moments_are_right_for_a_fixed_probe() -> None:
 
 def test_curve_mass_and_moment_against_the_spectrum() -> None:
     d = spectra(400)["outliers"]
-    result = density(DiagonalOperator(d), probes=10, steps=80, generator=seeded(1))
+    result = density(DiagonalOperator(d), probes=10, steps=80, generator=seeded_generator(1))
     sigma = 0.02
     grid = torch.linspace(-0.2, 1.2, 701)
     mean, stderr = result.curve(grid, sigma)
@@ -47,7 +47,7 @@ def test_moments_cover_the_truth() -> None:
     d = spectra(200)["decaying"]
     inside = []
     for seed in range(200):
-        m = density(DiagonalOperator(d), probes=5, steps=4, generator=seeded(seed)).moment(1)
+        m = density(DiagonalOperator(d), probes=5, steps=4, generator=seeded_generator(seed)).moment(1)
         inside.append(abs(m.value - d.mean()) <= 2 * m.stderr)
     assert np.mean(inside) >= 0.88  # five samples of a skew distribution
 
@@ -56,7 +56,7 @@ def test_moments_cover_the_truth() -> None:
 def test_early_breakdown_is_padded(dtype: torch.dtype) -> None:
     d = np.zeros(30)
     d[:2] = [2.0, 1.0]
-    result = density(DiagonalOperator(d, dtype), probes=4, steps=50, generator=seeded(0))
+    result = density(DiagonalOperator(d, dtype), probes=4, steps=50, generator=seeded_generator(0))
     assert result.nodes.shape == result.weights.shape == (4, 50)
     assert (result.weights[:, 10:].sum(dim=1) < 1e-5).all()
     assert result.matvecs < 4 * 12
@@ -69,16 +69,16 @@ def test_early_breakdown_is_padded(dtype: torch.dtype) -> None:
 
 def test_little_memory_runs_in_chunks_with_the_same_numbers() -> None:
     d = spectra(200)["outliers"]
-    roomy = density(DiagonalOperator(d), probes=5, steps=30, generator=seeded(3))
-    tight = density(DiagonalOperator(d, memory=110 * 200 * 8), probes=5, steps=30, generator=seeded(3))
+    roomy = density(DiagonalOperator(d), probes=5, steps=30, generator=seeded_generator(3))
+    tight = density(DiagonalOperator(d, memory=110 * 200 * 8), probes=5, steps=30, generator=seeded_generator(3))
     assert torch.allclose(roomy.nodes, tight.nodes, atol=1e-10)
     assert tight.complete
 
 
 def test_no_room_for_a_basis_keeps_the_density() -> None:
     d = spectra(300)["outliers"]
-    roomy = density(DiagonalOperator(d), probes=4, steps=100, generator=seeded(3))
-    window = density(DiagonalOperator(d, memory=8 * 300 * 8), probes=4, steps=100, generator=seeded(3))
+    roomy = density(DiagonalOperator(d), probes=4, steps=100, generator=seeded_generator(3))
+    window = density(DiagonalOperator(d, memory=8 * 300 * 8), probes=4, steps=100, generator=seeded_generator(3))
     assert not window.complete
     grid = torch.linspace(-0.2, 1.2, 201)
     one, many = roomy.curve(grid, 0.03)[0], window.curve(grid, 0.03)[0]
@@ -103,11 +103,3 @@ def test_one_probe_callback_and_refusals() -> None:
         one.curve([0.0], 0.0)
     with pytest.raises(FloatingPointError, match="finite"):
         density(BrokenOperator(torch.eye(9)))
-
-
-def test_sharded_density() -> None:
-    A = matrix(spectra(80)["decaying"])
-    one = density(MatrixOperator(A, memory=1 << 30), probes=3, steps=12, generator=seeded(0))
-    many = density(ShardedOperator(A), probes=3, steps=12, generator=seeded(0))
-    assert torch.allclose(one.nodes, many.nodes, atol=1e-11)
-    assert torch.allclose(one.weights, many.weights, atol=1e-9)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from spectra_cases import BrokenOperator, ShardedOperator, matrix, seeded, spectra
+from spectra_cases import BrokenOperator, matrix, seeded_generator, spectra
 
 from landscape.operators.linear import MatrixOperator
 from landscape.operators.vectors import orthonormal
@@ -22,7 +22,7 @@ def relation_error(A: torch.Tensor, process: Krylov) -> float:
 @pytest.mark.parametrize("name", list(spectra(60)))
 def test_lanczos_identity(name: str, dtype: torch.dtype) -> None:
     A = matrix(spectra(60)[name])
-    v = torch.randn(60, dtype=dtype, generator=seeded(1))
+    v = torch.randn(60, dtype=dtype, generator=seeded_generator(1))
     state = lanczos(MatrixOperator(A.to(dtype)), v, 25)
     eps = torch.finfo(dtype).eps
     Q, m = state.basis.double(), state.alpha.numel()
@@ -37,7 +37,7 @@ def test_lanczos_identity(name: str, dtype: torch.dtype) -> None:
 
 def test_lanczos_resumes() -> None:
     A = MatrixOperator(matrix(spectra(80)["outliers"]))
-    v = torch.randn(80, dtype=torch.float64, generator=seeded(2))
+    v = torch.randn(80, dtype=torch.float64, generator=seeded_generator(2))
     whole = lanczos(A, v, 30)
     part = lanczos(A, lanczos(A, v, 12), 18)
     assert torch.allclose(whole.alpha, part.alpha, atol=1e-10)
@@ -70,19 +70,10 @@ def test_lanczos_refuses() -> None:
         lanczos(MatrixOperator(torch.eye(500), memory=20_000), torch.ones(500), 50)
 
 
-def test_lanczos_sharded() -> None:
-    A = matrix(spectra(60)["decaying"])
-    S, v = ShardedOperator(A), torch.randn(60, dtype=torch.float64, generator=seeded(3))
-    one, many = lanczos(MatrixOperator(A), v, 10), lanczos(S, S.space.shard(v), 10)
-    assert torch.allclose(one.alpha, many.alpha, atol=1e-12)
-    assert torch.allclose(one.basis, S.space.full(many.basis), atol=1e-12)
-    assert torch.allclose(one.residual, S.space.full(many.residual), atol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_relation_survives_blocks_injections_rotations_and_restarts(dtype: torch.dtype) -> None:
     A = matrix(spectra(70)["indefinite"])
-    op, rng = MatrixOperator(A.to(dtype)), seeded(4)
+    op, rng = MatrixOperator(A.to(dtype)), seeded_generator(4)
     process = Krylov(op, 60)
     process.absorb(op @ process.inject(op.random(3, "normal", rng)))
     for round_ in range(10):
@@ -107,7 +98,9 @@ def test_relation_survives_blocks_injections_rotations_and_restarts(dtype: torch
 def test_orthonormal_keeps_graded_directions_and_drops_dependent_ones(dtype: torch.dtype) -> None:
     op = MatrixOperator(torch.eye(50, dtype=dtype))
     eps = torch.finfo(dtype).eps
-    X = op.random(8, "normal", seeded(5)) * torch.logspace(0, 0.6 * torch.tensor(eps).log10().item(), 8, dtype=dtype)
+    X = op.random(8, "normal", seeded_generator(5)) * torch.logspace(
+        0, 0.6 * torch.tensor(eps).log10().item(), 8, dtype=dtype
+    )
     X = torch.cat([X, X[:, :2] + X[:, 2:4], torch.zeros(50, 1, dtype=dtype)], dim=1)
     Q = orthonormal(op.space, X, None, 20 * eps)
     assert Q.shape == (50, 8)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from spectra_cases import BrokenOperator, DiagonalOperator, NoisyOperator, ShardedOperator, matrix, seeded
+from spectra_cases import BrokenOperator, DiagonalOperator, NoisyOperator, matrix, seeded_generator
 
 from landscape.operators.linear import MatrixOperator
 from landscape.spectra import diagonal, trace
@@ -23,7 +23,7 @@ MATRICES = {name: matrix(d, seed=7) for name, d in DESIGNED.items()}
 @pytest.mark.parametrize("name", list(DESIGNED))
 def test_truth_lies_within_two_standard_errors(name: str, method: str) -> None:
     A, true = MatrixOperator(MATRICES[name], memory=1 << 30), float(DESIGNED[name].sum())
-    runs = [trace(A, method=method, matvecs=36, generator=seeded(s)) for s in range(300)]
+    runs = [trace(A, method=method, matvecs=36, generator=seeded_generator(s)) for s in range(300)]
     inside = np.mean([abs(r.value - true) <= 2 * r.stderr for r in runs])
     assert inside >= 0.9, inside
     assert all(r.matvecs <= 36 and r.converged for r in runs)
@@ -33,7 +33,7 @@ def test_truth_lies_within_two_standard_errors(name: str, method: str) -> None:
 @pytest.mark.parametrize("name", list(DESIGNED))
 def test_truth_lies_within_two_standard_errors_when_stopping_on_rtol(name: str, method: str) -> None:
     A, true = MatrixOperator(MATRICES[name], memory=1 << 30), float(DESIGNED[name].sum())
-    runs = [trace(A, method=method, rtol=0.1, matvecs=149, generator=seeded(s)) for s in range(100)]
+    runs = [trace(A, method=method, rtol=0.1, matvecs=149, generator=seeded_generator(s)) for s in range(100)]
     inside = np.mean([abs(r.value - true) <= 2 * r.stderr for r in runs])
     assert inside >= 0.9, inside
     assert all(r.stderr <= 0.1 * abs(r.value) for r in runs if r.converged)
@@ -43,7 +43,7 @@ def test_truth_lies_within_two_standard_errors_when_stopping_on_rtol(name: str, 
 def test_sketches_beat_hutchinson_on_decaying_spectra() -> None:
     A, true = MatrixOperator(MATRICES["decaying"], memory=1 << 30), float(DESIGNED["decaying"].sum())
     error = {
-        m: np.mean([abs(trace(A, method=m, matvecs=48, generator=seeded(s)).value - true) for s in range(30)])
+        m: np.mean([abs(trace(A, method=m, matvecs=48, generator=seeded_generator(s)).value - true) for s in range(30)])
         for m in METHODS
     }
     assert error["hutch++"] < 0.2 * error["hutchinson"]
@@ -53,10 +53,10 @@ def test_sketches_beat_hutchinson_on_decaying_spectra() -> None:
 @pytest.mark.parametrize("stages", [[12], [4, 8], [1, 5, 6]])
 def test_xtrace_equals_naive_leave_one_out(stages: list[int]) -> None:
     A = MATRICES["outliers"]
-    estimator = XTrace(MatrixOperator(A), seeded(3))
+    estimator = XTrace(MatrixOperator(A), seeded_generator(3))
     for k in stages:
         estimator.extend(k)
-    Omega = MatrixOperator(A).random(12, "normal", seeded(3))
+    Omega = MatrixOperator(A).random(12, "normal", seeded_generator(3))
     samples = []
     for i in range(12):
         others = [j for j in range(12) if j != i]
@@ -78,7 +78,7 @@ def test_low_rank_is_exact(method: str, dtype: torch.dtype) -> None:
     A = MatrixOperator(matrix(d).to(dtype), memory=1 << 30)
     eps = torch.finfo(dtype).eps
     for seed in range(20):
-        result = trace(A, method=method, matvecs=45, generator=seeded(seed))
+        result = trace(A, method=method, matvecs=45, generator=seeded_generator(seed))
         assert abs(result.value - d.sum()) <= 2 * result.stderr
         assert result.stderr < 1000 * eps * 9
     zero = trace(MatrixOperator(torch.zeros(N, N, dtype=dtype)), method=method, matvecs=45)
@@ -90,7 +90,7 @@ def test_fast_decay_over_all_digits() -> None:
     A = MatrixOperator(matrix(d), memory=1 << 30)
     for method in ("hutch++", "xtrace"):
         for seed in range(20):
-            result = trace(A, method=method, matvecs=90, generator=seeded(seed))
+            result = trace(A, method=method, matvecs=90, generator=seeded_generator(seed))
             assert abs(result.value - d.sum()) <= 2 * result.stderr
             assert result.stderr < 1e-12
 
@@ -111,14 +111,14 @@ def test_exact_when_products_reach_n(method: str) -> None:
 
 def test_memory_decides_the_method() -> None:
     tight = MatrixOperator(MATRICES["decaying"], memory=20 * N * 8)
-    assert trace(tight, matvecs=60, generator=seeded(0)).matvecs == 60
+    assert trace(tight, matvecs=60, generator=seeded_generator(0)).matvecs == 60
     with pytest.raises(MemoryError, match="hutchinson"):
         trace(tight, matvecs=60, method="xtrace")
 
 
 def test_noise_enters_the_error_and_stops_the_rtol() -> None:
     A = NoisyOperator(MATRICES["decaying"], 1e-2)
-    result = trace(A, rtol=1e-3, generator=seeded(0), matvecs=149)
+    result = trace(A, rtol=1e-3, generator=seeded_generator(0), matvecs=149)
     assert not result.converged
     assert result.stderr > 1e-2 * abs(result.value)
 
@@ -132,7 +132,7 @@ def test_callbacks_seeds_and_refusals() -> None:
     assert not stopped.converged
     assert stopped.matvecs == seen[0] < 140
     first = trace(A, matvecs=30)
-    assert trace(A, matvecs=30, generator=seeded(first.seed)).value == first.value
+    assert trace(A, matvecs=30, generator=seeded_generator(first.seed)).value == first.value
     assert trace(A, method="hutchinson", matvecs=1).stderr == float("inf")
     for wrong in ({"method": "lucky"}, {"rtol": 0.0}, {"matvecs": 0}, {"method": "hutch++", "matvecs": 2}):
         with pytest.raises(ValueError, match=r"method|rtol|matvecs"):
@@ -141,25 +141,15 @@ def test_callbacks_seeds_and_refusals() -> None:
         trace(BrokenOperator(torch.eye(30)), matvecs=15)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_sharded_trace(method: str) -> None:
-    A = matrix(1.0 / np.arange(1, 81))
-    for options in ({"matvecs": 36}, {"matvecs": 79, "rtol": 0.2}, {"matvecs": 80}):
-        one = trace(MatrixOperator(A, memory=1 << 30), method=method, generator=seeded(0), **options)  # type: ignore[arg-type]
-        many = trace(ShardedOperator(A), method=method, generator=seeded(0), **options)  # type: ignore[arg-type]
-        assert one.value == pytest.approx(many.value, rel=1e-10)
-        assert one.matvecs == many.matvecs
-
-
 def test_diagonal_covers_the_truth() -> None:
     A = MATRICES["outliers"]
     op = MatrixOperator(A)
-    results = [diagonal(op, matvecs=20, generator=seeded(s)) for s in range(50)]
+    results = [diagonal(op, matvecs=20, generator=seeded_generator(s)) for s in range(50)]
     inside = torch.stack([(r.value - A.diagonal()).abs() <= 2 * r.stderr for r in results]).double().mean()
     assert inside > 0.93
     assert results[0].value.shape == results[0].stderr.shape == (N,)
     assert results[0].matvecs == 20
-    low = diagonal(MatrixOperator(A.float()), matvecs=20, generator=seeded(0))
+    low = diagonal(MatrixOperator(A.float()), matvecs=20, generator=seeded_generator(0))
     assert low.value.dtype == torch.float32
 
 
@@ -179,13 +169,3 @@ def test_diagonal_exact_partial_and_refused() -> None:
         diagonal(MatrixOperator(A), matvecs=0)
     with pytest.raises(FloatingPointError, match="finite"):
         diagonal(BrokenOperator(torch.eye(3)), matvecs=2)
-
-
-def test_sharded_diagonal() -> None:
-    A = matrix(np.arange(80.0))
-    S = ShardedOperator(A)
-    for matvecs in (10, 80):
-        one = diagonal(MatrixOperator(A, memory=1 << 30), matvecs=matvecs, generator=seeded(0))
-        many = diagonal(S, matvecs=matvecs, generator=seeded(0))
-        assert torch.allclose(one.value, S.space.full(many.value))
-        assert torch.allclose(one.stderr, S.space.full(many.stderr))

@@ -1,4 +1,4 @@
-"""How an experiment shows itself: bars while it runs, its claims as a table on the terminal and as Markdown."""
+"""How an experiment shows itself: bars while it runs, its claims on the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -28,11 +28,21 @@ def claims_table(title: str, claims: Sequence[ClaimResult]) -> Table:
     return view
 
 
-def markdown(claims: Sequence[ClaimResult]) -> str:
-    """The claims as the table of an experiment's page in docs/."""
-    rows = [(c.name, f"{c.literature}. Holds if {c.criterion}", c.measured, c.answer) for c in claims]
-    cells = [("claim", "literature, criterion", "measured", "holds"), ("---",) * 4, *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |\n" for row in cells)
+def index(claims: Sequence[ClaimResult]) -> str:
+    """A table in Markdown, claim beside answer: what comes first on an experiment's page in docs/."""
+    rows = [("claim", "holds"), ("---", "---"), *((found.name, found.answer) for found in claims)]
+    return "".join(f"| {name.replace('|', '∣')} | {answer} |\n" for name, answer in rows)
+
+
+def details(claims: Sequence[ClaimResult]) -> str:
+    """A block in Markdown for each claim: what comes last on that page."""
+    blocks = []
+    for found in claims:
+        parts = (found.literature, found.criterion, found.measured)
+        literature, criterion, measured = (part.replace("*", r"\*") for part in parts)
+        lines = f"- *Literature:* {literature}\n- *Holds if* {criterion}\n- *Measured:* {measured}\n"
+        blocks.append(f"### {found.name} ({found.answer})\n\n{lines}")
+    return "\n".join(blocks)
 
 
 class Bars:

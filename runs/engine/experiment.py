@@ -21,7 +21,7 @@ from rich.console import Console
 
 from probes.environment import environment
 from runs.engine.claims import Claim, ClaimResult, Results
-from runs.engine.display import Bars, claims_table, markdown
+from runs.engine.display import Bars, claims_table, details, index
 from runs.engine.jobs import Job, write_json
 from runs.engine.runner import Runner
 
@@ -76,7 +76,7 @@ class Experiment:
         claims = [claim.measure(results, quick=quick) for claim in self.claims]
         written = [folder / "claims.json", folder / "claims.md"]
         write_json(written[0], self._report(jobs, results, claims, quick=quick, seed=seed))
-        written[1].write_text(markdown(claims))
+        written[1].write_text(f"{index(claims)}\n{details(claims)}")
         written += [] if self.figures is None else self.figures(results, folder)
         if console is not None:
             self._print(console, results, claims, time.perf_counter() - started, written)

@@ -13,7 +13,7 @@ from typing import Any
 from paths import ROOT
 
 from runs.engine.claims import ClaimResult
-from runs.engine.display import markdown
+from runs.engine.display import details, index
 from runs.engine.experiment import Experiment
 
 
@@ -45,10 +45,11 @@ def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[ClaimR
 
 
 def check_page(experiment: Experiment) -> tuple[str, str]:
-    """The page in docs/ has the committed table; page, and the README's words on how many claims hold."""
+    """The page in docs/ has the committed claims; page, and the README's words on how many claims hold."""
     _, claims = committed(experiment)
     page = (ROOT / "docs" / experiment.page).read_text()
-    assert markdown(claims) in page
+    assert index(claims) in page
+    assert page.endswith(f"\n## The claims\n\n{details(claims)}")
     return page, f"{sum(claim.holds is True for claim in claims)} of {len(claims)} |"
 
 

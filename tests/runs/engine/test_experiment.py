@@ -20,7 +20,7 @@ from toy_experiment import experiment, walk
 
 from probes import Trace
 from runs.engine.claims import Results
-from runs.engine.display import markdown
+from runs.engine.display import index
 from runs.engine.experiment import main
 from runs.engine.jobs import Job, write_json
 from runs.engine.runner import JobResult, Runner
@@ -173,9 +173,11 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert report["jobs"]["walk-1"]["settings"] == {"steps": 6, "pause": 0.0}
     assert [found["holds"] for found in report["claims"]] == [True, False]
     assert len(report["claims"][0]["numbers"]["ends"]) == 3
-    rows = Path("runs/out/toy/full/claims.md").read_text().splitlines()
+    page = Path("runs/out/toy/full/claims.md").read_text()
+    rows = [row for row in page.splitlines() if row.startswith("|")]
     assert len(rows) == 4
-    assert all(row.count("|") == 5 for row in rows)  # a bar in a text is no column
+    assert all(row.count("|") == 3 for row in rows)  # a bar in a text is no column
+    assert "### walks end at | 7 (no)\n\n- *Literature:* none\n- *Holds if* an end is 7 [units]\n- *Measured:* " in page
 
 
 def test_rules_that_break_are_not_measured() -> None:
@@ -183,7 +185,7 @@ def test_rules_that_break_are_not_measured() -> None:
     found = toy_experiment.seven.measure(results)  # there is no trace
     assert found.holds is None
     assert "not measured: the rule failed with TraceError" in found.measured
-    assert "| not measured |" in markdown([found])
+    assert "| not measured |" in index([found])
 
 
 def test_names_and_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,25 +17,23 @@ from probes.views.pictures.density import density_figure
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, save, sequence, style
 from runs.edge_of_stability.criteria import ratios_of, suffix
 from runs.engine.claims import Results
+from runs.shared.figures import save_pictures
 
 _DASHED = (0, (5, 3))
 
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """Write a PNG for each part of the experiment whose jobs are finished."""
-    written = []
-    with style():
-        if results.data("gd-*"):
-            written.append(save(descent_figure(results), folder / "gradient-descent.png"))
-        if results.data("sgd-*"):
-            written.append(save(batches_figure(results), folder / "sgd.png"))
-        if results.data("keep"):
-            written.append(save(minima_figure(results), folder / "minima.png"))
-        if results.data("digits-*") and results.data("blobs-*"):
-            written.append(save(outliers_figure(results), folder / "outliers.png"))
-        for name in list(results.data("digits-*"))[-1:]:
-            with results.trace(name) as trace:
-                made = density_figure(trace["density"].read(), {"operator": "hessian"}, trace["spectrum"].read())
+    pictures = {
+        "gradient-descent.png": (descent_figure, ["gd-*"]),
+        "sgd.png": (batches_figure, ["sgd-*"]),
+        "minima.png": (minima_figure, ["keep"]),
+        "outliers.png": (outliers_figure, ["digits-*", "blobs-*"]),
+    }
+    written = save_pictures(results, folder, pictures)
+    for name in list(results.data("digits-*"))[-1:]:
+        with style(), results.trace(name) as trace:
+            made = density_figure(trace["density"].read(), {"operator": "hessian"}, trace["spectrum"].read())
             written.append(save(made, folder / f"density-{name}.png"))
     return written
 

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, sequence
 from runs.engine.claims import Results
 from runs.gauss_newton_conditioning.criteria import Array, Rows, chosen, distinct, geometric, grouped, rows, spread
 from runs.gauss_newton_conditioning.jobs import SKIPS
+from runs.shared.figures import panel_grid, save_pictures
 
 _DASHED = (0, (4, 2))
 
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """Write a PNG for each part whose jobs are finished."""
-    parts = {
+    pictures = {
         "overview.png": (overview, ["digits-*", "proportional-*", "whitening", "hidden"]),
         "skips.png": (skips_figure, ["skip-*"]),
         "layers.png": (layers_figure, ["slopes", "convolution"]),
@@ -29,19 +29,12 @@ def figures(results: Results, folder: Path) -> list[Path]:
         "pruning.png": (pruning_figure, ["pruning-*"]),
         "training.png": (training_figure, ["training-*"]),
     }
-    with style():
-        return [
-            save(draw(results), folder / name)
-            for name, (draw, needs) in parts.items()
-            if all(results.data(pattern) for pattern in needs)
-        ]
+    return save_pictures(results, folder, pictures)
 
 
 def overview(results: Results) -> Figure:
     """Depth and width, width in proportion to depth, bounds, white data."""
-    made = Figure(figsize=(11.6, 9.2), layout="constrained", dpi=150)
-    FigureCanvasAgg(made)
-    (depth, proportional), (bounds, data) = made.subplots(2, 2)
+    made, ((depth, proportional), (bounds, data)) = panel_grid(2, 2, (11.6, 9.2))
     by_depth(depth, rows(results, "digits-*"))
     table = chosen(rows(results, "proportional-*"), fixed=0.0)
     factors = distinct(table, "factor")

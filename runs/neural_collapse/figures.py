@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, sequence
 from runs.engine.claims import Results
 from runs.neural_collapse.criteria import ACCURACY, Row, chosen, counting, networks, regression, runs
 from runs.neural_collapse.jobs import DECAY, MOMENTUM
 from runs.neural_collapse.models import OPTIMIZERS, family
 from runs.neural_collapse.theory import MOMENTA
 from runs.neural_collapse.trend_claims import shares
+from runs.shared.figures import save_pictures
 
 COLOURS = {"SGD": BLUE, "Adam": GREEN, "Signum": ORANGE}
 TITLES = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
@@ -26,17 +27,12 @@ _DASHED = (0, (4, 2))
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """Write a PNG for each part whose jobs are finished."""
-    parts = {
+    pictures = {
         "training.png": (training_figure, ["grid-*"]),
         "theorems.png": (theorems_figure, ["theory-schedule", "theory-sign-*"]),
         "trends.png": (trends_figure, ["grid-*", "between-*"]),
     }
-    with style():
-        return [
-            save(draw(results), folder / name)
-            for name, (draw, needs) in parts.items()
-            if all(results.data(pattern) for pattern in needs)
-        ]
+    return save_pictures(results, folder, pictures)
 
 
 def training_figure(results: Results) -> Figure:

@@ -99,7 +99,7 @@ def _jobs(problem: str, quick: bool) -> list[Job]:
     return made
 
 
-class Step(NamedTuple):
+class StepReport(NamedTuple):
     """What is known of a step: the loss before it, its size tau, M of the next, and its cost in coordinates."""
 
     loss: float
@@ -110,7 +110,7 @@ class Step(NamedTuple):
     cost: float
 
 
-def mover(problem: Case, solver: str, size: int, seed: int) -> Callable[[], Step]:
+def mover(problem: Case, solver: str, size: int, seed: int) -> Callable[[], StepReport]:
     """The solver of that name on the problem: each call makes a step. Its subsets follow from the seed."""
     p, n = problem.parameters, problem.n
     generator = torch.Generator().manual_seed(seed)
@@ -145,25 +145,25 @@ def mover(problem: Case, solver: str, size: int, seed: int) -> Callable[[], Step
     else:
         raise ValueError(f"unknown solver {solver!r}")
 
-    def step() -> Step:
+    def step() -> StepReport:
         made.step(problem.closure)
         it = made.last
         cost = {"krylov": n * it.products, "cd": it.size}.get(solver, it.size**2 + it.size)
-        return Step(it.loss, it.size, it.M, it.accepted, it.stalled, float(cost))
+        return StepReport(it.loss, it.size, it.M, it.accepted, it.stalled, float(cost))
 
     return step
 
 
-def _of_torch(optimizer: torch.optim.Optimizer, problem: Case) -> Callable[[], Step]:
+def _of_torch(optimizer: torch.optim.Optimizer, problem: Case) -> Callable[[], StepReport]:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = problem.closure()
         loss.backward()
         return loss
 
-    def step() -> Step:
+    def step() -> StepReport:
         loss = cast(Tensor, optimizer.step(cast(Any, closure)))
-        return Step(float(loss.detach()), problem.n, math.nan, True, False, float(problem.n))
+        return StepReport(float(loss.detach()), problem.n, math.nan, True, False, float(problem.n))
 
     return step
 
@@ -202,7 +202,7 @@ def descend(
 
 def _run(
     problem: Case,
-    move: Callable[[], Step],
+    move: Callable[[], StepReport],
     trace: Any,
     start: int,
     steps: int,

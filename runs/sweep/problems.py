@@ -26,7 +26,7 @@ TRAINED, TESTED = 256, 64  # windows of text
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What is minimised, and the test data if there are any."""
 
     objective: Objective
@@ -54,13 +54,13 @@ class Task:
         return self.objective.criterion(self.objective.forward(batch[0]), batch[1])
 
 
-def build(name: str) -> Task:
+def build(name: str) -> TrainingTask:
     """The problem of that name, or that a `FILE.py:FUNCTION` or `module:FUNCTION` returns as an `Objective`.
 
     Raises `UserError` for a name that is neither, and for what `probes.checkpoints.problem.build_objective` does.
     """
     if ":" in name:
-        return Task(build_objective(name))
+        return TrainingTask(build_objective(name))
     if name not in PROBLEMS:
         near = did_you_mean(name, PROBLEMS)
         raise UserError(
@@ -70,7 +70,7 @@ def build(name: str) -> Task:
     model, data = PROBLEMS[name]
     train, test = data()
     objective = Objective(model(), nn.CrossEntropyLoss(), train)
-    return Task(objective, objective.on(test))
+    return TrainingTask(objective, objective.on(test))
 
 
 def evaluate(objective: Objective) -> tuple[float, float]:
@@ -100,7 +100,7 @@ def _classes(outputs: Any, targets: Any) -> bool:
 # -- networks and data -----------------------------------------------------------------------------------------------
 
 
-class Block(nn.Module):
+class AttentionBlock(nn.Module):
     """A pre-norm transformer block with four heads."""
 
     def __init__(self, width: int, *, causal: bool) -> None:
@@ -126,7 +126,7 @@ class ViT(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(1, width, 2, stride=2)
         self.place = nn.Parameter(0.02 * torch.randn(16, width))
-        self.blocks = nn.Sequential(*(Block(width, causal=False) for _ in range(2)), nn.LayerNorm(width))
+        self.blocks = nn.Sequential(*(AttentionBlock(width, causal=False) for _ in range(2)), nn.LayerNorm(width))
         self.out = nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class ByteTransformer(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(256, width)
         self.place = nn.Parameter(0.02 * torch.randn(WINDOW, width))
-        self.blocks = nn.Sequential(*(Block(width, causal=True) for _ in range(2)), nn.LayerNorm(width))
+        self.blocks = nn.Sequential(*(AttentionBlock(width, causal=True) for _ in range(2)), nn.LayerNorm(width))
         self.out = nn.Linear(width, 256)
 
     def forward(self, x: Tensor) -> Tensor:

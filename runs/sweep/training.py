@@ -16,7 +16,7 @@ from torch import Tensor
 from probes.trace.layout import Field
 from runs.engine.jobs import JobContext
 from runs.sweep import problems, solvers
-from runs.sweep.problems import Task, evaluate
+from runs.sweep.problems import TrainingTask, evaluate
 
 LOOKS = 10  # at the whole data, evenly spaced over a run
 SCHEDULES = ("constant", "sqrt", "cosine")
@@ -88,7 +88,7 @@ def run_one(
     return as_json(row)
 
 
-def build_seeded(problem: str, seed: int) -> Task:
+def build_seeded(problem: str, seed: int) -> TrainingTask:
     """The problem with the weights that the seed draws; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,7 +100,7 @@ def _ignore(*_: float) -> None:
 
 
 def descend(
-    problem: Task,
+    problem: TrainingTask,
     solver: str,
     lr: float,
     seed: int,
@@ -152,7 +152,7 @@ def descend(
     return Trial(solver, lr, seed, first, last, best, accuracy, test_loss, test_accuracy, *ended)
 
 
-def _step(optimizer: torch.optim.Optimizer, problem: Task, pair: Any) -> float:
+def _step(optimizer: torch.optim.Optimizer, problem: TrainingTask, pair: Any) -> float:
     """Make a step unless the loss is not finite; the loss where it began."""
 
     def closure() -> Tensor:
@@ -171,7 +171,7 @@ def _step(optimizer: torch.optim.Optimizer, problem: Task, pair: Any) -> float:
         return math.nan  # a solver that refuses such gradients has diverged like any other
 
 
-def _finite_norms(problem: Task, pair: Any) -> bool:
+def _finite_norms(problem: TrainingTask, pair: Any) -> bool:
     pieces = torch.autograd.grad(problem.loss(pair), problem.objective.leaves(), allow_unused=True)
     return all(bool(torch.isfinite(g.square().sum())) for g in pieces if g is not None)
 

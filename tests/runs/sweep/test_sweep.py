@@ -140,10 +140,10 @@ def test_batches_of_ones_own_stay_whole() -> None:
     """A loader's batches, each once an epoch; one pair of tensors is cut instead."""
     net = nn.Linear(2, 1)
     own = [(torch.full((i + 1, 2), float(i)), torch.zeros(i + 1, 1)) for i in range(3)]
-    made = problems.Task(Objective(net, nn.MSELoss(), own))
+    made = problems.TrainingTask(Objective(net, nn.MSELoss(), own))
     seen = [int(x[0, 0]) for x, _ in made.draws(2, 6, 0)]
     assert sorted(seen[:3]) == sorted(seen[3:]) == [0, 1, 2]
-    pair = problems.Task(Objective(net, nn.MSELoss(), (torch.randn(10, 2), torch.randn(10, 1))))
+    pair = problems.TrainingTask(Objective(net, nn.MSELoss(), (torch.randn(10, 2), torch.randn(10, 1))))
     assert [len(x) for x, _ in pair.draws(4, 5, 0)] == [4] * 5
     assert [len(x) for x, _ in pair.draws(64, 2, 0)] == [10] * 2
     loss, accuracy = problems.evaluate(made.objective)

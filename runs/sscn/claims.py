@@ -81,7 +81,7 @@ def fewer(results: Results) -> Verdict:
     found["duke"].pop()  # a Krylov step is not one of the sizes
     return every(
         found,
-        lambda steps: falling(steps) and math.isfinite(steps[0]),
+        falling,
         lambda p, steps: f"{p}: {list_text(steps)}",
         before="doubling, steps by size: ",
         numbers=lists_as_json(found),

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from landscape import Objective
 from probes import FunctionClass, Monitor, Recording, Trace
@@ -132,8 +133,8 @@ class Residual(nn.Module):
         super().__init__()
         self.linear = nn.Linear(width, width)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """The block."""
         return x + torch.relu(self.linear(x))
 
 
@@ -153,8 +154,8 @@ class LSTM(nn.Module):
         self.lstm = nn.LSTM(width, width, 3, batch_first=True)
         self.out = nn.Linear(width, VOCABULARY)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the next byte."""
         return self.out(self.lstm(self.embed(x))[0]).transpose(1, 2)
 
 
@@ -168,8 +169,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(width, 4, 4 * width, **made) for _ in range(2))
         self.out = nn.Linear(width, VOCABULARY)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the next byte."""
         hidden = self.embed(x) + self.place(torch.arange(x.shape[1], device=x.device))
         mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
         for block in self.blocks:
@@ -211,7 +212,7 @@ class Update:
         self.lr, self.schedule, self.steps = lr, schedule, steps
 
     def __call__(self, step: int, pair: tuple[Tensor, Tensor]) -> None:
-        """Make the step."""
+        """Make the step on the batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * factor(self.schedule, step, self.steps)
         update(self.optimizer, lambda: nn.functional.cross_entropy(self.model(pair[0]), pair[1]))
@@ -240,8 +241,8 @@ class Normalized(torch.optim.Optimizer):
         self.time = 0
 
     @torch.no_grad()
+    @override
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step."""
         self.time += 1
         keep = 1 - self.time**-0.5
         for group in self.param_groups:

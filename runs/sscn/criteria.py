@@ -76,10 +76,10 @@ def _reached(value: float, digits: int) -> str:
 
 
 def as_json(values: Mapping[str, float]) -> dict[str, float | None]:
-    """For JSON."""
+    """With None for what was not reached."""
     return {name: finite(value) for name, value in values.items()}
 
 
 def lists_as_json(found: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
-    """For JSON."""
+    """With None for what was not reached."""
     return {name: [finite(value) for value in values] for name, values in found.items()}

@@ -15,7 +15,9 @@ from solvers.diffusion.sam import DNSAM, SAM, USAM
 from solvers.diffusion.sde import SDE, Terms
 from solvers.diffusion.sgd import SGD
 from solvers.diffusion.sign import SignSGD
-from solvers.diffusion.stationary import Linear, directions, linearised
+from solvers.diffusion.stationary import LinearSDE, directions, linearised
+
+Linear = LinearSDE  # its name in version 0.1
 
 __all__ = [
     "DNSAM",
@@ -31,6 +33,7 @@ __all__ = [
     "GaussianNoise",
     "Law",
     "Linear",
+    "LinearSDE",
     "Noise",
     "Paths",
     "Problem",

@@ -22,6 +22,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from solvers.base import check
 from solvers.diffusion.problems import Law, Problem
@@ -100,8 +101,8 @@ class RMSprop(_Adaptive):
         law = self.problem.law(X)
         return torch.stack([X, law.variance() + (law.gradient + self.coupled * X).square()])
 
+    @override
     def terms(self, Y: Tensor, t: float) -> Terms:
-        """As the base class."""
         X, V = Y
         law = self.problem.law(X)
         G = law.gradient + self.coupled * X
@@ -113,8 +114,8 @@ class RMSprop(_Adaptive):
 
         return Terms(torch.stack([-G / P - self.decoupled * X, self.r * (self._second(G, law) - V)]), diffuse)
 
+    @override
     def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
-        """As the base class."""
         X, V = Y
         g = stochastic(X) + self.coupled * X
         V = self.beta * V + (1 - self.beta) * g.square()
@@ -185,8 +186,8 @@ class Adam(_Adaptive):
 
         return Terms(torch.stack([-(M + self.eta * M_drift) / P - self.decoupled * X, M_drift, V_drift]), diffuse)
 
+    @override
     def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
-        """As the base class."""
         X, M, V = Y
         beta1, beta2 = self.betas
         g = stochastic(X) + self.coupled * X

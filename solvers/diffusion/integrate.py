@@ -93,7 +93,7 @@ def integrate(
         ValueError: a setting is not possible, or the shape of x0 does not fit.
     """
     check(dt=(dt, 0 < dt < math.inf), noise=(noise, 0 <= noise < math.inf))
-    X, record, generator = _prepared(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
+    X, record, generator = _prepare(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
     Y, begin = sde.start(X, generator)
     record(begin, Y[0])
     for step in range(steps):
@@ -120,7 +120,7 @@ def discrete(
 
     Arguments and errors as `integrate`.
     """
-    X, record, generator = _prepared(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
+    X, record, generator = _prepare(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
     Y = sde.begin(X)
     record(0.0, Y[0])
     for step in range(steps):
@@ -185,7 +185,7 @@ class _Recorder:
         return Paths(times, stacked, Y, torch.stack(self.kept) if self.kept is not None else None, self.seed)
 
 
-def _prepared(
+def _prepare(
     problem: Problem,
     x0: Tensor,
     steps: int,

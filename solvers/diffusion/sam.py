@@ -14,6 +14,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.randomness import fresh_generator
 from solvers.base import check
@@ -50,7 +51,7 @@ class _SharpnessAware(SDE):
     def _scale(self, g: Tensor, X: Tensor) -> Tensor:
         """c, `(..., paths, 1)`, for g `(..., paths, n)`."""
 
-    def ascended(self, X: Tensor) -> Spread:
+    def uphill(self, X: Tensor) -> Spread:
         """Mean and covariance of a at X `(paths, n)`."""
         problem, rho = self.problem, self.rho
         if self._draws is not None:
@@ -65,13 +66,13 @@ class _SharpnessAware(SDE):
 
         return Spread(raised(gradient), lambda xi: raised(problem.noise.root(xi)))
 
+    @override
     def terms(self, Y: Tensor, t: float) -> Terms:
-        """As the base class."""
-        a = self.ascended(Y[0])
+        a = self.uphill(Y[0])
         return Terms(-a.mean[None], lambda xi: math.sqrt(self.eta) * a.root(xi)[None])
 
+    @override
     def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
-        """As the base class."""
         X = Y[0]
         g = stochastic(X)
         return Y - self.eta * stochastic(X + self.rho * g / self._scale(g, X))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
+from typing_extensions import override
 
 from solvers.base import check
 from solvers.diffusion.problems import Problem
@@ -22,12 +23,12 @@ class SGD(SDE):
         super().__init__(problem, eta)
         self.weight_decay = weight_decay
 
+    @override
     def terms(self, Y: Tensor, t: float) -> Terms:
-        """As the base class."""
         X = Y[0]
         law = self.problem.law(X)
         return Terms(-(law.gradient + self.weight_decay * X)[None], lambda xi: math.sqrt(self.eta) * law.root(xi)[None])
 
+    @override
     def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
-        """As the base class."""
         return Y - self.eta * (stochastic(Y[0]) + self.weight_decay * Y[0])

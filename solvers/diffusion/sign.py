@@ -13,6 +13,7 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.randomness import fresh_generator
 from solvers.base import check
@@ -63,12 +64,12 @@ class SignSGD(SDE):
         ratio = (law.gradient + self.coupled * X).abs() / (2 * law.variance()).sqrt()
         return 3 - (ratio >= 1).int() - (ratio > 1.5).int()
 
+    @override
     def terms(self, Y: Tensor, t: float) -> Terms:
-        """As the base class."""
         signs = self.signs(Y[0])
         return Terms(-(signs.mean + self.decoupled * Y[0])[None], lambda xi: math.sqrt(self.eta) * signs.root(xi)[None])
 
+    @override
     def update(self, Y: Tensor, step: int, stochastic: Stochastic) -> Tensor:
-        """As the base class."""
         signs = torch.sign(stochastic(Y[0]) + self.coupled * Y[0])
         return (1 - self.eta * self.decoupled) * Y - self.eta * signs

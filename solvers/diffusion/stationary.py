@@ -38,7 +38,7 @@ from solvers.diffusion.sign import SignSGD
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearSDE:
     """dY = -A Y dt + Q^{1/2} dW; Y is the point `(n,)`, or the point above the running mean of gradients `(2n,)`.
 
     Attributes:
@@ -83,7 +83,7 @@ class Linear:
         return mean, S
 
 
-def linearised(sde: SDE) -> Linear:
+def linearised(sde: SDE) -> LinearSDE:
     """The SDE near the minimum of its quadratic; see the module for each of them.
 
     Raises:
@@ -95,16 +95,16 @@ def linearised(sde: SDE) -> Linear:
         raise ValueError("a stationary covariance in closed form needs a Quadratic")
     H, noise, identity = problem.H, problem.noise, torch.eye(problem.n).to(problem.H)
     if isinstance(sde, SGD):
-        return Linear(H + sde.weight_decay * identity, eta * noise.covariance, problem.n)
+        return LinearSDE(H + sde.weight_decay * identity, eta * noise.covariance, problem.n)
     if isinstance(sde, SignSGD):
         slope = noise.density / noise.scale[:, None]
         A = slope * (H + sde.coupled * identity) + sde.decoupled * identity
-        return Linear(A, eta * _sign_covariance(noise), problem.n)
+        return LinearSDE(A, eta * _sign_covariance(noise), problem.n)
     if isinstance(sde, RMSprop | Adam):
         return _adaptive(sde, H + sde.coupled * identity, noise.covariance)
     if isinstance(sde, USAM):
         raised = identity + sde.rho * H
-        return Linear(H @ raised, eta * raised @ noise.covariance @ raised, problem.n)
+        return LinearSDE(H @ raised, eta * raised @ noise.covariance @ raised, problem.n)
     if isinstance(sde, SAM) and isinstance(noise, GaussianNoise):
         if float(torch.linalg.eigvalsh(noise.covariance)[0]) <= 0:
             raise ValueError("SAM has a linear form near a minimum only where Sigma is positive definite")
@@ -112,7 +112,7 @@ def linearised(sde: SDE) -> Linear:
         cross = H @ C
         A = H + sde.rho * H @ cross @ torch.linalg.inv(noise.covariance)
         Q = noise.covariance + sde.rho * (cross + cross.T) + sde.rho**2 * H @ U @ H
-        return Linear(A, eta * Q, problem.n)
+        return LinearSDE(A, eta * Q, problem.n)
     raise ValueError(f"{type(sde).__name__} with {type(noise).__name__} has no linear form near a minimum")
 
 
@@ -141,12 +141,12 @@ def _sign_covariance(noise: Noise) -> Tensor:
     return torch.eye(noise.n).to(noise.scale)
 
 
-def _adaptive(sde: RMSprop | Adam, H: Tensor, covariance: Tensor) -> Linear:
+def _adaptive(sde: RMSprop | Adam, H: Tensor, covariance: Tensor) -> LinearSDE:
     n = len(H)
     P = (covariance.diagonal().sqrt() + sde.eps)[:, None]
     identity = torch.eye(n).to(H)
     if isinstance(sde, RMSprop):
-        return Linear(H / P + sde.decoupled * identity, sde.eta * covariance / (P * P.T), n)
+        return LinearSDE(H / P + sde.decoupled * identity, sde.eta * covariance / (P * P.T), n)
     r1 = sde.r[0]
     new = sde.eta * r1  # the share of the new gradient in the mean that a step uses
     A = torch.cat(
@@ -156,4 +156,4 @@ def _adaptive(sde: RMSprop | Adam, H: Tensor, covariance: Tensor) -> Linear:
         ]
     )
     noise = torch.cat([-sde.ahead * r1 * identity / P, r1 * identity])
-    return Linear(A, sde.eta * noise @ covariance @ noise.T, n)
+    return LinearSDE(A, sde.eta * noise @ covariance @ noise.T, n)

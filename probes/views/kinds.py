@@ -18,14 +18,10 @@ def kind_of(fields: Iterable[str], settings: Mapping[str, Any] | None = None) ->
     """
     have = set(fields)
     declared = (settings or {}).get("probe")
-    fitting = {
-        kind: max(len(known) for known in entry.fields if known <= have)
-        for kind, entry in KINDS.items()
-        if any(known <= have for known in entry.fields)
-    }
+    sizes = {kind: len(fields) for kind, entry in KINDS.items() for fields in entry.fields if fields <= have}
     if declared in _CLASSES:
-        return _CLASSES[declared] if _CLASSES[declared] in fitting else None
-    kind = max(fitting, key=fitting.__getitem__, default=None)
+        return _CLASSES[declared] if _CLASSES[declared] in sizes else None
+    kind = max(sizes, key=sizes.__getitem__, default=None)
     # many a probe has a value and a standard error
     return None if kind == "trace" and declared is not None else kind
 

@@ -35,6 +35,12 @@ def finite(values: Any) -> Any:
     return np.where(np.isfinite(values), values, np.nan)
 
 
+def line(axes: Axes, steps: Any, values: Any, *, color: Any = BLUE, label: str = "") -> None:
+    """A line with a dot at each step."""
+    size = 3 if is_crowded(steps) else 7
+    axes.plot(steps, finite(values), color=color, marker=".", ms=size, lw=1.5, label=label or None)
+
+
 def bars(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE, label: str = "") -> None:
     """A line with error bars: `errors` is `(steps,)` or, below and above the value, `(2, steps)`."""
     many = is_crowded(steps)
@@ -58,7 +64,7 @@ def band(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE,
         bars(axes, steps, values, errors, color=color)
         return
     values, errors = finite(values), finite(errors)
-    axes.plot(steps, values, color=color, marker=".", ms=3 if is_crowded(steps) else 7, lw=1.5)
+    line(axes, steps, values, color=color)
     axes.fill_between(steps, values - errors, values + errors, color=color, alpha=0.25, lw=0, label=label or None)
 
 

@@ -11,7 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, bars, finite, is_crowded, legend, log_axis, over_steps, scale
+from probes.views.pictures.axes import (
+    Columns,
+    Settings,
+    bars,
+    finite,
+    is_crowded,
+    legend,
+    line,
+    log_axis,
+    over_steps,
+    scale,
+)
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, sequence
 
 GUIDE = 1e-3  # the rule of thumb for a healthy ratio of update to weight
@@ -24,7 +35,7 @@ def gradient_figure(columns: Columns, settings: Settings) -> Figure:
     made.set_size_inches(13.2, 3.9)
     steps = columns["step"]
     for axes, field, title in zip(panels, ("loss", "norm"), ("Loss", "Norm of the gradient"), strict=False):
-        axes.plot(steps, finite(columns[field]), color=BLUE, marker=".", lw=1.5, ms=3 if is_crowded(steps) else 7)
+        line(axes, steps, columns[field])
         scale(axes, columns[field])
         over_steps(axes, steps, columns[field])
         headline(axes, title)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from probes.views.pictures.axes import Columns, Settings, finite, is_crowded, legend, log_axis, over_steps, scale
+from probes.views.pictures.axes import Columns, Settings, finite, legend, line, log_axis, over_steps, scale
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 
 
@@ -14,10 +14,8 @@ def solver_steps_figure(columns: Columns, settings: Settings) -> Figure:
     made, (left, right) = figure(2)
     steps, promised, used = columns["step"], finite(columns["decrease"]), finite(columns["used"])
     measured = finite(columns["loss"] - columns["new_loss"])
-    size = 3 if is_crowded(steps) else 7
     for values, colour, label in ((promised, GREY, "promised by the model"), (measured, BLUE, "measured")):
-        positive = np.where(values > 0, values, np.nan)
-        left.plot(steps, positive, color=colour, marker=".", ms=size, lw=1.5, label=label)
+        line(left, steps, np.where(values > 0, values, np.nan), color=colour, label=label)
     rejected = (finite(columns["accepted"]) == 0) & (promised > 0)
     if rejected.any():
         left.plot(steps[rejected], promised[rejected], "x", color=ORANGE, ms=6, label="rejected")
@@ -25,7 +23,7 @@ def solver_steps_figure(columns: Columns, settings: Settings) -> Figure:
     over_steps(left, steps, promised, measured)
     headline(left, "Decrease of the loss", "of the step before the record, on its closure's data; rises are not drawn")
     legend(left)
-    right.plot(steps, used, color=BLUE, marker=".", ms=size, lw=1.5)
+    line(right, steps, used)
     scale(right, used)
     over_steps(right, steps, used)
     headline(right, "The solver's constant", "M, H, L, gamma or the damping, in the step's last model")

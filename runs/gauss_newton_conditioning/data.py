@@ -1,4 +1,4 @@
-"""Data, networks and the record sheet that the jobs of `runs.gauss_newton_conditioning` share. All in float64."""
+"""Data, networks and the rows of the traces that the jobs of `runs.gauss_newton_conditioning` share. All in float64."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ MEASURED = {
 }
 
 
-class Sheet:
+class ConditionRows:
     """Condition numbers in a trace, one row per network, under the numbers that tell the networks apart."""
 
     def __init__(self, trace: Trace, **keys: str) -> None:

@@ -21,7 +21,7 @@ from landscape.conditioning import (
 from probes.digits import CLASSES, digits
 from runs.engine.jobs import Job, JobContext
 from runs.gauss_newton_conditioning import networks
-from runs.gauss_newton_conditioning.data import Sheet, covariance, generator, images, kaiming, white
+from runs.gauss_newton_conditioning.data import ConditionRows, covariance, generator, images, kaiming, white
 
 DEPTHS = (2, 3, 4, 5, 6, 8, 10)
 WIDTHS = {"digits": (64, 100, 200, 400, 800), "random": (50, 100, 200, 400, 800)}
@@ -78,12 +78,12 @@ def depth(job: JobContext, data: str, width: int, depths: list[int], inits: int)
     x = images() if data == "digits" else random(1000, 49, job)
     sigma = covariance(white(x))
     with job.trace(data=data, width=width) as trace:
-        sheet = Sheet(trace, width="hidden units", depth="weight matrices", init="number of the initialisation")
+        rows = ConditionRows(trace, width="hidden units", depth="weight matrices", init="number of the initialisation")
         for init in range(inits):
             source = generator(job, init)
             for place, layers in enumerate(depths):
                 weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
-                sheet.add(linear_network(weights, sigma), width=width, depth=layers, init=init)
+                rows.add(linear_network(weights, sigma), width=width, depth=layers, init=init)
                 job.progress(init * len(depths) + place, inits * len(depths))
     return {"inputs": len(sigma), "width": width}
 
@@ -98,7 +98,7 @@ def proportional(job: JobContext, factor: int, depths: list[int], inits: int) ->
     """kappa by depth L at width factor * L, and at the width that this has at two layers; white digits."""
     inputs = images().shape[1]
     with job.trace(factor=factor) as trace:
-        sheet = Sheet(
+        rows = ConditionRows(
             trace,
             factor="width / depth",
             fixed="1: the width stays",
@@ -111,7 +111,7 @@ def proportional(job: JobContext, factor: int, depths: list[int], inits: int) ->
             for place, layers in enumerate(depths):
                 for fixed, width in enumerate((factor * layers, factor * depths[0])):
                     weights = kaiming([inputs, *[width] * (layers - 1), CLASSES], source)
-                    sheet.add(linear_network(weights), factor=factor, fixed=fixed, width=width, depth=layers, init=init)
+                    rows.add(linear_network(weights), factor=factor, fixed=fixed, width=width, depth=layers, init=init)
                 job.progress(init * len(depths) + place, inits * len(depths))
     return {"inputs": inputs, "factor": factor}
 
@@ -120,12 +120,12 @@ def hidden(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
     """One hidden layer, white digits, by width, also below d."""
     inputs = images().shape[1]
     with job.trace() as trace:
-        sheet = Sheet(trace, width="hidden units", init="number of the initialisation")
+        rows = ConditionRows(trace, width="hidden units", init="number of the initialisation")
         for init in range(inits):
             source = generator(job, init)
             for width in widths:
                 found = linear_network(kaiming([inputs, width, CLASSES], source))
-                sheet.add(found, width=width, init=init)
+                rows.add(found, width=width, init=init)
     return {"inputs": inputs}
 
 
@@ -133,14 +133,14 @@ def whitening(job: JobContext, width: int, depths: list[int], inits: int) -> dic
     """The same networks on digits as they are (pixels that never change left out), and white."""
     sigma = covariance(images())
     with job.trace(width=width) as trace:
-        sheet = Sheet(trace, depth="weight matrices", white="1: white data", init="number of the initialisation")
+        rows = ConditionRows(trace, depth="weight matrices", white="1: white data", init="number of the initialisation")
         for init in range(inits):
             source = generator(job, init)
             for place, layers in enumerate(depths):
                 weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
                 for is_white, data in enumerate((sigma, None)):
                     found = linear_network(weights, data)
-                    sheet.add(found, depth=layers, white=is_white, init=init)
+                    rows.add(found, depth=layers, white=is_white, init=init)
                 job.progress(init * len(depths) + place, inits * len(depths))
     kappa_data = linear_network([torch.eye(1, len(sigma))], sigma).kappa_data
     return {"inputs": len(sigma), "width": width, "kappa_data": kappa_data}
@@ -150,7 +150,7 @@ def skips(job: JobContext, widths: list[int], depths: list[int], inits: int) -> 
     """F(x) = (W_L + beta I) ... (W_1 + beta I) x with several beta on the same weights; white data."""
     inputs, width, outputs = widths
     with job.trace(widths=widths) as trace:
-        sheet = Sheet(
+        rows = ConditionRows(
             trace,
             depth="weight matrices",
             skip="number in the list of skips",
@@ -164,7 +164,7 @@ def skips(job: JobContext, widths: list[int], depths: list[int], inits: int) -> 
                 for number, power in enumerate(SKIPS.values()):
                     beta = float(layers) ** power if power < 0 else power
                     found = linear_network(weights, skip=beta)
-                    sheet.add(found, depth=layers, skip=number, beta=beta, init=init)
+                    rows.add(found, depth=layers, skip=number, beta=beta, init=init)
                 job.progress(init * len(depths) + place, inits * len(depths))
     return {"widths": widths}
 
@@ -179,7 +179,7 @@ def slopes(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
     x = images(40)
     data = (x, white(x))
     with job.trace(samples=40) as trace:
-        sheet = Sheet(
+        rows = ConditionRows(
             trace,
             width="hidden units",
             slope="of negative inputs",
@@ -195,7 +195,7 @@ def slopes(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
                     for is_white, inputs in enumerate(data):
                         found = leaky_relu_network(V, W, inputs.T, slope=slope)
                         estimates = {"b15": found.estimates["b1.5"], "b2": found.estimates["b2"]}
-                        sheet.add(found, width=width, slope=slope, white=is_white, init=init, **estimates)
+                        rows.add(found, width=width, slope=slope, white=is_white, init=init, **estimates)
                 job.progress(init * len(widths) + place, inits * len(widths))
     return {"inputs": x.shape[1], "samples": 40}
 
@@ -211,7 +211,7 @@ def small(job: JobContext, count: int) -> dict[str, Any]:
         return torch.randn(*shape, generator=source, dtype=torch.float64)
 
     with job.trace(count=count) as trace:
-        sheet = Sheet(trace, slope="of negative inputs", made="1: made to break b2", **ESTIMATES)
+        rows = ConditionRows(trace, slope="of negative inputs", made="1: made to break b2", **ESTIMATES)
         for made in range(count + 1):
             if made < count:
                 d, m, k = between(2, 6), between(2, 6), between(1, 3)
@@ -222,7 +222,7 @@ def small(job: JobContext, count: int) -> dict[str, Any]:
                 V, W, X = torch.tensor([[1.0, -1.0], [-10.0, 0.1]]), 0.01 * torch.eye(2), torch.eye(2)
             found = leaky_relu_network(V, W, X, slope=slope)
             estimates = {"b15": found.estimates["b1.5"], "b2": found.estimates["b2"]}
-            sheet.add(found, slope=slope, made=float(made == count), **estimates)
+            rows.add(found, slope=slope, made=float(made == count), **estimates)
             job.progress(made, count)
     return {"count": count}
 
@@ -239,7 +239,7 @@ def convolution(job: JobContext, filters: list[int], kernels: list[int], inits: 
     x = white(images_of_36())
     targets = torch.zeros(len(x), 1, dtype=torch.float64)
     with job.trace(positions=POSITIONS) as trace:
-        sheet = Sheet(
+        rows = ConditionRows(
             trace,
             filters="of both layers",
             kernel="positions",
@@ -253,14 +253,14 @@ def convolution(job: JobContext, filters: list[int], kernels: list[int], inits: 
                     first, second = kaiming([size, count], source)[0], kaiming([count * size, count], source)[0]
                     pair = first.reshape(count, 1, size), second.reshape(count, count, size)
                     keys = {"filters": count, "kernel": size, "init": init}
-                    sheet.add(toeplitz(*pair), shared=0, **keys)
+                    rows.add(toeplitz(*pair), shared=0, **keys)
                     layers = nn.Conv1d(1, count, size, bias=False), nn.Conv1d(count, count, size, bias=False)
                     net = nn.Sequential(*layers).double()
                     with torch.no_grad():
                         for layer, kernel in zip(layers, pair, strict=True):
                             layer.weight.copy_(kernel)
                     objective = Objective(net, lambda outputs, y: outputs.square().mean(), (x.unsqueeze(1), targets))
-                    sheet.add(gauss_newton(objective), shared=1, **keys)
+                    rows.add(gauss_newton(objective), shared=1, **keys)
                 job.progress(init * len(filters) + filters.index(count), inits * len(filters))
     return {"inputs": x.shape[1]}
 

@@ -16,7 +16,7 @@ from landscape.spectra import ConditionNumber
 from probes import Field
 from probes.digits import CLASSES, build_network, digits
 from runs.engine.jobs import Job, JobContext
-from runs.gauss_newton_conditioning.data import Sheet, generator, images, white
+from runs.gauss_newton_conditioning.data import ConditionRows, generator, images, white
 from runs.shared.training import batches, half_square, one_hot, update
 
 NORMS = ("none", "eval", "train")
@@ -75,7 +75,9 @@ def batch_norm(job: JobContext, width: int, samples: int, inits: int, norms: int
     x = images(samples)
     y = torch.zeros(len(x), CLASSES, dtype=torch.float64)
     with job.trace(width=width, samples=samples) as trace:
-        sheet = Sheet(trace, width="hidden units", norm="0: none, 1: eval mode, 2: train mode", init="initialisation")
+        rows = ConditionRows(
+            trace, width="hidden units", norm="0: none, 1: eval mode, 2: train mode", init="initialisation"
+        )
         for init in range(inits):
             source = generator(job, init)
             for number, name in enumerate(NORMS[:norms]):
@@ -85,7 +87,7 @@ def batch_norm(job: JobContext, width: int, samples: int, inits: int, norms: int
                     nn.init.kaiming_normal_(layer.weight, generator=source)
                 recalibrate(model, x)
                 objective = Objective(model, nn.MSELoss(), (x, y), mode="train" if name == "train" else "eval")
-                sheet.add(gauss_newton(objective), width=width, norm=number, init=init)
+                rows.add(gauss_newton(objective), width=width, norm=number, init=init)
                 job.progress(init * norms + number, inits * norms)
     return {"width": width, "inputs": x.shape[1], "samples": samples}
 
@@ -178,7 +180,7 @@ def pruning(job: JobContext, fractions: list[float], samples: int, epochs: int) 
     measured = x[:samples].double()
     size = 64
     with job.trace(samples=samples) as trace:
-        sheet = Sheet(trace, fraction="pruned", trained="1: after training", left_out="1: pruned ones not in J")
+        rows = ConditionRows(trace, fraction="pruned", trained="1: after training", left_out="1: pruned ones not in J")
         trace.declare(
             "loss",
             {
@@ -201,7 +203,7 @@ def pruning(job: JobContext, fractions: list[float], samples: int, epochs: int) 
             ) -> None:
                 for left_out in (0, 1):
                     found = pruned_kappa(model, masks, measured, left_out=bool(left_out))
-                    sheet.add(found, fraction=fraction, trained=trained, left_out=left_out)
+                    rows.add(found, fraction=fraction, trained=trained, left_out=left_out)
 
             measure(0)
             model.train()
@@ -235,13 +237,13 @@ def training(job: JobContext, epochs: int, every: int) -> dict[str, Any]:
     per_epoch = count // size
     losses = []
     with job.trace(rate=rate, batch=size) as trace:
-        sheet = Sheet(trace, epochs="of SGD so far", loss="half square error of all samples")
+        rows = ConditionRows(trace, epochs="of SGD so far", loss="half square error of all samples")
         for step, (i, t) in enumerate(batches(x, y, size, epochs * per_epoch + 1, job.seed)):
             if step % (every * per_epoch) == 0:
                 with torch.no_grad():
                     losses.append(float(half_square(model(x), y)))
                 found = linear_network([layer.weight for layer in layers])
-                sheet.add(found, epochs=step // per_epoch, loss=losses[-1])
+                rows.add(found, epochs=step // per_epoch, loss=losses[-1])
             update(optimizer, lambda i=i, t=t: half_square(model(i), t))  # type: ignore[misc]
             job.progress(step, epochs * per_epoch)
     return {"widths": list(shapes), "first": losses[0], "last": losses[-1]}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from probes.seeds import derive_seed
-from probes.session import Pairs, Session, Step
+from probes.session import Pairs, Session, Step, build_operator
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +59,13 @@ class Context:
     @property
     def memory(self) -> dict[str, Any]:
         """What this probe keeps between measurements, only to go faster: it may be empty at any time."""
-        return self.session.memory(self.name)
+        return self.session.memories[self.name]
 
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
         """`compute()`, made by the first probe of a step that asks for `key`, and shared by all."""
-        return self.shared.once(key, compute)
+        if key not in self.shared.made:
+            self.shared.made[key] = compute()
+        return self.shared.made[key]
 
     def on_batch(self) -> Objective | None:
         """The objective on the training loop's current batch; None when the monitor was not given one."""
@@ -82,9 +84,15 @@ class Context:
         made anew: its labels are this measurement's draw. Raises `ValueError` for an unknown kind.
         """
         names = None if parameters is None else tuple(parameters)
-        A = self.session.operator(self.objective, kind, names, self.generator)
+        key, kept, graphs = (id(self.objective), kind, names), self.session.operators, self.shared.graphs
+        A = kept.get(key)
+        if A is None:
+            A = build_operator(self.objective, kind, self.generator)
+            A = A if names is None else A.restrict(names)
         if kind != "fisher":
-            self.shared.keep_graphs(A)
+            kept[key] = A
+            if graphs is not None and hasattr(A, "keeping"):
+                self.once(("keeping", id(A)), lambda: graphs.enter_context(A.keeping()))
         return A
 
     def eigenpairs(self, pairs: Pairs) -> Eigenpairs:
@@ -98,7 +106,7 @@ class Context:
 
         from landscape import spectra
 
-        memory = self.session.memory(wanted.key)
+        memory = self.session.memories[wanted.key]
         name = "/".join(str(part) for part in wanted.key)
         found = spectra.eigsh(
             self.operator(wanted.operator, wanted.parameters),

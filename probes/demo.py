@@ -221,9 +221,9 @@ def _table(plan: Plan, columns: list[dict[str, str]]) -> Table:
 
 def _next_steps(folder: Path, written: list[Path], seconds: float) -> str:
     where = shlex.quote(str(folder))
-    lines = [f"Done in {seconds:.0f} s. Pictures:"]
-    lines += [f"  {path}" for path in written]
-    lines += [
+    lines = [
+        f"Done in {seconds:.0f} s. Pictures:",
+        *(f"  {path}" for path in written),
         "Next:",
         f"  landscape show {where}/mlp.h5",
         f"  landscape plot {where}/mlp-training.h5 -o {where}",

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from probes.context import Context
-from probes.schedules import Schedule, as_schedule
 from probes.session import Pairs
 from probes.trace.layout import Field
 
@@ -42,20 +41,16 @@ class Probe(Protocol):
     @property
     def name(self) -> str:
         """Of the group of records in the trace."""
-        ...
 
     @property
     def needs(self) -> frozenset[str]:
         """What it cannot be measured without."""
-        ...
 
     def fields(self, context: Context) -> Mapping[str, Field]:
         """What `measure` returns. Raises `ValueError` when it cannot be measured on this objective."""
-        ...
 
     def measure(self, context: Context) -> Mapping[str, Any]:
         """One value per field."""
-        ...
 
 
 class ProbeWarning(UserWarning):
@@ -69,26 +64,6 @@ def check_needs(probes: Iterable[Probe], missing: Iterable[str]) -> None:
         for need in absent:
             if need in probe.needs:
                 raise ValueError(f"the probe {probe.name!r} needs {_TRAINING[need]}")
-
-
-# -- what a user's own probe may leave out ----------------------------------------------------------------------
-
-
-def schedule_of(probe: Probe) -> Schedule:
-    """When it is due: at every step where it does not say. Raises `ValueError` for what is no schedule."""
-    return as_schedule(getattr(probe, "every", 1))
-
-
-def settings_of(probe: Probe) -> dict[str, Any] | None:
-    """What tells apart two probes of the same name: kept with the records."""
-    settings = getattr(probe, "settings", None)
-    return None if settings is None else dict(settings())
-
-
-def expected_of(probe: Probe, context: Context) -> Mapping[str, float] | None:
-    """What its first measurement takes; None where it does not say."""
-    expected = getattr(probe, "expected", None)
-    return None if expected is None else expected(context)
 
 
 def searches_of(probes: Iterable[Probe]) -> dict[Any, Pairs]:

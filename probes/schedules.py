@@ -33,7 +33,6 @@ class Schedule(Protocol):
 
     def due(self, now: Moment, before: Moment | None) -> bool:
         """Whether to measure now; `before` is the call before this one, None at the first."""
-        ...
 
 
 @dataclass(frozen=True)

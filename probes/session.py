@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,6 @@ OPERATORS: dict[str, str] = {
     "fisher": "the Fisher matrix, with labels drawn from the model (one draw per loss term)",
     "empirical-fisher": "the empirical Fisher matrix, with the data's labels",
 }
-
-
-def check_operator(kind: str) -> None:
-    """Raise `ValueError` for an unknown kind of operator."""
-    if kind not in OPERATORS:
-        raise ValueError(f"operator is one of {', '.join(OPERATORS)}, not {kind!r}")
 
 
 @dataclass(frozen=True)
@@ -73,27 +68,7 @@ class Session:
     """What lasts from step to step, only to go faster: operators without graphs, and what probes remember."""
 
     operators: dict[Hashable, LinearOperator] = field(default_factory=dict)
-    memories: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
-
-    def memory(self, key: Hashable) -> dict[str, Any]:
-        """What is remembered under that key; it may be empty at any time."""
-        return self.memories.setdefault(key, {})
-
-    def operator(
-        self, objective: Objective, kind: str, names: tuple[str, ...] | None, generator: torch.Generator | None
-    ) -> LinearOperator:
-        """The curvature matrix of that kind: one serves all steps, but for the Fisher matrix, whose labels are drawn.
-
-        Raises `ValueError` for an unknown kind.
-        """
-        key = (id(objective), kind, names)
-        if key not in self.operators:
-            A = _new_operator(objective, kind, generator)
-            A = A if names is None else A.restrict(names)
-            if kind == "fisher":
-                return A
-            self.operators[key] = A
-        return self.operators[key]
+    memories: defaultdict[Hashable, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
 
 
 @dataclass
@@ -110,23 +85,13 @@ class Step:
     searches: Mapping[Hashable, Pairs] = field(default_factory=dict)
     made: dict[Hashable, Any] = field(default_factory=dict)
 
-    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """`compute()`, made by the first probe that asks for `key`, and shared by all."""
-        if key not in self.made:
-            self.made[key] = compute()
-        return self.made[key]
 
-    def keep_graphs(self, A: LinearOperator) -> None:
-        """Let this operator keep its graphs until the end of the step."""
-        graphs = self.graphs
-        if graphs is not None and hasattr(A, "keeping"):
-            self.once(("keeping", id(A)), lambda: graphs.enter_context(A.keeping()))
-
-
-def _new_operator(objective: Objective, kind: str, generator: torch.Generator | None) -> LinearOperator:
+def build_operator(objective: Objective, kind: str, generator: torch.Generator | None) -> LinearOperator:
+    """The curvature matrix of that kind. Raises `ValueError` for an unknown one."""
     import landscape
 
-    check_operator(kind)
+    if kind not in OPERATORS:
+        raise ValueError(f"operator is one of {', '.join(OPERATORS)}, not {kind!r}")
     if kind == "fisher":
         return landscape.MonteCarloFisher(objective, generator=generator)
     if kind == "empirical-fisher":

@@ -25,7 +25,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 # What they put before every key: DataParallel and DDP, torch.compile, Lightning's attribute.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 # Wrappers that also sit inside a name, when only a part of the model was compiled, sharded or checkpointed.
-_INNER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_INNER = re.compile(r"^(?:module\.)+|(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 _SAVE = "save torch.save(model.state_dict(), path) where it was made"
 
@@ -36,7 +36,10 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> None:
     Raises `UserError`, with the model untouched, when the file cannot be read, holds no weights, does not fit
     the model (keys, shapes) or holds parameters that are not finite.
     """
-    install(match_checkpoint(path, model), model, path)
+    try:
+        model.load_state_dict(match_checkpoint(path, model), strict=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} cannot be loaded into {type(model).__name__}: {one_line(error)}") from error
 
 
 def match_checkpoint(path: str | Path, model: nn.Module) -> dict[str, Any]:
@@ -44,14 +47,6 @@ def match_checkpoint(path: str | Path, model: nn.Module) -> dict[str, Any]:
     matched = match(read_state_dict(path), model, path)
     _check_finite(matched, model, path)
     return matched
-
-
-def install(state: Mapping[str, Any], model: nn.Module, path: str | Path = "the state dict") -> None:
-    """Load a state dict that `match_checkpoint` returned."""
-    try:
-        model.load_state_dict(dict(state), strict=True)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} cannot be loaded into {type(model).__name__}: {one_line(error)}") from error
 
 
 # -- reading ------------------------------------------------------------------------------------------------
@@ -92,10 +87,8 @@ def _read_torch(path: Path, zipped: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         what = re.search(r"(?:GLOBAL|class) ([\w.]+\.\w+)", str(error))
-        name = what.group(1) if what else ""
-        raise UserError(
-            f"{path} holds more than weights{f' ({name})' if name else ''}: loading it may run code; {_SAVE}"
-        ) from error
+        name = f" ({what[1]})" if what else ""
+        raise UserError(f"{path} holds more than weights{name}: loading it may run code; {_SAVE}") from error
     except (RuntimeError, EOFError, KeyError, IndexError, ValueError, AttributeError, TypeError, OSError) as error:
         if "TorchScript" in str(error):
             raise UserError(f"{path} is a TorchScript program, not a state dict: {_SAVE}") from error
@@ -172,16 +165,10 @@ def _renamings(state: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[
     for prefix in _PREFIXES:  # where only some keys have it, stripping must make them match, or it is not used
         yield {key.removeprefix(prefix): value for key, value in current.items()}
     # a model that is compiled here but was not there, or the other way round, or in one of its parts
-    own = {_plain_name(name): name for name in target}
-    plain = {_plain_name(key): value for key, value in current.items()}
+    own = {_INNER.sub("", name): name for name in target}
+    plain = {_INNER.sub("", key): value for key, value in current.items()}
     if len(own) == len(target) and len(plain) == len(current):
         yield {own.get(key, key): value for key, value in plain.items()}
-
-
-def _plain_name(name: str) -> str:
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return _INNER.sub("", name)
 
 
 def _tied_entries(state: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:

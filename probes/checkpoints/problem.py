@@ -69,17 +69,13 @@ def build_objective(spec: str) -> Objective:
 
     if isinstance(result, Objective):
         return result
+    name = type(result).__name__
+    what = "None" if result is None else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
     if inspect.isclass(result):
         what = f"the class {result.__name__}"
     elif inspect.iscoroutine(result) or inspect.isgenerator(result):
-        what = f"a {type(result).__name__} (it must be a plain function)"
+        what = f"{what} (it must be a plain function)"
         result.close()
-    elif isinstance(result, tuple):
-        what = f"a tuple of {len(result)}"
-    else:
-        name = type(result).__name__
-        article = "an" if name[0].lower() in "aeiou" else "a"
-        what = "None" if result is None else f"{article} {name}"
     raise UserError(
         f"the problem function {spec} returned {what}: it must return landscape.Objective(model, loss, data)"
     )
@@ -112,14 +108,14 @@ def _import_module(name: str) -> ModuleType:
     _add_to_path(Path.cwd())
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+    except (Exception, SystemExit) as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent is not None and f"{name}.".startswith(f"{absent}."):
             near = did_you_mean(name, [p.stem for p in Path.cwd().glob("*.py")])
             hint = near or ": start in its folder, or give file.py:function"
             raise UserError(f"there is no module {name!r} here or installed{hint}") from error
-        raise UserError(f"importing {name} raised {_error_text(error)}; install it or see it with --debug") from error
-    except (Exception, SystemExit) as error:
-        raise UserError(f"importing {name} raised {_error_text(error)}; see it with --debug") from error
+        hint = "install it or " if absent else ""
+        raise UserError(f"importing {name} raised {_error_text(error)}; {hint}see it with --debug") from error
 
 
 def _add_to_path(folder: Path) -> None:

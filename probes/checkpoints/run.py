@@ -6,6 +6,7 @@ checkpoint. What was measured when something stops the work later is kept, and `
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from probes.checkpoints.load import check_file, install, match_checkpoint
+from probes.checkpoints.load import check_file, load_checkpoint, match_checkpoint
 from probes.checkpoints.problem import build_objective
 from probes.errors import UserError, one_line
 from probes.instruments.base import Instrument
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 # A trace of a few probes is some ten kilobytes; with less room than this its first records may not fit.
 _ROOM = 1 << 20
+_LOSS = {
+    "value": Field(description="the objective's value at the checkpoint"),
+    "gradient_norm": Field(description="Euclidean norm of its gradient"),
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def run(request: Request, console: Console) -> int:
     if not todo:
         return 0
     trace: Trace | None = None
-    made = kept = 0
+    kept = 0
     fresh = not (request.resume and request.output.exists())
     try:
         with ExitStack() as stack:
@@ -101,9 +106,9 @@ def run(request: Request, console: Console) -> int:
             stack.enter_context(redirect_stdout(sys.stderr))
             show = stack.enter_context(_progress_bar(console, len(todo)))
             loaded: Path | None = None
-            for step, path, probe in todo:
+            for made, (step, path, probe) in enumerate(todo):
                 if path != loaded:
-                    install(match_checkpoint(path, objective.model), objective.model, path)
+                    load_checkpoint(path, objective.model)
                     loaded = path
                 name = "loss" if probe is None else probe.name
                 callback = show(f"step {step} {name}", made)
@@ -113,11 +118,11 @@ def run(request: Request, console: Console) -> int:
                 if trace is None:
                     trace = stack.enter_context(_open(request))
                 if probe is None:
-                    _record_loss(trace, step, values)
+                    trace.declare("loss", _LOSS)
+                    trace.record("loss", step, **values)
                 else:
                     _measure(objective, probe, trace, step, path, request.problem, callback)
                     kept += 1
-                made += 1
     except BaseException as error:
         if fresh and kept == 0 and trace is not None:
             request.output.unlink(missing_ok=True)
@@ -126,7 +131,7 @@ def run(request: Request, console: Console) -> int:
         if kept and isinstance(error, UserError):
             raise UserError(_stop_message(str(error), kept, request.output)) from error
         raise
-    return made
+    return len(todo)
 
 
 def _missing(request: Request, objective: Objective) -> list[tuple[int, Path, Instrument | None]]:
@@ -144,7 +149,7 @@ def _missing(request: Request, objective: Objective) -> list[tuple[int, Path, In
 def _last_theta(request: Request, objective: Objective) -> torch.Tensor:
     """The parameters of the last checkpoint, for probes that look ahead to the end of training."""
     _, last = max(request.checkpoints, key=lambda item: item[0])
-    install(match_checkpoint(last, objective.model), objective.model, last)
+    load_checkpoint(last, objective.model)
     return objective.theta()
 
 
@@ -184,18 +189,9 @@ def _loss(objective: Objective, path: Path) -> dict[str, float]:
     start = time.perf_counter()
     value = objective.value()
     norm = float(objective.gradient().double().norm())
-    if value != value or norm != norm or abs(value) == float("inf") or norm == float("inf"):
+    if not (math.isfinite(value) and math.isfinite(norm)):
         raise UserError(f"the loss at {path} is {value:g} with a gradient of norm {norm:g}: nothing to measure there")
     return {"value": value, "gradient_norm": norm, "cost": time.perf_counter() - start}
-
-
-def _record_loss(trace: Trace, step: int, values: dict[str, float]) -> None:
-    fields = {
-        "value": Field(description="the objective's value at the checkpoint"),
-        "gradient_norm": Field(description="Euclidean norm of its gradient"),
-    }
-    trace.declare("loss", fields)
-    trace.record("loss", step, **values)
 
 
 def _measure(

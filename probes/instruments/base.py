@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
 from probes.context import Context
 from probes.probe import Probe
 from probes.schedules import Schedule, as_schedule
-from probes.session import Pairs
+from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Array, Field
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ SLOPE = "loss/parameter"
 CONVERGED = Field((), "bool", "", "whether the asked accuracy was reached")
 MATVECS = Field((), "int64", "products", "matrix-vector products made")
 
+# Settings that several probes have and what they must be; where the default is None, None is possible too.
+_COUNTS = ("k", "steps", "probes", "parts", "batch_size")
+_POSITIVE = ("tol", "rtol", "lr", "rho", "scale")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Instrument(Probe):
@@ -31,14 +36,27 @@ class Instrument(Probe):
     Attributes:
         every: measure at the steps that it divides, or a schedule.
         name: of the records in the trace; give another one to measure the same thing in two ways.
+        takes: what a first measurement takes where that is always the same, see `expected`.
     """
 
     every: int | Schedule = 1
     name: str = ""
+    takes: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
         as_schedule(self.every)
         self._check(name=bool(self.name))
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            words = list(OPERATORS) if name == "operator" else _words_of(str(field.type))
+            if value is None and field.default is None:
+                continue
+            if words and value not in words:
+                self._refuse(name, f"is one of {', '.join(words)}")
+            if name in _COUNTS and not value >= 1:
+                self._refuse(name, "must be at least 1")
+            if name in _POSITIVE and not 0 < value < np.inf:
+                self._refuse(name, "must be positive and finite")
 
     @property
     def pairs(self) -> Pairs | None:
@@ -46,8 +64,8 @@ class Instrument(Probe):
         return None
 
     def expected(self, context: Context) -> dict[str, float]:
-        """What a first measurement takes, see `Probe`: nothing that grows with the data."""
-        return {}
+        """What a first measurement takes, see `Probe`: without more than that nothing that grows with the data."""
+        return dict(self.takes) if self.pairs is None else {self.pairs.operator: self.pairs.products}
 
     def settings(self) -> dict[str, Any]:
         """Class and settings, without the schedule: what must be equal for records to belong together."""
@@ -62,7 +80,16 @@ class Instrument(Probe):
         """Raise `ValueError` for the first setting whose condition does not hold."""
         for setting, holds in conditions.items():
             if not holds:
-                raise ValueError(f"{type(self).__name__}: {setting}={getattr(self, setting)!r} is not possible")
+                self._refuse(setting)
+
+    def _refuse(self, setting: str, rule: str = "") -> NoReturn:
+        found = f"{type(self).__name__}: {setting}={getattr(self, setting)!r} is not possible"
+        raise ValueError(f"{found}: {setting} {rule}" if rule else found)
+
+
+def _words_of(annotation: str) -> list[str]:
+    """The words that a setting may be by its annotation, `Literal["LA", "SA"]`; none for other annotations."""
+    return re.findall(r"""['"]([^'"]+)['"]""", annotation) if annotation.startswith("Literal[") else []
 
 
 def values_of(result: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from probes.context import Context
 from probes.instruments.base import CURVATURE, Instrument, values_of
-from probes.trace.layout import Array, Field
+from probes.trace.layout import Field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +84,13 @@ class GaussNewtonConditioning(Instrument):
         linear = None if self.loss_hessian else linear_network_of(objective, skip=self.skip, threshold=self.threshold)
         found = linear or gauss_newton(objective, threshold=self.threshold, loss_hessian=self.loss_hessian)
         eigenvalues = np.empty(0) if found.eigenvalues is None else found.eigenvalues.numpy()
-        row = values_of(found, ("kappa", "largest", "smallest", "rank", "threshold")) | {
+        layers, bounds = () if linear is None else linear.layers, ("bound", "loose_bound")
+        row = values_of(found, ("kappa", "largest", "smallest", "rank", "threshold", "converged", "matvecs")) | {
             "neighbours": np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS]),
             "size": len(eigenvalues),
             "eigenvalues": eigenvalues,
             "linear": linear is not None,
+            "left": np.array([(layer.left_smallest, layer.left_largest) for layer in layers]).reshape(-1, 2),
+            "right": np.array([(layer.right_smallest, layer.right_largest) for layer in layers]).reshape(-1, 2),
         }
-        if linear is None:
-            row |= {"bound": np.inf, "loose_bound": np.inf, "left": _pairs([]), "right": _pairs([])}
-            return row | values_of(found, ("converged", "matvecs"))
-        row |= {"converged": True, "matvecs": 0} | values_of(linear, ("bound", "loose_bound"))
-        return row | {
-            "left": _pairs([(layer.left_smallest, layer.left_largest) for layer in linear.layers]),
-            "right": _pairs([(layer.right_smallest, layer.right_largest) for layer in linear.layers]),
-        }
-
-
-def _pairs(rows: list[tuple[float, float]]) -> Array:
-    return np.array(rows, dtype=np.float64).reshape(-1, 2)
+        return row | (dict.fromkeys(bounds, np.inf) if linear is None else values_of(linear, bounds))

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from probes.context import Context
 from probes.instruments.base import CONVERGED, CURVATURE, MATVECS, Instrument, pad, values_of
-from probes.session import OPERATORS, Pairs, check_operator
+from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Field
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ class CurvatureInstrument(Instrument):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_operator(self.operator)
         if isinstance(self.parameters, str):  # one name is a sequence of one: the same settings, however it was typed
             object.__setattr__(self, "parameters", (self.parameters,))
 
@@ -75,24 +74,11 @@ class Spectrum(CurvatureInstrument):
     warm: bool = True
     confirm: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, not {self.k}")
-        if self.which not in ("LA", "SA", "LM"):
-            raise ValueError(f"which is 'LA', 'SA' or 'LM', not {self.which!r}")
-        if not self.tol > 0:
-            raise ValueError(f"tol must be positive, not {self.tol}")
-
     @property
     @override
     def pairs(self) -> Pairs:
         names = None if self.parameters is None else tuple(self.parameters)
         return Pairs(self.operator, names, self.which, self.k, self.tol, self.warm, self.confirm)
-
-    @override
-    def expected(self, context: Context) -> dict[str, float]:
-        return {self.operator: self.pairs.products}
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:
@@ -110,12 +96,8 @@ class Spectrum(CurvatureInstrument):
     @override
     def measure(self, context: Context) -> dict[str, Any]:
         pairs = context.eigenpairs(self.pairs)
-        return {
-            "values": pad(pairs.values, (self.k,)),
-            "residuals": pad(pairs.residuals, (self.k,)),
-            "converged": pairs.converged,
-            "matvecs": pairs.matvecs,
-        }
+        row = values_of(pairs, ("values", "residuals", "converged", "matvecs"))
+        return row | {name: pad(row[name], (self.k,)) for name in ("values", "residuals")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +133,8 @@ class CurvatureTrace(CurvatureInstrument):
 
         estimate = spectra.trace(
             self._operator(context),
-            method=self.method,
-            rtol=self.rtol,
-            matvecs=self.matvecs,
-            generator=context.generator,
-            callback=context.callback,
+            **values_of(self, ("method", "rtol", "matvecs")),
+            **values_of(context, ("generator", "callback")),
         )
         return values_of(estimate, ("value", "stderr", "matvecs", "converged")) | {"method": self.method}
 
@@ -171,11 +150,6 @@ class SpectralDensity(CurvatureInstrument):
     name: str = "density"
     probes: int = 4
     steps: int = 64
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.probes < 1 or self.steps < 1:
-            raise ValueError(f"probes and steps must be at least 1, not {self.probes} and {self.steps}")
 
     @override
     def expected(self, context: Context) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
@@ -39,19 +40,14 @@ class DualGradient(Instrument):
     layers: tuple[tuple[str, str, float], ...] = ()
     infimum: float = 0.0
     needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
+    takes: ClassVar[Mapping[str, float]] = {"gradient": 1.0}  # the singular values of the layers are not counted
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(
-            scale=0 < self.scale < math.inf,
             layers=all(len(layer) == 3 and 0 < layer[2] < math.inf for layer in self.layers),
             infimum=math.isfinite(self.infimum),
         )
-
-    @override
-    def expected(self, context: Context) -> dict[str, float]:
-        """One gradient; the singular values of the layers are not counted."""
-        return {"gradient": 1.0}
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:

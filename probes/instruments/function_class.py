@@ -64,7 +64,7 @@ class FunctionClass(Instrument):
     def __post_init__(self) -> None:
         super().__post_init__()
         known = self.infimum == "estimate" if isinstance(self.infimum, str) else np.isfinite(self.infimum)
-        self._check(per=self.per in ("batch", "sample"), infimum=bool(known), sketch=self.sketch >= 16)
+        self._check(infimum=bool(known), sketch=self.sketch >= 16)
         if self.end is None and (self.per == "sample" or self.infimum == "estimate"):
             raise ValueError(f"{type(self).__name__}: per='sample' and infimum='estimate' need an end point")
 
@@ -87,14 +87,12 @@ class FunctionClass(Instrument):
     @override
     def fields(self, context: Context) -> dict[str, Field]:
         if self.end is not None:
-            shape: tuple[int | None, ...] = (None,) if self.per == "sample" else ()
-            rows = {name: Field(shape, "float64", units, text) for name, (units, text) in _ROW.items()}
-            return rows | {"rounding": _ROUNDING}
-        kept = (self.sketch,)
+            shape = (None,) if self.per == "sample" else ()
+            return {name: Field(shape, "float64", *row) for name, row in _ROW.items()} | {"rounding": _ROUNDING}
         return {
             **{name: Field((), "float64", *_ROW[name]) for name in ("loss", "infimum", "grad_norm")},
-            "gradient_sketch": Field(kept, "float64", SLOPE, "random projections of the gradient"),
-            "position_sketch": Field(kept, "float64", "parameter", "the same projections of the parameters"),
+            "gradient_sketch": Field((self.sketch,), "float64", SLOPE, "random projections of the gradient"),
+            "position_sketch": Field((self.sketch,), "float64", "parameter", "the same projections of the parameters"),
             "rounding": _ROUNDING,
         }
 
@@ -166,11 +164,11 @@ def trajectory(records: Records) -> Trajectory:
     if "gradient_sketch" in columns:
         return Trajectory(**_from_sketches(columns), steps=columns["step"][:-1], rounding=rounding)
     steps = np.asarray(columns["step"])
+    rows = {name: columns[name] for name in _ROW}
     if records.fields["inner"].ragged:
-        counts = [len(row) for row in columns["inner"]]
-        rows = {name: np.concatenate([np.asarray(row, float) for row in columns[name]]) for name in _ROW}
-        return Trajectory(**rows, steps=np.repeat(steps, counts), rounding=rounding)
-    return Trajectory(**{name: columns[name] for name in _ROW}, steps=steps, rounding=rounding)
+        steps = np.repeat(steps, [len(row) for row in columns["inner"]])
+        rows = {name: np.concatenate(parts) for name, parts in rows.items()}
+    return Trajectory(**rows, steps=steps, rounding=rounding)
 
 
 def _from_sketches(columns: Any) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from typing_extensions import override
 from probes.context import Context
 from probes.instruments.base import CURVATURE, SLOPE, Instrument, pad, values_of
 from probes.probe import ProbeWarning
-from probes.session import OPERATORS, Pairs, check_operator
+from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Array, Field
 
 if TYPE_CHECKING:
@@ -34,15 +35,7 @@ class Gradient(Instrument):
     name: str = "gradient"
     parts: int | None = None
     needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check(parts=self.parts is None or self.parts >= 1)
-
-    @override
-    def expected(self, context: Context) -> dict[str, float]:
-        """One gradient, and a forward pass to check that the parts of a batch add up to it."""
-        return {"gradient": 1.0, "value": 1.0}
+    takes: ClassVar[Mapping[str, float]] = {"gradient": 1.0, "value": 1.0}  # to check that parts of a batch add up
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:
@@ -83,11 +76,6 @@ class Alignment(Instrument):
     tol: float = 1e-3
     warm: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_operator(self.operator)
-        self._check(k=self.k >= 1, of=self.of in ("gradient", "batch", "update"), tol=self.tol > 0)
-
     @property
     @override
     def needs(self) -> frozenset[str]:
@@ -101,7 +89,7 @@ class Alignment(Instrument):
 
     @override
     def expected(self, context: Context) -> dict[str, float]:
-        return {self.operator: self.pairs.products, "gradient": 0.0 if self.of == "update" else 1.0}
+        return super().expected(context) | {"gradient": 0.0 if self.of == "update" else 1.0}
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:

@@ -65,7 +65,7 @@ class NeuralCollapse(Instrument):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(
-            head=self.head is None or isinstance(self.head, str),
+            head=isinstance(self.head, str | None),
             num_classes=self.num_classes is None or (isinstance(self.num_classes, int) and self.num_classes >= 2),
             nc4=isinstance(self.nc4, bool),
         )

@@ -11,8 +11,9 @@ never keep an expensive one from its turn, nor the expensive one the cheap ones 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 WINDOW = 60.0  # seconds
@@ -42,14 +43,15 @@ class _Account:
 
 
 class Budget:
-    """Times are readings of one clock, in seconds; `advance` brings the credit up to date."""
+    """Times are readings of one clock, in seconds; `advance` brings the credit up to date. No share: no limit."""
 
-    def __init__(self, share: float) -> None:
-        self.share = share
+    def __init__(self, share: float | None) -> None:
+        self.unlimited = share is None
+        self.share = share or 0.0
         self.credit = 0.0
         self.saved = 0.0
         self.now: float | None = None
-        self.accounts: dict[str, _Account] = {}
+        self.accounts: defaultdict[str, _Account] = defaultdict(_Account)
 
     def advance(self, now: float) -> None:
         """Earn what the time since the last call brings."""
@@ -73,30 +75,29 @@ class Budget:
 
     def cost_of(self, name: str) -> float:
         """What a measurement is expected to take; 0 when nothing is known."""
-        costs = self.account(name).costs
-        return max(costs) if costs else 0.0
+        return max(self.accounts[name].costs, default=0.0)
 
     def knows_cost(self, name: str) -> bool:
-        """Whether a cost was learnt or estimated."""
-        return bool(self.account(name).costs)
+        """Whether a cost was learnt or estimated, or does not matter."""
+        return self.unlimited or bool(self.accounts[name].costs)
 
     def fits(self, name: str, planned: float) -> bool:
         """Whether it may run now, after others that take `planned` seconds. Nothing runs on a debt."""
         left, cost = self.credit - planned, self.cost_of(name)
         if left >= cost and self._head() not in (None, name):
             left -= min(self.saved, max(left, 0.0))
-        return left >= cost
+        return self.unlimited or left >= cost
 
     def wait(self, name: str, step: int, due: bool) -> None:
         """It does not fit at this step, at which it is due, or has been owed since an earlier one."""
-        account = self.account(name)
+        account = self.accounts[name]
         if due and account.owed != step:
             self._skip_owed(account)
             account.owed = step
 
     def note_measurement(self, name: str, cost: float, step: int, due: bool) -> None:
         """It ran: for this step when it was due, else for the one that it was owed."""
-        account = self.account(name)
+        account = self.accounts[name]
         if due:
             self._skip_owed(account)
         if self._head() == name:
@@ -107,17 +108,17 @@ class Budget:
 
     def expect(self, name: str, cost: float) -> None:
         """A first estimate; the first measurement replaces it."""
-        account = self.account(name)
+        account = self.accounts[name]
         account.costs, account.estimated = [cost], True
 
     def owes(self, name: str) -> bool:
         """Whether it is still to be measured for an earlier step."""
-        return self.account(name).owed is not None
+        return self.accounts[name].owed is not None
 
     def announcement(self, name: str) -> str | None:
-        """Once per probe: what it takes and how often that fits."""
-        account = self.account(name)
-        if account.announced:
+        """Once per probe, when its cost is known: what it takes and how often that fits."""
+        account = self.accounts[name]
+        if account.announced or not account.costs:
             return None
         account.announced = True
         cost = self.cost_of(name)
@@ -132,20 +133,13 @@ class Budget:
 
     def skip_note(self, name: str, now: float, *, final: bool = False) -> str | None:
         """What to write about its skipped steps: now and then, and at the end (`final`); None for nothing."""
-        skips = self.account(name).skips
+        skips = self.accounts[name].skips
         if not skips.count or not (final or skips.told is None or now - skips.told >= _SUMMARY):
             return None
         which = f"step {skips.first}" if skips.count == 1 else f"{skips.count} steps, {skips.first} to {skips.last}"
-        self.account(name).skips = _Skips(told=now)
+        self.accounts[name].skips = _Skips(told=now)
         takes = f"takes about {duration(self.cost_of(name))}" if self.knows_cost(name) else "had no turn yet"
         return f"skipped at {which}, where it was due: it {takes}, and measuring may take {self.share:.3g} of the time"
-
-    def account(self, name: str) -> _Account:
-        """The account of a probe, made when it is first asked for."""
-        found = self.accounts.get(name)  # asked many times at every step of the training
-        if found is None:
-            found = self.accounts[name] = _Account()
-        return found
 
     def _skip_owed(self, account: _Account) -> None:
         if account.owed is not None:
@@ -155,29 +149,25 @@ class Budget:
 
     def _head(self) -> str | None:
         """The probe that has waited longest."""
-        head: str | None = None
-        longest = 0
-        for name, account in self.accounts.items():
-            if account.owed is not None and (head is None or (account.owed, name) < (longest, head)):
-                head, longest = name, account.owed
-        return head
+        owed = [(account.owed, name) for name, account in self.accounts.items() if account.owed is not None]
+        return min(owed)[1] if owed else None
 
     # -- the state that a checkpoint keeps -----------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and dicts; clock readings are left out, for another process has another clock."""
-        accounts = {name: asdict(account) for name, account in self.accounts.items()}
-        for account in accounts.values():
-            account["skips"]["told"] = None
+        accounts = {
+            name: asdict(replace(account, skips=replace(account.skips, told=None)))
+            for name, account in self.accounts.items()
+        }
         return {"credit": self.credit, "saved": self.saved, "accounts": accounts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`; the time between counts for nothing."""
         self.credit, self.saved, self.now = float(state["credit"]), float(state["saved"]), None
-        self.accounts = {
-            name: _Account(**{**account, "skips": _Skips(**account["skips"])})
-            for name, account in state["accounts"].items()
-        }
+        self.accounts.clear()
+        for name, account in state["accounts"].items():
+            self.accounts[name] = _Account(**account | {"skips": _Skips(**account["skips"])})
 
 
 def duration(seconds: float) -> str:

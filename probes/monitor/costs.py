@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from probes.context import Context
-from probes.probe import Probe, expected_of
+from probes.probe import Probe
 from probes.session import OPERATORS
 
 _SHORT = 2.0  # seconds: a first run this short may be mostly warming up (imports, kernels), and is run again
@@ -20,10 +20,10 @@ class UnitCosts:
 
     def estimate(self, probe: Probe, context: Context) -> float | None:
         """Seconds that the probe's first measurement will take; None when it does not say what it needs."""
-        expected = expected_of(probe, context)
+        expected = getattr(probe, "expected", None)
         if expected is None:
             return None
-        return sum(count * self.of(unit, context) for unit, count in expected.items() if count)
+        return sum(count * self.of(unit, context) for unit, count in expected(context).items() if count)
 
     def of(self, unit: str, context: Context) -> float:
         """Seconds of one "value", "gradient", all "eigenvalues" of 512 rows, or product of that operator."""
@@ -32,19 +32,15 @@ class UnitCosts:
         return self._seconds[unit]
 
     def _time(self, unit: str, context: Context) -> float:
-        if unit == "value":
-            return _seconds_of(context.objective.value, context)
-        if unit == "gradient":
-            return _seconds_of(context.objective.gradient, context)
+        if unit in ("value", "gradient"):
+            return _seconds_of(getattr(context.objective, unit), context)
         if unit == "eigenvalues":
             import torch
 
-            like = context.objective
-            matrix = torch.eye(512, dtype=torch.float64, device=like.device) + 1e-3
+            matrix = torch.eye(512, dtype=torch.float64, device=context.objective.device) + 1e-3
             return _seconds_of(lambda: torch.linalg.eigvalsh(matrix), context)
         if unit not in OPERATORS:
-            known = ", ".join(OPERATORS)
-            raise ValueError(f"a probe expects 'value', 'gradient', 'eigenvalues' or {known}, not {unit!r}")
+            raise ValueError(f"a probe expects 'value', 'gradient', 'eigenvalues' or an operator, not {unit!r}")
         A = context.operator(unit)
         v = A.random(1, "normal", context.generator)[:, 0]
         return _seconds_of(lambda: A @ v, context)

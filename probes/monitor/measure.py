@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from probes.context import Context
 from probes.errors import one_line
 from probes.monitor.costs import synchronise
-from probes.probe import Probe, ProbeWarning, check_needs, searches_of, settings_of
+from probes.probe import Probe, ProbeWarning, check_needs, searches_of
 from probes.schedules import Moment
 from probes.seeds import derive_seed
 from probes.session import Step
@@ -85,7 +85,8 @@ def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
                 f"two probes are named {probe.name!r}: {seen[probe.name]} and {probe}; give one a name= of its own"
             )
         seen[probe.name] = probe
-        trace.declare(probe.name, probe.fields(replace(context, name=probe.name)), settings=settings_of(probe))
+        settings = getattr(probe, "settings", lambda: None)()
+        trace.declare(probe.name, probe.fields(replace(context, name=probe.name)), settings=settings)
 
 
 def measure_all(

@@ -21,8 +21,8 @@ from probes.errors import one_line
 from probes.monitor.budget import Budget
 from probes.monitor.costs import UnitCosts, synchronise
 from probes.monitor.measure import OnError, Outcome, check_on_error, declare, measure_all
-from probes.probe import Probe, ProbeWarning, check_needs, schedule_of
-from probes.schedules import Moment
+from probes.probe import Probe, ProbeWarning, check_needs
+from probes.schedules import Moment, as_schedule
 from probes.session import Session, Step
 from probes.trace.layout import TraceError
 
@@ -77,19 +77,18 @@ class Monitor:
         self.optimizer = optimizer
         self.on_error: OnError = on_error
         self.callback = callback
-        self._schedules = {probe.name: schedule_of(probe) for probe in self.probes}
+        self._schedules = {probe.name: as_schedule(getattr(probe, "every", 1)) for probe in self.probes}
         self._session = Session()
         self._previous: Previous | None = None
         self._warned: set[str] = set()
-        self._budget = None if budget is None else Budget(budget)
+        self._budget = Budget(budget)
         self._units = UnitCosts()
         declare(trace, self.probes, Context(objective, optimizer=optimizer, session=self._session))
         self._recorded = {probe.name: frozenset(map(int, trace[probe.name]["step"])) for probe in self.probes}
         self._last: dict[str, int] = {}
         self._before = {probe.name: _last_moment(trace, probe.name) for probe in self.probes}
         self._call: Moment | None = None
-        if self._budget is not None:
-            trace.before_close(self._write_skips)
+        trace.before_close(self._write_skips)
 
     def __call__(
         self, step: int, *, loss: Any = None, batch: Any = None, epoch: float | None = None
@@ -104,7 +103,7 @@ class Monitor:
         start = time.perf_counter()
         now = Moment(int(step), epoch, loss)
         due = self._due(now)
-        waiting = [p for p in self.probes if p.name in due or (self._budget and self._budget.owes(p.name))]
+        waiting = [p for p in self.probes if p.name in due or self._budget.owes(p.name)]
         outcomes: dict[str, Outcome] = {}
         if waiting and not self.trace.broken and self._anything_fits(waiting, due, now, start):
             synchronise(self.objective)  # what the training still has under way is not the cost of measuring
@@ -113,8 +112,7 @@ class Monitor:
         self._look_ahead(now)
         self._call = Moment(now.step, epoch)
         self._before = dict.fromkeys(self._before, self._call)
-        if self._budget is not None:
-            self._budget.spend(time.perf_counter() - start, idle=not outcomes)
+        self._budget.spend(time.perf_counter() - start, idle=not outcomes)
         return outcomes
 
     # -- one call ------------------------------------------------------------------------------------------------
@@ -153,13 +151,12 @@ class Monitor:
                 session=self._session,
                 shared=Step(graphs),
             )
-            chosen = waiting if self._budget is None else self._affordable(waiting, due, now, context, start)
+            chosen = self._affordable(waiting, due, now, context, start)
             outcomes = measure_all(chosen, self.trace, context, self.on_error, self._warned)
         for name, outcome in outcomes.items():
             self._last[name] = now.step
-            if self._budget is not None:
-                self._budget.note_measurement(name, outcome.cost, now.step, name in due)
-                self._tell_skips(name, now)
+            self._budget.note_measurement(name, outcome.cost, now.step, name in due)
+            self._tell_skips(name, now)
         return outcomes
 
     def _anything_fits(self, waiting: list[Probe], due: set[str], now: Moment, start: float) -> bool:
@@ -167,24 +164,19 @@ class Monitor:
 
         While probes wait for their time this is all that a step costs: more than that would use up what they wait for.
         """
-        budget = self._budget
-        if budget is None:
-            return True
-        budget.advance(start)
+        self._budget.advance(start)
         for probe in waiting:
-            if budget.fits(probe.name, 0.0):
+            if self._budget.fits(probe.name, 0.0):
                 return True
             if probe.name in due:
                 self._put_off(probe, due, now)
         return False
 
     def _put_off(self, probe: Probe, due: set[str], now: Moment) -> None:
-        budget = self._budget
-        assert budget is not None
-        budget.wait(probe.name, now.step, probe.name in due)
-        text = budget.announcement(probe.name) if budget.knows_cost(probe.name) else None
+        self._budget.wait(probe.name, now.step, probe.name in due)
+        text = self._budget.announcement(probe.name)
         if text is not None:
-            self._note(now, probe.name, text, warn=budget.too_expensive(probe.name))
+            self._note(now, probe.name, text, warn=self._budget.too_expensive(probe.name))
         self._tell_skips(probe.name, now)
 
     def _affordable(
@@ -192,7 +184,6 @@ class Monitor:
     ) -> list[Probe]:
         """Those that fit the budget now; the others wait."""
         budget = self._budget
-        assert budget is not None
         budget.advance(start)
         chosen, planned = [], 0.0
         for probe in waiting:
@@ -210,7 +201,6 @@ class Monitor:
 
     def _estimate(self, probe: Probe, context: Context) -> None:
         """What the first measurement will take; a probe that does not say what it needs is simply measured."""
-        assert self._budget is not None
         try:
             cost = self._units.estimate(probe, context)
         except Exception:
@@ -226,8 +216,7 @@ class Monitor:
         for probe in self.probes:
             if "previous" not in probe.needs:
                 continue
-            owed = self._budget is not None and self._budget.owes(probe.name)
-            if owed or self._schedules[probe.name].due(following, this):
+            if self._budget.owes(probe.name) or self._schedules[probe.name].due(following, this):
                 self._previous = Previous(now.step, self.objective.theta())
                 return
 
@@ -249,7 +238,6 @@ class Monitor:
             warnings.warn(f"step {now.step}: probe {name!r} {text}", ProbeWarning, stacklevel=5)
 
     def _tell_skips(self, name: str, now: Moment, *, final: bool = False) -> None:
-        assert self._budget is not None
         text = self._budget.skip_note(name, time.perf_counter(), final=final)
         if text is not None:
             self._note(now, name, text)
@@ -269,7 +257,7 @@ class Monitor:
         The vectors that searches start from are left out: the first search after loading starts anew.
         """
         moments = {name: None if m is None else [m.step, m.epoch] for name, m in self._before.items()}
-        budget = None if self._budget is None else self._budget.state_dict()
+        budget = None if self._budget.unlimited else self._budget.state_dict()
         return {"version": _STATE_VERSION, "before": moments, "budget": budget}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -279,7 +267,7 @@ class Monitor:
         for name, moment in state["before"].items():
             if name in self._before:
                 self._before[name] = None if moment is None else Moment(*moment)
-        if self._budget is not None and state["budget"] is not None:
+        if state["budget"] is not None and not self._budget.unlimited:
             self._budget.load_state_dict(state["budget"])
 
 

@@ -202,15 +202,16 @@ def _files(place: str) -> list[Path]:
         if not traces:
             raise TraceError(f"there are no traces (*{', *'.join(_SUFFIXES)}) in the folder {place}")
         return traces
-    if path.exists() or not glob.has_magic(place):
-        if not path.exists():
-            raise TraceError(f"there is no file or folder {place}")
+    if path.exists():
         return [path]
-    matches = [Path(os.path.abspath(match)) for match in glob.glob(place, recursive=True)]
-    files = [match for match in matches if match.is_file()]
-    for folder in matches:
-        if folder.is_dir():
-            files += _traces(folder.iterdir())
+    if not glob.has_magic(place):
+        raise TraceError(f"there is no file or folder {place}")
+    files = []
+    for match in map(Path, map(os.path.abspath, glob.glob(place, recursive=True))):
+        if match.is_dir():
+            files += _traces(match.iterdir())
+        elif match.is_file():
+            files.append(match)
     if not files:
         raise TraceError(f"no file matches {place}")
     return files

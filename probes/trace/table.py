@@ -92,8 +92,6 @@ class Table:
 
     def check_same(self, fields: Mapping[str, Field], settings: Settings | None) -> None:
         """Raise `ValueError` showing both when a second declaration differs from the first."""
-        if settings is not None:
-            settings = dict(settings)
         if settings != self.settings:
             raise ValueError(
                 f"{self.name!r} is in this trace already with other settings: {_show(self.settings)}, "

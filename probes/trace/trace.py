@@ -40,13 +40,14 @@ class Trace:
     Attributes:
         path: the file, absolute, links resolved.
         mode: "write" or "read".
+        closed: whether `close` was called.
     """
 
     def __init__(self, path: Path, writer: Writer | None) -> None:
         self.path = path
         self.mode: Literal["write", "read"] = "read" if writer is None else "write"
         self._writer = writer
-        self._closed = False
+        self.closed = False
         self._before_close: list[Callable[[], None]] = []
         if writer is not None:
             weakref.finalize(self, writer.close_quietly)  # also at exit
@@ -102,7 +103,7 @@ class Trace:
         """
         writer = self._require_writer()
         check_names(name, fields)
-        settings = _as_stored(name, settings)
+        settings = json.loads(to_json(settings, f"the settings of {name}"))  # as a file gives them back
         if name in writer.tables:
             writer.tables[name].check_same(fields, settings)
         else:
@@ -149,9 +150,9 @@ class Trace:
                 while self._before_close:
                     self._before_close.pop(0)()
             finally:
-                self._closed = True
+                self.closed = True
                 self._writer.close()
-        self._closed = True
+        self.closed = True
 
     def __enter__(self) -> Trace:
         return self
@@ -163,11 +164,6 @@ class Trace:
             self.close()
 
     # -- reading: every access shows what has been flushed by then --------------------------------------------
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
 
     @property
     def broken(self) -> bool:
@@ -286,9 +282,3 @@ class Trace:
 
 def _resolve(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))
-
-
-def _as_stored(name: str, settings: Settings | None) -> Settings | None:
-    """Settings as a file gives them back, so that both compare equal after a resume."""
-    plain: Settings | None = json.loads(to_json(settings, f"the settings of {name}"))
-    return plain

@@ -55,7 +55,7 @@ class Reader:
                 raise ValueError(
                     f"the head is used {len(calls)} times in one forward pass: its features must be one per sample"
                 )
-            yield calls[0].features, _labels(batch, calls[0].features)
+            yield calls[0].features, batch.targets
 
     def _run(self, batch: Batch) -> tuple[list[_Call], Any]:
         """What the head (while it is not known: each Linear layer) is called with on a batch, and the outputs."""
@@ -83,22 +83,6 @@ class _Call:
     features: Tensor
     output: Tensor
     version: int  # of the output: has what follows overwritten it?
-
-
-def _labels(batch: Batch, features: Tensor) -> Tensor:
-    labels = batch.targets
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(
-            f"the targets must be class indices (a tensor of integers), not {kind}: neural collapse needs the class "
-            "of each sample"
-        )
-    if labels.numel() * features.shape[-1] != features.numel():
-        raise ValueError(
-            f"the targets of shape {tuple(labels.shape)} do not go with features of shape {tuple(features.shape)}: "
-            "there must be one per feature vector"
-        )
-    return labels
 
 
 def _find(objective: Objective, calls: list[_Call], outputs: Tensor) -> nn.Module:
@@ -154,15 +138,13 @@ def _look_up(objective: Objective, head: str | nn.Module) -> nn.Module:
 
 
 def _logits(outputs: Any) -> Tensor:
-    if not isinstance(outputs, Tensor):
-        outputs_of = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
-        if not isinstance(outputs_of, Tensor):
-            raise TypeError(
-                f"the model's outputs are a {type(outputs).__name__} without logits: give the objective "
-                "forward=lambda model, x: ... that returns them, or name the last layer with head="
-            )
-        return outputs_of
-    return outputs
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model's outputs are a {type(outputs).__name__} without logits: give the objective "
+            "forward=lambda model, x: ... that returns them, or name the last layer with head="
+        )
+    return logits
 
 
 def _listing(objective: Objective, modules: list[nn.Module] | None = None) -> str:

@@ -14,12 +14,12 @@ def flatten(features: Tensor, labels: Tensor, dim: int) -> tuple[Tensor, Tensor]
     if not isinstance(features, Tensor) or not features.is_floating_point():
         raise TypeError(f"features must be a tensor of real floating numbers, not {_kind(features)}")
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be class indices (a tensor of integers), not {_kind(labels)}")
+        raise TypeError(f"labels must be class indices (a tensor of integers), one a sample, not {_kind(labels)}")
     if features.ndim < 2 or features.shape[-1] != dim:
         raise ValueError(f"features must have the shape (n, {dim}), not {tuple(features.shape)}")
     if labels.numel() * dim != features.numel():
         raise ValueError(
-            f"{labels.numel()} labels of shape {tuple(labels.shape)} do not go with features of shape "
+            f"labels or targets of shape {tuple(labels.shape)} do not go with features of shape "
             f"{tuple(features.shape)}: one label per feature vector is needed"
         )
     if labels.device != features.device:

@@ -32,6 +32,10 @@ class Agreement(NamedTuple):
     nearest_right: int = 0
     samples: int = 0
 
+    def shares(self) -> tuple[float, ...]:
+        """The counts but for the last as shares of the samples; nan without samples."""
+        return tuple(count / self.samples if self.samples else math.nan for count in self[:-1])
+
 
 @dataclass(frozen=True)
 class CollapseMetrics:
@@ -131,9 +135,11 @@ def check_head(
 ) -> tuple[Tensor, Tensor | None]:
     """Weight `(K, D)` and bias `(K,)` in float64 on the device. Raises `ValueError` for other shapes."""
     if weight.shape != (num_classes, dim):
-        raise ValueError(f"the weight must have the shape (classes, dim) = {(num_classes, dim)}, not {_shape(weight)}")
+        raise ValueError(
+            f"the weight must have the shape (classes, dim) = {(num_classes, dim)}, not {tuple(weight.shape)}"
+        )
     if bias is not None and bias.shape != (num_classes,):
-        raise ValueError(f"the bias must have the shape ({num_classes},), not {_shape(bias)}")
+        raise ValueError(f"the bias must have the shape ({num_classes},), not {tuple(bias.shape)}")
     W = weight.detach().to(device, torch.float64)
     return W, None if bias is None else bias.detach().to(device, torch.float64)
 
@@ -182,7 +188,7 @@ def collapse_metrics(
     cut = noise * P**0.5 * float(torch.linalg.vector_norm(mu, dim=1).max())
     nc1, rank = _nc1(M, scatter / samples, cut)
     within, between = float(own.sum()) / samples, float(M.square().sum()) / P
-    rates = agreement if agreement is not None and agreement.samples else None
+    nc4, nc4_bias, accuracy, nearest_accuracy = (agreement or Agreement()).shares()
     norm = float(torch.linalg.matrix_norm(W))
     row_sum = float(torch.linalg.vector_norm(W.sum(0)))
     return CollapseMetrics(
@@ -199,10 +205,10 @@ def collapse_metrics(
         nc2_weight_angles=_angles(W),
         nc2_product=_to_simplex(W_here @ M.T),
         nc3=float(torch.linalg.matrix_norm(_unit(W_here) - _unit(M))),
-        nc4=rates.head / rates.samples if rates else math.nan,
-        nc4_bias=rates.head_with_bias / rates.samples if rates else math.nan,
-        accuracy=rates.right / rates.samples if rates else math.nan,
-        nearest_accuracy=rates.nearest_right / rates.samples if rates else math.nan,
+        nc4=nc4,
+        nc4_bias=nc4_bias,
+        accuracy=accuracy,
+        nearest_accuracy=nearest_accuracy,
         bias_collapse=float(torch.linalg.vector_norm(W @ center + (0.0 if b is None else b))),
         bias_sum=math.nan if b is None else abs(float(b.sum())),
         smallest_singular=float(torch.linalg.svdvals(W)[-1]),
@@ -259,7 +265,3 @@ def _quotient(a: float, b: float) -> float:
     if b == 0.0:
         return math.nan if a == 0.0 else math.inf
     return a / b
-
-
-def _shape(value: Tensor) -> str:
-    return str(tuple(value.shape))

@@ -15,7 +15,7 @@ cross-entropy. Its W stays in the span of I and J, and so two numbers say all.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,8 +23,6 @@ Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 Rule = Literal["sgd", "sgdw", "signsgd", "signsgdw"]
 
 _TINY = float(np.finfo(np.float64).tiny)  # a gradient never vanishes, and its sign is all that counts
-
-_RULES = ("sgd", "sgdw", "signsgd", "signsgdw")
 
 
 def predict_nc0(
@@ -122,8 +120,8 @@ def _sign(x: float) -> float:
 
 
 def _checked(rule: str, lrs: Any, weight_decay: float, momentum: float, nc0_initial: float) -> Vector:
-    if rule not in _RULES:
-        raise ValueError(f"the rule is one of {', '.join(_RULES)}, not {rule!r}")
+    if rule not in get_args(Rule):
+        raise ValueError(f"the rule is one of {', '.join(get_args(Rule))}, not {rule!r}")
     try:
         steps = np.asarray(lrs, dtype=np.float64)
     except (TypeError, ValueError):

@@ -8,9 +8,8 @@ features, since rounding a mean of 1e3 would already cost a spread of 1e-2 its l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,28 +20,11 @@ from landscape.collapse.metrics import Agreement, CollapseMetrics, check_head, c
 _TENSORS = ("counts", "shift", "offsets", "scatter", "traces", "agreement", "misplaced")
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _without_autograd(
-    method: Callable[Concatenate[CollapseStatistics, P], R],
-) -> Callable[Concatenate[CollapseStatistics, P], R]:
-    """The method without autograd, and with tensors that may be updated in any mode later."""
-
-    @wraps(method)
-    def run(self: CollapseStatistics, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.inference_mode(False), torch.no_grad():
-            return method(self, *args, **kwargs)
-
-    return run
-
-
 class CollapseStatistics:
     """What the metrics of neural collapse need to know of the features `(n, dim)`; one per set of data.
 
-    All in float64 on the device of the first features: counts and means per class, one scatter within classes pooled
-    over them, its trace per class. A batch costs one product `(dim, n) @ (n, dim)`.
+    All in float64 on the device of the first features, in any autograd mode: counts and means per class, one scatter
+    within classes pooled over them, its trace per class. A batch costs one product `(dim, n) @ (n, dim)`.
 
     On the CPU bad labels and features raise at once and leave the statistics as they were. On another device that
     would have to wait for the device at every batch: there they are noticed by `metrics`.
@@ -90,7 +72,8 @@ class CollapseStatistics:
 
     # -- one pass --------------------------------------------------------------------------------------------------
 
-    @_without_autograd
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add a batch: features `(..., D)` of any floating dtype, labels `(...)` of integers on the same device.
 
@@ -142,7 +125,8 @@ class CollapseStatistics:
         self.misplaced += outside
         return X, y, kept
 
-    @_without_autograd
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def merge(self, other: CollapseStatistics) -> CollapseStatistics:
         """Add the samples of `other` (another loader, another process), in place; returns self.
 
@@ -173,7 +157,8 @@ class CollapseStatistics:
 
     # -- the second pass -------------------------------------------------------------------------------------------
 
-    @_without_autograd
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def update_agreement(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
         """Count on a batch how often the head W h + b and the nearest of the class means say the same (for NC4).
 
@@ -200,7 +185,8 @@ class CollapseStatistics:
             hits = hits * kept
         self.agreement += hits.sum(1)
 
-    @_without_autograd
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def merge_agreement(self, other: CollapseStatistics) -> CollapseStatistics:
         """Add what `other` has counted in `update_agreement` around the same means, in place; returns self.
 
@@ -212,7 +198,8 @@ class CollapseStatistics:
 
     # -- what comes out --------------------------------------------------------------------------------------------
 
-    @_without_autograd
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def metrics(self, weight: Tensor, bias: Tensor | None = None) -> CollapseMetrics:
         """The metrics of these features with a last layer of weight `(K, D)` and bias `(K,)`.
 
@@ -243,7 +230,8 @@ class CollapseStatistics:
         sizes = {"num_classes": self.num_classes, "dim": self.dim, "rounding": self.rounding}
         return sizes | {name: getattr(self, name).clone() for name in _TENSORS}
 
-    @_without_autograd
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become what the state was taken from, on the device of its tensors.
 

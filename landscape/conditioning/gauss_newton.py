@@ -120,10 +120,9 @@ def _output_hessians(objective: Objective, rows: dict[int, Rows]) -> Iterator[tu
         for batch, outputs, bend in _curvatures(objective, rows):
             kept = rows[batch.index].kept
             B = _blocks(outputs, bend, len(outputs))
-            if kept is not None or not _complete(B, outputs, bend):
+            if isinstance(kept, Tensor) or not _complete(B, outputs, bend):
                 B = _blocks(outputs, bend, 1)
-            if kept is not None:  # where there is no target, B is zero
-                B = B[:, kept][:, :, kept]
+            B = B[:, kept][:, :, kept]  # where there is no target, B is zero
             yield rows[batch.index].start, B
 
 

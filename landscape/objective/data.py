@@ -31,9 +31,7 @@ class Batches:
     """Batches that can be passed over again and again, with a check that they stay the same."""
 
     def __init__(self, data: Any, *, memory: Memory = "auto") -> None:
-        self._source: Any = _single_batch(data)
-        if self._source is None:
-            self._source = _iterable(data)
+        self._source = _iterable(data)
         self._one_shot = isinstance(self._source, Iterator)
         self._budget = budget(memory, torch.device("cpu"))
         self._held: list[Batch] | None = None
@@ -80,12 +78,11 @@ class Batches:
         first = not self._prints
         prints: list[int] = []
         for batch in self._read():
-            index = batch.index
             prints.append(fingerprint(batch))
-            if not first and (index >= len(self._prints) or prints[index] != self._prints[index]):
+            if not first and self._prints[batch.index : batch.index + 1] != prints[-1:]:
                 raise DataChanged(
-                    f"batch {index} is not the one that the first pass saw: the data set or its transforms are random, "
-                    "or an iterable reshuffles itself; fix its seed, or give a larger memory= to hold the data"
+                    f"batch {batch.index} is not the one that the first pass saw: the data set or its transforms are "
+                    "random, or an iterable reshuffles itself; fix its seed, or give a larger memory= to hold the data"
                 )
             yield batch
         if first:
@@ -100,7 +97,9 @@ class Batches:
         is drawn between two batches, because each batch is fetched under a seed of its own.
         """
         with _repeatable_randomness(0):
-            iterator = iter(self._fresh())
+            if isinstance(self._source, DataLoader):
+                self._source = own_loader(self._source)
+            iterator = iter(self._source)
         index = 0
         while True:
             with _repeatable_randomness(index):
@@ -110,13 +109,6 @@ class Batches:
                     return
             yield Batch(index, *_pair(raw))
             index += 1
-
-    def _fresh(self) -> Iterable[Any]:
-        if isinstance(self._source, DataLoader):
-            self._source = own_loader(self._source)
-        if isinstance(self._source, _OwnLoader):
-            return self._source.loader()
-        return self._source
 
     def _versions(self) -> list[tuple[int, int]]:
         assert self._held is not None
@@ -147,13 +139,13 @@ def _repeatable_randomness(number: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _OwnLoader:
-    """How to make, for each pass, a loader with the settings of the user's and a frozen order."""
+    """For each pass a loader with the settings of the user's and a frozen order."""
 
     settings: dict[str, Any]
 
-    def loader(self) -> Iterable[Any]:
+    def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(0)  # workers take their seeds from it
-        return DataLoader(**self.settings, generator=generator)
+        return iter(DataLoader(**self.settings, generator=generator))
 
 
 def own_loader(loader: DataLoader[Any]) -> _OwnLoader:
@@ -185,16 +177,12 @@ def own_loader(loader: DataLoader[Any]) -> _OwnLoader:
             g.set_state(states[key])
 
 
-def _single_batch(data: Any) -> list[Any] | None:
-    """A dict, or exactly two items of which the second is a tensor, is one batch."""
+def _iterable(data: Any) -> Any:
+    """The batches: a dict, or exactly two items of which the second is a tensor, is one."""
     if isinstance(data, Mapping):
         return [data]
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
         return [tuple(data)]
-    return None
-
-
-def _iterable(data: Any) -> Any:
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         raise TypeError("the data is a Dataset of single samples: wrap it in a torch.utils.data.DataLoader")
     if isinstance(data, Tensor) or not isinstance(data, Iterable):

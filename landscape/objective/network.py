@@ -80,12 +80,9 @@ class Network:
         if self.module is self._source or self.pinned or (self._seen is not None and self._seen.holds()):
             return
         self._seen = state.Snapshot(lambda: state.Parts(self._source).contents())
+        theirs, ours = ([*module.parameters(), *module.buffers()] for module in (self._source, self.module))
         with torch.inference_mode(False), torch.no_grad():
-            pairs = [
-                *zip(self._source.parameters(), self.module.parameters(), strict=True),
-                *zip(self._source.buffers(), self.module.buffers(), strict=True),
-            ]
-            for source, target in pairs:
+            for source, target in zip(theirs, ours, strict=True):
                 target.copy_(source.detach())
         for a, b in zip(self._source.modules(), self.module.modules(), strict=True):
             b.training = a.training

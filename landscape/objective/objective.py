@@ -42,8 +42,9 @@ class Objective:
         memory: bytes that one operator may use to keep graphs, or "auto" (half of what is free).
 
     Attributes:
-        model, names, slices (name -> slice of the flat vector), size, device, dtype (float64 if any parameter is,
-        else float32).
+        model, names, slices (name -> slice of the flat vector), size, device (of vectors and products), dtype (float64
+            if any parameter is, else float32).
+        module: what is measured: the model without its wrappers, or the converted copy of it.
 
     Raises:
         TypeError, ValueError: one line that says what is wrong with the model, the selection or the data.
@@ -68,22 +69,14 @@ class Objective:
         self.memory: Memory = memory
         self.criterion = Criterion(loss, count, reduction)
         self._network = Network(model, forward, mode, device, dtype)
+        self.module = self._network.module
+        self.device = self._network.device
         self._view = FlatView(self.module, inner_selection(model, parameters))
         self.dtype = vector_dtype(self.leaves())
         self._batches = Batches(data, memory=memory)
         self.tuning = Tuning(self.device)
 
     # -- the flat vector -------------------------------------------------------------------------------------
-
-    @property
-    def module(self) -> nn.Module:
-        """The module that is measured: the model without its wrappers, or the converted copy of it."""
-        return self._network.module
-
-    @property
-    def device(self) -> torch.device:
-        """Where vectors and products are."""
-        return self._network.device
 
     @property
     def names(self) -> list[str]:

@@ -25,12 +25,10 @@ class FlatView:
         parameters = dict(model.named_parameters())
         self.shapes = {name: parameters[name].shape for name in self.names}
         self.slices: dict[str, slice] = {}
-        start = 0
-        for name in self.names:
-            stop = start + self.shapes[name].numel()
-            self.slices[name] = slice(start, stop)
-            start = stop
-        self.size = start
+        self.size = 0
+        for name, shape in self.shapes.items():
+            self.slices[name] = slice(self.size, self.size + shape.numel())
+            self.size += shape.numel()
 
     def resolve(self, parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
         """The chosen ones of the parameters by name. Raises `ValueError` when one is gone or reshaped."""
@@ -64,12 +62,9 @@ class FlatView:
 
 def split(v: Tensor, shapes: Iterable[torch.Size]) -> list[Tensor]:
     """Views of `(..., n)` in these shapes, in order."""
-    pieces, start = [], 0
-    for shape in shapes:
-        stop = start + shape.numel()
-        pieces.append(v[..., start:stop].reshape(*v.shape[:-1], *shape))
-        start = stop
-    return pieces
+    shapes = list(shapes)
+    pieces = v.split([shape.numel() for shape in shapes], dim=-1)
+    return [piece.reshape(*v.shape[:-1], *shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def join(pieces: Iterable[Tensor], shapes: Iterable[torch.Size], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -114,13 +114,9 @@ class ObjectiveOperator(LinearOperator):
 
     def _product(self, V: Tensor) -> Tensor:
         """A V^T for rows `(k, n)`, inside `measuring()`: rows again."""
-        return self._accumulate(self._sweep(V))
-
-    def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
-        """The weighted mean (or the sum) of the batches' products, with as few passes over memory as can be."""
-        total: Tensor | None = None
+        total: Tensor | None = None  # with as few passes over memory as can be
         alone, sum_of_weights = True, 0.0
-        for products, weight in parts:
+        for products, weight in self._sweep(V):
             if total is None:
                 total, sum_of_weights = products, weight
                 continue

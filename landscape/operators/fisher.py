@@ -15,6 +15,7 @@ from torch import Tensor
 from landscape.objective.batch import Batch
 from landscape.objective.criterion import Criterion
 from landscape.objective.evaluation import Evaluation
+from landscape.objective.losses import class_dim
 from landscape.objective.objective import Objective
 from landscape.operators.gauss_newton import JacobianOperator
 from landscape.operators.output_curvature import Curvature, outer_products
@@ -46,7 +47,10 @@ class EmpiricalFisher(JacobianOperator):
         losses, weights, unit_dims = self._units(leaf, e.criterion, e.batch)
         kept = (weights > 0).to(losses.dtype)
         (slope,) = torch.autograd.grad((losses * kept).sum(), leaf)
-        return outer_products([slope], _spread(weights / e.weight, leaf, unit_dims), unit_dims)
+        weights = (weights / e.weight).detach()
+        for dim in unit_dims:  # broadcast over the outputs that belong to each unit
+            weights = weights.unsqueeze(dim)
+        return outer_products([slope], weights.expand_as(leaf), unit_dims)
 
     def _units(self, outputs: Tensor, criterion: Criterion, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Mean loss and weight of every unit, and the dimensions of the outputs that belong to one unit."""
@@ -55,7 +59,7 @@ class EmpiricalFisher(JacobianOperator):
         if known is not None and apart and isinstance(targets, Tensor):
             losses, weights = known.terms(outputs, targets)
             if self.per == "term":
-                return losses, weights, _class_dims(known.denominator, outputs)
+                return losses, weights, () if known.denominator == "elements" else (class_dim(outputs),)
             losses, weights = losses.reshape(len(outputs), -1), weights.reshape(len(outputs), -1)
             total = weights.sum(1)
             mean = (losses * weights).sum(1) / torch.where(total > 0, total, torch.ones_like(total))
@@ -68,12 +72,12 @@ class EmpiricalFisher(JacobianOperator):
         samples, targets = len(outputs), batch.targets
         if not isinstance(targets, Tensor) or len(targets) != samples:
             raise TypeError("per-sample losses need outputs and targets with one row per sample")
-        parts = [Batch(batch.index, None, targets[i : i + 1]) for i in range(samples)]
-        losses = torch.stack([criterion(outputs[i : i + 1], part.targets) for i, part in enumerate(parts)])
+        rows = [slice(i, i + 1) for i in range(samples)]
+        losses = torch.stack([criterion(outputs[i], targets[i]) for i in rows])
         if criterion.reduction == "sum" or criterion.counter is None:
             weights = torch.ones_like(losses)
         else:
-            counts = [criterion.count(outputs[i : i + 1].detach(), part) for i, part in enumerate(parts)]
+            counts = [criterion.count(outputs[i].detach(), Batch(batch.index, None, targets[i])) for i in rows]
             weights = torch.tensor(counts, dtype=losses.dtype, device=losses.device)
             if self.per == "term" and bool((weights != 1).any()):
                 raise TypeError('the terms of this loss cannot be told apart: use per="sample"')
@@ -112,7 +116,7 @@ class MonteCarloFisher(JacobianOperator):
         scale = 1.0 / e.weight
         generator = torch.Generator().manual_seed((self.seed + 7919 * e.batch.index) % (1 << 63))
         if known.kind == "cross_entropy":
-            dim = 0 if outputs.ndim == 1 else 1
+            dim = class_dim(outputs)
             p = outputs.softmax(dim)
             slopes = [p - _one_hot(_categorical(p, dim, generator), p, dim) for _ in range(self.samples)]
             weights = known.softmax_weights(outputs, targets).unsqueeze(dim)
@@ -123,19 +127,6 @@ class MonteCarloFisher(JacobianOperator):
         p = outputs.sigmoid()
         slopes = [p - (_uniform(p, generator) < p).to(p.dtype) for _ in range(self.samples)]
         return outer_products(slopes, known.times_weights(torch.full_like(p, scale / self.samples), targets), ())
-
-
-def _class_dims(denominator: str, outputs: Tensor) -> tuple[int, ...]:
-    if denominator == "elements":
-        return ()
-    return (0,) if outputs.ndim == 1 else (1,)
-
-
-def _spread(weights: Tensor, outputs: Tensor, unit_dims: tuple[int, ...]) -> Tensor:
-    """Unit weights broadcast over the outputs that belong to each unit."""
-    for dim in unit_dims:
-        weights = weights.unsqueeze(dim)
-    return weights.detach().expand_as(outputs)
 
 
 def _draw_seed(generator: torch.Generator | None) -> int:

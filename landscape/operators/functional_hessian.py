@@ -27,9 +27,8 @@ class FunctionalHessian(ObjectiveOperator):
         slope, *direct = torch.autograd.grad(loss, [held, *e.leaves], allow_unused=True)
         if any(g is not None for g in direct):  # a penalty on the parameters inside the loss belongs to H - G
             return _Difference(self.objective, e)
-        if slope is None or not e.outputs.requires_grad:
-            return _Zero()
-        return GradientGraph(self.objective, (slope * e.outputs).sum())
+        slope = torch.zeros_like(held) if slope is None else slope
+        return GradientGraph(self.objective, (slope * e.tensor).sum())
 
 
 class _Difference:
@@ -44,11 +43,3 @@ class _Difference:
 
     def products(self, V: Tensor) -> Tensor:
         return self._hessian.products(V) - self._gauss_newton.products(V)
-
-
-class _Zero:
-    def roots(self) -> list[Tensor]:
-        return []
-
-    def products(self, V: Tensor) -> Tensor:
-        return torch.zeros_like(V)

@@ -34,24 +34,18 @@ class Rows:
     Attributes:
         start, stop: its rows.
         shape: of the batch's outputs.
-        kept: which of the flattened outputs have a row; None for all. Those whose target is ignored have none.
+        kept: which of the flattened outputs have a row, as an index of them. Those whose target is ignored have none.
         weight: the batch's weight in f.
     """
 
     start: int
     stop: int
     shape: torch.Size
-    kept: Tensor | None
+    kept: Tensor | slice
     weight: float
-
-    def of(self, values: Tensor) -> Tensor:
-        """Those with a row among `(outputs, ...)`."""
-        return values if self.kept is None else values[self.kept]
 
     def places(self, device: torch.device) -> Tensor:
         """The row of each flattened output, -1 for none."""
-        if self.kept is None:
-            return torch.arange(self.start, self.stop, device=device)
         places = torch.full((self.shape.numel(),), -1, device=device)
         places[self.kept] = torch.arange(self.start, self.stop, device=device)
         return places
@@ -72,7 +66,7 @@ def tangent_gram(objective: Objective, rows: dict[int, Rows], budget: int) -> Te
     m = max((r.stop for r in rows.values()), default=0)
     while True:
         K = torch.zeros(m, m, dtype=torch.float64, device=objective.device)
-        paired = [layer for layer in _linear_layers(objective) if layer.width + _OVERHEAD < layer.parameters]
+        paired = [layer for layer in _linear_layers(objective) if layer.pays()]
         try:
             for layers in _groups(paired, [layer.bytes(objective, m) for layer in paired], budget):
                 _add_paired(K, objective, rows, layers)
@@ -122,15 +116,15 @@ class _Layer:
     bias: bool
 
     @property
-    def width(self) -> int:
-        return self.module.out_features
+    def parameters(self) -> list[Tensor]:
+        return [self.module.weight] * self.weight + [self.module.bias] * self.bias
 
-    @property
-    def parameters(self) -> int:
-        return self.width * (self.module.in_features * self.weight + self.bias)
+    def pays(self) -> bool:
+        """Whether Gram matrices are cheaper than the rows."""
+        return self.module.out_features + _OVERHEAD < sum(p.numel() for p in self.parameters)
 
     def bytes(self, objective: Objective, m: int) -> int:
-        return m * (self.width + self.module.in_features) * 2 * objective.dtype.itemsize
+        return m * (self.module.out_features + self.module.in_features) * 2 * objective.dtype.itemsize
 
 
 class _NotPaired(Exception):
@@ -162,11 +156,11 @@ def _add_paired(K: Tensor, objective: Objective, rows: dict[int, Rows], layers: 
         for batch, own in batches_with_rows(objective, rows):
             outputs, features = _features(objective, batch, layers)
             width = outputs[0].numel()
-            samples.append(own.of(torch.arange(len(outputs), device=K.device).repeat_interleave(width)) + count)
+            samples.append(torch.arange(len(outputs), device=K.device).repeat_interleave(width)[own.kept] + count)
             count += len(outputs)
             for i, (a, delta) in enumerate(features):
                 inputs[i].append(a)
-                slopes[i].append(own.of(delta))
+                slopes[i].append(delta[own.kept])
     of = torch.cat(samples)
     for i, layer in enumerate(layers):
         A, D = torch.cat(inputs[i]).double(), torch.cat(slopes[i]).double()
@@ -221,7 +215,7 @@ def _confirm(
     objective: Objective, outputs: Tensor, layers: list[_Layer], features: list[tuple[Tensor, Tensor]]
 ) -> None:
     W = cotangents(outputs, len(outputs))
-    parameters = [p for layer in layers for p in _parameters(layer)]
+    parameters = [p for layer in layers for p in layer.parameters]
     expected = iter(torch.autograd.grad(outputs, parameters, W, allow_unused=True, materialize_grads=True))
     right = []
     for layer, (a, delta) in zip(layers, features, strict=True):
@@ -233,10 +227,7 @@ def _confirm(
 
 
 def _once_per_sample(calls: list[tuple[Tensor, Tensor]], samples: int) -> bool:
-    if len(calls) != 1:
-        return False
-    a, z = calls[0]
-    return a.ndim == 2 and len(a) == samples and z.requires_grad
+    return len(calls) == 1 and all(a.ndim == 2 and len(a) == samples and z.requires_grad for a, z in calls)
 
 
 def _refuse(layers: list[_Layer], right: list[bool]) -> None:
@@ -245,25 +236,20 @@ def _refuse(layers: list[_Layer], right: list[bool]) -> None:
         raise _NotPaired(tuple(wrong))
 
 
-def _parameters(layer: _Layer) -> list[Tensor]:
-    return [layer.module.weight] * layer.weight + [layer.module.bias] * layer.bias
-
-
 # -- all other parameters --------------------------------------------------------------------------------------------
 
 
 def _add_materialised(K: Tensor, objective: Objective, rows: dict[int, Rows], names: list[str], budget: int) -> None:
     column = max(1, len(K) * objective.dtype.itemsize)
     width = max(1, budget // (2 * column))  # columns that are held at a time
-    slices = objective.slices
-    sizes = [slices[name].stop - slices[name].start for name in names]
-    for group in _groups(names, sizes, width):
+    slices = [objective.slices[name] for name in names]
+    for group in _groups(names, [s.stop - s.start for s in slices], width):
         inner = objective.restrict(group)
         for first in range(0, inner.size, width):
             columns = slice(first, min(first + width, inner.size))
             J = _columns(inner, rows, columns, len(K), budget // 2)
-            for start in range(0, J.shape[1], _BLOCK):
-                _add_gram(K, J[:, start : start + _BLOCK].double())
+            for block in J.split(_BLOCK, dim=1):
+                _add_gram(K, block.double())
 
 
 def _columns(objective: Objective, rows: dict[int, Rows], columns: slice, m: int, budget: int) -> Tensor:

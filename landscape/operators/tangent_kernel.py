@@ -74,7 +74,7 @@ class TangentKernel(ObjectiveOperator):
         for batch, graph in self._passes():
             own = self.rows[batch.index]
             outputs = graph.jvp(pulled).reshape(len(V), -1)
-            product[:, own.start : own.stop] = own.of(outputs.T).T.to(self.dtype)
+            product[:, own.start : own.stop] = outputs[:, own.kept].to(self.dtype)
         return product / self.samples
 
     def _passes(self) -> Iterator[tuple[Batch, JacobianGraph]]:
@@ -86,7 +86,7 @@ class TangentKernel(ObjectiveOperator):
     def _cotangents(self, V: Tensor, own: Rows) -> Tensor:
         """The part of rows `(k, m)` that belongs to a batch, in the shape of its outputs."""
         W = torch.zeros(len(V), own.shape.numel(), dtype=V.dtype, device=V.device)
-        W[:, slice(None) if own.kept is None else own.kept] = V[:, own.start : own.stop]
+        W[:, own.kept] = V[:, own.start : own.stop]
         return W.reshape(len(V), *own.shape)
 
 
@@ -98,13 +98,15 @@ def output_rows(objective: Objective) -> tuple[dict[int, Rows], int]:
         for e in objective.evaluations():
             outputs = e.rows
             targets = with_target(e)
-            kept = None
+            kept: Tensor | slice = slice(None)
+            stop = start + outputs.numel()
             if targets is None:
                 samples += len(outputs)
             else:
                 samples += int(targets.narrow(min(1, outputs.ndim - 1), 0, 1).sum())
-                kept = None if bool(targets.all()) else targets.reshape(-1).nonzero()[:, 0]
-            stop = start + (outputs.numel() if kept is None else len(kept))
+                if not bool(targets.all()):
+                    kept = targets.reshape(-1).nonzero()[:, 0]
+                    stop = start + len(kept)
             rows[e.batch.index] = Rows(start, stop, outputs.shape, kept, e.weight)
             start = stop
     return rows, samples

@@ -76,7 +76,8 @@ def alpha_beta(trajectory: Trajectory, gap: float = 0.1, *, quantile: float = 1.
     Raises:
         ValueError: a gap that is not positive and finite, a quantile outside (0, 1].
     """
-    gap = _positive(gap, "gap")
+    if not (gap > 0 and math.isfinite(gap)):
+        raise ValueError(f"gap must be positive and finite, not {gap}")
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile is the share of rows that is kept, in (0, 1], not {quantile}")
     needed = _needed(trajectory, gap)
@@ -84,7 +85,7 @@ def alpha_beta(trajectory: Trajectory, gap: float = 0.1, *, quantile: float = 1.
     kept = max(1, math.ceil(quantile * rows * (1 - 8 * EPS)))
     largest = needed.max() if kept == rows else np.partition(needed, kept - 1)[kept - 1]
     row = int(np.argmax(needed == largest))
-    return _result(trajectory, gap, float(needed[row]), row, rows - kept)
+    return _result(trajectory, float(gap), float(needed[row]), row, rows - kept)
 
 
 def alpha_beta_frontier(trajectory: Trajectory, gaps: Any, *, quantile: float = 1.0) -> list[AlphaBeta]:
@@ -135,14 +136,17 @@ def admissible(trajectory: Trajectory, alpha: float, beta: float) -> bool:
     Pairs that `alpha_beta` returns are admissible, as long as alpha and beta differ in float64. Raises `ValueError`
     for a pair that is not finite.
     """
-    _require_finite_pair(alpha, beta)
-    return alpha > beta >= 0 and not bool(_violations(trajectory, alpha, beta).any())
+    return violated(trajectory, alpha, beta) == 0.0 and alpha > beta >= 0
 
 
 def violated(trajectory: Trajectory, alpha: float, beta: float) -> float:
     """The share of rows with T_k < 0 beyond rounding, in [0, 1]; `ValueError` for a pair that is not finite."""
-    _require_finite_pair(alpha, beta)
-    return float(_violations(trajectory, alpha, beta).mean())
+    if not (math.isfinite(alpha) and math.isfinite(beta)):
+        raise ValueError(f"alpha and beta must be finite, not ({alpha}, {beta}); beta = inf means that no pair works")
+    r, D, E = trajectory.inner, trajectory.drop, trajectory.excess
+    noise = 8 * EPS * (np.abs(r) + (abs(alpha) + abs(beta)) * np.abs(D) + abs(beta) * E)
+    noise += abs(alpha - beta) * trajectory.resolution("final")
+    return float((r - (alpha - beta) * D + beta * E < -noise).mean())
 
 
 def margins(trajectory: Trajectory, alphas: Any, betas: Any) -> Array:
@@ -186,13 +190,6 @@ def _limits(r: Array, D: Array) -> tuple[float, float, int]:
     return float(lows.max()), float(highs.min()), int(np.argmin(highs))
 
 
-def _violations(trajectory: Trajectory, alpha: float, beta: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    r, D, E = trajectory.inner, trajectory.drop, trajectory.excess
-    noise = 8 * EPS * (np.abs(r) + (abs(alpha) + abs(beta)) * np.abs(D) + abs(beta) * E)
-    noise += abs(alpha - beta) * trajectory.resolution("final")
-    return r - (alpha - beta) * D + beta * E < -noise
-
-
 def _result(trajectory: Trajectory, gap: float, needed: float, row: int, left_out: int) -> AlphaBeta:
     beta = max(0.0, needed)
     binds = needed > 0
@@ -206,17 +203,6 @@ def _result(trajectory: Trajectory, gap: float, needed: float, row: int, left_ou
         binding_row=row if binds else None,
         left_out=left_out,
     )
-
-
-def _positive(value: float, name: str) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be positive and finite, not {value}")
-    return float(value)
-
-
-def _require_finite_pair(alpha: float, beta: float) -> None:
-    if not (math.isfinite(alpha) and math.isfinite(beta)):
-        raise ValueError(f"alpha and beta must be finite, not ({alpha}, {beta}); beta = inf means that no pair works")
 
 
 def _grid(values: Iterable[float], name: str) -> Array:

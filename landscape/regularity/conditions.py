@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from landscape.regularity.trajectory import EPS, Array, Reference, Trajectory
 
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
 class Constant:
@@ -110,7 +108,7 @@ def star_convexity(t: Trajectory, reference: Reference = "final") -> Constant:
     h, noise = t.above(reference), t.resolution(reference)
     margin = np.where(t.at_end, 0.0, t.inner - h)
     failing = margin < -(noise + 8 * EPS * np.abs(t.inner))
-    return _verdict(t, "star convexity", reference, margin, failing)
+    return _constant(t, "star convexity", reference, margin, failing)
 
 
 def restricted_secant(t: Trajectory, reference: Reference = "final") -> Constant:
@@ -172,7 +170,7 @@ def _along(t: Trajectory, name: str, reference: Reference) -> Constant:
         failing = inside & (np.abs(h) <= noise) & (r < 0)
     else:
         failing = inside & np.where(above, values <= 0, r < max(theta, 0.0) * (h - noise))
-    return _verdict(t, name, reference, values, failing)
+    return _constant(t, name, reference, values, failing)
 
 
 def _divide(top: Array, bottom: Array) -> Array:
@@ -181,14 +179,12 @@ def _divide(top: Array, bottom: Array) -> Array:
         return np.divide(top, bottom, out=np.full(len(top), math.inf), where=(bottom > 0) & np.isfinite(top))
 
 
-def _constant(t: Trajectory, name: str, reference: Reference, values: Array) -> Constant:
-    return _verdict(t, name, reference, values, values <= 0)
-
-
-def _verdict(t: Trajectory, name: str, reference: Reference, values: Array, failing: Mask) -> Constant:
+def _constant(
+    t: Trajectory, name: str, reference: Reference, values: Array, failing: NDArray[np.bool_] | None = None
+) -> Constant:
     row = int(np.argmin(values))
     value = float(values[row])
-    rows = np.flatnonzero(failing)
+    rows = np.flatnonzero(values <= 0 if failing is None else failing)
     return Constant(
         value=value,
         binding_step=None if math.isinf(value) else int(t.steps[row]),

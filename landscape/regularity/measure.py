@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from landscape.objective.batch import samples, split
 from landscape.objective.objective import Objective
+from landscape.regularity.trajectory import Array
 
 Infimum = float | Literal["estimate"]
 
@@ -59,11 +60,10 @@ def measure(objective: Objective, end: Tensor, *, infimum: Infimum = 0.0) -> Row
         loss, gradient = objective.value_and_gradient()
         with objective.at(end):
             final = objective.value()
-        lowest = estimate_infimum(objective, [end]) if infimum == "estimate" else float(infimum)
-    if infimum == "estimate":
-        lowest = min(lowest, loss, final)
+        if infimum == "estimate":
+            infimum = min(estimate_infimum(objective, [end]), loss, final)
     g = gradient.double()
-    return Row(float(g @ direction), loss, final, lowest, float(g.norm()), float(direction.norm()))
+    return Row(float(g @ direction), loss, final, float(infimum), float(g.norm()), float(direction.norm()))
 
 
 def measure_samples(objective: Objective, end: Tensor, *, infimum: Infimum = 0.0) -> list[Row]:
@@ -105,9 +105,6 @@ def _direction(objective: Objective, end: Tensor) -> Tensor:
     if not bool(torch.isfinite(end).all()):
         raise ValueError("the end point has entries that are not finite: that run has diverged")
     return objective.theta().double() - end
-
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def estimate_infimum(objective: Objective, starts: Iterable[Tensor], *, iterations: int = 200) -> float:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from landscape.regularity.alpha_beta import AlphaBeta, alpha_beta, best_ratio
+from landscape.regularity.alpha_beta import alpha_beta, best_ratio
 from landscape.regularity.conditions import (
     Constant,
     aiming,
@@ -21,6 +21,7 @@ from landscape.regularity.conditions import (
 from landscape.regularity.trajectory import Trajectory
 
 _NAMED_RANGES = 3
+_VACUOUS = "vacuous: f_k(x_K) > f_k^* at every step, so some pair always works and only its size says something"
 
 
 def describe(trajectory: Trajectory, gap: float = 0.1) -> str:
@@ -69,7 +70,8 @@ def _alpha_beta_words(t: Trajectory, gap: float) -> list[str]:
     if math.isinf(found.beta):
         parts = [f"alpha-beta fails at gap {gap:.3g}: no beta works at step {found.binding_step}"]
     else:
-        parts = [f"alpha-beta holds with beta = {found.beta:.3g} at gap {gap:.3g}{_reservation(found)}"]
+        vacuous = f" ({_VACUOUS})" if found.vacuous else ""
+        parts = [f"alpha-beta holds with beta = {found.beta:.3g} at gap {gap:.3g}{vacuous}"]
     if most.left_out:
         beta = "no beta works" if math.isinf(most.beta) else f"beta = {most.beta:.3g}"
         parts.append(f"99 % of steps: {beta}")
@@ -78,12 +80,6 @@ def _alpha_beta_words(t: Trajectory, gap: float) -> list[str]:
         where = f"at gap {best.gap:.3g}" if math.isfinite(best.gap) else "as the gap grows"
         parts.append(f"least beta / (alpha - beta) = {best.ratio:.3g} {where}")
     return parts
-
-
-def _reservation(found: AlphaBeta) -> str:
-    if not found.vacuous:
-        return ""
-    return " (vacuous: f_k(x_K) > f_k^* at every step, so some pair always works and only its size says something)"
 
 
 def _condition_words(t: Trajectory, name: str, symbol: str | None, found: Constant) -> str:

@@ -39,11 +39,8 @@ class ProblemConstants:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.alpha) and self.alpha > self.beta >= 0):
             raise ValueError(f"alpha > beta >= 0 must hold and be finite, got alpha {self.alpha}, beta {self.beta}")
-        if not (self.smoothness > 0 and math.isfinite(self.smoothness)):
-            raise ValueError(f"smoothness L must be positive and finite, not {self.smoothness}")
-        for name, value in (("sigma2", self.sigma2), ("positivity2", self.positivity2)):
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be finite and not negative, not {value}")
+        _positive(**{"smoothness L": self.smoothness})
+        _not_negative(sigma2=self.sigma2, positivity2=self.positivity2)
 
     @property
     def gap(self) -> float:
@@ -98,8 +95,7 @@ def sgd_constant(c: ProblemConstants, *, lr: float, distance: float, steps: int)
     distance^2 / (K lr (alpha - beta)) + 2 L lr sigma^2 / (alpha - beta) + 2 beta sigma^2 / (alpha - beta).
     """
     _sgd_step(c, lr)
-    _not_negative(distance=distance)
-    K = _count(steps)
+    K = _count(steps, distance=distance)
     return Bound(
         transient=distance**2 / (K * lr * c.gap),
         noise=2 * c.smoothness * lr * c.sigma2 / c.gap,
@@ -114,8 +110,7 @@ def sgd_decreasing(c: ProblemConstants, *, lr: float, distance: float, steps: in
     + 2 beta sigma^2 / (alpha - beta).
     """
     _sgd_step(c, lr)
-    _not_negative(distance=distance)
-    K = _count(steps)
+    K = _count(steps, distance=distance)
     return Bound(
         transient=5 * distance**2 / (4 * c.gap * lr * math.sqrt(K)),
         noise=5 * lr * c.smoothness * c.sigma2 * math.log(K + 1) / (c.gap * math.sqrt(K)),
@@ -131,8 +126,7 @@ def sps_max(c: ProblemConstants, *, scale: float, cap: float, distance: float, s
     the cap is above the least step.
     """
     _positive(scale=scale, cap=cap)
-    _not_negative(distance=distance)
-    K = _count(steps)
+    K = _count(steps, distance=distance)
     if not 2 * c.gap * scale > 1:
         raise ValueError(f"scale must exceed 1 / (2 (alpha - beta)) = {0.5 / c.gap:.6g}, got {scale}")
     least = min(0.5 / (scale * c.smoothness), cap)
@@ -154,8 +148,7 @@ def dec_sps(c: ProblemConstants, *, cap: float, diameter: float, steps: int, sca
         scale: c_0 >= 1 / (alpha - beta).
     """
     _positive(scale=scale, cap=cap)
-    _not_negative(diameter=diameter)
-    K = _count(steps)
+    K = _count(steps, diameter=diameter)
     if scale * c.gap < 1:
         raise ValueError(f"scale must be at least 1 / (alpha - beta) = {1 / c.gap:.6g}, got {scale}")
     M = max(c.smoothness, 0.5 / (scale * cap))
@@ -175,8 +168,7 @@ def ngn_constant(c: ProblemConstants, *, lr: float, distance: float, steps: int)
     (The statement prints 2 beta in the last term, which is looser; its proof has beta.)
     """
     a = _ngn_step(c, lr)
-    _not_negative(distance=distance)
-    K = _count(steps)
+    K = _count(steps, distance=distance)
     c2 = 2 * a * (c.gap - 1) + c.gap
     return Bound(
         transient=distance**2 * (1 + 2 * a) ** 2 / (2 * lr * K * c2),
@@ -193,8 +185,7 @@ def ngn_decreasing(c: ProblemConstants, *, lr: float, distance: float, steps: in
     C4 = 5 (1 + a)(1 + 2a) a max(2a - 1, 0) / 2.
     """
     a = _ngn_step(c, lr)
-    _not_negative(distance=distance)
-    K = _count(steps)
+    K = _count(steps, distance=distance)
     common, log = (1 + a) * (1 + 2 * a), math.log(K + 1)
     noise = 7.5 * a * c.alpha * c.sigma2 + 2.5 * a * max(2 * a - 1, 0.0) * c.positivity2
     return Bound(
@@ -230,7 +221,9 @@ def _not_negative(**values: float) -> None:
             raise ValueError(f"{name} must be finite and not negative, not {value}")
 
 
-def _count(steps: int) -> int:
+def _count(steps: int, **lengths: float) -> int:
+    """K, after the lengths have been found not to be negative."""
+    _not_negative(**lengths)
     if steps < 1 or steps != int(steps):
         raise ValueError(f"steps is a whole number, at least 1, not {steps}")
     return int(steps)

@@ -87,7 +87,9 @@ class Trajectory:
             raise ValueError("the trajectory has no steps: record at least one before its end point")
         labels = _labels(steps, len(arrays["inner"]))
         for name, array in arrays.items():
-            _require_finite(array, name, labels)
+            bad = ~np.isfinite(array)
+            said = f"{name} is {array[int(np.argmax(bad))]} at step {{}}: cut the trajectory before the run diverges"
+            _refuse(bad, labels, said)
         for name in ("grad_norm", "distance"):
             _refuse(arrays[name] < 0, labels, f"{name} is negative at step {{}}, which no norm is")
         for name in ("loss", "final_loss"):
@@ -195,13 +197,6 @@ def _refuse(bad: NDArray[np.bool_], labels: NDArray[np.int64], sentence: str) ->
     if bad.any():
         more = int(bad.sum()) - 1
         raise ValueError(sentence.format(labels[int(np.argmax(bad))]) + (f" ({more} more such steps)" if more else ""))
-
-
-def _require_finite(array: Array, name: str, labels: NDArray[np.int64]) -> None:
-    bad = ~np.isfinite(array)
-    if bad.any():
-        value = float(array[int(np.argmax(bad))])
-        _refuse(bad, labels, f"{name} is {value} at step {{}}: cut the trajectory before the run diverges")
 
 
 def _rounding(rounding: float | None, *losses: Any) -> float:

@@ -76,8 +76,7 @@ def batch_sharpness(
         raise ValueError(f"rtol must be positive, not {rtol}")
     if min_batches < 2:
         raise ValueError(f"min_batches must be at least 2, not {min_batches}")
-    curvatures: list[float] = []
-    squares: list[float] = []
+    seen: list[tuple[float, float]] = []
     products, stopped = 0, False
     with objective.measuring():
         for batch in _batches(objective, batch_size, generator):
@@ -86,18 +85,15 @@ def batch_sharpness(
                 continue
             products += 1
             if found[1] > 0.0:  # a batch that is fitted exactly makes no step
-                curvatures.append(found[0])
-                squares.append(found[1])
-            if rtol is not None and len(squares) >= min_batches:
-                mean, stderr = _mean(curvatures, squares)
+                seen.append(found)
+            if rtol is not None and len(seen) >= min_batches:
+                mean, stderr = _mean(seen)
                 stopped = stderr <= rtol * abs(mean)
                 if stopped:
                     break
     if not products and batch_size is not None:
         raise ValueError(f"no batch of the data has {batch_size} samples with loss terms: use a smaller batch_size")
-    value, stderr = _mean(curvatures, squares)
-    ratio, ratio_stderr = _ratio(curvatures, squares)
-    return BatchSharpness(value, stderr, ratio, ratio_stderr, len(squares), products, stopped or rtol is None)
+    return BatchSharpness(*_mean(seen), *_ratio(seen), len(seen), products, stopped or rtol is None)
 
 
 def _batches(objective: Objective, size: int | None, generator: torch.Generator | None) -> Iterator[Batch]:
@@ -132,20 +128,20 @@ def _inner(first: list[Tensor], second: list[Tensor]) -> float:
     return float(torch.stack([s.to(sums[0].device) for s in sums]).sum())
 
 
-def _mean(curvatures: list[float], squares: list[float]) -> tuple[float, float]:
-    if not squares:
+def _mean(seen: list[tuple[float, float]]) -> tuple[float, float]:
+    """The mean of the quotients and its standard error."""
+    if not seen:
         return math.nan, math.nan
-    h, g = torch.tensor(curvatures, dtype=torch.float64), torch.tensor(squares, dtype=torch.float64)
-    mean, stderr = mean_stderr(h / g)
+    mean, stderr = mean_stderr(torch.tensor([h / g for h, g in seen], dtype=torch.float64))
     return float(mean), float(stderr)
 
 
-def _ratio(curvatures: list[float], squares: list[float]) -> tuple[float, float]:
+def _ratio(seen: list[tuple[float, float]]) -> tuple[float, float]:
     """The ratio of means and its standard error: each batch left out once."""
-    count = len(squares)
+    count = len(seen)
     if not count:
         return math.nan, math.nan
-    h, g = torch.tensor(curvatures, dtype=torch.float64), torch.tensor(squares, dtype=torch.float64)
+    h, g = torch.tensor(list(zip(*seen, strict=True)), dtype=torch.float64)
     ratio = float(h.sum() / g.sum())
     if count < 2:
         return ratio, math.inf

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -51,11 +51,11 @@ class GradientStatistics:
     norm: float
     terms: float
     batches: int
-    noise_trace: float
-    noise_trace_stderr: float
-    noise_scale: float
-    noise_scale_stderr: float
-    passes: float
+    noise_trace: float = math.nan
+    noise_trace_stderr: float = math.nan
+    noise_scale: float = math.nan
+    noise_scale_stderr: float = math.nan
+    passes: float = 1.0
     reason: str = ""
 
 
@@ -78,8 +78,8 @@ def gradient_statistics(objective: Objective, *, parts: int | None = None) -> Gr
         raise ValueError(f"parts must be at least 1, not {parts}")
     try:
         return _one_pass(objective, parts)
-    except _Inseparable as reason:
-        return replace(_one_pass(objective, 1), **_unknown(), reason=str(reason), passes=2.0)
+    except _Inseparable as error:
+        return replace(_one_pass(objective, 1, reason=str(error)), passes=2.0)
 
 
 class _Inseparable(ValueError):
@@ -89,7 +89,7 @@ class _Inseparable(ValueError):
 class _Moments:
     """Running sums: of the loss, of the gradients, and what is known of their noise."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, reason: str) -> None:
         self.objective = objective
         self.sums = objective.criterion.reduction == "sum"
         self.total = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device)
@@ -97,7 +97,7 @@ class _Moments:
         self.terms = 0.0
         self.batches = 0
         self.deviations: list[float] = []
-        self.reason = ""
+        self.reason = reason  # why the noise cannot be known
 
     def add(self, batch: Batch) -> tuple[float, float]:
         """Take in one batch: its loss and its number of terms (loss 0 when it has none)."""
@@ -125,7 +125,7 @@ class _Moments:
         except ValueError as error:
             if not self.sums:
                 raise
-            self.reason = str(error)  # a sum needs no count, its noise does
+            self.reason = self.reason or str(error)  # a sum needs no count, its noise does
             return 0.0
 
     def result(self) -> GradientStatistics:
@@ -133,11 +133,10 @@ class _Moments:
         loss = self.objective.normalise(self.loss, self.terms or float(sums))
         gradient = self.objective.normalise(self.total, self.terms or float(sums))
         norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
-        known = GradientStatistics(
-            loss, gradient, norm, self.terms, self.batches, **_unknown(), passes=1.0, reason=self.reason
-        )
-        if self.reason or not self.deviations:
-            return replace(known, reason=self.reason or "the noise needs at least two batches with loss terms")
+        reason = self.reason or ("" if self.deviations else "the noise needs at least two batches with loss terms")
+        known = GradientStatistics(loss, gradient, norm, self.terms, self.batches, reason=reason)
+        if reason:
+            return known
         noise, stderr = (float(x) for x in mean_stderr(torch.tensor(self.deviations, dtype=torch.float64)))
         square = (norm / self.terms if sums else norm) ** 2
         return replace(
@@ -149,10 +148,10 @@ class _Moments:
         )
 
 
-def _one_pass(objective: Objective, parts: int | None) -> GradientStatistics:
+def _one_pass(objective: Objective, parts: int | None, reason: str = "") -> GradientStatistics:
     checks = 0
     with objective.measuring():
-        moments = _Moments(objective)
+        moments = _Moments(objective, reason)
         for batch, pieces in _with_parts(objective, parts):
             if pieces == 1:
                 moments.add(batch)
@@ -166,13 +165,9 @@ def _one_pass(objective: Objective, parts: int | None) -> GradientStatistics:
 def _with_parts(objective: Objective, parts: int | None) -> Iterator[tuple[Batch, int]]:
     """Each batch with the number of its parts; the only one gets `_PARTS` unless another number was asked."""
     batches = objective.sweep()
-    first = next(batches)
-    second = next(batches, None)
-    yield first, parts or (1 if second is not None else _PARTS)
-    if second is not None:
-        yield second, parts or 1
-    for batch in batches:
-        yield batch, parts or 1
+    first = list(islice(batches, 2))
+    for batch in chain(first, batches):
+        yield batch, parts or (1 if len(first) > 1 else _PARTS)
 
 
 def _add_parts(moments: _Moments, batch: Batch, parts: int) -> None:
@@ -185,7 +180,9 @@ def _add_parts(moments: _Moments, batch: Batch, parts: int) -> None:
     if len(pieces) == 1:
         moments.add(batch)
         return
-    terms, whole = _weight_and_loss(objective, batch)
+    with torch.no_grad():
+        e = objective.evaluate(batch)
+        terms, whole = e.weight, e.weight * float(e.loss()) if e.weight else 0.0
     added = [moments.add(piece) for piece in pieces]
     total = sum(loss * (1.0 if moments.sums else count) for loss, count in added)
     counted = moments.sums or math.isclose(sum(count for _, count in added), terms, rel_tol=1e-6)
@@ -194,15 +191,3 @@ def _add_parts(moments: _Moments, batch: Batch, parts: int) -> None:
             f"the losses of the parts of batch {batch.index} do not add up to its loss ({total:.6g} against "
             f"{whole:.6g}): batch statistics, dropout or the loss couple its samples; give data of several batches"
         )
-
-
-def _weight_and_loss(objective: Objective, batch: Batch) -> tuple[float, float]:
-    """The weight of a batch and its part of the weighted sum of losses."""
-    with torch.no_grad():
-        e = objective.evaluate(batch)
-        return e.weight, e.weight * float(e.loss()) if e.weight else 0.0
-
-
-def _unknown() -> dict[str, Any]:
-    names = ("noise_trace", "noise_trace_stderr", "noise_scale", "noise_scale_stderr")
-    return dict.fromkeys(names, math.nan)

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
-from solvers.base import Closure, Parameters, check
+from solvers.base import Closure, Parameters
 from solvers.second_order.acceptance import Doubling
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.subspaces import Schedule, Seen, as_schedule, choose, subspace_size
@@ -46,7 +46,6 @@ class CoordinateDescent(NewtonSolver):
         keep: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        check(L=(L, 0 < L < math.inf))
         super().__init__(params, ("L", L), Doubling(remembers=keep), dense=False, generator=generator)
         self.schedule = as_schedule(subspace, self.n)
         self._steps = 0

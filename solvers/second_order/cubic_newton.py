@@ -5,7 +5,6 @@ The rules for M are those of `solvers.second_order.acceptance`. Saddle points ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -46,7 +45,7 @@ class CubicNewton(NewtonSolver):
         tol: float = 1e-6,
         generator: torch.Generator | None = None,
     ) -> None:
-        check(M=(M, 0 < M < math.inf), rule=(rule, rule in RULES), tol=(tol, tol > 0), krylov=(krylov, krylov >= 0))
+        check(rule=(rule, rule in RULES), tol=(tol, tol > 0), krylov=(krylov, krylov >= 0))
         super().__init__(params, ("M", M), RULES[rule](), dense=not krylov, generator=generator)
         self.rule, self.tol = rule, tol
         self._max_products = None if isinstance(krylov, bool) else krylov

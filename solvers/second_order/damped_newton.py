@@ -50,12 +50,7 @@ class DampedNewton(NewtonSolver):
         floor: float = 1e-3,
         krylov: int | None = None,
     ) -> None:
-        check(
-            L=(L, 0 < L < math.inf),
-            rule=(rule, rule in ("aicn", "root")),
-            q=(q, 2 <= q <= 4),
-            floor=(floor, 0 < floor <= 1),
-        )
+        check(rule=(rule, rule in ("aicn", "root")), q=(q, 2 <= q <= 4), floor=(floor, 0 < floor <= 1))
         super().__init__(params, ("L", L), Fixed(growth=2.0), krylov=krylov)
         self.rule, self.q, self.floor = rule, q, floor
 

@@ -10,14 +10,13 @@ in which the gradient field is linear to the accuracy that the method needs. Whe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from typing_extensions import override
 
 from landscape.operators.linear import LinearOperator
-from solvers.base import Parameters, check
+from solvers.base import Parameters
 from solvers.second_order.acceptance import Acceptance
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import Space, krylov_space, whole_space
@@ -59,7 +58,6 @@ class GradientNormalizedNewton(NewtonSolver):
         curvature: Callable[[], LinearOperator] | None = None,
         krylov: int | None = None,
     ) -> None:
-        check(gamma=(gamma, 0 < gamma < math.inf))
         super().__init__(params, ("gamma", gamma), GradientDecrease(), krylov=krylov)
         self.curvature = curvature
 

@@ -84,7 +84,7 @@ class GradientRegularizedNewton(NewtonSolver):
         alpha: float = 1.0,
         krylov: int | None = None,
     ) -> None:
-        check(H=(H, 0 < H < math.inf), rule=(rule, rule in _RULES), alpha=(alpha, 2 / 3 <= alpha <= 1))
+        check(rule=(rule, rule in _RULES), alpha=(alpha, 2 / 3 <= alpha <= 1))
         super().__init__(params, ("H", H), _RULES[rule], krylov=krylov)
         self.rule, self.alpha = rule, alpha
         self._predicted: Tensor | None = None  # the gradient here by the last step's quadratic model

@@ -32,11 +32,6 @@ class _Margins:
     second: Callable[[Tensor, Tensor], Tensor]
 
 
-def _cauchy_second(z: Tensor, y: Tensor) -> Tensor:
-    s = (z - y).square()
-    return 2.0 * (2.0 - s) / (2.0 + s).square()
-
-
 # Each a mean over samples. Logistic labels are 0 and 1. The Geman-McClure derivatives have the square in the
 # denominator that a published implementation lacks.
 _LOSSES: dict[str, _Margins] = {
@@ -49,7 +44,7 @@ _LOSSES: dict[str, _Margins] = {
     "cauchy": _Margins(
         lambda z, y: torch.log1p(0.5 * (z - y).square()),
         lambda z, y: 2.0 * (z - y) / (2.0 + (z - y).square()),
-        _cauchy_second,
+        lambda z, y: 2.0 * (2.0 - (z - y).square()) / (2.0 + (z - y).square()).square(),
     ),
     "geman-mcclure": _Margins(
         lambda z, y: 2.0 * (z - y).square() / ((z - y).square() + 4.0),
@@ -64,15 +59,12 @@ class Regulariser(Protocol):
 
     def value(self, w: Tensor) -> Tensor:
         """rho, `(n,)`."""
-        ...
 
     def first(self, w: Tensor) -> Tensor:
         """rho', `(n,)`."""
-        ...
 
     def second(self, w: Tensor) -> Tensor:
         """rho'', `(n,)`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -123,23 +115,19 @@ class LinearModel:
         weight: w, `(n,)`, the parameter to hand to a solver.
     """
 
-    def __init__(
-        self, X: Tensor, y: Tensor, loss: Loss, regulariser: Regulariser | None, start: Tensor | None, mu: float
-    ) -> None:
+    def __init__(self, X: Tensor, y: Tensor, loss: Loss, regulariser: Regulariser, start: Tensor, mu: float) -> None:
         # of each part of the samples a feature's values lie together: blocks are gathered by rows
         self._parts = [(slice(i, i + _SAMPLES), X[i : i + _SAMPLES].T.contiguous()) for i in range(0, len(X), _SAMPLES)]
         self._y, self._regulariser, self._mu = y, regulariser, mu
         self._loss = None if loss == "log-sum-exp" else _LOSSES[loss]
-        w = torch.zeros(X.shape[1], dtype=X.dtype, device=X.device) if start is None else start.to(X).clone()
-        self.weight = nn.Parameter(w)
+        self.weight = nn.Parameter(start.to(X).clone())
         self._seen: Tensor | None = None
         self._z, self._moves = y, 0
         self._tried: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __call__(self) -> Tensor:
         """f(w) with its graph."""
-        value = self._of_margins(self._margins(self.weight))
-        return value if self._regulariser is None else value + self._regulariser.value(self.weight).sum()
+        return self._of_margins(self._margins(self.weight)) + self._regulariser.value(self.weight).sum()
 
     def value(self) -> float:
         """f(w) from the margins."""
@@ -157,10 +145,9 @@ class LinearModel:
             H.addmm_(part * second[samples], part.T)
         if self._loss is None:  # log-sum-exp: the softmax couples the samples
             H -= torch.outer(g, g) / self._mu
-        if self._regulariser is not None:
-            w = self.weight.detach()[indices]
-            g += self._regulariser.first(w)
-            H.diagonal().add_(self._regulariser.second(w))
+        w = self.weight.detach()[indices]
+        g += self._regulariser.first(w)
+        H.diagonal().add_(self._regulariser.second(w))
         return g, H
 
     def trial(self, indices: Tensor, h: Tensor) -> float:
@@ -171,12 +158,9 @@ class LinearModel:
             z[samples] += part.T @ h.to(part)
         w = self.weight.detach()
         self._tried = (indices, h.to(w), z)
-        value = float(self._of_margins(z)) + self._penalty(w)
-        if self._regulariser is not None:
-            at = w[indices]
-            change = self._regulariser.value(at + h.to(w)) - self._regulariser.value(at)
-            value += float(change.sum())
-        return value
+        at = w[indices]
+        change = self._regulariser.value(at + h.to(w)) - self._regulariser.value(at)
+        return float(self._of_margins(z)) + self._penalty(w) + float(change.sum())
 
     def trial_gradient(self) -> Tensor:
         """g_S at the last trial point, `(tau,)`."""
@@ -185,7 +169,7 @@ class LinearModel:
         g = self._y.new_zeros(len(indices))
         for samples, part in self._gathered(indices):
             g += part @ first[samples]
-        return g if self._regulariser is None else g + self._regulariser.first(self.weight.detach()[indices] + h)
+        return g + self._regulariser.first(self.weight.detach()[indices] + h)
 
     def move(self) -> None:
         """Take the last trial point for w."""
@@ -229,7 +213,7 @@ class LinearModel:
         return self._loss.first(z, self._y) / samples, self._loss.second(z, self._y) / samples
 
     def _penalty(self, w: Tensor) -> float:
-        return 0.0 if self._regulariser is None else float(self._regulariser.value(w).sum())
+        return float(self._regulariser.value(w).sum())
 
 
 def linear_model(
@@ -267,7 +251,7 @@ def linear_model(
         raise ValueError("logistic labels are 0 and 1")
     if not mu > 0:
         raise ValueError(f"mu must be positive, not {mu}")
-    start = None if start is None else torch.as_tensor(start).detach()
-    if start is not None and start.shape != (X.shape[1],):
+    start = torch.zeros(X.shape[1]) if start is None else torch.as_tensor(start).detach()
+    if start.shape != (X.shape[1],):
         raise ValueError(f"start must be ({X.shape[1]},), not {tuple(start.shape)}")
-    return LinearModel(X, y, loss, regulariser, start, mu)
+    return LinearModel(X, y, loss, regulariser or Ridge(0.0), start, mu)

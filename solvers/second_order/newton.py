@@ -71,7 +71,7 @@ class NewtonSolver(Solver):
 
     Args:
         params: one group, on one device; those that require grad are moved.
-        constant: name and first value of the solver's constant, which `param_groups[0]` keeps.
+        constant: name and first value, > 0, of the solver's constant, which `param_groups[0]` keeps.
         acceptance: when a step is taken.
         dense: whether the model takes the whole Hessian as a matrix, unless there is `krylov`.
         krylov: dimension of the Krylov space that stands for the whole.
@@ -94,7 +94,7 @@ class NewtonSolver(Solver):
         generator: torch.Generator | None = None,
     ) -> None:
         self._constant, value = constant
-        super().__init__(params, {self._constant: value})
+        super().__init__(params, check(**{self._constant: (value, 0 < value < math.inf)}))
         name = type(self).__name__
         if len(self.param_groups) > 1:
             raise ValueError(f"{name} takes one group of parameters: a step is one model in all of them")

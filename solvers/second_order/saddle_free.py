@@ -12,7 +12,6 @@ The rules for lam are those of `solvers.second_order.acceptance`, with the model
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -49,17 +48,11 @@ class SaddleFreeNewton(NewtonSolver):
         tol: float = 1e-3,
         generator: torch.Generator | None = None,
     ) -> None:
-        check(
-            damping=(damping, 0 < damping < math.inf),
-            rule=(rule, rule in RULES),
-            tol=(tol, tol > 0),
-            rank=(rank, rank is None or rank >= 1),
-        )
+        check(rule=(rule, rule in RULES), tol=(tol, tol > 0), rank=(rank, rank is None or rank >= 1))
         if rank is not None and krylov is not None:
             raise ValueError("pass rank or krylov, not both")
-        super().__init__(
-            params, ("damping", damping), RULES[rule](), dense=rank is None, krylov=krylov, generator=generator
-        )
+        constant = ("damping", damping)
+        super().__init__(params, constant, RULES[rule](), dense=rank is None, krylov=krylov, generator=generator)
         if rank is not None and rank > self.n:
             raise ValueError(f"{rank} eigenpairs do not fit into {self.n} parameters")
         self.rule, self.rank, self.tol = rule, rank, tol

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -65,11 +65,7 @@ class SSCN(NewtonSolver):
         hessian_block: Callable[[Tensor], Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        check(
-            M=(M, 0 < M < math.inf),
-            rule=(rule, rule in RULES),
-            kind=(kind, kind in ("coordinates", "blocks", "layers", "gaussian")),
-        )
+        check(rule=(rule, rule in RULES), kind=(kind, kind in get_args(Kind)))
         if kind == "gaussian" and hessian_block is not None:
             raise ValueError("hessian_block gives blocks of coordinates: it does not fit kind='gaussian'")
         # the next subset is as good a chance as the next M where losses say nothing

@@ -33,7 +33,6 @@ class Schedule(Protocol):
 
     def size(self, n: int, seen: Seen) -> float:
         """tau, before it is rounded down and clipped."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -26,23 +26,18 @@ class BlockModel(Protocol):
 
     def value(self) -> float:
         """f as it stands."""
-        ...
 
     def blocks(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(g_S, H_SS)."""
-        ...
 
     def trial(self, indices: Tensor, h: Tensor) -> float:
         """f after a step in S, which is not made."""
-        ...
 
     def trial_gradient(self) -> Tensor:
         """g_S at the last trial point."""
-        ...
 
     def move(self) -> None:
         """Make the step that was tried last."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -110,26 +105,26 @@ class GraphPoint(Point):
         self._closure, self._leaves = closure, leaves
         self._old: list[Tensor] | None = None
         self._after: Tensor | None = None
-        with torch.enable_grad():
-            loss = closure_loss(closure)
+        loss = self._evaluate()
         self.loss, self.eps = float(loss.detach()), torch.finfo(loss.dtype).eps
-        self._A: LinearOperator | None = None
-        if curvature:
-            with torch.enable_grad():
-                A = Hessian.from_loss(loss.sum(), leaves)
-            with explain_backward():
-                self.g = A.gradient().double().cpu()
-            self._A = A
-        else:
-            self.g = self._gradient(loss)
+        self._A = Hessian.from_loss(loss, leaves) if curvature else None
+        with explain_backward():
+            self.g = self._gradient(loss) if self._A is None else self._A.gradient().double().cpu()
+
+    def _evaluate(self) -> Tensor:
+        with torch.enable_grad():
+            return closure_loss(self._closure).sum()
+
+    def _gradient(self, loss: Tensor) -> Tensor:
+        pieces = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
+        return torch.cat([g.reshape(-1).double().cpu() for g in pieces])
 
     @override
     def operator(self) -> LinearOperator:
         # by the first graph; by a new one once a trial point has changed the parameters
         if self._A is None:
             self.reject()
-            with torch.enable_grad():
-                self._A = Hessian.from_loss(closure_loss(self._closure).sum(), self._leaves)
+            self._A = Hessian.from_loss(self._evaluate(), self._leaves)
         return self._A
 
     @override
@@ -153,15 +148,9 @@ class GraphPoint(Point):
     @override
     def gradient_after(self) -> Tensor:
         if self._after is None:
-            with torch.enable_grad():
-                loss = closure_loss(self._closure)
-            self._after = self._gradient(loss)
+            with explain_backward():
+                self._after = self._gradient(self._evaluate())
         return self._after
-
-    def _gradient(self, loss: Tensor) -> Tensor:
-        with torch.enable_grad(), explain_backward():
-            pieces = torch.autograd.grad(loss.sum(), self._leaves, allow_unused=True, materialize_grads=True)
-        return torch.cat([g.reshape(-1).double().cpu() for g in pieces])
 
     @override
     def accept(self) -> None:

@@ -93,16 +93,15 @@ def integrate(
         ValueError: a setting is not possible, or the shape of x0 does not fit.
     """
     check(dt=(dt, 0 < dt < math.inf), noise=(noise, 0 <= noise < math.inf))
-    X, record, generator = _prepare(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
-    Y, begin = sde.start(X, generator)
-    record(begin, Y[0])
-    for step in range(steps):
+    run = _Run(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
+    Y, begin = sde.start(run.X, run.generator)
+
+    def move(Y: Tensor, step: int) -> Tensor:
         terms = sde.terms(Y, begin + step * dt)
-        xi = normals((paths, sde.width), generator).to(Y)
-        Y = sde.repair(Y + dt * terms.drift + math.sqrt(noise * dt) * terms.diffuse(xi))
-        if (step + 1) % every == 0:
-            record(begin + (step + 1) * dt, Y[0])
-    return record.paths(Y)
+        xi = normals((paths, sde.width), run.generator).to(Y)
+        return sde.repair(Y + dt * terms.drift + math.sqrt(noise * dt) * terms.diffuse(xi))
+
+    return run.record(Y, begin, dt, move)
 
 
 def discrete(
@@ -120,15 +119,13 @@ def discrete(
 
     Arguments and errors as `integrate`.
     """
-    X, record, generator = _prepare(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
-    Y = sde.begin(X)
-    record(0.0, Y[0])
-    for step in range(steps):
-        draws = sde.problem.sample(paths, generator)
-        Y = sde.update(Y, step, lambda at, draws=draws: sde.problem.stochastic(at, draws))  # type: ignore[misc]
-        if (step + 1) % every == 0:
-            record((step + 1) * sde.eta, Y[0])
-    return record.paths(Y)
+    run = _Run(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
+
+    def move(Y: Tensor, step: int) -> Tensor:
+        draws = sde.problem.sample(paths, run.generator)
+        return sde.update(Y, step, lambda at: sde.problem.stochastic(at, draws))
+
+    return run.record(sde.begin(run.X), 0.0, sde.eta, move)
 
 
 def covariance(X: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,52 +155,51 @@ def _quantile(ordered: Tensor, q: float) -> Tensor:
     return torch.lerp(ordered[i], ordered[i + 1], place - i)
 
 
-class _Recorder:
-    """Keeps statistics, not paths, unless they are asked for."""
+class _Run:
+    """Many paths from x0, of which statistics are kept, not the points unless they are asked for."""
 
-    def __init__(self, statistics: Mapping[str, Statistic], keep: bool, seed: int) -> None:
-        self.statistics, self.seed = statistics, seed
-        self.times: list[float] = []
-        self.rows: dict[str, list[Summary]] = {name: [] for name in statistics}
-        self.kept: list[Tensor] | None = [] if keep else None
-
-    def __call__(self, t: float, X: Tensor) -> None:
-        self.times.append(t)
-        for name, statistic in self.statistics.items():
-            self.rows[name].append(summary(statistic(X)))
-        if self.kept is not None:
-            self.kept.append(X.clone())
-
-    def paths(self, Y: Tensor) -> Paths:
-        """What was recorded."""
-        columns = ("mean", "mean_stderr", "variance", "variance_stderr", "low", "high")
-        stacked = {
-            name: Summary(**{column: torch.stack([getattr(row, column) for row in rows]) for column in columns})
-            for name, rows in self.rows.items()
+    def __init__(
+        self,
+        problem: Problem,
+        x0: Tensor,
+        steps: int,
+        paths: int,
+        generator: torch.Generator | None,
+        every: int,
+        statistics: Mapping[str, Statistic] | None,
+        trajectory: bool,
+    ) -> None:
+        check(steps=(steps, steps >= 1), paths=(paths, paths >= 2), every=(every, every >= 1))
+        X = torch.as_tensor(x0, dtype=torch.float64)
+        if X.shape not in ((problem.n,), (paths, problem.n)):
+            raise ValueError(f"x0 has shape {tuple(X.shape)}: it must be ({problem.n},) or ({paths}, {problem.n})")
+        self.X, self.steps, self.every, self.trajectory = X.expand(paths, -1).clone(), steps, every, trajectory
+        self.generator, self.seed = generator_and_seed(generator)
+        self.statistics: dict[str, Statistic] = {
+            "loss": problem.loss,
+            "gradient_norm": lambda X: torch.linalg.vector_norm(problem.gradient(X), dim=-1),
+            "x": lambda X: X,
+            "square": torch.square,
+            **(statistics or {}),
         }
-        times = torch.tensor(self.times, dtype=torch.float64)
-        return Paths(times, stacked, Y, torch.stack(self.kept) if self.kept is not None else None, self.seed)
 
-
-def _prepare(
-    problem: Problem,
-    x0: Tensor,
-    steps: int,
-    paths: int,
-    generator: torch.Generator | None,
-    every: int,
-    statistics: Mapping[str, Statistic] | None,
-    trajectory: bool,
-) -> tuple[Tensor, _Recorder, torch.Generator]:
-    check(steps=(steps, steps >= 1), paths=(paths, paths >= 2), every=(every, every >= 1))
-    X = torch.as_tensor(x0, dtype=torch.float64)
-    if X.shape not in ((problem.n,), (paths, problem.n)):
-        raise ValueError(f"x0 has shape {tuple(X.shape)}: it must be ({problem.n},) or ({paths}, {problem.n})")
-    generator, seed = generator_and_seed(generator)
-    own: dict[str, Statistic] = {
-        "loss": problem.loss,
-        "gradient_norm": lambda X: torch.linalg.vector_norm(problem.gradient(X), dim=-1),
-        "x": lambda X: X,
-        "square": torch.square,
-    }
-    return X.expand(paths, -1).clone(), _Recorder({**own, **(statistics or {})}, trajectory, seed), generator
+    def record(self, Y: Tensor, begin: float, dt: float, move: Callable[[Tensor, int], Tensor]) -> Paths:
+        """The paths of `move(state, step)` from the state Y at time `begin`, each step of length `dt`."""
+        times: list[float] = []
+        kept: list[Tensor] = []
+        rows: dict[str, list[Summary]] = {name: [] for name in self.statistics}
+        for step in range(self.steps + 1):
+            if step:
+                Y = move(Y, step - 1)
+            if step % self.every == 0:
+                times.append(begin + step * dt)
+                for name, statistic in self.statistics.items():
+                    rows[name].append(summary(statistic(Y[0])))
+                if self.trajectory:
+                    kept.append(Y[0].clone())
+        stacked = {
+            name: Summary(*map(torch.stack, zip(*(vars(row).values() for row in found), strict=True)))
+            for name, found in rows.items()
+        }
+        when = torch.tensor(times, dtype=torch.float64)
+        return Paths(when, stacked, Y, torch.stack(kept) if kept else None, self.seed)

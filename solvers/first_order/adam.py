@@ -11,12 +11,10 @@ decoupled = 0 this is `torch.optim.Adam` with weight_decay = coupled.
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import FirstOrder, Update, add_decay, buffers
+from solvers.first_order.base import FirstOrder, Update, adam_root, add_decay, buffers
 
 
 class AdamCoupled(FirstOrder):
@@ -53,17 +51,9 @@ class AdamCoupled(FirstOrder):
         group, parameters, gradients, states = update
         lr, (beta1, beta2) = float(group["lr"]), group["betas"]
         gradients = add_decay(gradients, parameters, group["coupled"])
-        mean, square = buffers(states, parameters, "mean"), buffers(states, parameters, "square")
+        mean = buffers(states, parameters, "mean")
         torch._foreach_lerp_(mean, gradients, 1.0 - beta1)
-        torch._foreach_mul_(square, beta2)
-        torch._foreach_addcmul_(square, gradients, gradients, 1.0 - beta2)
-        for state in states:
-            state["step"] = state.get("step", 0) + 1
-        # parameters that came later (or had no gradient at times) are at another step
-        scales = [(1.0 - beta1 ** s["step"], math.sqrt(1.0 - beta2 ** s["step"])) for s in states]
-        root = torch._foreach_sqrt(square)
-        torch._foreach_div_(root, [second for _, second in scales])
-        torch._foreach_add_(root, group["eps"])
-        torch._foreach_addcdiv_(parameters, mean, root, [-lr / first for first, _ in scales])
+        root = adam_root(update._replace(gradients=gradients), beta2)
+        torch._foreach_addcdiv_(parameters, mean, root, [-lr / (1.0 - beta1 ** state["step"]) for state in states])
         if group["decoupled"]:
             torch._foreach_mul_(parameters, 1.0 - lr * group["decoupled"])

@@ -134,6 +134,20 @@ def buffers(states: list[dict[str, Any]], parameters: list[Tensor], name: str) -
     return [state[name] for state in states]
 
 
+def adam_root(update: Update, beta: float) -> list[Tensor]:
+    """eps + sqrt(s'), s' the running mean of g^2 with its bias corrected; counts a step of each parameter."""
+    square = buffers(update.states, update.parameters, "square")
+    torch._foreach_mul_(square, beta)
+    torch._foreach_addcmul_(square, update.gradients, update.gradients, 1.0 - beta)
+    for state in update.states:
+        state["step"] = state.get("step", 0) + 1
+    root = torch._foreach_sqrt(square)
+    # parameters that came later (or had no gradient at times) are at another step
+    torch._foreach_div_(root, [math.sqrt(1.0 - beta ** state["step"]) for state in update.states])
+    torch._foreach_add_(root, update.group["eps"])
+    return list(root)
+
+
 def momentum_settings(lr: float, momentum: float, weight_decay: float, decoupled: bool) -> dict[str, Any]:
     """Of a solver with a running mean and either kind of weight decay. Raises `ValueError` as `check`."""
     return check(

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import LossFirstOrder, StepSize, Update, buffers, inner_products
+from solvers.first_order.base import LossFirstOrder, StepSize, Update, adam_root, inner_products
 
 
 class MoMo(LossFirstOrder):
@@ -142,18 +142,10 @@ class MoMoAdam(MoMo):
         return group["betas"][0], True
 
     def _directions(self, update: Update, mean: list[Tensor]) -> list[Tensor]:
-        beta = update.group["betas"][1]
-        square = buffers(update.states, update.parameters, "square")
-        torch._foreach_mul_(square, beta)
-        torch._foreach_addcmul_(square, update.gradients, update.gradients, 1.0 - beta)
-        for state in update.states:
-            state["step"] = state.get("step", 0) + 1
-        root = torch._foreach_sqrt(square)
-        torch._foreach_div_(root, [math.sqrt(1.0 - beta ** state["step"]) for state in update.states])
-        torch._foreach_add_(root, update.group["eps"])
+        root = adam_root(update, update.group["betas"][1])
         torch._foreach_reciprocal_(root)
         torch._foreach_mul_(root, mean)
-        return list(root)
+        return root
 
 
 def _settings(lr: float, lower_bound: float, weight_decay: float) -> dict[str, Any]:

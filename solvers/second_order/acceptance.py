@@ -1,15 +1,7 @@
 """When a step is taken, and the solver's constant after it.
 
 With f the loss where the step began, f+ at the trial point, -m(h) what the model promised and M the constant, which
-shortens the step as it grows:
-
-    Doubling   the step is taken iff f - f+ >= -m(h), and M / 2 is the next one; else it is tried again with 2 M
-               (Nesterov and Polyak 2006)
-    Ratio      rho = (f - f+) / -m(h), one trial point a step: taken iff rho >= 0.05 and f falls; M / 2 if rho >= 0.9,
-               1.5 M if rho < 0.05 (the rule of the experiments of arXiv 2406.16666)
-    Fixed      every step to a finite f+ is taken, and M stays: for M above the Lipschitz constant of the Hessian
-
-A method with a rule of its own keeps it beside its update, as one more `Acceptance`.
+shortens the step as it grows. A method with a rule of its own keeps it beside its update, as one more `Acceptance`.
 """
 
 from __future__ import annotations
@@ -53,7 +45,7 @@ class Acceptance(ABC):
 
 @dataclass(frozen=True)
 class Doubling(Acceptance):
-    """Taken iff f - f+ >= -m(h); else tried again with `growth` M. The next step starts from M / 2."""
+    """Taken iff f - f+ >= -m(h), M / 2 is the next one; else tried again with 2 M (Nesterov and Polyak 2006)."""
 
     @override
     def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
@@ -63,7 +55,10 @@ class Doubling(Acceptance):
 
 @dataclass(frozen=True)
 class Ratio(Acceptance):
-    """Taken iff rho = (f - f+) / -m(h) >= 0.05 and f falls; M / 2 follows if rho >= 0.9, `growth` M if rho < 0.05."""
+    """One trial point, taken iff rho = (f - f+) / -m(h) >= 0.05 and f falls: the experiments of arXiv 2406.16666.
+
+    M / 2 follows if rho >= 0.9, 1.5 M if rho < 0.05.
+    """
 
     growth: float = 1.5
     tries: int = 1
@@ -77,7 +72,7 @@ class Ratio(Acceptance):
 
 @dataclass(frozen=True)
 class Fixed(Acceptance):
-    """Taken wherever f+ is finite, and M stays; where it is not, `growth` M follows."""
+    """Taken wherever f+ is finite, and M stays: for M above the Lipschitz constant of the Hessian."""
 
     growth: float = 1.5
     tries: int = 1

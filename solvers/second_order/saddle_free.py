@@ -59,9 +59,8 @@ class SaddleFreeNewton(NewtonSolver):
 
     @override
     def _model(self, point: Point) -> Callable[[float], Move]:
-        return self._by_rank(point, self.rank) if self.rank is not None else self._by_space(point)
-
-    def _by_space(self, point: Point) -> Callable[[float], Move]:
+        if self.rank is not None:
+            return self._by_rank(point, self.rank)
         space = self._space(point)
         absolute = space.w.abs()
 

@@ -17,9 +17,6 @@ Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, T
 class Solver(Optimizer):
     """A `torch.optim.Optimizer` whose closure returns the loss and leaves differentiating to the solver."""
 
-    def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
-
     def evaluate(self, closure: Closure) -> tuple[Tensor, dict[Tensor, Tensor]]:
         """The loss and the gradients, made dense, of the parameters that it uses, from one call; `.grad` stays.
 

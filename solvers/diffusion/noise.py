@@ -14,6 +14,8 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from solvers.base import check
+
 _NODES = 16  # of the quadrature over a correlation: its error is below 1e-11 at 0.95, 1e-7 at 0.99
 
 
@@ -61,7 +63,8 @@ class Noise(ABC):
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`(count, n)` independent draws."""
-        return self.quantile(open_uniform((count, self.n), generator).to(self.scale.device))
+        u = torch.rand((count, self.n), generator=generator, dtype=torch.float64, device=generator.device)
+        return self.quantile(u.clamp(1e-16, 1 - 2e-16).to(self.scale.device))  # neither end included
 
     def balanced(self, count: int, seed: int = 0) -> Tensor:
         """`(count, n)` draws that fill the distribution evenly: points of Sobol' and their mirror images.
@@ -75,6 +78,10 @@ class Noise(ABC):
         """E sign(mean + z), `(paths, n)`; sign(mean) where there is no noise."""
         z = torch.where(self.scale > 0, mean / self.scale, torch.where(mean == 0, 0.0, mean * math.inf))
         return self.distribution(z)
+
+    def sign_covariance(self, mean: Tensor) -> Tensor:
+        """Cov(sign(mean + z)), `(paths, n, n)`: independent entries."""
+        return torch.diag_embed(1 - self.mean_sign(mean).square())
 
     def sign_root(self, mean: Tensor, xi: Tensor) -> Tensor:
         """Cov(sign(mean + z))^{1/2} xi, `(paths, n)`: independent entries."""
@@ -94,7 +101,8 @@ class GaussianNoise(Noise):
     def __init__(self, covariance: Tensor) -> None:
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
         if covariance.ndim == 1:
-            check_variances(covariance)
+            if len(covariance) == 0 or not bool(torch.isfinite(covariance).all()) or float(covariance.min()) < 0:
+                raise ValueError("variances must be finite numbers, none of them negative")
             self._variance = covariance
         else:
             check_semidefinite("Sigma", covariance)
@@ -191,8 +199,7 @@ class StudentNoise(Noise):
         self.scale = torch.as_tensor(scale, dtype=torch.float64)
         if self.scale.ndim != 1 or not bool((self.scale > 0).all()):
             raise ValueError("the scale of Student noise must be a vector of positive numbers")
-        if not dof > 0:
-            raise ValueError(f"dof={dof!r} is not possible: it must be positive")
+        check(dof=(dof, dof > 0))
         self.n, self.dof = len(self.scale), float(dof)
 
     @property
@@ -241,12 +248,6 @@ def check_semidefinite(name: str, matrix: Tensor) -> None:
         raise ValueError(f"{name} is not positive semi-definite: it has the eigenvalue {lowest:.3g}")
 
 
-def check_variances(variances: Tensor) -> None:
-    """Raises `ValueError` unless they are finite and none is negative."""
-    if len(variances) == 0 or not bool(torch.isfinite(variances).all()) or float(variances.min()) < 0:
-        raise ValueError("variances must be finite numbers, none of them negative")
-
-
 def root_of(matrix: Tensor) -> Tensor:
     """The symmetric root of positive semi-definite matrices `(..., n, n)`."""
     values, vectors = torch.linalg.eigh(matrix)
@@ -262,9 +263,3 @@ def sobol(count: int, n: int, seed: int) -> Tensor:
     """The first points of a scrambled Sobol' sequence, half as many as `count`, in (0, 1)."""
     engine = torch.quasirandom.SobolEngine(n, scramble=True, seed=seed)
     return engine.draw((count + 1) // 2, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
-
-
-def open_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Uniform numbers in (0, 1), neither end included, in float64 on the generator's device."""
-    u = torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device)
-    return u.clamp(1e-16, 1 - 2e-16)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,19 +34,17 @@ class _SharpnessAware(SDE):
         generator: chooses those draws.
     """
 
+    _linear: ClassVar[bool] = True  # whether a is linear in noise that is the same everywhere
+
     def __init__(
         self, problem: Problem, eta: float, *, rho: float, draws: int = 256, generator: torch.Generator | None = None
     ) -> None:
         check(rho=(rho, 0 <= rho < math.inf), draws=(draws, draws >= 1))
         super().__init__(problem, eta)
         self.rho = rho
-        self._draws = None if self._exact else problem.balanced(draws, generator or fresh_generator())
+        exact = self._linear and isinstance(problem, Function)
+        self._draws = None if exact else problem.balanced(draws, generator or fresh_generator())
         self.width = problem.width if self._draws is None else len(self._draws)
-
-    @property
-    def _exact(self) -> bool:
-        """Whether a is linear in noise that is the same everywhere."""
-        return isinstance(self.problem, Function)
 
     @abstractmethod
     def _scale(self, g: Tensor, X: Tensor) -> Tensor:
@@ -81,9 +80,7 @@ class _SharpnessAware(SDE):
 class SAM(_SharpnessAware):
     """x <- x - eta g(x + rho g / |g|)."""
 
-    @property
-    def _exact(self) -> bool:
-        return False
+    _linear: ClassVar[bool] = False
 
     def _scale(self, g: Tensor, X: Tensor) -> Tensor:
         return norm(g)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from solvers.base import check
 from solvers.diffusion.adaptive import Adam, RMSprop
-from solvers.diffusion.noise import GaussianNoise, Noise
+from solvers.diffusion.noise import GaussianNoise
 from solvers.diffusion.problems import Quadratic
 from solvers.diffusion.sam import SAM, USAM
 from solvers.diffusion.sde import SDE
@@ -99,7 +99,7 @@ def linearised(sde: SDE) -> LinearSDE:
     if isinstance(sde, SignSGD):
         slope = noise.density / noise.scale[:, None]
         A = slope * (H + sde.coupled * identity) + sde.decoupled * identity
-        return LinearSDE(A, eta * _sign_covariance(noise), problem.n)
+        return LinearSDE(A, eta * noise.sign_covariance(torch.zeros_like(noise.scale)[None])[0], problem.n)
     if isinstance(sde, RMSprop | Adam):
         return _adaptive(sde, H + sde.coupled * identity, noise.covariance)
     if isinstance(sde, USAM):
@@ -135,12 +135,6 @@ def directions(covariance: Tensor) -> tuple[Tensor, Tensor]:
     return vectors @ torch.diag(first) @ vectors.T, vectors @ torch.diag(second) @ vectors.T
 
 
-def _sign_covariance(noise: Noise) -> Tensor:
-    if isinstance(noise, GaussianNoise):
-        return noise.sign_covariance(torch.zeros_like(noise.scale)[None])[0]
-    return torch.eye(noise.n).to(noise.scale)
-
-
 def _adaptive(sde: RMSprop | Adam, H: Tensor, covariance: Tensor) -> LinearSDE:
     n = len(H)
     P = (covariance.diagonal().sqrt() + sde.eps)[:, None]
@@ -149,11 +143,7 @@ def _adaptive(sde: RMSprop | Adam, H: Tensor, covariance: Tensor) -> LinearSDE:
         return LinearSDE(H / P + sde.decoupled * identity, sde.eta * covariance / (P * P.T), n)
     r1 = sde.r[0]
     new = sde.eta * r1  # the share of the new gradient in the mean that a step uses
-    A = torch.cat(
-        [
-            torch.cat([new * H / P + sde.decoupled * identity, (1 - new) * identity / P], 1),
-            torch.cat([-r1 * H, r1 * identity], 1),
-        ]
-    )
+    point = torch.cat([new * H / P + sde.decoupled * identity, (1 - new) * identity / P], 1)
+    mean = torch.cat([-r1 * H, r1 * identity], 1)
     noise = torch.cat([-sde.ahead * r1 * identity / P, r1 * identity])
-    return LinearSDE(A, sde.eta * noise @ covariance @ noise.T, n)
+    return LinearSDE(torch.cat([point, mean]), sde.eta * noise @ covariance @ noise.T, n)

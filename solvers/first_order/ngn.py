@@ -81,19 +81,9 @@ class NGN(LossFirstOrder):
         lower_bound: float = 0.0,
     ) -> None:
         check(lower_bound=(lower_bound, math.isfinite(lower_bound)))
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "variant": variant,
-                "beta2": beta2,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "decay": decay,
-                "lower_bound": lower_bound,
-            },
-        )
+        settings = {"lr": lr, "momentum": momentum, "variant": variant, "beta2": beta2, "eps": eps}
+        decays = {"weight_decay": weight_decay, "decay": decay}
+        super().__init__(params, settings | decays | {"lower_bound": lower_bound})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's. Raises `ValueError` for settings that are not possible."""
@@ -171,8 +161,7 @@ def _precondition(us: list[Tensor], update: Update) -> None:
         state["step"] = state.get("step", 0) + 1
     torch._foreach_zero_(us)
     steps = [torch.tensor(float(state["step"]), device=u.device) for state, u in zip(update.states, us, strict=True)]
-    for rows in group_by_device(us, update.gradients, vs, steps):
-        targets, gs, seen, counts = ([row[i] for row in rows] for i in range(4))
+    for targets, gs, seen, counts in group_by_device(us, update.gradients, vs, steps):
         # the kernel does not look at strides, and what it leaves of first moments is not read again
         flat_gs, flat_vs = [g.contiguous() for g in gs], [v.contiguous() for v in seen]
         first = targets[0].new_zeros(max(t.numel() for t in targets))
@@ -212,8 +201,8 @@ def _move_group(update: Update, us: list[Tensor], f: float, shrink: float) -> No
             torch._foreach_mul_(xs, 1 - decay)
         torch._foreach_add_(xs, us, alpha=-rate)
         return
-    for rows in group_by_device(xs, us, buffers(update.states, xs, "displacement")):
-        _descend([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], rate, momentum, decay)
+    for points, directions, moved in group_by_device(xs, us, buffers(update.states, xs, "displacement")):
+        _descend(points, directions, moved, rate, momentum, decay)
 
 
 def _by_coordinate(us: list[Tensor], gradients: list[Tensor], curve: float) -> None:
@@ -252,9 +241,9 @@ def _descend(xs: list[Tensor], us: list[Tensor], ds: list[Tensor], rate: float, 
         torch._foreach_add_(xs, ds)
 
 
-def group_by_device(*lists: list[Tensor]) -> list[list[tuple[Tensor, ...]]]:
-    """Rows of the lists, grouped by device and dtype of their first tensors."""
+def group_by_device(*lists: list[Tensor]) -> list[list[list[Tensor]]]:
+    """The lists cut by device and dtype of the first one's tensors."""
     found: dict[Any, list[tuple[Tensor, ...]]] = {}
     for row in zip(*lists, strict=True):
         found.setdefault((row[0].device, row[0].dtype), []).append(row)
-    return list(found.values())
+    return [[list(column) for column in zip(*rows, strict=True)] for rows in found.values()]

@@ -89,18 +89,18 @@ class SAM(Solver):
         """One step; the loss where it began, not uphill. Raises what `Solver.evaluate` does, and as the class says."""
         if closure is None:
             raise ValueError("SAM needs step(closure): it evaluates the batch at two points")
-        before = _RandomState(self.param_groups)
+        restore_before = _keep_random_state(self.param_groups)
         loss, gradients, norm = self._gradients(closure)
-        after = _RandomState(self.param_groups)
+        restore_after = _keep_random_state(self.param_groups)
         try:
             if self.full is not None:
                 norm = self._gradients(self.full)[2]
             with self._moved(gradients, norm):
-                before.restore()
+                restore_before()
                 torch.clear_autocast_cache()  # it may hold the weights of before
                 gradients = self._gradients(closure)[1]
         finally:
-            after.restore()
+            restore_after()
             torch.clear_autocast_cache()
         self._descend(gradients)
         return loss
@@ -172,19 +172,16 @@ class SAM(Solver):
         self.defaults = {**self.base.defaults, "rho": self.defaults["rho"]}
 
 
-class _RandomState:
-    """Of torch, on the CPU and the accelerators that hold parameters."""
+def _keep_random_state(groups: list[dict[str, Any]]) -> Callable[[], None]:
+    """Brings back torch's random state of now, on the CPU and the accelerators that hold parameters."""
+    devices = {p.device for group in groups for p in group["params"]} - {torch.device("cpu")}
+    where = {d: () if d.type == "mps" else (d,) for d in devices}  # there is only one mps
+    cpu = torch.get_rng_state()
+    others = [(d, torch.get_device_module(d).get_rng_state(*where[d])) for d in devices]
 
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        devices = {p.device for group in groups for p in group["params"]} - {torch.device("cpu")}
-        self._cpu = torch.get_rng_state()
-        self._others = [(d, torch.get_device_module(d).get_rng_state(*_argument(d))) for d in devices]
+    def restore() -> None:
+        torch.set_rng_state(cpu)
+        for d, state in others:
+            torch.get_device_module(d).set_rng_state(state, *where[d])
 
-    def restore(self) -> None:
-        torch.set_rng_state(self._cpu)
-        for device, state in self._others:
-            torch.get_device_module(device).set_rng_state(state, *_argument(device))
-
-
-def _argument(device: torch.device) -> tuple[torch.device, ...]:
-    return () if device.type == "mps" else (device,)  # there is only one
+    return restore

@@ -59,8 +59,13 @@ class Scion(FirstOrder):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch. Raises `ValueError` for settings that are not possible."""
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        lr, momentum, scale = float(group["lr"]), group["momentum"], group["scale"]
+        possible = lr >= 0 and not (group["constrained"] and lr > 1)
         try:
-            _check(self.param_groups[-1])
+            check(lr=(lr, possible), momentum=(momentum, 0 < momentum <= 1), scale=(scale, scale > 0))
+            for p in group["params"]:
+                resolve(group["norm"], p.shape)
         except ValueError:
             self.param_groups.pop()
             raise
@@ -75,14 +80,3 @@ class Scion(FirstOrder):
             torch._foreach_mul_(parameters, 1.0 - lr)
         for p, d in zip(parameters, mean, strict=True):
             p.add_(steepest(d, group["norm"], polar), alpha=-lr * scale)
-
-
-def _check(group: dict[str, Any]) -> None:
-    lr, momentum = float(group["lr"]), group["momentum"]
-    check(
-        lr=(lr, lr >= 0 and not (group["constrained"] and lr > 1)),
-        momentum=(momentum, 0 < momentum <= 1),
-        scale=(group["scale"], group["scale"] > 0),
-    )
-    for p in group["params"]:
-        resolve(group["norm"], p.shape)

@@ -13,14 +13,34 @@ diag(1 / lr): with N = sum over groups of lr ||g||^2, the step of a group is lr 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from typing_extensions import override
 
 from solvers.base import Parameters, check
 from solvers.first_order.base import LossFirstOrder, StepSize, Update, square_norm
 
 
-class SPSMax(LossFirstOrder):
+class _Polyak(LossFirstOrder):
+    """theta <- theta - lr s g in all groups."""
+
+    def _move_all(self, loss: float, updates: list[Update]) -> None:
+        gap = self.gap(loss, self.param_groups[0]["lower_bound"])
+        square = sum(float(update.group["lr"]) * square_norm(update.gradients) for update in updates)
+        if not math.isfinite(square):
+            raise ValueError(f"the norm of the gradient is {math.sqrt(abs(square))}: nothing was moved")
+        shrink = self._shrink(self.param_groups[0], gap, square)
+        for update in updates:
+            torch._foreach_add_(update.parameters, update.gradients, alpha=-float(update.group["lr"]) * shrink)
+        self.last = StepSize(loss, math.sqrt(square), shrink)
+
+    def _shrink(self, first: dict[str, Any], gap: float, square: float) -> float:
+        """s by the first group's settings, f - f* and N."""
+        raise NotImplementedError
+
+
+class SPSMax(_Polyak):
     """The Polyak step with a largest one; see the module for the rule.
 
     Args:
@@ -39,15 +59,12 @@ class SPSMax(LossFirstOrder):
         bound = (lower_bound, math.isfinite(lower_bound))
         super().__init__(params, check(lr=(lr, lr >= 0), c=(c, c > 0), lower_bound=bound))
 
-    def _move_all(self, loss: float, updates: list[Update]) -> None:
-        c, lower_bound = self.param_groups[0]["c"], self.param_groups[0]["lower_bound"]
-        gap, square = self.gap(loss, lower_bound), metric_square(updates)
-        shrink = gap / (c * square) if gap < c * square else 1.0
-        descend(updates, shrink)
-        self.last = StepSize(loss, math.sqrt(square), shrink)
+    @override
+    def _shrink(self, first: dict[str, Any], gap: float, square: float) -> float:
+        return gap / (first["c"] * square) if gap < first["c"] * square else 1.0
 
 
-class DecSPS(LossFirstOrder):
+class DecSPS(_Polyak):
     """Polyak steps that decrease, for convergence without interpolation; see the module for the rule.
 
     c_k gamma_k never grows: a batch whose loss is `lower_bound` while its gradient is not 0 ends the descent for good.
@@ -66,28 +83,11 @@ class DecSPS(LossFirstOrder):
         bound = (lower_bound, math.isfinite(lower_bound))
         super().__init__(params, check(lr=(lr, lr >= 0), c0=(c0, c0 > 0), lower_bound=bound))
 
-    def _move_all(self, loss: float, updates: list[Update]) -> None:
-        first = self.param_groups[0]  # its state is kept with the settings, which are saved and copied
+    @override
+    def _shrink(self, first: dict[str, Any], gap: float, square: float) -> float:
+        # the state is kept with the settings, which are saved and copied
         k, bound = first.get("recursion", (0, first["c0"]))  # bound = c_(k-1) s_(k-1)
-        gap, square = self.gap(loss, first["lower_bound"]), metric_square(updates)
         if gap < bound * square:
             bound = gap / square
-        shrink = bound / (first["c0"] * math.sqrt(k + 1))
-        descend(updates, shrink)
         first["recursion"] = (k + 1, bound)
-        self.last = StepSize(loss, math.sqrt(square), shrink)
-
-
-def metric_square(updates: list[Update]) -> float:
-    """Sum over groups of lr ||g||^2; `ValueError` where it is not finite."""
-    squares = [square_norm(update.gradients) for update in updates]
-    total = sum(float(update.group["lr"]) * square for update, square in zip(updates, squares, strict=True))
-    if not math.isfinite(total):
-        raise ValueError(f"the norm of the gradient is {math.sqrt(abs(total))}: nothing was moved")
-    return total
-
-
-def descend(updates: list[Update], shrink: float) -> None:
-    """theta <- theta - lr shrink g."""
-    for update in updates:
-        torch._foreach_add_(update.parameters, update.gradients, alpha=-float(update.group["lr"]) * shrink)
+        return bound / (first["c0"] * math.sqrt(k + 1))

@@ -9,6 +9,7 @@ has settled: then the hard case is seen as well.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -81,7 +82,8 @@ class _Search:
             X = self.space.inject(self.A.random(1, "normal", self.rng))
         since = 0
         while True:
-            self._absorb(X)
+            self.space.absorb(products(self.A, X))
+            self.made += X.shape[-1]
             ritz = self.space.ritz()
             step, y, residual = self._solve(ritz)
             since += looked
@@ -101,10 +103,6 @@ class _Search:
             if X.shape[-1] == 0:
                 return self._result(step, residual, converged=not open_step)
 
-    def _absorb(self, X: Tensor) -> None:
-        self.space.absorb(products(self.A, X))
-        self.made += X.shape[-1]
-
     def _solve(self, ritz: Ritz) -> tuple[CubicStep, Tensor, float]:
         """The step in the basis, its coordinates `(m, 1)`, and its residual in the whole space, relative."""
         coordinates = self.A.inner(self.space.basis, self.g)[:, 0]
@@ -123,6 +121,4 @@ class _Search:
 
     def _result(self, step: CubicStep, residual: float, *, converged: bool) -> CubicStep:
         h = self.space.combine(step.h.reshape(-1, 1))[..., 0]
-        return CubicStep(
-            h, step.multiplier, step.decrease, residual, step.hard_case, step.lowest, step.largest, self.made, converged
-        )
+        return replace(step, h=h, residual=residual, products=self.made, converged=converged)

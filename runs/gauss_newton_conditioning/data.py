@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from landscape.spectra import ConditionNumber
 from probes import Field, Trace
 from probes.digits import digits
 from runs.engine.jobs import JobContext
+
+T = TypeVar("T")
 
 
 def images(count: int | None = None) -> Tensor:
@@ -42,6 +46,15 @@ def generator(job: JobContext, init: int) -> torch.Generator:
     return torch.Generator().manual_seed((job.seed + 1_000_003 * init) % 2**63)
 
 
+def initialisations(job: JobContext, inits: int, places: Sequence[T]) -> Iterator[tuple[int, torch.Generator, T]]:
+    """(number, its random numbers, place) for each place of each initialisation; tells the job's progress."""
+    for init in range(inits):
+        source = generator(job, init)
+        for number, place in enumerate(places):
+            yield init, source, place
+            job.progress(init * len(places) + number, inits * len(places))
+
+
 def kaiming(widths: list[int], source: torch.Generator) -> list[Tensor]:
     """Weights `(out, in)` of a linear network, Kaiming normal with gain 1."""
     return [
@@ -50,6 +63,29 @@ def kaiming(widths: list[int], source: torch.Generator) -> list[Tensor]:
     ]
 
 
+KEYS = {
+    "init": "number of the initialisation",
+    "width": "hidden units",
+    "depth": "weight matrices",
+    "factor": "width / depth",
+    "fixed": "1: the width stays",
+    "white": "1: white data",
+    "skip": "number in the list of skips",
+    "beta": "of the skip",
+    "slope": "of negative inputs",
+    "made": "1: made to break b2",
+    "b15": "estimate b1.5 of the paper",
+    "b2": "estimate b2 of the paper",
+    "filters": "of both layers",
+    "kernel": "positions",
+    "shared": "1: by the shared kernels",
+    "norm": "0: none, 1: eval mode, 2: train mode",
+    "fraction": "pruned",
+    "trained": "1: after training",
+    "left_out": "1: pruned ones not in J",
+    "epochs": "of SGD so far",
+    "loss": "half square error of all samples",
+}
 MEASURED = {
     "kappa": Field((), "float64", "", "largest / smallest eigenvalue above the threshold"),
     "rank": Field((), "int64", "", "eigenvalues above the threshold"),
@@ -62,11 +98,11 @@ MEASURED = {
 
 
 class ConditionRows:
-    """Condition numbers in a trace, one row per network, under the numbers that tell the networks apart."""
+    """Condition numbers in a trace, one row per network, under those of `KEYS` that tell the networks apart."""
 
-    def __init__(self, trace: Trace, **keys: str) -> None:
+    def __init__(self, trace: Trace, *keys: str) -> None:
         self._trace, self._rows = trace, 0
-        trace.declare("networks", {name: Field((), "float64", "", text) for name, text in keys.items()} | MEASURED)
+        trace.declare("networks", {key: Field((), "float64", "", KEYS[key]) for key in keys} | MEASURED)
 
     def add(self, found: Conditioning | ConditionNumber, **keys: float) -> None:
         """A row."""
@@ -74,15 +110,7 @@ class ConditionRows:
         bounds = {"bound": math.nan, "loose": math.nan}
         if isinstance(found, Conditioning):
             bounds = {"bound": found.bound, "loose": found.loose_bound}
-        self._trace.record(
-            "networks",
-            self._rows,
-            **keys,
-            kappa=found.kappa,
-            rank=found.rank,
-            size=len(found.eigenvalues),
-            smallest=found.smallest,
-            threshold=found.threshold,
-            **bounds,
-        )
+            bounds |= {name.replace(".", ""): estimate for name, estimate in found.estimates.items()}
+        copied = {name: getattr(found, name) for name in ("kappa", "rank", "smallest", "threshold")}
+        self._trace.record("networks", self._rows, **keys, **copied, **bounds, size=len(found.eigenvalues))
         self._rows += 1

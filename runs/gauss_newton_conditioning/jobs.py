@@ -5,6 +5,7 @@ Each measures several networks from several initialisations, and its trace has a
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,7 +22,15 @@ from landscape.conditioning import (
 from probes.digits import CLASSES, digits
 from runs.engine.jobs import Job, JobContext
 from runs.gauss_newton_conditioning import networks
-from runs.gauss_newton_conditioning.data import ConditionRows, covariance, generator, images, kaiming, white
+from runs.gauss_newton_conditioning.data import (
+    ConditionRows,
+    covariance,
+    generator,
+    images,
+    initialisations,
+    kaiming,
+    white,
+)
 
 DEPTHS = (2, 3, 4, 5, 6, 8, 10)
 WIDTHS = {"digits": (64, 100, 200, 400, 800), "random": (50, 100, 200, 400, 800)}
@@ -43,30 +52,18 @@ def plan(quick: bool) -> list[Job]:
         for width in (widths[1:3] if quick else widths)
     ]
     jobs.append(Job("reference", reference, {"depths": list(REFERENCE)[:2] if quick else list(REFERENCE), "inits": 10}))
-    jobs += [
-        Job(f"proportional-{factor}", proportional, {"factor": factor, **common})
-        for factor in (FACTORS[:2] if quick else FACTORS)
-    ]
+    factors = FACTORS[:2] if quick else FACTORS
+    jobs += [Job(f"proportional-{factor}", proportional, {"factor": factor, **common}) for factor in factors]
     jobs.append(Job("hidden", hidden, {"widths": list(HIDDEN[2:4] if quick else HIDDEN), "inits": inits}))
     jobs.append(Job("whitening", whitening, {"width": 100 if quick else 800, **common}))
-    jobs += [
-        Job(f"skip-{name}", skips, {"widths": widths, **common})
-        for name, widths in {"64": [61, 64, 10], "200": [61, 200, 10], "square": [20, 20, 20]}.items()
-        if not quick or name != "200"
-    ]
+    shapes = {"64": [61, 64, 10], "200": [61, 200, 10], "square": [20, 20, 20]}
+    names = ("64", "square") if quick else shapes
+    jobs += [Job(f"skip-{name}", skips, {"widths": shapes[name], **common}) for name in names]
     jobs.append(Job("slopes", slopes, {"widths": [50] if quick else [50, 100, 200], "inits": inits}))
     jobs.append(Job("small", small, {"count": 200 if quick else 5000}))
-    jobs.append(
-        Job(
-            "convolution",
-            convolution,
-            {
-                "filters": list(FILTERS[:2] if quick else FILTERS),
-                "kernels": list(KERNELS[1:] if quick else KERNELS),
-                "inits": inits,
-            },
-        )
-    )
+    filters, kernels = (FILTERS[:2], KERNELS[1:]) if quick else (FILTERS, KERNELS)
+    settings = {"filters": list(filters), "kernels": list(kernels), "inits": inits}
+    jobs.append(Job("convolution", convolution, settings))
     return jobs + networks.plan(quick)
 
 
@@ -78,41 +75,27 @@ def depth(job: JobContext, data: str, width: int, depths: list[int], inits: int)
     x = images() if data == "digits" else random(1000, 49, job)
     sigma = covariance(white(x))
     with job.trace(data=data, width=width) as trace:
-        rows = ConditionRows(trace, width="hidden units", depth="weight matrices", init="number of the initialisation")
-        for init in range(inits):
-            source = generator(job, init)
-            for place, layers in enumerate(depths):
-                weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
-                rows.add(linear_network(weights, sigma), width=width, depth=layers, init=init)
-                job.progress(init * len(depths) + place, inits * len(depths))
+        rows = ConditionRows(trace, "width", "depth", "init")
+        for init, source, layers in initialisations(job, inits, depths):
+            weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
+            rows.add(linear_network(weights, sigma), width=width, depth=layers, init=init)
     return {"inputs": len(sigma), "width": width}
 
 
 def reference(job: JobContext, depths: list[int], inits: int) -> dict[str, Any]:
     """kappa at m = 50, d = 49, k = 10, white data."""
-    depth(job, "random", 50, depths, inits)
-    return {"inputs": 49, "width": 50}
+    return depth(job, "random", 50, depths, inits)
 
 
 def proportional(job: JobContext, factor: int, depths: list[int], inits: int) -> dict[str, Any]:
     """kappa by depth L at width factor * L, and at the width that this has at two layers; white digits."""
     inputs = images().shape[1]
     with job.trace(factor=factor) as trace:
-        rows = ConditionRows(
-            trace,
-            factor="width / depth",
-            fixed="1: the width stays",
-            width="hidden units",
-            depth="weight matrices",
-            init="number of the initialisation",
-        )
-        for init in range(inits):
-            source = generator(job, init)
-            for place, layers in enumerate(depths):
-                for fixed, width in enumerate((factor * layers, factor * depths[0])):
-                    weights = kaiming([inputs, *[width] * (layers - 1), CLASSES], source)
-                    rows.add(linear_network(weights), factor=factor, fixed=fixed, width=width, depth=layers, init=init)
-                job.progress(init * len(depths) + place, inits * len(depths))
+        rows = ConditionRows(trace, "factor", "fixed", "width", "depth", "init")
+        for init, source, layers in initialisations(job, inits, depths):
+            for fixed, width in enumerate((factor * layers, factor * depths[0])):
+                weights = kaiming([inputs, *[width] * (layers - 1), CLASSES], source)
+                rows.add(linear_network(weights), factor=factor, fixed=fixed, width=width, depth=layers, init=init)
     return {"inputs": inputs, "factor": factor}
 
 
@@ -120,12 +103,9 @@ def hidden(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
     """One hidden layer, white digits, by width, also below d."""
     inputs = images().shape[1]
     with job.trace() as trace:
-        rows = ConditionRows(trace, width="hidden units", init="number of the initialisation")
-        for init in range(inits):
-            source = generator(job, init)
-            for width in widths:
-                found = linear_network(kaiming([inputs, width, CLASSES], source))
-                rows.add(found, width=width, init=init)
+        rows = ConditionRows(trace, "width", "init")
+        for init, source, width in initialisations(job, inits, widths):
+            rows.add(linear_network(kaiming([inputs, width, CLASSES], source)), width=width, init=init)
     return {"inputs": inputs}
 
 
@@ -133,15 +113,11 @@ def whitening(job: JobContext, width: int, depths: list[int], inits: int) -> dic
     """The same networks on digits as they are (pixels that never change left out), and white."""
     sigma = covariance(images())
     with job.trace(width=width) as trace:
-        rows = ConditionRows(trace, depth="weight matrices", white="1: white data", init="number of the initialisation")
-        for init in range(inits):
-            source = generator(job, init)
-            for place, layers in enumerate(depths):
-                weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
-                for is_white, data in enumerate((sigma, None)):
-                    found = linear_network(weights, data)
-                    rows.add(found, depth=layers, white=is_white, init=init)
-                job.progress(init * len(depths) + place, inits * len(depths))
+        rows = ConditionRows(trace, "depth", "white", "init")
+        for init, source, layers in initialisations(job, inits, depths):
+            weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
+            for is_white, data in enumerate((sigma, None)):
+                rows.add(linear_network(weights, data), depth=layers, white=is_white, init=init)
     kappa_data = linear_network([torch.eye(1, len(sigma))], sigma).kappa_data
     return {"inputs": len(sigma), "width": width, "kappa_data": kappa_data}
 
@@ -150,28 +126,16 @@ def skips(job: JobContext, widths: list[int], depths: list[int], inits: int) -> 
     """F(x) = (W_L + beta I) ... (W_1 + beta I) x with several beta on the same weights; white data."""
     inputs, width, outputs = widths
     with job.trace(widths=widths) as trace:
-        rows = ConditionRows(
-            trace,
-            depth="weight matrices",
-            skip="number in the list of skips",
-            beta="of the skip",
-            init="number of the initialisation",
-        )
-        for init in range(inits):
-            source = generator(job, init)
-            for place, layers in enumerate(depths):
-                weights = kaiming([inputs, *[width] * (layers - 1), outputs], source)
-                for number, power in enumerate(SKIPS.values()):
-                    beta = float(layers) ** power if power < 0 else power
-                    found = linear_network(weights, skip=beta)
-                    rows.add(found, depth=layers, skip=number, beta=beta, init=init)
-                job.progress(init * len(depths) + place, inits * len(depths))
+        rows = ConditionRows(trace, "depth", "skip", "beta", "init")
+        for init, source, layers in initialisations(job, inits, depths):
+            weights = kaiming([inputs, *[width] * (layers - 1), outputs], source)
+            for number, power in enumerate(SKIPS.values()):
+                beta = float(layers) ** power if power < 0 else power
+                rows.add(linear_network(weights, skip=beta), depth=layers, skip=number, beta=beta, init=init)
     return {"widths": widths}
 
 
 # -- one hidden layer with (leaky) ReLU ----------------------------------------------------------------------
-
-ESTIMATES = {"b15": "estimate b1.5 of the paper", "b2": "estimate b2 of the paper"}
 
 
 def slopes(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
@@ -179,24 +143,13 @@ def slopes(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
     x = images(40)
     data = (x, white(x))
     with job.trace(samples=40) as trace:
-        rows = ConditionRows(
-            trace,
-            width="hidden units",
-            slope="of negative inputs",
-            white="1: white data",
-            init="number of the initialisation",
-            **ESTIMATES,
-        )
-        for init in range(inits):
-            source = generator(job, init)
-            for place, width in enumerate(widths):
-                V, W = kaiming([x.shape[1], width, CLASSES], source)
-                for slope in SLOPES:
-                    for is_white, inputs in enumerate(data):
-                        found = leaky_relu_network(V, W, inputs.T, slope=slope)
-                        estimates = {"b15": found.estimates["b1.5"], "b2": found.estimates["b2"]}
-                        rows.add(found, width=width, slope=slope, white=is_white, init=init, **estimates)
-                job.progress(init * len(widths) + place, inits * len(widths))
+        rows = ConditionRows(trace, "width", "slope", "white", "init", "b15", "b2")
+        for init, source, width in initialisations(job, inits, widths):
+            V, W = kaiming([x.shape[1], width, CLASSES], source)
+            for slope in SLOPES:
+                for is_white, inputs in enumerate(data):
+                    found = leaky_relu_network(V, W, inputs.T, slope=slope)
+                    rows.add(found, width=width, slope=slope, white=is_white, init=init)
     return {"inputs": x.shape[1], "samples": 40}
 
 
@@ -211,7 +164,7 @@ def small(job: JobContext, count: int) -> dict[str, Any]:
         return torch.randn(*shape, generator=source, dtype=torch.float64)
 
     with job.trace(count=count) as trace:
-        rows = ConditionRows(trace, slope="of negative inputs", made="1: made to break b2", **ESTIMATES)
+        rows = ConditionRows(trace, "slope", "made", "b15", "b2")
         for made in range(count + 1):
             if made < count:
                 d, m, k = between(2, 6), between(2, 6), between(1, 3)
@@ -220,9 +173,7 @@ def small(job: JobContext, count: int) -> dict[str, Any]:
             else:
                 slope = 0.1
                 V, W, X = torch.tensor([[1.0, -1.0], [-10.0, 0.1]]), 0.01 * torch.eye(2), torch.eye(2)
-            found = leaky_relu_network(V, W, X, slope=slope)
-            estimates = {"b15": found.estimates["b1.5"], "b2": found.estimates["b2"]}
-            rows.add(found, slope=slope, made=float(made == count), **estimates)
+            rows.add(leaky_relu_network(V, W, X, slope=slope), slope=slope, made=float(made == count))
             job.progress(made, count)
     return {"count": count}
 
@@ -239,29 +190,19 @@ def convolution(job: JobContext, filters: list[int], kernels: list[int], inits: 
     x = white(images_of_36())
     targets = torch.zeros(len(x), 1, dtype=torch.float64)
     with job.trace(positions=POSITIONS) as trace:
-        rows = ConditionRows(
-            trace,
-            filters="of both layers",
-            kernel="positions",
-            shared="1: by the shared kernels",
-            init="number of the initialisation",
-        )
-        for init in range(inits):
-            source = generator(job, init)
-            for count in filters:
-                for size in kernels:
-                    first, second = kaiming([size, count], source)[0], kaiming([count * size, count], source)[0]
-                    pair = first.reshape(count, 1, size), second.reshape(count, count, size)
-                    keys = {"filters": count, "kernel": size, "init": init}
-                    rows.add(toeplitz(*pair), shared=0, **keys)
-                    layers = nn.Conv1d(1, count, size, bias=False), nn.Conv1d(count, count, size, bias=False)
-                    net = nn.Sequential(*layers).double()
-                    with torch.no_grad():
-                        for layer, kernel in zip(layers, pair, strict=True):
-                            layer.weight.copy_(kernel)
-                    objective = Objective(net, lambda outputs, y: outputs.square().mean(), (x.unsqueeze(1), targets))
-                    rows.add(gauss_newton(objective), shared=1, **keys)
-                job.progress(init * len(filters) + filters.index(count), inits * len(filters))
+        rows = ConditionRows(trace, "filters", "kernel", "shared", "init")
+        for init, source, (count, size) in initialisations(job, inits, list(product(filters, kernels))):
+            first, second = kaiming([size, count], source)[0], kaiming([count * size, count], source)[0]
+            pair = first.reshape(count, 1, size), second.reshape(count, count, size)
+            keys = {"filters": count, "kernel": size, "init": init}
+            rows.add(toeplitz(*pair), shared=0, **keys)
+            layers = nn.Conv1d(1, count, size, bias=False), nn.Conv1d(count, count, size, bias=False)
+            net = nn.Sequential(*layers).double()
+            with torch.no_grad():
+                for layer, kernel in zip(layers, pair, strict=True):
+                    layer.weight.copy_(kernel)
+            objective = Objective(net, lambda outputs, y: outputs.square().mean(), (x.unsqueeze(1), targets))
+            rows.add(gauss_newton(objective), shared=1, **keys)
     return {"inputs": x.shape[1]}
 
 

@@ -16,7 +16,8 @@ from landscape.spectra import ConditionNumber
 from probes import Field
 from probes.digits import CLASSES, build_network, digits
 from runs.engine.jobs import Job, JobContext
-from runs.gauss_newton_conditioning.data import ConditionRows, generator, images, white
+from runs.gauss_newton_conditioning.data import ConditionRows, generator, images, initialisations, white
+from runs.shared.networks import ResidualBlock
 from runs.shared.training import batches, half_square, one_hot, update
 
 NORMS = ("none", "eval", "train")
@@ -27,43 +28,28 @@ PRUNED = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 def plan(quick: bool) -> list[Job]:
     """The jobs."""
-    jobs = [
-        Job(f"norm-{width}", batch_norm, {"width": width, "samples": 30 if quick else 100, "inits": 2 if quick else 5})
-        for width in (BN_WIDTHS[:2] if quick else BN_WIDTHS)
-    ]
-    jobs += [
-        Job(
-            f"many-{width}",
-            batch_norm,
-            {"width": width, "samples": 60 if quick else 500, "inits": 2 if quick else 5, "norms": 2},
-        )
-        for width in ((4, 6) if quick else BN_NARROW)
-    ]
-    less = {
-        "fractions": list(PRUNED[::2] if quick else PRUNED),
-        "samples": 16 if quick else 64,
-        "epochs": 2 if quick else 15,
-    }
-    jobs += [Job(f"pruning-{init}", pruning, less) for init in range(1 if quick else 4)]
+    inits = 2 if quick else 5
+    ample = {"samples": 30 if quick else 100, "inits": inits}
+    many = {"samples": 60 if quick else 500, "inits": inits, "norms": 2}
+    widths, narrow = (BN_WIDTHS[:2], (4, 6)) if quick else (BN_WIDTHS, BN_NARROW)
+    less = {"fractions": list(PRUNED[::2] if quick else PRUNED), "samples": 16 if quick else 64}
+    less["epochs"] = 2 if quick else 15
     steps = {"epochs": 20 if quick else 300, "every": 10 if quick else 15}
-    return jobs + [Job(f"training-{init}", training, steps) for init in range(1 if quick else 3)]
+    return [
+        *(Job(f"norm-{width}", batch_norm, {"width": width, **ample}) for width in widths),
+        *(Job(f"many-{width}", batch_norm, {"width": width, **many}) for width in narrow),
+        *(Job(f"pruning-{init}", pruning, less) for init in range(1 if quick else 4)),
+        *(Job(f"training-{init}", training, steps) for init in range(1 if quick else 3)),
+    ]
 
 
 # -- batch norm ----------------------------------------------------------------------------------------------
 
 
-class Hidden(nn.Module):
+def hidden(inputs: int, width: int, *, norm: bool) -> nn.Sequential:
     """One hidden layer of ReLU without biases, batch norm behind the ReLU or none."""
-
-    def __init__(self, inputs: int, width: int, *, norm: bool) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, width, bias=False)
-        self.norm: nn.Module = nn.BatchNorm1d(width) if norm else nn.Identity()
-        self.last = nn.Linear(width, CLASSES, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs `(n, 10)`."""
-        return self.last(self.norm(torch.relu(self.first(x))))
+    behind = nn.BatchNorm1d(width) if norm else nn.Identity()
+    return nn.Sequential(nn.Linear(inputs, width, bias=False), nn.ReLU(), behind, nn.Linear(width, CLASSES, bias=False))
 
 
 def batch_norm(job: JobContext, width: int, samples: int, inits: int, norms: int = len(NORMS)) -> dict[str, Any]:
@@ -75,20 +61,15 @@ def batch_norm(job: JobContext, width: int, samples: int, inits: int, norms: int
     x = images(samples)
     y = torch.zeros(len(x), CLASSES, dtype=torch.float64)
     with job.trace(width=width, samples=samples) as trace:
-        rows = ConditionRows(
-            trace, width="hidden units", norm="0: none, 1: eval mode, 2: train mode", init="initialisation"
-        )
-        for init in range(inits):
-            source = generator(job, init)
-            for number, name in enumerate(NORMS[:norms]):
-                model = Hidden(x.shape[1], width, norm=name != "none").double()
-                source.manual_seed(source.initial_seed())  # the same weights for all three
-                for layer in (model.first, model.last):
-                    nn.init.kaiming_normal_(layer.weight, generator=source)
-                recalibrate(model, x)
-                objective = Objective(model, nn.MSELoss(), (x, y), mode="train" if name == "train" else "eval")
-                rows.add(gauss_newton(objective), width=width, norm=number, init=init)
-                job.progress(init * norms + number, inits * norms)
+        rows = ConditionRows(trace, "width", "norm", "init")
+        for init, source, (number, name) in initialisations(job, inits, list(enumerate(NORMS[:norms]))):
+            model = hidden(x.shape[1], width, norm=name != "none").double()
+            source.manual_seed(source.initial_seed())  # the same weights for all three
+            for weight in (parameter for parameter in model.parameters() if parameter.ndim == 2):
+                nn.init.kaiming_normal_(weight, generator=source)
+            recalibrate(model, x)
+            objective = Objective(model, nn.MSELoss(), (x, y), mode="train" if name == "train" else "eval")
+            rows.add(gauss_newton(objective), width=width, norm=number, init=init)
     return {"width": width, "inputs": x.shape[1], "samples": samples}
 
 
@@ -106,30 +87,11 @@ def recalibrate(model: nn.Module, x: Tensor) -> None:
 # -- pruning -------------------------------------------------------------------------------------------------
 
 
-class Block(nn.Module):
-    """Two 3 x 3 convolutions with batch norm beside a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride > 1:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The block's outputs."""
-        inner = self.second(torch.relu(self.norm1(self.first(x))))
-        return torch.relu(self.norm2(inner) + self.shortcut(x))
-
-
 def resnet() -> nn.Module:
     """A ResNet of 5122 parameters for 8 x 8 images: 8, 8 and 16 channels."""
     stem = nn.Conv2d(1, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
     tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES)
-    return nn.Sequential(*stem, Block(8, 8, 1), Block(8, 16, 2), *tail)
+    return nn.Sequential(*stem, ResidualBlock(8, 8, 1, norm=True), ResidualBlock(8, 16, 2, norm=True), *tail)
 
 
 def magnitude_masks(model: nn.Module, fraction: float) -> dict[str, Tensor]:
@@ -179,41 +141,32 @@ def pruning(job: JobContext, fractions: list[float], samples: int, epochs: int) 
     x, labels = x[:512], labels[:512]
     measured = x[:samples].double()
     size = 64
+    per_epoch = len(x) // size
     with job.trace(samples=samples) as trace:
-        rows = ConditionRows(trace, fraction="pruned", trained="1: after training", left_out="1: pruned ones not in J")
-        trace.declare(
-            "loss",
-            {
-                "fraction": Field((), "float64", "", "pruned"),
-                "value": Field((), "float64", "loss", "mean over the epoch"),
-            },
-        )
+        rows = ConditionRows(trace, "fraction", "trained", "left_out")
+        value = Field((), "float64", "loss", "mean over the epoch")
+        trace.declare("loss", {"fraction": Field((), "float64", "", "pruned"), "value": value})
         for number, fraction in enumerate(fractions):
             model = build_network(resnet, job.seed)
             masks = magnitude_masks(model, fraction)
-            parameters = dict(model.named_parameters())
             with torch.no_grad():
                 for name, mask in masks.items():
-                    parameters[name].mul_(mask)
-                    parameters[name].register_hook(lambda grad, mask=mask: grad * mask)
+                    weight = model.get_parameter(name)
+                    weight.mul_(mask)
+                    weight.register_hook(lambda grad, mask=mask: grad * mask)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-
-            def measure(
-                trained: int, model: nn.Module = model, masks: dict[str, Tensor] = masks, fraction: float = fraction
-            ) -> None:
+            losses: list[float] = []
+            for trained in (0, 1):
+                if trained:
+                    model.train()
+                    for i, y in batches(x, labels, size, epochs * per_epoch, job.seed):
+                        losses.append(update(optimizer, lambda i=i, y=y, m=model: nn.functional.cross_entropy(m(i), y)))  # type: ignore[misc]
                 for left_out in (0, 1):
                     found = pruned_kappa(model, masks, measured, left_out=bool(left_out))
                     rows.add(found, fraction=fraction, trained=trained, left_out=left_out)
-
-            measure(0)
-            model.train()
-            losses: list[float] = []
-            for i, y in batches(x, labels, size, epochs * (len(x) // size), job.seed):
-                losses.append(update(optimizer, lambda i=i, y=y, m=model: nn.functional.cross_entropy(m(i), y)))  # type: ignore[misc]
             for epoch in range(epochs):
-                part = losses[epoch * (len(x) // size) : (epoch + 1) * (len(x) // size)]
-                trace.record("loss", number * epochs + epoch, fraction=fraction, value=sum(part) / len(part))
-            measure(1)
+                mean = sum(losses[epoch * per_epoch : (epoch + 1) * per_epoch]) / per_epoch
+                trace.record("loss", number * epochs + epoch, fraction=fraction, value=mean)
             job.progress(number, len(fractions))
     return {"parameters": sum(p.numel() for p in model.parameters()), "samples": samples, "epochs": epochs}
 
@@ -237,7 +190,7 @@ def training(job: JobContext, epochs: int, every: int) -> dict[str, Any]:
     per_epoch = count // size
     losses = []
     with job.trace(rate=rate, batch=size) as trace:
-        rows = ConditionRows(trace, epochs="of SGD so far", loss="half square error of all samples")
+        rows = ConditionRows(trace, "epochs", "loss")
         for step, (i, t) in enumerate(batches(x, y, size, epochs * per_epoch + 1, job.seed)):
             if step % (every * per_epoch) == 0:
                 with torch.no_grad():

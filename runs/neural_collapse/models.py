@@ -9,32 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from probes.digits import CLASSES
-from runs.shared.networks import mlp, strided_layers
+from runs.shared.networks import ResidualBlock, mlp, strided_layers
 from solvers import SGD, AdamCoupled, Signum
 
 # In the paper's names; W is the decoupled decay.
 OPTIMIZERS = ("SGD", "SGDW", "Adam", "AdamW", "Signum", "SignumW")
 COUPLED, DECOUPLED = ("SGD", "Adam", "Signum"), ("SGDW", "AdamW", "SignumW")
 RATES = {"SGD": 0.1, "Adam": 0.002, "Signum": 0.001}
-
-
-class Block(nn.Module):
-    """Two convolutions with batch norm beside a skip, which is a convolution where the channels change."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The block's output."""
-        return torch.relu(self.body(x) + self.skip(x))
 
 
 def cnn() -> nn.Module:
@@ -44,17 +25,10 @@ def cnn() -> nn.Module:
 
 def resnet() -> nn.Module:
     """Three residual blocks with batch norm, of 8, 16 and 32 channels, and the mean over the image."""
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        Block(8, 8, 1),
-        Block(8, 16, 2),
-        Block(16, 32, 1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        head(32),
-    )
+    stem = nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    shapes = (8, 8, 1), (8, 16, 2), (16, 32, 1)
+    blocks = (ResidualBlock(*shape, norm=False) for shape in shapes)
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head(32))
 
 
 def head(width: int) -> nn.Linear:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from probes.views.pictures.style import save, style
+from probes.views.pictures.style import save, sequence, style
 from runs.engine.claims import Results
+
+T = TypeVar("T")
 
 # by the name of the file: what draws it, and the patterns of the jobs that it needs
 Pictures = Mapping[str, tuple[Callable[[Results], Figure], Iterable[str]]]
@@ -31,3 +33,8 @@ def panel_grid(rows: int, columns: int, size: tuple[float, float], *, dpi: float
     made = Figure(figsize=size, layout="constrained", dpi=dpi)
     FigureCanvasAgg(made)
     return made, made.subplots(rows, columns, squeeze=False, **kept)
+
+
+def with_colours(items: Collection[T]) -> Iterator[tuple[T, Any]]:
+    """Each with its colour of `sequence`, from dark to light."""
+    return zip(items, sequence(len(items)), strict=True)

@@ -287,14 +287,14 @@ def test_batch_norm(tmp_path: Path) -> None:
         kappa = trace["networks"]["kappa"]
     x = data.images(7)
     for number in range(3):
-        model = networks.Hidden(x.shape[1], 6, norm=number > 0).double()
+        model = networks.hidden(x.shape[1], 6, norm=number > 0).double()
         source = data.generator(context, 0)
-        for layer in (model.first, model.last):
+        for layer in (model[0], model[-1]):
             nn.init.kaiming_normal_(layer.weight, generator=source)
         networks.recalibrate(model, x)
         if number == 1:
-            hidden = model.norm(torch.relu(model.first(x)))
-            assert hidden.mean(dim=0).abs().max() < 1e-10
+            normed = model[:3](x)
+            assert normed.mean(dim=0).abs().max() < 1e-10
         model.train(number == 2)
         assert kappa[number] == pytest.approx(brute(model, x, {}), rel=1e-5), number
 

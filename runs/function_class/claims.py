@@ -114,7 +114,6 @@ noise_batch = _sizes(
     quick=True,
 )
 def works(results: Results) -> Verdict:
-    """Whether a pair exists, and the range of its size."""
     found = criteria.smallest_of(results, *NETWORKS)
     finite = [s.beta for s in found.values() if np.isfinite(s.beta)]
     told = f"{len(finite)} of {len(found)} configurations; {criteria.vacuous_text(found)}, so only the size of β says "
@@ -129,7 +128,6 @@ def works(results: Results) -> Verdict:
     needs=["mlp-*", "cnn-*", "lstm", "transformer"],
 )
 def language(results: Results) -> Verdict:
-    """beta on text beside beta on digits."""
     text, images = (criteria.smallest_of(results, *jobs) for jobs in (("lstm", "transformer"), ("mlp-*", "cnn-*")))
     betas = [s.beta for s in images.values()]
     told = f"{BETA}: {listed(text)}; MLPs and CNNs: {span(betas)}; "
@@ -148,7 +146,6 @@ def language(results: Results) -> Verdict:
     needs="lstm",
 )
 def pl(results: Results) -> Verdict:
-    """The generalised PL constants of the LSTM."""
     runs = criteria.runs_of(results, "lstm", full=True)
     mu = {d: [polyak_lojasiewicz(t, d).value for t in runs] for d in DELTAS}
     told = "μ over the seeds, by δ: " + "; ".join(f"{d:g}: {span(values)}" for d, values in mu.items())
@@ -167,7 +164,6 @@ def pl(results: Results) -> Verdict:
     needs="lstm",
 )
 def plateau(results: Results) -> Verdict:
-    """The cosine early and late, and the aiming coefficient."""
     runs = criteria.runs_of(results, "lstm", full=True)
     early = [float(np.nanmin(angles(t)[criteria.first_part(t, 0.2)])) for t in runs]
     late = [float(np.nanmin(angles(t)[~criteria.first_part(t, 0.5)])) for t in runs]
@@ -185,7 +181,6 @@ def plateau(results: Results) -> Verdict:
     needs=NETWORKS,
 )
 def pointing(results: Results) -> Verdict:
-    """The share of steps with a positive cosine."""
     shares = {
         name: [float((t.inner > 0).mean()) for t in criteria.runs_of(results, name)]
         for pattern in NETWORKS
@@ -206,7 +201,6 @@ def pointing(results: Results) -> Verdict:
     needs=NETWORKS,
 )
 def outliers(results: Results) -> Verdict:
-    """beta for all rows over beta for 99 %."""
     found = criteria.smallest_of(results, *NETWORKS)
     half = [name for name, s in found.items() if 0 < s.beta >= 2 * s.most]
     told = f"{len(half)} of {len(found)} configurations; all → 99 %: "

@@ -32,7 +32,6 @@ def _first(results: Results, name: str) -> dict[str, Any]:
     quick=True,
 )
 def toys(results: Results) -> Verdict:
-    """The least margin at the stated pairs, and the smallest beta."""
     found = {name: _first(results, name) for name in ("1", "2", "3", "6")}
     vacuous = sum(f["vacuous"] for f in found.values())
 
@@ -57,7 +56,6 @@ def toys(results: Results) -> Verdict:
     quick=True,
 )
 def tight(results: Results) -> Verdict:
-    """The smallest beta of Examples 1 and 6."""
     first, sixth = (_first(results, name)["beta"] for name in ("1", "6"))
     holds = abs(first - 1.958) <= 1e-3 and abs(sixth - 19.062) <= 1e-3
     return Verdict(holds, f"{first:.4f} and {sixth:.4f}, {SQUARE}", {"1": first, "6": sixth})
@@ -71,7 +69,6 @@ def tight(results: Results) -> Verdict:
     quick=True,
 )
 def region(results: Results) -> Verdict:
-    """beta on three squares."""
     found = results.one("example-6")["regions"]
     betas = [f["beta"] for f in found]
     told = "; ".join(f"[{low:g}, {high:g}]²: {f['beta']:.2f}" for f in found for low, high in [f["region"]])
@@ -87,7 +84,6 @@ def region(results: Results) -> Verdict:
     needs="half-space",
 )
 def saddle(results: Results) -> Verdict:
-    """Constants of the whole loss along SGD's path."""
     runs = criteria.runs_of(results, "half-space", full=True)
     theta, mu = [aiming(t).value for t in runs], [polyak_lojasiewicz(t, reference="infimum").value for t in runs]
     cosine = [float(np.nanmin(angles(t))) for t in runs]
@@ -106,7 +102,6 @@ def saddle(results: Results) -> Verdict:
     needs="half-space",
 )
 def half_space(results: Results) -> Verdict:
-    """beta of each run."""
     found = criteria.smallest(results, "half-space")
     told = f"β at gap {GAP} of all seeds (each alone): {found}; 99 % of the steps: {short(found.most, 3)}; "
     told += criteria.vacuous_text({"half-space": found})
@@ -126,7 +121,6 @@ def half_space(results: Results) -> Verdict:
     quick=True,
 )
 def one_step(results: Results) -> Verdict:
-    """The smallest slack."""
     found = results.data("theorem-*")
     slack = {name.removeprefix("theorem-"): data["tightest"] for name, data in found.items()}
     points = sum(data["points"] for data in found.values())
@@ -146,7 +140,6 @@ def one_step(results: Results) -> Verdict:
     quick=True,
 )
 def bounds(results: Results) -> Verdict:
-    """bound / measured, and where the bound says less than the starting point."""
     found = {name.removeprefix("theorem-"): data for name, data in results.data("theorem-*").items()}
     rows = next(iter(found.values()))["rows"]
     floor = f"{rows[0]['neighbourhood']:.3g} is the neighbourhood 2βσ²/(α − β), which no step size lowers"
@@ -180,7 +173,6 @@ def bounds(results: Results) -> Verdict:
     needs="theorem-constant-*",
 )
 def neighbourhood(results: Results) -> Verdict:
-    """What SGD with small steps reaches over the neighbourhood."""
     found = {n.removeprefix("theorem-constant-"): d["rows"][-1] for n, d in results.data("theorem-constant-*").items()}
     shares = {n: row["measured"] / row["neighbourhood"] for n, row in found.items()}
     told = "; ".join(f"{name}: {short(share, 3)}" for name, share in shares.items())

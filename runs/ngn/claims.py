@@ -34,7 +34,6 @@ def _arrivals(steps: Steps) -> dict[str, int]:
     needs="rosenbrock-ngn-m",
 )
 def rosenbrock_ngn(results: Results) -> Verdict:
-    """Steps by c."""
     steps = results.one("rosenbrock-ngn-m")["steps"]
     return Verdict(_arrivals(steps) == steps, "steps by c: " + _counts(steps), steps)
 
@@ -47,7 +46,6 @@ def rosenbrock_ngn(results: Results) -> Verdict:
     needs="rosenbrock-sgd-m*",
 )
 def rosenbrock_sgd(results: Results) -> Verdict:
-    """Steps by c, for three ways of damping."""
     words = {"sgd-m": "1 - β on every step", "sgd-m-torch": "dampening 0.9 of torch", "sgd-m-undamped": "undamped"}
     converges = {"sgd-m": ["0.001", "0.01"], "sgd-m-torch": ["0.001"], "sgd-m-undamped": ["0.001"]}
     found = {name: results.one(f"rosenbrock-{name}")["steps"] for name in MOVERS if name in words}
@@ -65,7 +63,6 @@ def rosenbrock_sgd(results: Results) -> Verdict:
     needs="quartic",
 )
 def quartic_counts(results: Results) -> Verdict:
-    """The best of both solvers from each start."""
     best: dict[str, dict[str, tuple[str, int]]] = {}
     for start, solvers in results.one("quartic")["counts"].items():
         reached = {s: _arrivals(steps) for s, steps in solvers.items()}
@@ -88,7 +85,6 @@ def quartic_counts(results: Results) -> Verdict:
     needs="quartic",
 )
 def quartic_theorem(results: Results) -> Verdict:
-    """All settings."""
     runs = results.one("quartic")["theorem"]
     steps = [run["steps"] for run in runs]
     reached = [k for k in steps if k is not None and k >= 0]
@@ -105,7 +101,6 @@ def quartic_theorem(results: Results) -> Verdict:
     needs=REGRESSION,
 )
 def diabetes_accelerates(results: Results) -> Verdict:
-    """Steps by reading."""
     found = {d: results.one(d)["runs"]["ngn-m"] for d in REGRESSION}
     steps = {d: {lr: run["to_1e-2"] for lr, run in runs.items()} for d, runs in found.items()}
     largest = {d: runs["1000"]["largest"] for d, runs in found.items()}
@@ -134,7 +129,6 @@ def _times(value: float | None) -> str:
     needs=REGRESSION,
 )
 def diabetes_version(results: Results) -> Verdict:
-    """The readings in which each diverges."""
     lost: dict[str, dict[str, list[str]]] = {version: {} for version in ("ngn-m", "version-2", "sgd-m")}
     for version, reading in itertools.product(lost, READINGS):
         runs = results.one(f"diabetes-{reading}")["runs"][version]
@@ -159,7 +153,6 @@ def diabetes_version(results: Results) -> Verdict:
     quick=True,
 )
 def bounds_hold(results: Results) -> Verdict:
-    """Bound over measured."""
     jobs = {name: results.one(f"noisy-{name}")["runs"] for name in NOISY}
     return every(
         {f"{name} {lr}": run for name, runs in jobs.items() for lr, run in runs.items()},
@@ -179,7 +172,6 @@ def bounds_hold(results: Results) -> Verdict:
     needs=["noisy-ngn", "noisy-ngn-sqrt"],
 )
 def decreasing(results: Results) -> Verdict:
-    """Late means of both."""
     constant, falling = (results.one(job)["runs"] for job in ("noisy-ngn", "noisy-ngn-sqrt"))
     return every(
         {lr: {"constant": constant[lr]["late"], "falling": falling[lr]["late"]} for lr in falling},

@@ -136,7 +136,6 @@ def _range(solvers: Sequence[str]) -> Claim:
     needs=[f"{n}-{s}" for n, (_, _, _, solvers) in NETWORKS.items() for s in solvers if s in NEVER],
 )
 def never(results: Results) -> Verdict:
-    """Diverged runs by solver."""
     lost: dict[str, list[int]] = {}  # diverged, not finite, all
     for n, (_, _, _, solvers) in NETWORKS.items():
         for s in solvers:
@@ -155,7 +154,6 @@ def never(results: Results) -> Verdict:
     needs=jobs(("mlp", "cnn"), ("ngn-md1", "ngn-md2")),
 )
 def versions(results: Results) -> Verdict:
-    """Sensitivity and least loss of both."""
     both = {n: [curve(results, n, s) for s in ("ngn-md1", "ngn-md2")] for n in ("mlp", "cnn")}
     return every(
         {n: {c.solver: (c.sensitivity[0], float(c.mean[c.best])) for c in pair} for n, pair in both.items()},
@@ -173,7 +171,6 @@ def versions(results: Results) -> Verdict:
     needs=jobs(["text"], ADAPTIVE),
 )
 def text_model(results: Results) -> Verdict:
-    """Perplexities and sensitivities."""
     found = {s: curve(results, "text", s) for s in ADAPTIVE}
     own, *others = (found[s] for s in reversed(ADAPTIVE))
 
@@ -200,7 +197,6 @@ def text_model(results: Results) -> Verdict:
     needs=jobs(["text"], ["ngn-md1", *DECAY]),
 )
 def decay(results: Results) -> Verdict:
-    """Test losses and diverged runs."""
     found = {s: curve(results, "text", s) for s in ("ngn-md1", *DECAY)}
     lost = {s: int(c.diverged.sum()) for s, c in found.items()}
     apart, error = difference(*(found[s].test_loss[found[s].best] for s in DECAY))

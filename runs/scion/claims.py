@@ -106,7 +106,6 @@ hurts = _batches(
     needs="*-batch-*",
 )
 def step_sizes(results: Results) -> Verdict:
-    """Slopes and best step sizes."""
     found = {n: {b: lr for b, (_, lr) in sizes.items()} for n, sizes in best_by_batch(results).items()}
     slopes = {n: _power(list(sizes), list(sizes.values())) for n, sizes in found.items()}
     return every(
@@ -131,7 +130,6 @@ def _power(x: Sequence[float], y: Sequence[float]) -> float:
     needs="*-mu-*",
 )
 def away_from_zero(results: Results) -> Verdict:
-    """First, smallest and last ratios, and the exponent of the dual norm in the loss."""
     found = {name: _mu(data["runs"]) for name, data in results.data("*-mu-*").items()}
 
     def holds(seeds: dict[str, list[float]]) -> bool:
@@ -176,7 +174,6 @@ def sensitivity(results: Results, job: str) -> float | None:
     needs="*-solver-*",
 )
 def robust(results: Results) -> Verdict:
-    """The measure by solver."""
     found = {n: {s: sensitivity(results, f"{n}-solver-{s}") for s in GRIDS} for n in NETWORKS}
 
     known = all(None not in values.values() for values in found.values())
@@ -199,7 +196,6 @@ def robust(results: Results) -> Verdict:
     needs="*-solver-*",
 )
 def lower(results: Results) -> Verdict:
-    """Losses with their step sizes, and accuracies."""
     found = {n: {s: best(results, f"{n}-solver-{s}") for s in GRIDS} for n in NETWORKS}
 
     def tell(network: str, values: dict[str, tuple[float, float]]) -> str:
@@ -230,7 +226,6 @@ def _least(values: Mapping[str, float]) -> str:
     needs=[f"*-batch-{BATCH}", "*-radius-*"],
 )
 def ball(results: Results) -> Verdict:
-    """Accuracies, losses and the largest norms in units of the radius."""
     found: dict[str, dict[str, list[float]]] = {}
     for n in NETWORKS:
         jobs = {"none": f"{n}-batch-{BATCH}"} | {f"{r:g}": f"{n}-radius-{r:g}" for r in RADII}
@@ -260,7 +255,6 @@ def _largest(results: Results, job: str) -> float:
     needs=[f"*-batch-{BATCH}", "*-exact"],
 )
 def newton_schulz(results: Results) -> Verdict:
-    """Both, beside one another."""
     found: dict[str, dict[str, list[float]]] = {}
     for n in NETWORKS:
         jobs = {"newton-schulz": f"{n}-batch-{BATCH}", "exact": f"{n}-exact"}

@@ -60,7 +60,6 @@ _RULES = "SGD, SignSGD, RMSprop, Adam, SAM, USAM, DNSAM"
     needs=needs(EXACT),
 )
 def means(results: Results) -> Verdict:
-    """Powers of eta and constants."""
     data = tracks(results, EXACT)
     powers = {name: mean_power(found) for name, found in data.items()}
     worst = {name: worst_mean(found) for name, found in data.items()}
@@ -82,7 +81,6 @@ def means(results: Results) -> Verdict:
     needs=needs(EXACT),
 )
 def covariances(results: Results) -> Verdict:
-    """Extremes over directions."""
     data = tracks(results, EXACT)
     numbers, before = {name: list(extremes(found)) for name, found in data.items()}, "least and largest ratio: "
     return _tracking(data, band_tracks, lambda found: "{:.2f}, {:.2f}".format(*extremes(found)), before, numbers)
@@ -96,7 +94,6 @@ def covariances(results: Results) -> Verdict:
     needs=needs(tuple(RULES_ON)),
 )
 def controls(results: Results) -> Verdict:
-    """How many wrong SDEs pass, and how many of them have the right means."""
     data = tracks(results, tuple(RULES_ON))
     wrong = ("none", "double")
     passed = [f"{name} {kind}" for kind in wrong for name, found in data.items() if band_tracks(found, kind)]
@@ -116,7 +113,6 @@ def controls(results: Results) -> Verdict:
     needs=[f"track-{p}-{rule}" for p in QUADRATICS for rule in ("rmsprop", "adam")],
 )
 def moment_noise(results: Results) -> Verdict:
-    """Ratios with and without."""
     jobs = {f"{p}-{rule}": results.one(f"track-{p}-{rule}") for p in QUADRATICS for rule in ("rmsprop", "adam")}
 
     def near(found: Any) -> bool:

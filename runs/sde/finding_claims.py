@@ -30,7 +30,6 @@ def _noise_slope(results: Results, name: str, last: int = 0) -> tuple[float, flo
     needs=["noise-sgd", "noise-sign"],
 )
 def noise(results: Results) -> Verdict:
-    """Powers of both."""
     found = {name: _noise_slope(results, name) for name in ("sign", "sgd")}
     holds = all(abs(found[n][0] - p) <= LINE + 2 * found[n][1] for n, p in (("sign", 1), ("sgd", 2)))
     text = "power: " + listed({n: f"{p:.3f} ± {e:.3f}" for n, (p, e) in found.items()})
@@ -46,7 +45,6 @@ def noise(results: Results) -> Verdict:
     needs=["noise-*"],
 )
 def bounded(results: Results) -> Verdict:
-    """Losses at the largest deviation against their limit, and powers there."""
     limit = ETA * sum(CURVATURES) / (4 * DECAY)
     limits = {"rmspropw": limit, "adamw": limit * R1 / (R1 + DECAY)}
     powers = {n: _noise_slope(results, n, 2)[0] for n in limits}
@@ -78,7 +76,6 @@ def closed_form(rule: str, decay: float, r1: float, h: float, sigma: float, eta:
     needs="form-*",
 )
 def forms(results: Results) -> Verdict:
-    """Ratios, solver over form."""
     found: dict[str, list[float]] = {}
     holds, plain = [], []
     for name, rows in results.data("form-*").items():
@@ -108,8 +105,6 @@ def forms(results: Results) -> Verdict:
     needs="heavy-sign-*",
 )
 def heavy_sign(results: Results) -> Verdict:
-    """Mean squares over closed forms, and the largest |x|."""
-
     def holds(row: dict[str, float]) -> bool:
         slack, deviation = 2 * row["mean_square_stderr"] / row["variance"], math.sqrt(row["variance"])
         near = abs(row["mean_square"] / row["variance"] - 1) <= 0.15 + slack
@@ -136,7 +131,6 @@ def heavy_sign(results: Results) -> Verdict:
     needs="heavy-sgd-*",
 )
 def heavy_sgd(results: Results) -> Verdict:
-    """Medians and the largest |x|."""
     data = {dof: results.one(f"heavy-sgd-{dof}") for dof in ("1", "1.5")}
     medians = {dof: [row["median"] for row in rows] for dof, rows in data.items()}
     p, e = slope([r["eta"] for r in data["1.5"]], medians["1.5"], [r["median_stderr"] for r in data["1.5"]])
@@ -157,7 +151,6 @@ def heavy_sgd(results: Results) -> Verdict:
     needs="phases",
 )
 def phases(results: Results) -> Verdict:
-    """The largest distances from both laws, and up to which |Y| the linear one is so near."""
     bins = results.one("phases")["bins"]
     first = max(abs(b["drift"] - 1) for b in bins if b["low"] >= 1.5)
     law = [(b["high"], abs(b["drift"] - (b["low"] + b["high"]) / math.sqrt(math.pi))) for b in bins if b["high"] <= 1]
@@ -188,7 +181,6 @@ def _mean_erf(low: float, high: float) -> float:
     needs="phases",
 )
 def decay(results: Results) -> Verdict:
-    """Slopes of both phases."""
     found: dict[str, list[float]] = {}
     with results.trace("phases") as trace:
         for name in WAYS:

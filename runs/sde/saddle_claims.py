@@ -20,7 +20,6 @@ from runs.shared.tables import listed
     needs="drift-*",
 )
 def drift(results: Results) -> Verdict:
-    """Relative errors and their powers."""
     found = {}
     for job, data in results.data("drift-*").items():
         for rule, rows in data.items():
@@ -46,7 +45,6 @@ def _cases(results: Results) -> dict[tuple[str, str], Any]:
     needs="saddle",
 )
 def saddle(results: Results) -> Verdict:
-    """Shares by radius."""
     found = _cases(results)
     holds = [found["sam", kind]["inner"] == 1 and found["sam", kind]["outer"] == 0 for kind in ("solver", "ode")]
     holds += [found["gd", kind]["left"] == 1 for kind in ("solver", "ode")]
@@ -66,7 +64,6 @@ def saddle(results: Results) -> Verdict:
     needs="saddle",
 )
 def saddle_usam(results: Results) -> Verdict:
-    """Shares that stayed and left."""
     found = _cases(results)
     stayed = {kind: min(found["usam-steep", kind]["by_radius"]) for kind in ("solver", "ode")}
     left = {kind: found["usam-flat", kind]["left"] for kind in ("solver", "ode")}
@@ -87,7 +84,6 @@ def _shares_left(results: Results, rule: str, kind: str = "solver") -> dict[floa
     needs="escape-*",
 )
 def freed(results: Results) -> Verdict:
-    """Shares that left."""
     holds = []
     for kind in WAYS:
         shares = _shares_left(results, "sam", kind)
@@ -110,7 +106,6 @@ def freed(results: Results) -> Verdict:
     needs=["escape-sam", "escape-dnsam"],
 )
 def dnsam(results: Results) -> Verdict:
-    """Shares that left."""
     own, other = _shares_left(results, "dnsam"), _shares_left(results, "sam")
     paths = results.one("escape-dnsam")["paths"]
     errors = {s: math.sqrt((own[s] * (1 - own[s]) + other[s] * (1 - other[s])) / paths) for s in own}
@@ -126,7 +121,6 @@ def dnsam(results: Results) -> Verdict:
     needs="covariance",
 )
 def published(results: Results) -> Verdict:
-    """Its smallest eigenvalue."""
     lowest = results.one("covariance")["lowest_published"]
     return Verdict(lowest >= 0, f"smallest eigenvalue {lowest:.4f}", {"lowest": lowest})
 
@@ -138,7 +132,6 @@ def published(results: Results) -> Verdict:
     needs="covariance",
 )
 def whole(results: Results) -> Verdict:
-    """Variances along x and y."""
     data = results.one("covariance")
     rows = [list(row) for row in zip(data["solver"], data["stderr"], data["psd"], data["published"], strict=True)]
     return every(

@@ -76,7 +76,6 @@ published = _converges(
     needs=[job for p in PROBLEMS for job in names(p, full=p != "duke")],
 )
 def fewer(results: Results) -> Verdict:
-    """Steps by size."""
     found = costs_by_size(results, PROBLEMS, "steps", full=True)
     found["duke"].pop()  # a Krylov step is not one of the sizes
     return every(
@@ -124,7 +123,6 @@ in_seconds = _intermediate("seconds", "seconds")
     + [f"lse-{k}" for k in ("exponential", "linear", "cubic")],
 )
 def growing(results: Results) -> Verdict:
-    """Sums of tau^2 + tau."""
     kinds = "exponential", "linear", "adaptive", "adaptive-tight", "cubic"
     jobs = [f"gisette-{k}" for k in kinds] + [f"lse-{k}" for k in kinds if not k.startswith("adaptive")]
     found = costs(results, jobs, "coordinates")
@@ -141,8 +139,6 @@ def growing(results: Results) -> Verdict:
     needs=["gisette-*", "lse-*"],
 )
 def scheduled(results: Results) -> Verdict:
-    """The best of both kinds."""
-
     def race(p: str) -> Race:
         grown = costs(results, (f"{p}-{kind}" for kind in ("exponential", "linear")), "coordinates")
         return best(grown), best(costs(results, names(p, full=True), "coordinates"))
@@ -158,7 +154,6 @@ def scheduled(results: Results) -> Verdict:
     needs=["*-doubling-*"],
 )
 def second_order(results: Results) -> Verdict:
-    """The smallest eigenvalues of the whole Hessian, by problem."""
     found: dict[str, list[float]] = {}
     ended: dict[str, list[float]] = {}
     for data in results.data("*-doubling-*").values():

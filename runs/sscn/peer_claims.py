@@ -15,7 +15,6 @@ from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES, middle_size
     needs=[f"{p}-{k}-{t}" for p in PROBLEMS for k in ("cd", "doubling") for t in {SIZES[p][0], middle_size(p)}],
 )
 def coordinate_descent(results: Results) -> Verdict:
-    """Steps of both."""
     pairs = [(f"{p}-doubling-{t}", f"{p}-cd-{t}") for p in PROBLEMS for t in (SIZES[p][0], middle_size(p))]
     return race_verdict(((costs(results, [own]), costs(results, [other])) for own, other in pairs), "steps", 5)
 
@@ -28,8 +27,6 @@ def coordinate_descent(results: Results) -> Verdict:
     needs=[f"{p}-{k}-{middle_size(p)}" for p in LINEAR for k in ("rsrnm", "rsrnm-unit", "doubling")],
 )
 def random_subspaces(results: Results) -> Verdict:
-    """Seconds of all three."""
-
     def race(p: str) -> Race:
         own, *others = (f"{p}-{k}-{middle_size(p)}" for k in ("doubling", "rsrnm", "rsrnm-unit"))
         return costs(results, [own], "seconds"), costs(results, others, "seconds")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from landscape.regularity import Trajectory, alpha_beta_frontier, angles
 from probes.numbers import short
 from probes.views.pictures.function_class import draw_map, signed_axis
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, sequence
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, sequence
 from runs.engine.claims import Results
 from runs.function_class.criteria import GAP, first_part, runs_of
 from runs.shared.figures import panel_grid, save_pictures
@@ -49,7 +49,7 @@ def maps_figure(results: Results) -> Figure:
         runs = runs_of(results, job)
         draw_map(made, axes, Trajectory.concatenate(runs))
         name = "LSTM" if job == "lstm" else f"MLP of width {job.rpartition('-')[2]}"
-        axes.set_title(f"{name} on {data}: least T of (α, β)", pad=22)
+        headline(axes, f"{name} on {data}: least T of (α, β)")
         outlined = f"outlined: T ≥ 0 at all {len(runs[0])} steps of {len(runs)} runs, each with its own x_K"
         axes.texts[0].set_text(f"{outlined}; dotted: gap {GAP}")
     return made
@@ -75,8 +75,7 @@ def frontiers_figure(results: Results) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: short(value, 3))
         signed_axis(axes, np.concatenate(heights) if heights else [])
         axes.set(xlabel="gap α − β", ylabel="smallest β")
-        axes.set_title(f"{name} by {what}", pad=22)
-        note(axes, "all rows of all seeds; dashed: 99 % of the rows")
+        headline(axes, f"{name} by {what}", "all rows of all seeds; dashed: 99 % of the rows")
         axes.legend(loc="upper left")
     return made
 
@@ -95,11 +94,10 @@ def plateaus_figure(results: Results) -> Figure:
         colour, width, alpha = (ORANGE, 1.2, 1.0) if low < 0 else (BLUE, 0.6, 0.4)
         panels[1].plot(t.steps, angles(t), color=colour, lw=width, alpha=alpha)
         panels[2].plot(t.steps, t.grad_norm, color=colour, lw=width, alpha=alpha)
-    negative = f"orange: negative in the first half, {sum(v < 0 for v in least)} of {len(runs)}"
-    _cosine(panels[1], "Half-space learning", negative)
+    negative = sum(v < 0 for v in least)
+    _cosine(panels[1], "Half-space learning", f"orange: negative in the first half, {negative} of {len(runs)}")
     panels[2].set_yscale("log")
-    panels[2].set_title("Half-space learning: gradient norm", pad=22)
-    note(panels[2], "whole loss, SGD from random points at distance 4")
+    headline(panels[2], "Half-space learning: gradient norm", "whole loss, SGD from random points at distance 4")
     for axes in panels:
         axes.set_xlabel("step")
     return made
@@ -108,8 +106,7 @@ def plateaus_figure(results: Results) -> Figure:
 def _cosine(axes: Axes, name: str, text: str) -> None:
     axes.axhline(0, color=GREY, lw=1.0)
     axes.set_ylim(-1.05, 1.05)
-    axes.set_title(f"{name}: cosine of ∇f and x − x_K", pad=22)
-    note(axes, text)
+    headline(axes, f"{name}: cosine of ∇f and x − x_K", text)
 
 
 def theorems_figure(results: Results) -> Figure:
@@ -130,7 +127,7 @@ def theorems_figure(results: Results) -> Figure:
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (0, 3), "textcoords": "offset points"}
         axes.annotate(text, (0.01, height), color=GREY, fontsize=9, **place)
     axes.set(xscale="log", yscale="log", xlabel="steps K", ylabel="min over k < K of E f(x_k) − f*")
-    axes.set_title("SGD on the two-function problem: bound and measured", pad=22)
-    note(axes, "dashed: Theorems 1 and 4 with α − β = 0.5; solid: measured, from x₀ = 3")
+    remark = "dashed: Theorems 1 and 4 with α − β = 0.5; solid: measured, from x₀ = 3"
+    headline(axes, "SGD on the two-function problem: bound and measured", remark)
     axes.legend(loc="upper right")
     return made

@@ -7,10 +7,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, sequence, style
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, sequence
 from runs.engine.claims import Results
 from runs.scion.claims import best_by_batch, losses
 from runs.scion.jobs import BATCH, BATCHES, GRIDS, MU_EPOCHS, NETWORKS
+from runs.shared.figures import save_pictures
 
 _COLOURS = {"scion": ORANGE, "momentum": BLUE, "adam": GREEN, "sign": GREY}
 _NAMES = {"scion": "Scion", "momentum": "SGD, momentum 0.9", "adam": "Adam", "sign": "SignSGD"}
@@ -18,20 +19,15 @@ _MARKS = {"mlp": "-", "cnn": "--"}
 
 
 def figures(results: Results, folder: Path) -> list[Path]:
-    """One PNG, where the jobs are finished."""
-    if results.failures("*"):
-        return []
-    with style():
-        return [save(overview(results), folder / "scion.png")]
+    """One PNG, where no job failed."""
+    return [] if results.failures("*") else save_pictures(results, folder, {"scion.png": (overview, ())})
 
 
 def overview(results: Results) -> Figure:
     """Three panels."""
-    made, (batch, mu, step) = figure(3)
-    _batch(results, batch)
-    _mu(results, mu)
-    _step(results, step)
-    for axes in (batch, mu, step):
+    made, panels = figure(3)
+    for axes, draw in zip(panels, (_batch, _mu, _step), strict=True):
+        draw(results, axes)
         axes.set(xscale="log", yscale="log")
         axes.legend(fontsize=8)
     return made
@@ -48,8 +44,7 @@ def _batch(results: Results, axes: Axes) -> None:
         loss, lr = zip(*best_by_batch(results)[network].values(), strict=True)
         axes.plot(lr, loss, "o", ms=4, color="black")
     axes.set(xlabel="lr of Scion", ylabel="training loss at the end")
-    axes.set_title("The same number of images", pad=22)
-    note(axes, "mean over seeds; solid: MLP, dashed: CNN; dots: best")
+    headline(axes, "The same number of images", "mean over seeds; solid: MLP, dashed: CNN; dots: best")
 
 
 def _mu(results: Results, axes: Axes) -> None:
@@ -61,8 +56,7 @@ def _mu(results: Results, axes: Axes) -> None:
                 axes.plot(run["gap"], run["mu"], _MARKS[network], color=colour, lw=1.2, label=label)
     axes.invert_xaxis()
     axes.set(xlabel="training loss", ylabel="‖∇f‖_dual / f")
-    axes.set_title("The mu-KL ratio along training", pad=22)
-    note(axes, "all training images; a line for each seed")
+    headline(axes, "The mu-KL ratio along training", "all training images; a line for each seed")
 
 
 def _step(results: Results, axes: Axes) -> None:
@@ -72,5 +66,4 @@ def _step(results: Results, axes: Axes) -> None:
             label, lrs = _NAMES[solver] if network == "mlp" else None, [lr / middle for lr in found]
             axes.plot(lrs, [*found.values()], _MARKS[network], color=_COLOURS[solver], marker=".", label=label)
     axes.set(xlabel="lr / middle of the solver's grid", ylabel="training loss at the end")
-    axes.set_title("Step sizes at batch 32", pad=22)
-    note(axes, "mean over seeds; solid: MLP, dashed: CNN")
+    headline(axes, "Step sizes at batch 32", "mean over seeds; solid: MLP, dashed: CNN")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from probes.views.pictures.style import BLUE, GREEN, ORANGE, note, save, style
+from probes.views.pictures.style import BLUE, GREEN, ORANGE
 from runs.engine.claims import Results
 from runs.sde.jobs import QUADRATICS, RULES_ON
-from runs.sde.panels import FINDINGS, PROBLEMS, SEVEN, TITLES, ratios
+from runs.sde.panels import FINDINGS, PROBLEMS, SEVEN, TITLES, ratios, title
+from runs.shared.figures import save_pictures
 
 STATISTICS = {"loss": "loss", "gradient_norm": "gradient norm", "square": "second moment of x"}
 SHOWN = 0.1  # step size in the pictures
@@ -22,20 +24,16 @@ SHOWN = 0.1  # step size in the pictures
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """A PNG of bands for each problem whose jobs are finished, and a sheet of bands and findings."""
-    made = []
-    with style():
-        for problem in RULES_ON:
-            rules = [rule for rule in RULES_ON[problem] if results.data(f"track-{problem}-{rule}")]
-            if rules:
-                made.append(save(bands(results, problem, rules), folder / f"{problem}.png"))
-        needed = [*(job for _, job in FINDINGS), *(f"track-rotated-{rule}" for rule in SEVEN)]
-        if all(results.data(job) for job in needed):
-            made.append(save(sheet(results), folder / "sheet.png"))
-    return made
+    pictures: dict[str, tuple[Callable[[Results], Figure], list[str]]] = {
+        f"{problem}.png": (partial(bands, problem=problem), [f"track-{problem}-*"]) for problem in RULES_ON
+    }
+    needed = [*(job for _, job in FINDINGS), *(f"track-rotated-{rule}" for rule in SEVEN)]
+    return save_pictures(results, folder, pictures | {"sheet.png": (sheet, needed)})
 
 
-def bands(results: Results, problem: str, rules: Sequence[str]) -> Figure:
+def bands(results: Results, problem: str) -> Figure:
     """A column for each rule; loss, gradient norm and second moment below one another."""
+    rules = [rule for rule in RULES_ON[problem] if results.data(f"track-{problem}-{rule}")]
     made, axes = _grid(3, len(rules), height=3.2)
     for column, rule in enumerate(rules):
         for row, statistic in enumerate(STATISTICS):
@@ -52,12 +50,11 @@ def bands(results: Results, problem: str, rules: Sequence[str]) -> Figure:
 def sheet(results: Results) -> Figure:
     """The loss of seven rules on the quadratic that does not commute, and the findings."""
     made, axes = _grid(4, 4, height=3.9)
-    panels = [panel for row in axes for panel in row]
+    panels = list(axes.flat)
     for panel, rule in zip(panels, SEVEN, strict=False):
         band(results, panel, "rotated", rule, "loss")
-        panel.set_title(f"{TITLES[rule]}: loss", pad=20)
+        title(panel, f"{TITLES[rule]}: loss", f"quadratic, {PROBLEMS['rotated']}")
         panel.set_xlabel("time, steps × η")
-        note(panel, f"quadratic, {PROBLEMS['rotated']}")
     ratios(results, panels[len(SEVEN)])
     for panel, (draw, _) in zip(panels[len(SEVEN) + 1 :], FINDINGS, strict=False):
         draw(results, panel)

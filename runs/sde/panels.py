@@ -52,10 +52,8 @@ def ratios(results: Results, axes: Axes) -> None:
             _ratio_marks(axes, [row["eta"] for row in rows], found, color=colour, ls=dash, ms=4, capsize=3, label=label)
     axes.axhline(1, color=GREY, lw=0.9)
     _ticks(axes, [row["eta"] for row in rows])
-    axes.set_xlabel("η")
-    axes.set_title("Covariance, solver over SDE", pad=20)
-    note(axes, "trace at the end; with and without noise in V")
-    axes.set_ylim(0.3, 1.2)
+    axes.set(xlabel="η", ylim=(0.3, 1.2))
+    title(axes, "Covariance, solver over SDE", "trace at the end; with and without noise in V")
     axes.legend(loc="lower center", ncols=2)
 
 
@@ -70,8 +68,7 @@ def noise_panel(results: Results, axes: Axes) -> None:
     axes.axhline(ETA * sum(CURVATURES) / (4 * DECAY), color=GREY, lw=0.9, ls=":")
     _ticks(axes, sigma)
     axes.set(yscale="log", xlabel="deviation of the noise")
-    axes.set_title("Stationary loss", pad=20)
-    note(axes, "dots: solver; lines: SDE in closed form; dotted: RMSpropW's limit")
+    title(axes, "Stationary loss", "dots: solver; lines: SDE in closed form; dotted: RMSpropW's limit")
     axes.legend()
 
 
@@ -85,8 +82,7 @@ def phase_panel(results: Results, axes: Axes) -> None:
     axes.plot(y[y <= 1], 2 * y[y <= 1] / math.sqrt(math.pi), color=GREEN, ls="--", lw=1.4, label="line of phase 3")
     axes.plot([1.5, 3], [1, 1], color=GREY, ls="--", lw=1.4, label="sign of phase 1")
     axes.set_xlabel("|Y| = |∇f| / (√2 σ)")
-    axes.set_title("SignSGD: drift", pad=20)
-    note(axes, "mean step towards the minimum over η")
+    title(axes, "SignSGD: drift", "mean step towards the minimum over η")
     axes.legend(loc="lower right")
 
 
@@ -102,8 +98,7 @@ def decay_panel(results: Results, axes: Axes) -> None:
     for level in (1.5, 1.0):
         axes.axvline(t[int((past <= level).argmax())], color=GREY, lw=0.9, ls=":")
     axes.set(yscale="log", xlabel="time, steps × η")
-    axes.set_title("SignSGD: root of the mean loss", pad=20)
-    note(axes, "dotted: |Y| = 3/2 and 1")
+    title(axes, "SignSGD: root of the mean loss", "dotted: |Y| = 3/2 and 1")
     axes.legend()
 
 
@@ -117,8 +112,7 @@ def heavy_panel(results: Results, axes: Axes) -> None:
             axes.plot(eta, [row["largest"] for row in rows], color=colour, ls=dash, lw=0.7, marker="^", ms=4)
     _ticks(axes, eta)
     axes.set(yscale="log", xlabel="η")
-    axes.set_title("Student noise: |x|", pad=20)
-    note(axes, "dots: median; triangles: largest; by degrees of freedom")
+    title(axes, "Student noise: |x|", "dots: median; triangles: largest; by degrees of freedom")
     axes.legend(loc="center", bbox_to_anchor=(0.5, 0.42), ncols=2)
 
 
@@ -133,8 +127,7 @@ def saddle_panel(results: Results, axes: Axes) -> None:
     axes.axvline(math.sqrt(math.pi / 8), color=GREY, lw=0.9, ls=":")
     _ticks(axes, noise)
     axes.set_xlabel("deviation of the noise over ρ")
-    axes.set_title("Share that left the saddle", pad=20)
-    note(axes, "crosses: SDE; dotted: the threshold √(π/8) of SAM's SDE")
+    title(axes, "Share that left the saddle", "crosses: SDE; dotted: the threshold √(π/8) of SAM's SDE")
     axes.legend(loc="center left", bbox_to_anchor=(0.0, 0.72))
 
 
@@ -147,8 +140,7 @@ def radius_panel(results: Results, axes: Axes) -> None:
     axes.axvline(1, color=GREY, lw=0.9, ls=":")
     _ticks(axes, [0.1, 0.3, 1.0, 3.0])
     axes.set_xlabel("distance of the start over ρ")
-    axes.set_title("Full batch: share that ends at the saddle", pad=20)
-    note(axes, "48 directions; crosses: ODE")
+    title(axes, "Full batch: share that ends at the saddle", "48 directions; crosses: ODE")
     axes.legend(loc="center left")
 
 
@@ -162,11 +154,9 @@ def order_panel(results: Results, axes: Axes) -> None:
         axes.errorbar(eta, distance, stderr, color=colour, marker="o", ms=4, capsize=3, lw=1.2, label=TITLES[rule])
     axes.plot(eta, [0.2 * e for e in eta], color=GREY, ls=":", lw=1.2)
     _ticks(axes, eta)
-    axes.set_yscale("log")
+    axes.set(yscale="log", xlabel="η")
     axes.set_ylim(bottom=3e-4)
-    axes.set_xlabel("η")
-    axes.set_title("Distance of means over the way made", pad=20)
-    note(axes, f"quadratic, {PROBLEMS['rotated']}; dotted: slope 1")
+    title(axes, "Distance of means over the way made", f"quadratic, {PROBLEMS['rotated']}; dotted: slope 1")
     axes.legend(fontsize=8, ncols=2, loc="lower right")
 
 
@@ -183,8 +173,7 @@ def controls_panel(results: Results, axes: Axes) -> None:
     axes.set_xticks(middles, [data[i]["problem"] for i in starts], fontsize=8.5, rotation=20)
     axes.axhline(1, color=GREY, lw=0.9)
     axes.set_ylim(0, 1.9)
-    axes.set_title("Covariance, solver over SDE, smallest η", pad=20)
-    note(axes, "trace at the end, every rule on every problem")
+    title(axes, "Covariance, solver over SDE, smallest η", "trace at the end, every rule on every problem")
     axes.legend(loc="upper left", ncols=2)
 
 
@@ -198,6 +187,12 @@ FINDINGS: tuple[tuple[Any, str], ...] = (
     (order_panel, "track-rotated-dnsam"),
     (controls_panel, "track-network-dnsam"),
 )
+
+
+def title(axes: Axes, text: str, remark: str) -> None:
+    """The title of a panel, and what was done to the numbers."""
+    axes.set_title(text, pad=20)
+    note(axes, remark)
 
 
 def _ratio_marks(axes: Axes, x: Sequence[float], found: Sequence[Any], **look: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from probes.numbers import short
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, note, save, style
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, note, save, style
 from runs.sweep.curves import LossCurve
 
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY, "#000000")
@@ -21,7 +21,7 @@ def sensitivity_figure(found: Sequence[LossCurve], path: Path, title: str = "") 
     with style():
         made, (axes,) = figure()
         draw_curves(axes, found)
-        axes.set_title(title or "Loss at the end over step size", pad=22)
+        headline(axes, title or "Loss at the end over step size")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save(made, path)
 

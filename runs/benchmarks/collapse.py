@@ -14,14 +14,13 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from landscape import Objective
 from landscape.collapse import CollapseStatistics, gather, measure
 from runs.benchmarks import command
-from runs.benchmarks.command import Row
+from runs.benchmarks.command import Row, console
 from runs.benchmarks.models import Batches, Workload, mlp, resnet
 from runs.benchmarks.timing import alternate, in_units_of, peak_mib
 
@@ -75,24 +74,14 @@ def rows_of(problem: Workload, batches: Batches, device: torch.device, rounds: i
     contenders = ways(problem, batches)
     times = alternate(contenders, rounds, device)
     head = [module for module in problem.model.modules() if isinstance(module, nn.Linear)][-1]
+    common = {"model": problem.name, "parameters": sum(p.numel() for p in problem.model.parameters())}
+    common |= {"features": head.in_features, "classes": head.out_features}
+    common |= {"batches": len(batches), "batch": len(batches[0][1])}
     rows: list[Row] = []
     for name, way in contenders.items():
-        middle, low, high = in_units_of(times["forward"], times[name])
-        rows.append(
-            {
-                "model": problem.name,
-                "parameters": sum(p.numel() for p in problem.model.parameters()),
-                "features": head.in_features,
-                "classes": head.out_features,
-                "batches": len(batches),
-                "batch": len(batches[0][1]),
-                "way": name,
-                "forward_passes": middle,
-                "quartiles": [low, high],
-                "milliseconds": 1e3 * statistics.median(times[name]),
-                "peak_mib": peak_mib(way, device),
-            }
-        )
+        passes, *spread = in_units_of(times["forward"], times[name])
+        row = common | {"way": name, "forward_passes": passes, "quartiles": spread}
+        rows.append(row | {"milliseconds": 1e3 * statistics.median(times[name]), "peak_mib": peak_mib(way, device)})
     return rows
 
 
@@ -108,14 +97,12 @@ def table(rows: list[Row]) -> Table:
 
 def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = command.parser(__doc__, quick="tiny models", rounds=9, device=command.fastest_device())
-    parser.add_argument("--batches", type=int, default=8)
-    chosen = parser.parse_args(words)
-    rounds, count = (2, 2) if chosen.quick else (chosen.rounds, chosen.batches)
-    console = Console(width=120)
+    wanted = {"type": int, "default": 8}
+    chosen = command.arguments(words, __doc__, quick="tiny models", rounds=9, device=command.FASTEST, batches=wanted)
     rows: list[Row] = []
     for problem in problems(chosen.device, chosen.quick):
-        found = rows_of(problem, problem.batches(count, chosen.device), chosen.device, rounds)
+        batches = problem.batches(2 if chosen.quick else chosen.batches, chosen.device)
+        found = rows_of(problem, batches, chosen.device, chosen.rounds)
         console.print(table(found))
         rows += found
     cnn = next(r["forward_passes"] for r in rows if (r["model"], r["way"]) == ("resnet", "forward and statistics"))
@@ -123,7 +110,7 @@ def main(words: list[str] | None = None) -> None:
     if not chosen.quick:
         verdict = "within" if met else "above"
         console.print(f"the measuring pass on the CNN takes {cnn:.3f} forward passes: {verdict} the target {TARGET}")
-    command.write(console, chosen.out, "collapse", chosen.device, target=TARGET, met=met, rows=rows)
+    command.write(chosen, "collapse", target=TARGET, met=met, rows=rows)
 
 
 if __name__ == "__main__":

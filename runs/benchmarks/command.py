@@ -18,24 +18,30 @@ from probes.environment import environment
 from runs.engine.jobs import write_json
 
 RESULTS = Path("runs/out/benchmarks")
+FASTEST = "cuda" if torch.cuda.is_available() else "cpu"
 Row = dict[str, Any]
+console = Console(width=120)
 
 
-def parser(doc: str | None, *, quick: str, rounds: int | None = None, device: str | None = None) -> Any:
-    """With --quick (`quick` says what is reduced), --out, and --rounds and --device where they have defaults."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help=f"{quick}: does it run at all")
-    if rounds is not None:
-        made.add_argument("--rounds", type=int, default=rounds)
-    if device is not None:
-        made.add_argument("--device", type=torch.device, default=device)
-    made.add_argument("--out", type=Path)
-    return made
+def arguments(
+    words: list[str] | None, doc: str | None, *, quick: str, rounds: int = 0, device: str = "", **more: Any
+) -> argparse.Namespace:
+    """What the command was given.
 
-
-def fastest_device() -> str:
-    """A GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    That is --quick (`quick` says what is reduced; rounds are 2 then), --out, --rounds and --device where they have
+    defaults, and `more`: options with their settings.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=f"{quick}: does it run at all")
+    parser.add_argument("--out", type=Path)
+    parser.set_defaults(rounds=1, device=torch.device("cpu"))
+    more |= {"rounds": {"type": int, "default": rounds}} if rounds else {}
+    more |= {"device": {"type": torch.device, "default": torch.device(device)}} if device else {}
+    for name, settings in more.items():
+        parser.add_argument(f"--{name}", **settings)
+    chosen = parser.parse_args(words)
+    chosen.rounds = 2 if chosen.quick else chosen.rounds
+    return chosen
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: Sequence[str] = ()) -> Table:
@@ -48,20 +54,17 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *,
     return out
 
 
-def write(console: Console, path: Path | None, name: str, device: torch.device, **content: Any) -> None:
-    """Write the content beside the environment as JSON, to the path or to its place among the results."""
-    path = path or RESULTS / f"{name}-{device.type}.json"
-    write_json(path, {"environment": _environment(device), **content})
-    console.print(f"written to {path}")
-
-
-def _environment(device: torch.device) -> dict[str, Any]:
-    """Versions, those of the peers too, and hardware."""
-    return environment("pyhessian", "curvlinops-for-pytorch") | {
+def write(chosen: argparse.Namespace, name: str, **content: Any) -> None:
+    """Write the content beside the environment as JSON, to the path chosen or to its place among the results."""
+    device = chosen.device
+    path = chosen.out or RESULTS / f"{name}-{device.type}.json"
+    surroundings = environment("pyhessian", "curvlinops-for-pytorch") | {
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
     }
+    write_json(path, {"environment": surroundings, **content})
+    console.print(f"written to {path}")
 
 
 def _processor() -> str:

@@ -15,13 +15,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 import solvers
 from runs.benchmarks import command
-from runs.benchmarks.command import Row
+from runs.benchmarks.command import Row, console
 from runs.benchmarks.timing import alternate, in_units_of
 from solvers.first_order.ngn import NGN
 
@@ -61,10 +60,9 @@ def contenders(parameters: list[nn.Parameter]) -> dict[str, tuple[str, Callable[
     ]
     for name, unit, settings in ngn:
         made[name] = (unit, partial(NGN(parameters, LR, **settings).step, loss=1.0))
-    others = {"SignSGD": sgd, "SPSMax": sgd, "Signum": momentum, "MoMo": momentum}
-    others |= {"AdamCoupled": adamw, "MoMoAdam": adamw}
-    for name, unit in others.items():
-        made[name] = (unit, partial(getattr(solvers, name)(parameters, lr=LR).step, loss=1.0))
+    for unit, names in ((sgd, "SignSGD SPSMax"), (momentum, "Signum MoMo"), (adamw, "AdamCoupled MoMoAdam")):
+        for name in names.split():
+            made[name] = (unit, partial(getattr(solvers, name)(parameters, lr=LR).step, loss=1.0))
     return made
 
 
@@ -92,14 +90,12 @@ def table(rows: list[Row], entries: int) -> Table:
 
 def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = command.parser(__doc__, quick="a small network, two rounds", rounds=31, device="cpu")
-    chosen = parser.parse_args(words)
-    device, rounds = chosen.device, 2 if chosen.quick else chosen.rounds
-    parameters = transformer(16, 1, 50, device) if chosen.quick else transformer(384, 5, 3000, device)
-    rows, entries = measure(parameters, rounds, device), sum(p.numel() for p in parameters)
-    console = Console(width=120)
+    chosen = command.arguments(words, __doc__, quick="a small network, two rounds", rounds=31, device="cpu")
+    sizes = (16, 1, 50) if chosen.quick else (384, 5, 3000)
+    parameters = transformer(*sizes, chosen.device)
+    rows, entries = measure(parameters, chosen.rounds, chosen.device), sum(p.numel() for p in parameters)
     console.print(table(rows, entries))
-    command.write(console, chosen.out, "first-order", device, parameters=entries, rounds=rounds, rows=rows)
+    command.write(chosen, "first-order", parameters=entries, rounds=chosen.rounds, rows=rows)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from landscape import GaussNewton, Hessian, Objective
 from runs.benchmarks import command
-from runs.benchmarks.command import Row
+from runs.benchmarks.command import Row, console
 from runs.benchmarks.models import Batches, Workload, gpt, mlp, resnet
 from runs.benchmarks.timing import alternate, in_units_of, peak_mib
 
@@ -114,21 +113,11 @@ def measure(problem: Workload, batches: Batches, vectors: int, device: torch.dev
     errors = error_of(problem, batches, V, contenders) if len(batches) == 1 else {}
     rows: list[Row] = []
     for name in contenders:
-        middle, low, high = (x / vectors for x in in_units_of(times["gradient"], times[name]))
-        rows.append(
-            {
-                "model": problem.name,
-                "parameters": n,
-                "batches": len(batches),
-                "vectors": vectors,
-                "product": name,
-                "gradients": middle,
-                "quartiles": [low, high],
-                "error": errors.get(name),
-                "peak_mib": peak_mib(ways[name], device) if vectors == 1 else None,
-                "gradient_ms": 1e3 * statistics.median(times["gradient"]),
-            }
-        )
+        cost, *spread = (x / vectors for x in in_units_of(times["gradient"], times[name]))
+        row: Row = {"model": problem.name, "parameters": n, "batches": len(batches), "vectors": vectors}
+        row |= {"product": name, "gradients": cost, "quartiles": spread, "error": errors.get(name)}
+        row |= {"peak_mib": peak_mib(ways[name], device) if vectors == 1 else None}
+        rows.append(row | {"gradient_ms": 1e3 * statistics.median(times["gradient"])})
     return rows
 
 
@@ -157,20 +146,18 @@ def table(rows: list[Row]) -> Table:
 
 def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = command.parser(__doc__, quick="tiny models", rounds=9, device=command.fastest_device())
-    chosen = parser.parse_args(words)
+    chosen = command.arguments(words, __doc__, quick="tiny models", rounds=9, device=command.FASTEST)
     warnings.filterwarnings("ignore")  # of the peers' imports
-    rounds = 2 if chosen.quick else chosen.rounds
+    fewer = max(1, chosen.rounds // 4)
+    rounds = {(1, 1): chosen.rounds, (1, 8): fewer, (16, 1): fewer, (16, 8): 1}  # the more costly, the fewer
     rows: list[Row] = []
-    console = Console(width=120)
     for problem in problems(chosen.device, chosen.quick):
         batches, found = problem.batches(16, chosen.device), list[Row]()
-        for count, vectors in ((1, 1), (1, 8), (16, 1), (16, 8)):  # the more costly, the fewer rounds
-            fewer = {(1, 1): rounds, (1, 8): max(1, rounds // 4), (16, 1): max(1, rounds // 4)}
-            found += measure(problem, batches[:count], vectors, chosen.device, fewer.get((count, vectors), 1))
+        for (count, vectors), times in rounds.items():
+            found += measure(problem, batches[:count], vectors, chosen.device, times)
         console.print(table(found))
         rows += found
-    command.write(console, chosen.out, "products", chosen.device, rows=rows)
+    command.write(chosen, "products", rows=rows)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from runs.benchmarks import command
-from runs.benchmarks.command import Row
+from runs.benchmarks.command import Row, console
 from solvers import SSCN, NonConvex, linear_model
 from solvers.second_order.acceptance import Rule
 
@@ -170,17 +169,15 @@ def table(rows: list[Row]) -> Table:
 
 def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = command.parser(__doc__, quick="a small problem")
-    parser.add_argument("--tau", default="100,500")
-    parser.add_argument("--rule", choices=("doubling", "ratio"), default="doubling")
-    parser.add_argument("--steps", type=int, default=MOST, help="at most so many, for the ratio of steps alone")
-    chosen = parser.parse_args(words)
+    rule = {"choices": ("doubling", "ratio"), "default": "doubling"}
+    steps = {"type": int, "default": MOST, "help": "at most so many, for the ratio of steps alone"}
+    more: Row = {"tau": {"default": "100,500"}, "rule": rule, "steps": steps}
+    chosen = command.arguments(words, __doc__, quick="a small problem", **more)
     samples, features = (60, 40) if chosen.quick else (6000, 5000)
     sizes = [10, 20] if chosen.quick else [int(tau) for tau in chosen.tau.split(",")]
     rows = [race(samples, features, tau, TARGET, chosen.rule, chosen.steps) for tau in sizes]
-    console = Console(width=120)
     console.print(table(rows))
-    command.write(console, chosen.out, "sscn", torch.device("cpu"), rows=rows)
+    command.write(chosen, "sscn", rows=rows)
 
 
 if __name__ == "__main__":

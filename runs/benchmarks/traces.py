@@ -27,11 +27,10 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from rich.console import Console
 
 from probes import Field, Trace
 from runs.benchmarks import command
-from runs.benchmarks.command import Row
+from runs.benchmarks.command import Row, console
 from runs.benchmarks.timing import alternate, quartiles
 
 NODES = 2048  # of a density: 32 KiB a record with their weights
@@ -159,22 +158,21 @@ def forget(path: Path) -> None:
 
 def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
-    chosen = command.parser(__doc__, quick="few records and a small file", rounds=7).parse_args(words)
-    records, size, rounds = (2000, 4 << 20, 2) if chosen.quick else (200_000, 1_000_000_000, chosen.rounds)
-    console = Console(width=120)
+    chosen = command.arguments(words, __doc__, quick="few records and a small file", rounds=7)
+    records, size = (2000, 4 << 20) if chosen.quick else (200_000, 1_000_000_000)
     with tempfile.TemporaryDirectory(prefix="traces-") as name:
-        written = rates(Path(name), records, rounds)
+        written = rates(Path(name), records, chosen.rounds)
         cells = []
         for row in written:
             speed = f"{row['per_second']:,}", "{:,}-{:,}".format(*row["quartiles"])
             cells.append((row["way"], *speed, f"{row['bytes']:.0f}"))
         headings = "way", "per second", "quartiles", "bytes each"
         console.print(command.table("scalar records written", headings, cells))
-        read = reading(Path(name), size, rounds)
+        read = reading(Path(name), size, chosen.rounds)
         title = f"a trace of {read[0]['bytes'] / 1e9:.2f} GB"
         times = [(row["what"], f"{row['seconds']:.4f}", "{:.4f}-{:.4f}".format(*row["quartiles"])) for row in read]
         console.print(command.table(title, ("what", "seconds", "quartiles"), times))
-    command.write(console, chosen.out, "traces", torch.device("cpu"), written=written, read=read)
+    command.write(chosen, "traces", written=written, read=read)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,13 @@ class Results:
     def __init__(self, jobs: Mapping[str, JobResult]) -> None:
         self.jobs = dict(jobs)
 
-    def data(self, pattern: str) -> dict[str, Any]:
-        """The data of the finished jobs whose names match, in the order of the experiment."""
-        return {name: job.data for name, job in self._matching(pattern).items() if job.error is None}
+    def data(self, *patterns: str) -> dict[str, Any]:
+        """The data of the finished jobs whose names match one of the patterns, in the order of the experiment."""
+        return {name: job.data for name, job in self._matching(*patterns).items() if job.error is None}
+
+    def family(self, prefix: str) -> dict[str, Any]:
+        """The data of the finished jobs whose names begin so, by the rest of the name."""
+        return {name.removeprefix(prefix): data for name, data in self.data(f"{prefix}*").items()}
 
     def one(self, name: str) -> Any:
         """The data of one job."""
@@ -84,8 +88,8 @@ class Results:
         """The reasons of the failed jobs whose names match."""
         return {name: job.error for name, job in self._matching(pattern).items() if job.error is not None}
 
-    def _matching(self, pattern: str) -> dict[str, JobResult]:
-        return {name: job for name, job in self.jobs.items() if fnmatchcase(name, pattern)}
+    def _matching(self, *patterns: str) -> dict[str, JobResult]:
+        return {name: job for name, job in self.jobs.items() if any(fnmatchcase(name, p) for p in patterns)}
 
 
 Judge = Callable[[Results], Verdict]

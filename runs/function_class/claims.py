@@ -15,6 +15,7 @@ from runs.shared.tables import falling, listed, rising, span
 
 DELTAS = (1.0, 1.25, 1.5, 1.75)
 TINY = 1e-6
+BETA = f"β at gap {GAP} of all 4 seeds (each alone)"
 NETWORKS = ["mlp-*", "cnn-*", "depth-*", "batch-*", "optimizer-*", "lstm", "transformer"]
 
 
@@ -24,6 +25,7 @@ def _sizes(
     """A claim on beta, or on its product with f(x_K), of each configuration in the order of the jobs."""
 
     product = rule.startswith("times")
+    what = "β · f(x_K)" if product else BETA
 
     @claim(
         name,
@@ -36,13 +38,11 @@ def _sizes(
         values = [s.beta * s.sigma2 if product else s.beta for s in found.values()]
         told = {n: short(v, 3) if product else s for (n, s), v in zip(found.items(), values, strict=True)}
         holds = bool(np.isfinite(values).all()) and decide(values) if any(values) else None
-        what = "β · f(x_K)" if product else BETA
         return Verdict(holds, f"{what}{by}: {listed(told)}; {criteria.vacuous_text(found)}", criteria.as_json(found))
 
     return judge
 
 
-BETA = f"β at gap {GAP} of all 4 seeds (each alone)"
 wide = _sizes(
     "MLP: up, then down with width",
     "mlp-*",
@@ -130,8 +130,7 @@ def works(results: Results) -> Verdict:
 def language(results: Results) -> Verdict:
     text, images = (criteria.smallest_of(results, *jobs) for jobs in (("lstm", "transformer"), ("mlp-*", "cnn-*")))
     betas = [s.beta for s in images.values()]
-    told = f"{BETA}: {listed(text)}; MLPs and CNNs: {span(betas)}; "
-    told += criteria.vacuous_text(text | images)
+    told = f"{BETA}: {listed(text)}; MLPs and CNNs: {span(betas)}; {criteria.vacuous_text(text | images)}"
     return Verdict(min(s.beta for s in text.values()) > max(betas), told, criteria.as_json(text | images))
 
 
@@ -148,9 +147,9 @@ def language(results: Results) -> Verdict:
 def pl(results: Results) -> Verdict:
     runs = criteria.runs_of(results, "lstm", full=True)
     mu = {d: [polyak_lojasiewicz(t, d).value for t in runs] for d in DELTAS}
-    told = "μ over the seeds, by δ: " + "; ".join(f"{d:g}: {span(values)}" for d, values in mu.items())
-    images = [name for pattern in ("mlp-*", "cnn-*") for name in results.data(pattern)]
-    others = [polyak_lojasiewicz(t).value for name in images for t in criteria.runs_of(results, name, full=True)]
+    told = "μ over the seeds, by δ: " + listed({f"{d:g}": span(values) for d, values in mu.items()})
+    images = [t for name in results.data("mlp-*", "cnn-*") for t in criteria.runs_of(results, name, full=True)]
+    others = [polyak_lojasiewicz(t).value for t in images]
     told += f"; MLPs and CNNs at δ = 2: {span(others)}"
     told += "; a finite path without a stationary point always has some μ > 0 (vacuous)"
     return Verdict(max(max(values) for values in mu.values()) < TINY, told, {str(d): v for d, v in mu.items()})
@@ -181,16 +180,12 @@ def plateau(results: Results) -> Verdict:
     needs=NETWORKS,
 )
 def pointing(results: Results) -> Verdict:
-    shares = {
-        name: [float((t.inner > 0).mean()) for t in criteria.runs_of(results, name)]
-        for pattern in NETWORKS
-        for name in results.data(pattern)
-    }
+    runs = {name: criteria.runs_of(results, name) for name in results.data(*NETWORKS)}
+    shares = {name: [float((t.inner > 0).mean()) for t in of_job] for name, of_job in runs.items()}
     below = {name: span(s, 4) for name, s in shares.items() if min(s) < 0.95}
     every = [s for values in shares.values() for s in values]
-    told = f"shares of {span(every, 4)} over {len(every)} runs"
-    told += f"; below 0.95: {listed(below)}" if below else ""
-    told += "; x_K is the end of the same path (partly circular)"
+    few = f"; below 0.95: {listed(below)}" if below else ""
+    told = f"shares of {span(every, 4)} over {len(every)} runs{few}; x_K is the end of the same path (partly circular)"
     return Verdict(not below, told, {name: [round(s, 4) for s in values] for name, values in shares.items()})
 
 
@@ -203,8 +198,8 @@ def pointing(results: Results) -> Verdict:
 def outliers(results: Results) -> Verdict:
     found = criteria.smallest_of(results, *NETWORKS)
     half = [name for name, s in found.items() if 0 < s.beta >= 2 * s.most]
-    told = f"{len(half)} of {len(found)} configurations; all → 99 %: "
-    told += "; ".join(f"{name}: {short(s.beta, 3)} → {short(s.most, 3)}" for name, s in found.items())
+    told = listed({name: f"{short(s.beta, 3)} → {short(s.most, 3)}" for name, s in found.items()})
+    told = f"{len(half)} of {len(found)} configurations; all → 99 %: {told}"
     return Verdict(len(half) > len(found) / 2, told, criteria.as_json(found))
 
 

@@ -62,8 +62,7 @@ def smallest(results: Results, job: str) -> Smallest:
     """What a job says of the alpha-beta-condition."""
     runs = runs_of(results, job)
     every = Trajectory.concatenate(runs)
-    found = [alpha_beta(t, GAP) for t in runs]
-    best = best_ratio(every)
+    found, best = [alpha_beta(t, GAP) for t in runs], best_ratio(every)
     return Smallest(
         beta=alpha_beta(every, GAP).beta,
         seeds=tuple(f.beta for f in found),
@@ -84,7 +83,7 @@ def family(results: Results, pattern: str) -> dict[str, Smallest]:
 
 def smallest_of(results: Results, *patterns: str) -> dict[str, Smallest]:
     """By the jobs' names."""
-    return {name: smallest(results, name) for pattern in patterns for name in results.data(pattern)}
+    return {name: smallest(results, name) for name in results.data(*patterns)}
 
 
 def vacuous_text(found: Mapping[str, Smallest]) -> str:
@@ -96,22 +95,20 @@ def vacuous_text(found: Mapping[str, Smallest]) -> str:
 def rises_then_falls(values: Sequence[float]) -> bool:
     """Rises up to a value inside, falls from there on."""
     top = int(np.argmax(values))
-    up, down = values[: top + 1], values[top:]
-    return rising(up) and falling(down)
+    return rising(values[: top + 1]) and falling(values[top:])
 
 
 def as_json(found: Mapping[str, Smallest]) -> dict[str, Any]:
-    """For JSON, where there is no inf."""
+    """For JSON, where there is no inf: five digits, or "inf"."""
+
+    def number(value: float) -> float | str:
+        return float(f"{value:.5g}") if math.isfinite(value) else str(value)
+
     rounded = "beta", "most", "at_one", "ratio", "ratio_gap"
     return {
-        name: vars(s) | {key: number(getattr(s, key)) for key in rounded} | {"seeds": [number(b) for b in s.seeds]}
+        name: vars(s) | {key: number(getattr(s, key)) for key in rounded} | {"seeds": [*map(number, s.seeds)]}
         for name, s in found.items()
     }
-
-
-def number(value: float) -> float | str:
-    """Five digits; `"inf"` for what JSON does not know."""
-    return float(f"{value:.5g}") if math.isfinite(value) else str(value)
 
 
 def first_part(t: Trajectory, share: float) -> NDArray[np.bool_]:

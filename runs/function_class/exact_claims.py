@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from probes.numbers import short
 from runs.engine.claims import Results, Verdict, claim, every
 from runs.function_class import criteria
 from runs.function_class.criteria import GAP, PAPER
-from runs.shared.tables import falling, span
+from runs.shared.tables import falling, listed, span
 
 SQUARE = "on a grid of [−6, 8]²"
 FLAT = 1e-4
@@ -19,8 +19,7 @@ FLAT = 1e-4
 
 def _first(results: Results, name: str) -> dict[str, Any]:
     """What an example gave on its whole plane."""
-    found: dict[str, Any] = results.one(f"example-{name}")["regions"][0]
-    return found
+    return cast(dict[str, Any], results.one(f"example-{name}")["regions"][0])
 
 
 @claim(
@@ -121,12 +120,11 @@ def half_space(results: Results) -> Verdict:
     quick=True,
 )
 def one_step(results: Results) -> Verdict:
-    found = results.data("theorem-*")
-    slack = {name.removeprefix("theorem-"): data["tightest"] for name, data in found.items()}
-    points = sum(data["points"] for data in found.values())
+    found = results.family("theorem-")
+    slack = {name: data["tightest"] for name, data in found.items()}
+    points, reach = sum(data["points"] for data in found.values()), max(d["visited"] for d in found.values())
     c = next(iter(found.values()))["constants"]
-    told = f"least slack, {points:,} points in |x| ≤ {max(d['visited'] for d in found.values()):.3g}: "
-    told += "; ".join(f"{name}: {short(v, 3)}" for name, v in slack.items())
+    told = f"least slack, {points:,} points in |x| ≤ {reach:.3g}: {listed({n: short(v, 3) for n, v in slack.items()})}"
     told += f" (α {c['alpha']:.4f}, β {c['beta']:.4f} on [−10, 10], L 3, σ² {c['sigma2']:.4f})"
     return Verdict(min(slack.values()) >= -1e-12, told, slack)
 
@@ -140,12 +138,15 @@ def one_step(results: Results) -> Verdict:
     quick=True,
 )
 def bounds(results: Results) -> Verdict:
-    found = {name.removeprefix("theorem-"): data for name, data in results.data("theorem-*").items()}
+    found = results.family("theorem-")
     rows = next(iter(found.values()))["rows"]
     floor = f"{rows[0]['neighbourhood']:.3g} is the neighbourhood 2βσ²/(α − β), which no step size lowers"
 
     def holds(data: dict[str, Any]) -> bool:
         return all(row["measured"] - 3 * row["stderr"] <= row["bound"] for row in data["rows"])
+
+    def ratios(data: dict[str, Any]) -> list[list[float]]:
+        return [[row["steps"], row["bound"] / row["measured"]] for row in data["rows"]]
 
     def tell(name: str, data: dict[str, Any]) -> str:
         said = [row["steps"] for row in data["rows"] if row["bound"] < data["first"]]
@@ -158,9 +159,7 @@ def bounds(results: Results) -> Verdict:
         tell,
         before=f"after {rows[-1]['steps']} steps, measured against bound: ",
         after=f"; of the bound {floor}",
-        numbers={
-            f"theorem-{n}": [[r["steps"], r["bound"] / r["measured"]] for r in d["rows"]] for n, d in found.items()
-        },
+        numbers={f"theorem-{name}": ratios(data) for name, data in found.items()},
     )
 
 
@@ -173,11 +172,11 @@ def bounds(results: Results) -> Verdict:
     needs="theorem-constant-*",
 )
 def neighbourhood(results: Results) -> Verdict:
-    found = {n.removeprefix("theorem-constant-"): d["rows"][-1] for n, d in results.data("theorem-constant-*").items()}
-    shares = {n: row["measured"] / row["neighbourhood"] for n, row in found.items()}
-    told = "; ".join(f"{name}: {short(share, 3)}" for name, share in shares.items())
-    what = "measured over 2βσ²/(α − β) by step size over the largest allowed: "
-    return Verdict(list(shares.values())[-1] >= 0.1, what + told, shares)
+    last = {name: data["rows"][-1] for name, data in results.family("theorem-constant-").items()}
+    shares = {name: row["measured"] / row["neighbourhood"] for name, row in last.items()}
+    told = "measured over 2βσ²/(α − β) by step size over the largest allowed: "
+    told += listed({name: short(share, 3) for name, share in shares.items()})
+    return Verdict(list(shares.values())[-1] >= 0.1, told, shares)
 
 
 CLAIMS = (toys, tight, region, saddle, half_space, one_step, bounds, neighbourhood)

@@ -54,13 +54,8 @@ def plan(quick: bool) -> list[Job]:
     jobs += [one(f"optimizer-{o}", "optimizer", batch=64, optimizer=o, lr=lr, **images) for o, lr in optimizers]
     text: dict[str, Any] = {"batch": 16, "size": 32, "every": 8}
     lstm: dict[str, Any] = {"network": "lstm", "optimizer": "normalized", "lr": 1.0, "schedule": "power"}
-    transformer: dict[str, Any] = {
-        "network": "transformer",
-        "optimizer": "adamw",
-        "lr": 0.006,
-        "schedule": "warm-cosine",
-    }
-    return [*jobs, one("lstm", **text, **lstm), one("transformer", **text, **transformer)]
+    transformer: dict[str, Any] = {"network": "transformer", "optimizer": "adamw", "lr": 0.006}
+    return [*jobs, one("lstm", **text, **lstm), one("transformer", **text, **transformer, schedule="warm-cosine")]
 
 
 def train(

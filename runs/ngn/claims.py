@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 from probes.numbers import short
 from runs.engine.claims import Results, Verdict, claim, every
 from runs.ngn import network_claims
 from runs.ngn.network_claims import PAPER
-from runs.ngn.toys import MOVERS, NOISY, QUARTIC_STEPS, READINGS, ROSENBROCK_STEPS, STARTS
+from runs.ngn.toys import MOVERS, NOISY, QUARTIC_STEPS, READINGS, ROSENBROCK_STEPS, STARTS, VERSIONS
+from runs.shared.tables import listed
 
 CONDITION = "arXiv 2410.12455"
 PUBLISHED = {"gdm": ("0.01", 691), "ngn-m": ("10", 269)}
@@ -51,8 +50,8 @@ def rosenbrock_sgd(results: Results) -> Verdict:
     found = {name: results.one(f"rosenbrock-{name}")["steps"] for name in MOVERS if name in words}
     ended = all(k is not None for steps in found.values() for k in steps.values())
     holds = ended and {name: list(_arrivals(steps)) for name, steps in found.items()} == converges
-    text = "; ".join(f"{words[name]}: {_counts(steps)}" for name, steps in found.items())
-    return Verdict(holds, "steps by c. " + text, found)
+    text = "steps by c. " + listed({words[name]: _counts(steps) for name, steps in found.items()})
+    return Verdict(holds, text, found)
 
 
 @claim(
@@ -63,14 +62,15 @@ def rosenbrock_sgd(results: Results) -> Verdict:
     needs="quartic",
 )
 def quartic_counts(results: Results) -> Verdict:
-    best: dict[str, dict[str, tuple[str, int]]] = {}
-    for start, solvers in results.one("quartic")["counts"].items():
-        reached = {s: _arrivals(steps) for s, steps in solvers.items()}
-        best[start] = {s: min(steps.items(), key=lambda item: item[1]) for s, steps in reached.items() if steps}
+    def fewest(solvers: dict[str, Steps]) -> dict[str, tuple[str, int]]:
+        reached = {solver: _arrivals(steps) for solver, steps in solvers.items()}
+        return {s: min(steps.items(), key=lambda item: item[1]) for s, steps in reached.items() if steps}
 
     def same(found: dict[str, tuple[str, int]]) -> bool:
         pairs = [(found.get(s, ("", 0)), published) for s, published in PUBLISHED.items()]
         return all(lr == published and abs(k - steps) <= 1 for (lr, k), (published, steps) in pairs)
+
+    best = {start: fewest(solvers) for start, solvers in results.one("quartic")["counts"].items()}
 
     fitting = [start for start, found in best.items() if same(found)]
     text = "; ".join(f"x₀ = {x}: " + ", ".join(f"{s} {k} at {lr}" for s, (lr, k) in b.items()) for x, b in best.items())
@@ -86,10 +86,9 @@ def quartic_counts(results: Results) -> Verdict:
 )
 def quartic_theorem(results: Results) -> Verdict:
     runs = results.one("quartic")["theorem"]
-    steps = [run["steps"] for run in runs]
-    reached = [k for k in steps if k is not None and k >= 0]
-    text = f"{len(reached)} of {len(steps)} runs, in {min(reached)} to {max(reached)} steps" if reached else "no run"
-    return Verdict(len(reached) == len(steps), text, {"runs": runs})
+    reached = [k for k in (run["steps"] for run in runs) if k is not None and k >= 0]
+    text = f"{len(reached)} of {len(runs)} runs, in {min(reached)} to {max(reached)} steps" if reached else "no run"
+    return Verdict(len(reached) == len(runs), text, {"runs": runs})
 
 
 @claim(
@@ -109,17 +108,14 @@ def diabetes_accelerates(results: Results) -> Verdict:
         first = k["1"]
         return first is not None and all((there := k[lr]) is not None and there < first for lr in ("10", "100"))
 
+    def tell(job: str) -> str:
+        most = "diverged" if largest[job] is None else f"{short(largest[job], 3)} times its start"
+        return f"{job.removeprefix('diabetes-')}: {_counts(steps[job])}, at 1000 at most {most}"
+
     fitting = [d for d in steps if faster(steps[d])]
     bounded = all(value is not None and value <= BOUNDED for value in largest.values())
-    said = (
-        f"{d.removeprefix('diabetes-')}: {_counts(k)}, at 1000 at most {_times(largest[d])}" for d, k in steps.items()
-    )
     numbers = {"steps": steps, "largest": largest, "fitting": fitting}
-    return Verdict(bool(fitting) and bounded, "steps by c. " + "; ".join(said), numbers)
-
-
-def _times(value: float | None) -> str:
-    return "diverged" if value is None else f"{short(value, 3)} times its start"
+    return Verdict(bool(fitting) and bounded, f"steps by c. {'; '.join(map(tell, steps))}", numbers)
 
 
 @claim(
@@ -129,10 +125,11 @@ def _times(value: float | None) -> str:
     needs=REGRESSION,
 )
 def diabetes_version(results: Results) -> Verdict:
-    lost: dict[str, dict[str, list[str]]] = {version: {} for version in ("ngn-m", "version-2", "sgd-m")}
-    for version, reading in itertools.product(lost, READINGS):
+    def lost_at(reading: str, version: str) -> list[str]:
         runs = results.one(f"diabetes-{reading}")["runs"][version]
-        lost[version][reading] = [lr for lr, run in runs.items() if run["largest"] is None]
+        return [lr for lr, run in runs.items() if run["largest"] is None]
+
+    lost = {version: {reading: lost_at(reading, version) for reading in READINGS} for version in VERSIONS}
 
     def diverges(version: str) -> bool:
         return any("1000" in lrs for lrs in lost[version].values())
@@ -140,8 +137,8 @@ def diabetes_version(results: Results) -> Verdict:
     def told(by: dict[str, list[str]]) -> str:
         return ", ".join(f"{reading} at {' '.join(lrs)}" for reading, lrs in by.items() if lrs) or "nowhere"
 
-    text = "; ".join(f"{version}: {told(by)}" for version, by in lost.items())
-    return Verdict(diverges("version-2") and not diverges("ngn-m"), f"diverges. {text}", lost)
+    text = "diverges. " + listed({version: told(by) for version, by in lost.items()})
+    return Verdict(diverges("version-2") and not diverges("ngn-m"), text, lost)
 
 
 @claim(
@@ -153,15 +150,13 @@ def diabetes_version(results: Results) -> Verdict:
     quick=True,
 )
 def bounds_hold(results: Results) -> Verdict:
+    def tell(name: str, run: dict[str, float]) -> str:
+        bound, least = run["bound"], run["least"]
+        return f"{name}: {short(bound, 3)} / {short(least, 2)} = {short(bound / least, 2)}"
+
     jobs = {name: results.one(f"noisy-{name}")["runs"] for name in NOISY}
-    return every(
-        {f"{name} {lr}": run for name, runs in jobs.items() for lr, run in runs.items()},
-        lambda run: run["least"] <= run["bound"],
-        lambda name, r: (
-            f"{name}: {short(r['bound'], 3)} / {short(r['least'], 2)} = {short(r['bound'] / r['least'], 2)}"
-        ),
-        before="bound / measured: ",
-    )
+    found = {f"{name} {lr}": run for name, runs in jobs.items() for lr, run in runs.items()}
+    return every(found, lambda run: run["least"] <= run["bound"], tell, before="bound / measured: ")
 
 
 @claim(

@@ -10,6 +10,7 @@ import numpy as np
 from probes.numbers import plus_minus, short
 from runs.engine.claims import Claim, Results, Verdict, claim, every
 from runs.ngn.jobs import ADAPTIVE, DECAY, IMAGES, MOMENTUM, NETWORKS
+from runs.shared.tables import listed
 from runs.sweep.curves import Array, LossCurve, curves, standard_error
 from runs.sweep.training import Trial
 
@@ -33,9 +34,7 @@ STDERRS = 2.0
 
 
 def curve(results: Results, network: str, solver: str) -> LossCurve:
-    """The losses of a solver on a network."""
-    job = f"{network}-{solver}"
-    (found,) = curves(Trial.of(row) for row in results.one(job)["rows"])
+    (found,) = curves(Trial.of(row) for row in results.one(f"{network}-{solver}")["rows"])
     return found
 
 
@@ -44,9 +43,7 @@ def by_solver(values: Mapping[str, str]) -> str:
     return ", ".join(f"{NAMES[solver]} {value}" for solver, value in values.items())
 
 
-def jobs(networks: Iterable[str], solvers: Iterable[str]) -> list[str]:
-    """Names of the jobs."""
-    solvers = list(solvers)
+def jobs(networks: Iterable[str], solvers: Sequence[str]) -> list[str]:
     return [f"{network}-{solver}" for network in networks for solver in solvers]
 
 
@@ -63,7 +60,7 @@ def _less_sensitive(own: str, other: str) -> Claim:
     def judge(results: Results) -> Verdict:
         found = {n: {s: curve(results, n, s).sensitivity for s in (own, other)} for n in NETWORKS}
         holds = all(found[n][own][0] < found[n][other][0] for n in IMAGES)
-        text = "; ".join(f"{n}: {plus_minus(*v[own])} to {plus_minus(*v[other])}" for n, v in found.items())
+        text = listed({n: f"{plus_minus(*v[own])} to {plus_minus(*v[other])}" for n, v in found.items()})
         return Verdict(holds, f"{ours} to {theirs}. {text}", found)
 
     return judge
@@ -178,15 +175,12 @@ def text_model(results: Results) -> Verdict:
         apart, error = difference(own.test_loss[own.best], other.test_loss[other.best])
         return apart <= STDERRS * error and own.sensitivity[0] < other.sensitivity[0]
 
-    numbers = {}
+    numbers, said = {}, {}
     for s, c in found.items():
-        perplexity = float(np.exp(c.test_loss[c.best]).mean())
-        numbers[s] = {"perplexity": perplexity, "lr": float(c.lrs[c.best]), "sensitivity": c.sensitivity[0]}
-    said = []
-    for s, v in numbers.items():
-        at = f"perplexity {short(v['perplexity'], 3)} at {short(v['lr'], 2)}"
-        said.append(f"{NAMES[s]}: {at}, sensitivity {short(v['sensitivity'], 3)}")
-    return Verdict(all(map(beaten, others)), "; ".join(said), numbers)
+        perplexity, lr, sensitivity = float(np.exp(c.test_loss[c.best]).mean()), float(c.lrs[c.best]), c.sensitivity[0]
+        numbers[s] = {"perplexity": perplexity, "lr": lr, "sensitivity": sensitivity}
+        said[NAMES[s]] = f"perplexity {short(perplexity, 3)} at {short(lr, 2)}, sensitivity {short(sensitivity, 3)}"
+    return Verdict(all(map(beaten, others)), listed(said), numbers)
 
 
 @claim(

@@ -20,6 +20,7 @@ from landscape.regularity import Bound, ProblemConstants, alpha_beta, ngn_consta
 from landscape.regularity.examples import FiniteSum, two_functions
 from probes.trace.layout import Field
 from runs.engine.jobs import Job, JobContext
+from runs.shared.tables import finite
 from runs.sweep.solvers import make, step
 from runs.sweep.training import factor
 
@@ -38,9 +39,10 @@ MOVERS = {  # solver, and what the step size is multiplied by
 
 QUARTIC = tuple(10.0**k for k in range(-4, 5))
 STARTS = (1.0, 2.0, 5.0, 10.0, 20.0)
-THEOREM = {"lrs": (0.5, 1.0, 10.0, 1e3, 1e4), "betas": (9 / 25, 0.5, 0.9), "starts": (0.1, 1.0, 10.0, 100.0)}
+THEOREM = (0.1, 1.0, 10.0, 100.0), (0.5, 1.0, 10.0, 1e3, 1e4), (9 / 25, 0.5, 0.9)  # starts, step sizes, betas
 
 READINGS = ("rows-sum", "rows-mean", "columns-sum", "columns-mean")  # of "normalised"
+VERSIONS = ("ngn-m", "version-2", "sgd-m")
 DIABETES = (1.0, 10.0, 100.0, 1000.0)
 DIABETES_STEPS = 10_000
 
@@ -103,18 +105,15 @@ def valley(z: Tensor) -> Tensor:
 
 def quartic(job: JobContext, steps: int) -> dict[str, Any]:
     """Steps to f < 1e-15 for f = x^2 + x^4: of both solvers from several starts, and of Theorem E.5's settings."""
-    counts = {
-        f"{x:g}": {
-            solver: {f"{lr:g}": descent(x, lr, MOMENTUM, steps, adaptive=solver == "ngn-m") for lr in QUARTIC}
-            for solver in ("gdm", "ngn-m")
-        }
-        for x in STARTS
-    }
+
+    def by_step_size(x: float, *, adaptive: bool) -> dict[str, int | None]:
+        return {f"{lr:g}": descent(x, lr, MOMENTUM, steps, adaptive=adaptive) for lr in QUARTIC}
+
+    ways = {"gdm": False, "ngn-m": True}
+    counts = {f"{x:g}": {name: by_step_size(x, adaptive=way) for name, way in ways.items()} for x in STARTS}
     theorem = [
         {"start": x, "lr": lr, "beta": beta, "steps": descent(x, lr, beta, steps, adaptive=True)}
-        for x in THEOREM["starts"]
-        for lr in THEOREM["lrs"]
-        for beta in THEOREM["betas"]
+        for x, lr, beta in itertools.product(*THEOREM)
     ]
     return {"counts": counts, "theorem": theorem}
 
@@ -156,18 +155,14 @@ def diabetes(job: JobContext, reading: str, steps: int) -> dict[str, Any]:
     least, most = float(end @ end) / 2, float(b @ b) / 2
     found: dict[str, dict[str, Any]] = {}
     with job.trace(reading=reading, steps=steps) as trace:
-        for version, lr in itertools.product(("ngn-m", "version-2", "sgd-m"), DIABETES):
+        for version, lr in itertools.product(VERSIONS, DIABETES):
             name = f"{version}-{lr:g}"
             trace.declare(name, {"excess": Field((), "float64", "", "(f - f^*) / (f(0) - f^*)")})
             excess = (heavy_ball(A, b, lr, steps, version) - least) / (most - least)
             for k in range(0, len(excess), 10):
                 trace.record(name, k, excess=float(excess[k]))
-            reached, known = np.flatnonzero(excess <= 1e-2), np.isfinite(excess).all()
-            row = (
-                {"largest": float(excess.max()), "last": float(excess[-1])}
-                if known
-                else {"largest": None, "last": None}
-            )
+            reached = np.flatnonzero(excess <= 1e-2)
+            row = {"largest": finite(float(excess.max())), "last": finite(float(excess[-1]))}
             found.setdefault(version, {})[f"{lr:g}"] = row | {"to_1e-2": int(reached[0]) if len(reached) else None}
     L = float(np.linalg.norm(A, 2)) ** 2
     return {"smoothness": L, "floor": least / most, "runs": found}
@@ -218,8 +213,8 @@ def two_noisy(job: JobContext, solver: str, steps: int, runs: int) -> dict[str, 
                 job.progress(run + 1, runs)
             for k, value in enumerate(excess):
                 trace.record(f"lr-{lr:g}", k, excess=float(value))
-            bound, late = bounds(c, solver, lr, steps), float(excess[-max(steps // 10, 1) :].mean())
-            row = {"least": float(excess[:-1].min()), "late": late}
+            bound = bounds(c, solver, lr, steps)
+            row = {"least": float(excess[:-1].min()), "late": float(excess[-max(steps // 10, 1) :].mean())}
             found[f"{lr:g}"] = row | {"bound": bound.total, "neighbourhood": bound.neighbourhood}
     return {"solver": solver, "alpha": c.alpha, "beta": c.beta, "runs": found}
 

@@ -99,16 +99,17 @@ def rises_then_falls(values: Sequence[float]) -> bool:
 
 
 def as_json(found: Mapping[str, Smallest]) -> dict[str, Any]:
-    """For JSON, where there is no inf: five digits, or "inf"."""
-
-    def number(value: float) -> float | str:
-        return float(f"{value:.5g}") if math.isfinite(value) else str(value)
-
+    """For JSON, where there is no inf."""
     rounded = "beta", "most", "at_one", "ratio", "ratio_gap"
     return {
         name: vars(s) | {key: number(getattr(s, key)) for key in rounded} | {"seeds": [*map(number, s.seeds)]}
         for name, s in found.items()
     }
+
+
+def number(value: float) -> float | str:
+    """Five digits; `"inf"` for what JSON does not know."""
+    return float(f"{value:.5g}") if math.isfinite(value) else str(value)
 
 
 def first_part(t: Trajectory, share: float) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,11 @@ WINDOW = 2  # values of the grid on each side of the best: factors of 16
 
 def losses(results: Results, job: str) -> dict[float, float]:
     """Mean over seeds of the final training loss by step size."""
-    runs = results.one(job)["runs"]
-    return {run["lr"]: statistics.fmean(_capped(loss) for loss in run["loss"]) for run in runs}
+
+    def mean(found: list[float | None]) -> float:
+        return statistics.fmean(CHANCE if loss is None else min(loss, CHANCE) for loss in found)
+
+    return {run["lr"]: mean(run["loss"]) for run in results.one(job)["runs"]}
 
 
 def best(results: Results, job: str) -> tuple[float, float]:
@@ -36,10 +39,6 @@ def best(results: Results, job: str) -> tuple[float, float]:
 def accuracy(results: Results, job: str) -> float:
     """The largest mean over seeds of the test accuracy over step sizes."""
     return max(statistics.fmean(run["accuracy"]) for run in results.one(job)["runs"])
-
-
-def _capped(loss: float | None) -> float:
-    return CHANCE if loss is None else min(loss, CHANCE)
 
 
 def best_by_batch(results: Results) -> dict[str, dict[int, tuple[float, float]]]:
@@ -107,7 +106,7 @@ hurts = _batches(
 )
 def step_sizes(results: Results) -> Verdict:
     found = {n: {b: lr for b, (_, lr) in sizes.items()} for n, sizes in best_by_batch(results).items()}
-    slopes = {n: _power(list(sizes), list(sizes.values())) for n, sizes in found.items()}
+    slopes = {n: float(np.polyfit(np.log2([*sizes]), np.log2([*sizes.values()]), 1)[0]) for n, sizes in found.items()}
     return every(
         slopes,
         lambda slope: slope > 0.1,
@@ -115,11 +114,6 @@ def step_sizes(results: Results) -> Verdict:
         numbers={n: {"slope": slopes[n]} | {str(b): lr for b, lr in sizes.items()} for n, sizes in found.items()},
         before="best lr by batch size, ",
     )
-
-
-def _power(x: Sequence[float], y: Sequence[float]) -> float:
-    """The power of x in y, by least squares on the logarithms."""
-    return float(np.polyfit(np.log2(x), np.log2(y), 1)[0])
 
 
 @claim(
@@ -139,8 +133,8 @@ def away_from_zero(results: Results) -> Verdict:
     def tell(name: str, seeds: dict[str, list[float]]) -> str:
         first, least, last = (short(min(seeds[key]), 2) for key in ("first", "least", "last"))
         fall, exponent = short(max(seeds["fall"]), 2), short(statistics.fmean(seeds["exponent"]), 2)
-        told = f"{name}: first {first}, least {least}, last {last}, loss down to {fall} of the first"
-        return f"{told}, exponent {exponent}"
+        told = f"first {first}, least {least}, last {last}, loss down to {fall} of the first, exponent {exponent}"
+        return f"{name}: {told}"
 
     after = " (smallest of the seeds; exponent: of the dual norm as a power of the loss, fitted)"
     return every(found, holds, tell, after=after)
@@ -175,7 +169,6 @@ def sensitivity(results: Results, job: str) -> float | None:
 )
 def robust(results: Results) -> Verdict:
     found = {n: {s: sensitivity(results, f"{n}-solver-{s}") for s in GRIDS} for n in NETWORKS}
-
     known = all(None not in values.values() for values in found.values())
 
     def holds(values: dict[str, float | None]) -> bool | None:
@@ -236,15 +229,14 @@ def ball(results: Results) -> Verdict:
         return ball >= free - 0.01 and norm <= BALL
 
     def tell(network: str, rows: dict[str, list[float]]) -> str:
-        named = ((r, *(short(value, 3) for value in row)) for r, row in rows.items())
-        return f"{network}: " + ", ".join(f"{r}: accuracy {a}, loss {b}, largest norm {c}" for r, a, b, c in named)
+        words = "{}: accuracy {}, loss {}, largest norm {}"
+        return f"{network}: " + ", ".join(words.format(r, *(short(v, 3) for v in row)) for r, row in rows.items())
 
     return every(found, holds, tell, before="by radius, ")
 
 
 def _largest(results: Results, job: str) -> float:
-    ends = [top for run in results.one(job)["runs"] for top in run["largest"]]
-    return max(math.inf if top is None else top for top in ends)
+    return max(math.inf if top is None else top for run in results.one(job)["runs"] for top in run["largest"])
 
 
 @claim(

@@ -28,7 +28,7 @@ EXACT = (*QUADRATICS, "cauchy")
 
 def tracks(results: Results, problems: Sequence[str]) -> dict[str, Any]:
     """The data of every rule on these problems, by `problem-rule`."""
-    return {name.removeprefix("track-"): data for p in problems for name, data in results.data(f"track-{p}-*").items()}
+    return {f"{p}-{rule}": data for p in problems for rule, data in results.family(f"track-{p}-").items()}
 
 
 def needs(problems: Sequence[str]) -> list[str]:
@@ -60,16 +60,16 @@ _RULES = "SGD, SignSGD, RMSprop, Adam, SAM, USAM, DNSAM"
     needs=needs(EXACT),
 )
 def means(results: Results) -> Verdict:
-    data = tracks(results, EXACT)
-    powers = {name: mean_power(found) for name, found in data.items()}
-    worst = {name: worst_mean(found) for name, found in data.items()}
-
     def say(found: Any) -> str:
         p, stderr = mean_power(found)
         return (f"{p:.2f} ± {stderr:.2f}" if stderr < 1 else "within errors") + f", {worst_mean(found):.2f}"
 
-    before = "power of η, largest distance in η of the way: "
-    numbers = {n: {"power": finite(p), "stderr": finite(e), "worst": finite(worst[n])} for n, (p, e) in powers.items()}
+    def numbers_of(found: Any) -> dict[str, float | None]:
+        p, stderr = mean_power(found)
+        return {"power": finite(p), "stderr": finite(stderr), "worst": finite(worst_mean(found))}
+
+    data, before = tracks(results, EXACT), "power of η, largest distance in η of the way: "
+    numbers = {name: numbers_of(found) for name, found in data.items()}
     return _tracking(data, mean_tracks, say, before, numbers)
 
 
@@ -113,7 +113,7 @@ def controls(results: Results) -> Verdict:
     needs=[f"track-{p}-{rule}" for p in QUADRATICS for rule in ("rmsprop", "adam")],
 )
 def moment_noise(results: Results) -> Verdict:
-    jobs = {f"{p}-{rule}": results.one(f"track-{p}-{rule}") for p in QUADRATICS for rule in ("rmsprop", "adam")}
+    jobs = {name: data for name, data in tracks(results, QUADRATICS).items() if name.endswith(("rmsprop", "adam"))}
 
     def near(found: Any) -> bool:
         return abs(found["ratio"] - 1) <= MOMENT + 2 * found["ratio_stderr"]
@@ -141,11 +141,10 @@ def _real(problem: str, words: str, said: str) -> Claim:
         needs=needs((problem,)),
     )
     def judge(results: Results) -> Verdict:
-        data = {name.removeprefix(f"{problem}-"): d for name, d in tracks(results, (problem,)).items()}
+        data = results.family(f"track-{problem}-")
 
-        def end(d: Any) -> dict[str, float]:
-            loss: dict[str, float] = min(d["rows"], key=lambda row: row["eta"])["statistics"]["loss"]
-            return loss
+        def end(d: Any) -> Any:
+            return min(d["rows"], key=lambda row: row["eta"])["statistics"]["loss"]
 
         def say(d: Any) -> str:
             found, loss = smallest(d), end(d)

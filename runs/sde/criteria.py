@@ -16,6 +16,7 @@ Floats = Sequence[float] | NDArray[np.float64]
 MEAN = 0.6  # the means' distance over the way made, in units of eta
 POWER = 0.8  # least power of eta in that distance
 BAND = 0.15  # how far a ratio of covariances may be from 1 at the smallest eta
+LOW_DIMENSIONAL = ("commuting", "rotated", "cauchy")  # problems on which every direction is looked at
 MOMENT = 0.1  # the same where noise in the second moment is told from none
 
 
@@ -72,7 +73,7 @@ def extremes(data: Any, kind: str = "sde") -> tuple[float, float]:
     found = smallest(data, kind)
     if found["ratio"] is None:
         return math.inf, math.inf
-    if data["problem"] in ("commuting", "rotated", "cauchy"):
+    if data["problem"] in LOW_DIMENSIONAL:
         return found["low"], found["high"]
     return found["ratio"], found["ratio"]
 
@@ -82,7 +83,7 @@ def band_tracks(data: Any, kind: str = "sde") -> bool:
     low, high = extremes(data, kind)
     if not math.isfinite(low):
         return False
-    if data["problem"] in ("commuting", "rotated", "cauchy"):
+    if data["problem"] in LOW_DIMENSIONAL:
         # a ratio of two variances, each of them with a relative error of sqrt(2 / paths)
         slack = 2 * math.sqrt(2 / data["paths"] + 2 / smallest(data, kind)["paths"])
     else:

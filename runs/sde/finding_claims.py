@@ -19,7 +19,7 @@ FORM = 0.05  # how far a variance may be from its closed form
 def _noise_slope(results: Results, name: str, last: int = 0) -> tuple[float, float]:
     """The power of the noise's deviation in the stationary loss; `last`: of that many largest deviations alone."""
     rows = results.one(f"noise-{name}")[-last:]
-    return slope([r["sigma"] for r in rows], [r["loss"] for r in rows], [r["stderr"] for r in rows])
+    return slope(*([row[key] for row in rows] for key in ("sigma", "loss", "stderr")))
 
 
 @claim(
@@ -63,8 +63,7 @@ def closed_form(rule: str, decay: float, r1: float, h: float, sigma: float, eta:
         return eta / 2 / (h / sigma + decay)
     if rule == "adamw":
         return eta / 2 / (h / sigma + decay) * r1 / (r1 + decay)
-    coupled = eta / 2 * sigma / (h + decay)
-    return coupled * math.sqrt(math.pi / 2) if rule == "coupled-sign" else coupled
+    return eta / 2 * sigma / (h + decay) * (math.sqrt(math.pi / 2) if rule == "coupled-sign" else 1)
 
 
 @claim(
@@ -78,22 +77,20 @@ def closed_form(rule: str, decay: float, r1: float, h: float, sigma: float, eta:
 def forms(results: Results) -> Verdict:
     found: dict[str, list[float]] = {}
     holds, plain = [], []
-    for name, rows in results.data("form-*").items():
-        rule, decay, r1 = name.removeprefix("form-").rsplit("-", 2)
-        found[name] = []
+    for name, rows in results.family("form-").items():
+        rule, decay, r1 = name.rsplit("-", 2)
         for row in rows:
             form = closed_form(rule, float(decay), float(r1), row["h"], row["sigma"])
-            found[name].append(row["variance"] / form)
-            slack = FORM + 2 * row["stderr"] / form
-            holds.append(abs(row["variance"] / form - 1) <= slack)
+            ratio, slack = row["variance"] / form, FORM + 2 * row["stderr"] / form
+            found.setdefault(name, []).append(ratio)
+            holds.append(abs(ratio - 1) <= slack)
             if rule == "adamw":
-                factor = float(r1) / (float(r1) + float(decay))
-                plain.append(abs(row["variance"] / form * factor - 1) <= slack)
-    text = "solver over form, by coordinate (rule, decay, r_1): " + listed(
-        {n.removeprefix("form-"): ", ".join(f"{v:.3f}" for v in values) for n, values in found.items()}
-    )
+                plain.append(abs(ratio * float(r1) / (float(r1) + float(decay)) - 1) <= slack)
+    text = "solver over form, by coordinate (rule, decay, r_1): "
+    text += listed({name: ", ".join(f"{v:.3f}" for v in values) for name, values in found.items()})
     text += f". AdamW without the factor: {sum(plain)} of {len(plain)} within the tolerance"
-    return Verdict(all(holds) and not any(plain), text, found)
+    numbers = {f"form-{name}": values for name, values in found.items()}
+    return Verdict(all(holds) and not any(plain), text, numbers)
 
 
 @claim(
@@ -110,16 +107,15 @@ def heavy_sign(results: Results) -> Verdict:
         near = abs(row["mean_square"] / row["variance"] - 1) <= 0.15 + slack
         return near and row["largest"] <= 1.5 + 20 * deviation
 
-    found = results.data("heavy-sign-*")
-    ratios = {name: [row["mean_square"] / row["variance"] for row in rows] for name, rows in found.items()}
-    largest = {name: max(row["largest"] for row in rows) for name, rows in found.items()}
-    told = {n: ", ".join(f"{r:.3f}" for r in ratios[n]) + f", largest |x| {largest[n]:.2f}" for n in found}
+    found = results.family("heavy-sign-")
+    ratios = {dof: [row["mean_square"] / row["variance"] for row in rows] for dof, rows in found.items()}
+    largest = {dof: max(row["largest"] for row in rows) for dof, rows in found.items()}
     return every(
         found,
         lambda rows: all(map(holds, rows)),
-        lambda name, _: f"{name.rpartition('-')[2]}: {told[name]}",
+        lambda dof, _: f"{dof}: {', '.join(f'{r:.3f}' for r in ratios[dof])}, largest |x| {largest[dof]:.2f}",
         before="mean square over the SDE's by η: ",
-        numbers={name: {"ratios": ratios[name], "largest": largest[name]} for name in found},
+        numbers={f"heavy-sign-{dof}": {"ratios": ratios[dof], "largest": largest[dof]} for dof in found},
     )
 
 
@@ -131,9 +127,9 @@ def heavy_sign(results: Results) -> Verdict:
     needs="heavy-sgd-*",
 )
 def heavy_sgd(results: Results) -> Verdict:
-    data = {dof: results.one(f"heavy-sgd-{dof}") for dof in ("1", "1.5")}
+    data = results.family("heavy-sgd-")
     medians = {dof: [row["median"] for row in rows] for dof, rows in data.items()}
-    p, e = slope([r["eta"] for r in data["1.5"]], medians["1.5"], [r["median_stderr"] for r in data["1.5"]])
+    p, e = slope(*([row[key] for row in data["1.5"]] for key in ("eta", "median", "median_stderr")))
     far = {dof: [row["largest"] / row["median"] for row in rows] for dof, rows in data.items()}
     holds = all(abs(m - 1) <= 0.1 for m in medians["1"]) and abs(p - 1 / 3) <= 0.1
     holds = holds and min(map(min, far.values())) >= 20
@@ -197,10 +193,9 @@ def decay(results: Results) -> Verdict:
         fit >= 0.999 and abs(root / foretold[0] - 1) <= 0.05 and abs(rate / foretold[1] - 1) <= 0.1
         for root, fit, rate, _ in found.values()
     )
-    text = f"foretold: slope {foretold[0]:.3f}, rate {foretold[1]:.3f}. " + listed(
-        {WAYS[n]: f"slope {v[0]:.3f}, R² {v[1]:.5f}, rate {v[2]:.3f}, R² {v[3]:.4f}" for n, v in found.items()}
-    )
-    return Verdict(holds, text, found)
+    words = "slope {:.3f}, R² {:.5f}, rate {:.3f}, R² {:.4f}"
+    text = "foretold: slope {:.3f}, rate {:.3f}. ".format(*foretold)
+    return Verdict(holds, text + listed({WAYS[n]: words.format(*v) for n, v in found.items()}), found)
 
 
 CLAIMS = (noise, bounded, forms, heavy_sign, heavy_sgd, phases, decay)

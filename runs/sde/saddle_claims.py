@@ -21,10 +21,10 @@ from runs.shared.tables import listed
 )
 def drift(results: Results) -> Verdict:
     found = {}
-    for job, data in results.data("drift-*").items():
+    for problem, data in results.family("drift-").items():
         for rule, rows in data.items():
-            p = line([math.log(r["rho"]) for r in rows], [math.log(r["error"]) for r in rows])[0]
-            found[f"{rule} {job.removeprefix('drift-')}"] = [p, rows[-1]["error"]]
+            p = line(*([math.log(row[key]) for row in rows] for key in ("rho", "error")))[0]
+            found[f"{rule} {problem}"] = [p, rows[-1]["error"]]
     return every(
         found,
         lambda v: v[0] >= 0.9 and v[1] <= 0.02,
@@ -48,12 +48,12 @@ def saddle(results: Results) -> Verdict:
     found = _cases(results)
     holds = [found["sam", kind]["inner"] == 1 and found["sam", kind]["outer"] == 0 for kind in ("solver", "ode")]
     holds += [found["gd", kind]["left"] == 1 for kind in ("solver", "ode")]
-    text = "share of SAM's starts that end at the saddle, by radius in ρ: " + listed(
-        {f"{r:g}": f"{v:.2f}" for r, v in zip(RADII, found["sam", "solver"]["by_radius"], strict=True)}
-    )
+    shares = found["sam", "solver"]["by_radius"]
+    text = "share of SAM's starts that end at the saddle, by radius in ρ: "
+    text += listed({f"{r:g}": f"{v:.2f}" for r, v in zip(RADII, shares, strict=True)})
     same = all(found[c, "solver"]["by_radius"] == found[c, "ode"]["by_radius"] for c in ("gd", "sam"))
     text += f"; gradient descent: none; the ODE {'says the same' if same else 'differs'}"
-    return Verdict(all(holds), text, {"sam": found["sam", "solver"]["by_radius"]})
+    return Verdict(all(holds), text, {"sam": shares})
 
 
 @claim(
@@ -84,18 +84,14 @@ def _shares_left(results: Results, rule: str, kind: str = "solver") -> dict[floa
     needs="escape-*",
 )
 def freed(results: Results) -> Verdict:
-    holds = []
-    for kind in WAYS:
-        shares = _shares_left(results, "sam", kind)
-        holds += [v <= 0.05 for s, v in shares.items() if s <= 0.5] + [v >= 0.9 for s, v in shares.items() if s >= 1]
-        holds += [v >= 0.9 for rule in ("sgd", "usam") for v in _shares_left(results, rule, kind).values()]
-    told = {
-        f"s = {s:g} ρ": f"{v:.2f}, SDE {_shares_left(results, 'sam', 'sde')[s]:.2f}"
-        for s, v in _shares_left(results, "sam").items()
-    }
-    others = min(min(_shares_left(results, rule).values()) for rule in ("sgd", "usam"))
-    text = "share of SAM that left: " + listed(told) + f"; of SGD and USAM at least {others:.2f}"
-    return Verdict(all(holds), text, {"sam": list(_shares_left(results, "sam").values())})
+    solver, sde = (_shares_left(results, "sam", kind) for kind in WAYS)
+    others = {kind: min(min(_shares_left(results, rule, kind).values()) for rule in ("sgd", "usam")) for kind in WAYS}
+    holds = all((s > 0.5 or v <= 0.05) and (s < 1 or v >= 0.9) for shares in (solver, sde) for s, v in shares.items())
+    text = "share of SAM that left: " + listed(
+        {f"s = {s:g} ρ": f"{v:.2f}, SDE {sde[s]:.2f}" for s, v in solver.items()}
+    )
+    text += f"; of SGD and USAM at least {others['solver']:.2f}"
+    return Verdict(holds and min(others.values()) >= 0.9, text, {"sam": list(solver.values())})
 
 
 @claim(

@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import nn
 
 from landscape import Objective
+from landscape.clock import stopwatch
 from probes.checkpoints import run
 from probes.checkpoints.arguments import parse_probes
 from probes.checkpoints.steps import checkpoint_steps
@@ -163,7 +164,7 @@ def _column(name: str, checkpoint: Path, output: Path) -> dict[str, str]:
 
     objective = _objective(NETWORKS[name]())
     load_checkpoint(checkpoint, objective.model)
-    gradient = _seconds_per_gradient(objective)
+    gradient = statistics.median(stopwatch(objective.gradient, objective.device)[0] for _ in range(9))
     data = digits()
     with Trace.open(output) as trace:
         rows = {group: trace[group].row(-1) for group in trace}
@@ -189,15 +190,6 @@ def _column(name: str, checkpoint: Path, output: Path) -> dict[str, str]:
         **{_RANKS[threshold]: f"{bound}{rank}, κ {sign} {short(kappa, 3)}" for threshold, rank, kappa in ranks},
         "cost in gradients": f"{costs} ({1e3 * gradient:.1f} ms each)",
     }
-
-
-def _seconds_per_gradient(objective: Objective) -> float:
-    times = []
-    for _ in range(9):
-        start = time.perf_counter()
-        objective.gradient()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def _table(plan: Plan, columns: list[dict[str, str]]) -> Table:

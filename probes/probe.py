@@ -7,7 +7,7 @@ what was measured before, on skips or on resuming.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from probes.context import Context
@@ -57,11 +57,10 @@ class ProbeWarning(UserWarning):
     """A probe failed, or its result could not be written; the training goes on."""
 
 
-def check_needs(probes: Iterable[Probe], missing: Iterable[str]) -> None:
+def check_needs(probes: Iterable[Probe], missing: Sequence[str]) -> None:
     """Raise `ValueError` for the first probe that needs something of a training loop which is missing."""
-    absent = list(missing)
     for probe in probes:
-        for need in absent:
+        for need in missing:
             if need in probe.needs:
                 raise ValueError(f"the probe {probe.name!r} needs {_TRAINING[need]}")
 

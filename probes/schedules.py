@@ -66,10 +66,8 @@ class LogSpaced:
         if now.step < 1:
             return _is_new(0, now, before)
         i = math.floor(self.per_decade * math.log10(now.step)) + 1  # rounding may lift a point above its step
-        return _is_new(next(p for p in map(self._point, range(i, -1, -1)) if p <= now.step), now, before)
-
-    def _point(self, i: int) -> int:
-        return round(10.0 ** (i / self.per_decade))
+        points = (round(10.0 ** (j / self.per_decade)) for j in range(i, -1, -1))
+        return _is_new(next(point for point in points if point <= now.step), now, before)
 
 
 @dataclass(frozen=True)

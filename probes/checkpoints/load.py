@@ -131,25 +131,18 @@ def match(state: Mapping[str, Any], model: nn.Module, path: str | Path = "the st
     Raises `UserError` naming the first keys that are missing or unexpected, or the first shape that differs.
     """
     target = dict(model.state_dict())
-    best: dict[str, Any] = {}
-    for renamed in _renamings(state, target):
-        renamed.update(_tied_entries(renamed, target))
-        if renamed.keys() == target.keys():
-            _check_values(renamed, target, model, path)
-            matched = OrderedDict((name, renamed[name]) for name in target)
-            # the versions that torch attaches to a state dict: without them modules convert as for old files
-            matched._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
-            return matched
-        if not best or len(renamed.keys() & target.keys()) > len(best.keys() & target.keys()):
-            best = renamed
-    missing = [name for name in target if name not in best]
-    unexpected = [name for name in best if name not in target]
-    parts = [f"missing {first_few(missing)}"] if missing else []
-    parts += [f"unexpected {first_few(unexpected)}"] if unexpected else []
-    raise UserError(
-        f"the keys of {path} do not match {type(model).__name__}: {'; '.join(parts)}: "
-        f"is it a checkpoint of another model?"
-    )
+    candidates = [renamed | _tied_entries(renamed, target) for renamed in _renamings(state, target)]
+    best = min(candidates, key=lambda renamed: len(renamed.keys() ^ target.keys()))
+    if best.keys() != target.keys():
+        names = {"missing": [n for n in target if n not in best], "unexpected": [n for n in best if n not in target]}
+        parts = "; ".join(f"{what} {first_few(some)}" for what, some in names.items() if some)
+        model_name = type(model).__name__
+        raise UserError(f"the keys of {path} do not match {model_name}: {parts}: is it a checkpoint of another model?")
+    _check_values(best, target, model, path)
+    matched = OrderedDict((name, best[name]) for name in target)
+    # the versions that torch attaches to a state dict: without them modules convert as for old files
+    matched._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
+    return matched
 
 
 def _renamings(state: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -199,9 +199,7 @@ def _measure(
 ) -> None:
     try:
         measure_once(objective, [probe], trace, step, on_error="raise", callback=callback)
-    except (OSError, MemoryError):
-        raise
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"the probe {probe.name} failed on {path} of {problem}: {one_line(error)}") from error
 
 

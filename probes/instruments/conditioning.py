@@ -38,8 +38,7 @@ class GaussNewtonConditioning(Instrument):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.threshold, str) and self.threshold != "paper":
-            raise ValueError(f"threshold is a number or 'paper', not {self.threshold!r}")
+        self._check(threshold=not isinstance(self.threshold, str) or self.threshold == "paper")
 
     @override
     def expected(self, context: Context) -> dict[str, float]:

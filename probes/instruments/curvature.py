@@ -1,7 +1,6 @@
 """Probes of a curvature matrix: its largest eigenvalues, trace, spectral density and condition number.
 
-Each hands an operator to one algorithm of `landscape.spectra` and keeps what comes back, error bar and cost
-included.
+Each hands an operator to one algorithm of `landscape.spectra` and keeps what comes back, error bar and cost included.
 """
 
 from __future__ import annotations
@@ -171,15 +170,9 @@ class SpectralDensity(CurvatureInstrument):
 
         A = self._operator(context)
         steps, shape = min(self.steps, A.shape[0]), (self.probes, self.steps)
-        density = spectra.density(
-            A, probes=self.probes, steps=steps, generator=context.generator, callback=context.callback
-        )
-        return {
-            "nodes": pad(density.nodes, shape, None),
-            "weights": pad(density.weights, shape, 0.0),
-            "n": density.n,
-            "matvecs": density.matvecs,
-        }
+        density = spectra.density(A, probes=self.probes, steps=steps, **values_of(context, ("generator", "callback")))
+        rows = {"nodes": pad(density.nodes, shape, None), "weights": pad(density.weights, shape, 0.0)}
+        return rows | values_of(density, ("n", "matvecs"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,19 +115,13 @@ class Alignment(Instrument):
         vector = self._vector(context)
         pairs = context.eigenpairs(self.pairs)
         k, shape = min(self.k, len(pairs.values)), (self.k,)
-        row: dict[str, Any] = {
-            "eigenvalues": pad(pairs.values[:k], shape),
-            "residuals": pad(pairs.residuals[:k], shape),
-            "cosines": np.full(self.k, math.nan),
-            "bounds": np.ones(self.k),
-            "total": math.nan,
-            "total_bound": 1.0,
-        }
-        if vector is not None and k:
-            found = alignment(vector, pairs, k)
-            row |= {"cosines": pad(found.cosines, shape), "bounds": pad(found.bounds, shape, 1.0)}
-            row |= values_of(found, ("total", "total_bound"))
-        return row
+        row = {"eigenvalues": pad(pairs.values[:k], shape), "residuals": pad(pairs.residuals[:k], shape)}
+        if vector is None or not k:
+            unknown = {"cosines": np.full(shape, math.nan), "bounds": np.ones(shape)}
+            return row | unknown | {"total": math.nan, "total_bound": 1.0}
+        found = alignment(vector, pairs, k)
+        row |= {"cosines": pad(found.cosines, shape), "bounds": pad(found.bounds, shape, 1.0)}
+        return row | values_of(found, ("total", "total_bound"))
 
     def _vector(self, context: Context) -> torch.Tensor | None:
         """What is to be aligned; None before the first update. Raises `ValueError` without a batch."""

@@ -158,12 +158,10 @@ class BatchSharpness(ThresholdInstrument):
     def measure(self, context: Context) -> dict[str, Any]:
         from landscape.sharpness import batch_sharpness
 
-        found = batch_sharpness(
-            context.objective, batch_size=self.batch_size, rtol=self.rtol, generator=context.generator
-        )
-        return values_of(found, ("value", "stderr", "ratio_of_means", "batches")) | {
-            "threshold": self._threshold(context)
-        }
+        chosen = values_of(self, ("batch_size", "rtol"))
+        found = batch_sharpness(context.objective, generator=context.generator, **chosen)
+        row = values_of(found, ("value", "stderr", "ratio_of_means", "batches"))
+        return row | {"threshold": self._threshold(context)}
 
 
 @dataclass(frozen=True, kw_only=True)

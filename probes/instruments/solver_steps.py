@@ -57,8 +57,5 @@ class SolverSteps(Instrument):
     @override
     def measure(self, context: Context) -> dict[str, Any]:
         last = getattr(context.optimizer, "last", None)
-        return {name: _number(getattr(last, name, None)) for name in _FIELDS}
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+        said = {name: getattr(last, name, None) for name in _FIELDS}
+        return {name: math.nan if value is None else float(value) for name, value in said.items()}

@@ -122,17 +122,15 @@ class Monitor:
         due = set()
         for name, schedule in self._schedules.items():
             try:
-                if schedule.due(now, self._before[name]) and not self._has(name, now.step):
+                # what the trace has already is from before it was resumed, or from this step
+                there = now.step in self._recorded[name] or now.step == self._last.get(name)
+                if schedule.due(now, self._before[name]) and not there:
                     due.add(name)
             except Exception as error:
                 if self.on_error == "raise":
                     raise
                 self._note(now, name, f"its schedule failed: {type(error).__name__}: {one_line(error)}", warn=True)
         return due
-
-    def _has(self, name: str, step: int) -> bool:
-        """Whether the trace has that measurement, from before it was resumed or from this step."""
-        return step in self._recorded[name] or step == self._last.get(name)
 
     def _measure(
         self, waiting: list[Probe], due: set[str], now: Moment, batch: Any, start: float
@@ -244,10 +242,9 @@ class Monitor:
 
     def _write_skips(self) -> None:
         """What was skipped since the last row about it, when the trace is closed."""
-        for probe in self.probes:
-            before = self._before[probe.name]
+        for name, before in self._before.items():
             if before is not None:
-                self._tell_skips(probe.name, before, final=True)
+                self._tell_skips(name, before, final=True)
 
     # -- the state that a checkpoint keeps ------------------------------------------------------------------------
 

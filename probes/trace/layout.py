@@ -7,9 +7,8 @@
     a field's dataset   attributes units, description, and labels (JSON list of names of its first axis) if it has any
     a ragged field      <field>: the rows end to end, (sum of lengths, ...); <field>.offsets (T + 1,) int64
 
-`step` is written last: a row exists when `step` has it, and whatever other datasets hold beyond is ignored.
-Strings are of fixed length: in single-writer mode variable-length data is written without an error and can
-then be read by nobody.
+`step` is written last: a row exists when `step` has it, and whatever other datasets hold beyond is ignored. Strings are
+of fixed length: in single-writer mode variable-length data is written without an error and can then be read by nobody.
 """
 
 from __future__ import annotations
@@ -100,11 +99,9 @@ def _check_labels(labels: Any, shape: tuple[int | None, ...]) -> tuple[str, ...]
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"a field's labels are a sequence of strings, not {labels!r:.80}")
     labels = tuple(str(label) for label in labels)
-    if not labels:
-        return ()
-    if not shape or shape[0] is None:
+    if labels and (not shape or shape[0] is None):
         raise ValueError(f"labels name the entries of a first axis of fixed length; a field of shape {shape} has none")
-    if len(labels) != shape[0]:
+    if labels and len(labels) != shape[0]:
         raise ValueError(f"a field of shape {shape} has {shape[0]} labels, not {len(labels)}")
     if len(set(labels)) != len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from probes.trace.layout import COLUMNS, Array, Field, Settings, offsets_name
+from probes.trace.layout import COLUMNS, Array, Field, Settings, all_fields, offsets_name
 from probes.trace.reader import read_fields, read_settings
 
 _RESERVED = {*COLUMNS, "name", "self"}
@@ -30,10 +30,8 @@ class Table:
         self.rows = 0
         self.elements = {name: 0 for name, field in self.fields.items() if field.ragged}
         self.nbytes = 0
-        self._row_bytes = sum(
-            field.row_bytes for field in [*self.fields.values(), *COLUMNS.values()] if not field.ragged
-        )
-        self._columns: dict[str, list[Any]] = {name: [] for name in [*self.fields, *COLUMNS]}
+        self._row_bytes = sum(field.row_bytes for field in all_fields(fields).values() if not field.ragged)
+        self._columns: dict[str, list[Any]] = {name: [] for name in all_fields(fields)}
         self._encoders = {field: _encoder(f"{name}: {field}", spec) for field, spec in self.fields.items()}
 
     @property

@@ -36,9 +36,8 @@ WRITERS: weakref.WeakValueDictionary[Path, Writer] = weakref.WeakValueDictionary
 class Writer:
     """Writes one file. `tables` maps "/events" and the names of the probes to their tables.
 
-    `source` is an open file whose rows are taken over (up to step `until`), `replace` whether a file of this
-    name may be replaced, `start` the seconds of writing that came before. The caller hands over `lock`, which
-    `close` releases.
+    `source` is an open file whose rows are taken over (up to step `until`), `replace` whether a file of this name may
+    be replaced, `start` the seconds of writing that came before. The caller hands over `lock`, which `close` releases.
     """
 
     def __init__(

@@ -42,36 +42,30 @@ def resolve(kind: str, shape: Sequence[int]) -> str:
 
 def norm(W: Tensor, kind: str = "auto") -> Tensor:
     """||W|| as a float64 scalar. Raises `ValueError` as `resolve`."""
-    kind, w = resolve(kind, W.shape), _matrix(W).double()
-    if w.numel() == 0:
-        return w.sum()
-    if kind == "spectral":
-        return torch.linalg.matrix_norm(w, 2) / _spectral_factor(W.shape)
-    if kind == "sign":
-        return w.abs().max() * _fan_in(W.shape)
-    if kind == "column":
-        return torch.linalg.vector_norm(w, dim=0).max() / math.sqrt(len(w))
-    if kind == "row":
-        return torch.linalg.vector_norm(w, dim=1).max() * math.sqrt(w.shape[1])
-    whole = torch.linalg.vector_norm(w)
-    return whole / math.sqrt(w.numel()) if kind == "rms" else whole
+    lengths, up, down = _lengths(W, kind)
+    return lengths.amax() * up / down
 
 
 def dual_norm(G: Tensor, kind: str = "auto") -> Tensor:
     """The largest <G, Z> over ||Z|| <= 1, as a float64 scalar. Raises `ValueError` as `resolve`."""
-    kind, g = resolve(kind, G.shape), _matrix(G).double()
-    if g.numel() == 0:
-        return g.sum()
+    lengths, up, down = _lengths(G, kind)
+    return lengths.sum() * down / up
+
+
+def _lengths(W: Tensor, kind: str) -> tuple[Tensor, float, float]:
+    """Lengths l and numbers a, b: the norm is max(l) a / b, its dual sum(l) b / a. One of a and b is 1."""
+    kind, w = resolve(kind, W.shape), _matrix(W).double()
+    if w.numel() == 0:
+        return w.sum(), 1.0, 1.0
     if kind == "spectral":
-        return torch.linalg.svdvals(g).sum() * _spectral_factor(G.shape)
+        return torch.linalg.svdvals(w), 1.0, _spectral_factor(W.shape)
     if kind == "sign":
-        return g.abs().sum() / _fan_in(G.shape)
+        return w.abs(), _fan_in(W.shape), 1.0
     if kind == "column":
-        return torch.linalg.vector_norm(g, dim=0).sum() * math.sqrt(len(g))
+        return torch.linalg.vector_norm(w, dim=0), 1.0, math.sqrt(len(w))
     if kind == "row":
-        return torch.linalg.vector_norm(g, dim=1).sum() / math.sqrt(g.shape[1])
-    whole = torch.linalg.vector_norm(g)
-    return whole * math.sqrt(g.numel()) if kind == "rms" else whole
+        return torch.linalg.vector_norm(w, dim=1), math.sqrt(w.shape[1]), 1.0
+    return torch.linalg.vector_norm(w), 1.0, math.sqrt(w.numel()) if kind == "rms" else 1.0
 
 
 def polar_factor(matrix: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ The model is run as the objective says, without gradients, and left as it was: h
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from landscape.collapse.head import Head, Reader
@@ -14,8 +12,6 @@ from landscape.collapse.metrics import CollapseMetrics
 from landscape.collapse.statistics import CollapseStatistics
 from landscape.memory import budget
 from landscape.objective.objective import Objective
-
-Keep = Callable[[Tensor, Tensor], None]
 
 _IGNORED = -100  # torch's default for targets that do not count
 
@@ -47,11 +43,10 @@ def measure(
     """
     with objective.measuring():
         reader = Reader(objective, head)
-        kept = _Kept(objective) if nc4 else None
-        statistics = _gather(reader, num_classes, kept)
+        statistics, kept = _gather(reader, num_classes, budget(objective.memory, objective.device) if nc4 else 0)
         weight, bias = reader.weights(statistics.num_classes)
-        if kept is not None:
-            for features, labels in reader if kept.pairs is None else kept.pairs:
+        if nc4:
+            for features, labels in kept or reader:
                 statistics.update_agreement(features, labels, weight, bias)
         return statistics.metrics(weight, bias)
 
@@ -62,7 +57,7 @@ def gather(objective: Objective, *, head: Head = None, num_classes: int | None =
     Arguments and errors as in `measure`.
     """
     with objective.measuring():
-        return _gather(Reader(objective, head), num_classes, None)
+        return _gather(Reader(objective, head), num_classes, 0)[0]
 
 
 def gather_agreement(objective: Objective, statistics: CollapseStatistics, *, head: Head = None) -> None:
@@ -77,8 +72,12 @@ def gather_agreement(objective: Objective, statistics: CollapseStatistics, *, he
             statistics.update_agreement(features, labels, *reader.weights(statistics.num_classes))
 
 
-def _gather(reader: Reader, num_classes: int | None, keep: Keep | None) -> CollapseStatistics:
+def _gather(
+    reader: Reader, num_classes: int | None, free: int
+) -> tuple[CollapseStatistics, list[tuple[Tensor, Tensor]]]:
+    """The statistics, and all features with their labels if they fit into `free` bytes, else none."""
     statistics: CollapseStatistics | None = None
+    kept: list[tuple[Tensor, Tensor]] = []
     for features, labels in reader:
         if statistics is None:
             rows, dim = reader.shape
@@ -90,28 +89,15 @@ def _gather(reader: Reader, num_classes: int | None, keep: Keep | None) -> Colla
                 )
             statistics = CollapseStatistics(classes, dim, ignore_index=_ignored(reader.objective))
         statistics.update(features, labels)
-        if keep is not None:
-            keep(features, labels)
+        free -= features.nbytes
+        kept.append((features, labels))
+        if free < 0:
+            kept.clear()
     if statistics is None:
         raise ValueError("the data has no samples")
-    return statistics
+    return statistics, kept
 
 
 def _ignored(objective: Objective) -> int:
     known = objective.criterion.known
     return int(known.options.get("ignore_index", _IGNORED)) if known is not None else _IGNORED
-
-
-class _Kept:
-    """Features and labels of the first pass, as long as they fit; `pairs` is None when they did not."""
-
-    def __init__(self, objective: Objective) -> None:
-        self.pairs: list[tuple[Tensor, Tensor]] | None = []
-        self._free = budget(objective.memory, objective.device)
-
-    def __call__(self, features: Tensor, labels: Tensor) -> None:
-        if self.pairs is not None:
-            self._free -= features.nbytes
-            self.pairs.append((features, labels))
-            if self._free < 0:
-                self.pairs = None

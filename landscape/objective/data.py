@@ -41,7 +41,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         """One pass, on the devices where the data lives. Raises `DataChanged` when it differs from the first."""
         if self._held is not None:
-            self._check_held()
+            self._check(self._held)
             yield from self._held
         elif self._prints:
             yield from self._stream()
@@ -71,7 +71,7 @@ class Batches:
             return
         self._held = held
         self._prints = [fingerprint(b) for b in held]
-        self._marks = self._versions()
+        self._marks = _versions(held)
         yield from held
 
     def _stream(self) -> Iterator[Batch]:
@@ -110,23 +110,22 @@ class Batches:
             yield Batch(index, *_pair(raw))
             index += 1
 
-    def _versions(self) -> list[tuple[int, int]]:
-        assert self._held is not None
-        return [(t.data_ptr(), -1 if t.is_inference() else t._version) for b in self._held for t in tensors_in(b)]
-
-    def _check_held(self) -> None:
+    def _check(self, held: list[Batch]) -> None:
         """Held tensors may be the user's own: an edit in place is noticed by version, or by content on the CPU."""
-        assert self._held is not None
-        marks = self._versions()
-        on_host = all(t.device.type == "cpu" for b in self._held for t in tensors_in(b))
+        marks = _versions(held)
+        on_host = all(t.device.type == "cpu" for t in tensors_in(held))
         if marks == self._marks and not (on_host and isinstance(self._source, list | tuple)):
             return
-        for batch, known in zip(self._held, self._prints, strict=True):
+        for batch, known in zip(held, self._prints, strict=True):
             if fingerprint(batch) != known:
                 raise DataChanged(
                     f"the tensors of batch {batch.index} were edited since the first pass: make a new Objective"
                 )
         self._marks = marks
+
+
+def _versions(held: list[Batch]) -> list[tuple[int, int]]:
+    return [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors_in(held)]
 
 
 @contextmanager

@@ -157,18 +157,15 @@ class ObjectiveOperator(LinearOperator):
                 if kept is None:
                     self._empty.add(batch.index)
                     continue
-                self._keep(batch, kept, weight)
+                if self._bytes_per_input == 0.0:
+                    self._bytes_per_input = graph_bytes(kept.roots()) / _input_bytes(batch)
+                self._kept[batch.index] = (kept, weight)
+                self._bytes += self._expected_bytes(batch)
                 yield batch, kept, weight
 
     def _build(self, batch: Batch) -> tuple[Graph | None, float]:
         e = self.objective.evaluate(batch)
         return (self._graph(e), e.weight) if e.weight else (None, 0.0)
-
-    def _keep(self, batch: Batch, graph: Graph, weight: float) -> None:
-        if self._bytes_per_input == 0.0:
-            self._bytes_per_input = graph_bytes(graph.roots()) / _input_bytes(batch)
-        self._kept[batch.index] = (graph, weight)
-        self._bytes += self._expected_bytes(batch)
 
     def _expected_bytes(self, batch: Batch) -> int:
         """Of a kept graph, from the first one's size; 0 before the first, which a product needs in any case."""

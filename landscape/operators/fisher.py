@@ -118,7 +118,8 @@ class MonteCarloFisher(JacobianOperator):
         if known.kind == "cross_entropy":
             dim = class_dim(outputs)
             p = outputs.softmax(dim)
-            slopes = [p - _one_hot(_categorical(p, dim, generator), p, dim) for _ in range(self.samples)]
+            drawn = [_categorical(p, dim, generator) for _ in range(self.samples)]
+            slopes = [p - torch.zeros_like(p).scatter_(dim, labels, 1.0) for labels in drawn]
             weights = known.softmax_weights(outputs, targets).unsqueeze(dim)
             return outer_products(slopes, weights * (scale / self.samples), (dim,))
         if known.kind == "mse":
@@ -144,10 +145,9 @@ def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _categorical(p: Tensor, dim: int, generator: torch.Generator) -> Tensor:
-    """Labels by inverse distribution function, so that a CPU generator gives the same ones on every device."""
+    """Labels by inverse distribution function, so that a CPU generator gives the same ones on every device.
+
+    They keep the dimension of the classes, of size 1.
+    """
     u = _uniform(p.select(dim, 0), generator).unsqueeze(dim)
-    return (p.double().cumsum(dim) < u).sum(dim).clamp_max(p.shape[dim] - 1)
-
-
-def _one_hot(labels: Tensor, like: Tensor, dim: int) -> Tensor:
-    return torch.zeros_like(like).scatter_(dim, labels.unsqueeze(dim), 1.0)
+    return (p.double().cumsum(dim) < u).sum(dim, keepdim=True).clamp_max(p.shape[dim] - 1)

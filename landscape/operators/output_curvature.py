@@ -31,8 +31,12 @@ def loss_hessian(e: Evaluation) -> Curvature:
         if known.kind == "mse" and outputs.shape == targets.shape:
             return lambda U: (2.0 * scale) * U
         if known.kind == "bce_with_logits" and outputs.shape == targets.shape:
-            return _logistic_curvature(known, outputs, targets, scale)
-    return _automatic_curvature(e)
+            p = outputs.sigmoid()
+            d = known.times_weights(scale * p * (1 - p), targets)
+            return lambda U: d * U
+    leaf = outputs.clone().requires_grad_(True)
+    (slope,) = gradient_graph(e.criterion(leaf, targets), [leaf])
+    return lambda U: stack([vjp([slope], [leaf], [u])[0] for u in U])  # zero for a loss linear in the outputs
 
 
 def _softmax_curvature(known: KnownLoss, outputs: Tensor, targets: Tensor, scale: float) -> Curvature:
@@ -45,18 +49,6 @@ def _softmax_curvature(known: KnownLoss, outputs: Tensor, targets: Tensor, scale
         return a * (pU - p * pU.sum(dim + 1, keepdim=True))
 
     return apply
-
-
-def _logistic_curvature(known: KnownLoss, outputs: Tensor, targets: Tensor, scale: float) -> Curvature:
-    p = outputs.sigmoid()
-    d = known.times_weights(scale * p * (1 - p), targets)
-    return lambda U: d * U
-
-
-def _automatic_curvature(e: Evaluation) -> Curvature:
-    leaf = e.outputs.clone().requires_grad_(True)
-    (slope,) = gradient_graph(e.criterion(leaf, e.batch.targets), [leaf])
-    return lambda U: stack([vjp([slope], [leaf], [u])[0] for u in U])  # zero for a loss linear in the outputs
 
 
 def outer_products(slopes: list[Tensor], weights: Tensor, unit_dims: tuple[int, ...]) -> Curvature:

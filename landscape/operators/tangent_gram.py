@@ -73,7 +73,7 @@ def tangent_gram(objective: Objective, rows: dict[int, Rows], budget: int) -> Te
             covered = {name for layer in paired for name in layer.names}
             _add_materialised(K, objective, rows, [name for name in objective.names if name not in covered], budget)
         except _NotPaired as found:  # a later batch uses a layer in another way than the first
-            for name in found.names:
+            for name in found.args:
                 objective.tuning.refuse(f"paired {name}")
             continue
         return _mirror(K)
@@ -128,9 +128,7 @@ class _Layer:
 
 
 class _NotPaired(Exception):
-    def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.names = names
+    """Its arguments are names of parameters whose layers are used in another way."""
 
 
 def _linear_layers(objective: Objective) -> list[_Layer]:
@@ -233,7 +231,7 @@ def _once_per_sample(calls: list[tuple[Tensor, Tensor]], samples: int) -> bool:
 def _refuse(layers: list[_Layer], right: list[bool]) -> None:
     wrong = [name for layer, fine in zip(layers, right, strict=True) if not fine for name in layer.names]
     if wrong:
-        raise _NotPaired(tuple(wrong))
+        raise _NotPaired(*wrong)
 
 
 # -- all other parameters --------------------------------------------------------------------------------------------

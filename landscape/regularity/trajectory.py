@@ -76,12 +76,11 @@ class Trajectory:
         arrays = {name: as_array(value, name) for name, value in zip(_FIELDS, given, strict=True)}
         if arrays["infimum"].ndim == 0:
             arrays["infimum"] = np.full(arrays["loss"].shape, float(arrays["infimum"]))
-        lengths = {name: array.shape for name, array in arrays.items()}
-        for name, shape in lengths.items():
-            if len(shape) != 1:
-                raise ValueError(f"{name} must have one number a step, not the shape {shape}")
-        if len(set(lengths.values())) > 1:
-            said = ", ".join(f"{name} {shape[0]}" for name, shape in lengths.items())
+        for name, array in arrays.items():
+            if array.ndim != 1:
+                raise ValueError(f"{name} must have one number a step, not the shape {array.shape}")
+        if len({len(array) for array in arrays.values()}) > 1:
+            said = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
             raise ValueError(f"the fields have unequal lengths ({said}): each needs one number a step")
         if len(arrays["inner"]) == 0:
             raise ValueError("the trajectory has no steps: record at least one before its end point")

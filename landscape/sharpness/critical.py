@@ -76,35 +76,38 @@ def critical_sharpness(
     """
     if not rtol > 0 or (start is not None and not 0 < start < math.inf) or max_evaluations < 1:
         raise ValueError(f"rtol, start and max_evaluations must be positive, not {rtol}, {start}, {max_evaluations}")
-    gradients = 0
-    if direction is None:
-        direction, gradients = objective.gradient(), 1
-    direction = torch.as_tensor(direction).detach().to(device=objective.device, dtype=objective.dtype)
+    gradients = int(direction is None)
+    direction = (
+        torch.as_tensor(objective.gradient() if direction is None else direction)
+        .detach()
+        .to(device=objective.device, dtype=objective.dtype)
+    )
     if direction.shape != (objective.size,) or not bool(torch.isfinite(direction).all()):
         raise ValueError(f"direction must be a finite vector of shape ({objective.size},)")
-    search = _Search(objective, direction, max_evaluations, loss)
+    search = _Search(objective, direction, rtol, max_evaluations, loss)
     square = float(torch.linalg.vector_norm(direction, dtype=torch.float64)) ** 2
     if square == 0.0:
-        return search.result(rtol, gradients, "the direction is zero")
-    warm = start is not None
+        return search.result(gradients, "the direction is zero")
     if start is None:
-        start = abs(search.base) / square
-    search.bracket(start if start > 0 else 1.0, 1.0 + rtol if warm else 2.0)
-    search.bisect(rtol)
+        search.bracket(abs(search.base) / square or 1.0, 2.0)
+    else:
+        search.bracket(start, 1.0 + rtol)
+    search.bisect()
     if search.descends or not math.isfinite(search.above):
-        return search.result(rtol, gradients)
+        return search.result(gradients)
     # only the slope tells ascent from a decrease that drowns in rounding
     slope = float(torch.sum(objective.gradient().double() * direction.double()))
-    return search.result(rtol, gradients + 1, _ASCENT if slope <= 0.0 else _ROUNDING)
+    return search.result(gradients + 1, _ASCENT if slope <= 0.0 else _ROUNDING)
 
 
 class _Search:
     """The losses seen along the direction, and the bracket that they leave: (below, above)."""
 
-    def __init__(self, objective: Objective, direction: Tensor, limit: int, loss: float | None) -> None:
+    def __init__(self, objective: Objective, direction: Tensor, rtol: float, limit: int, loss: float | None) -> None:
         self.objective = objective
         self.direction = direction
         self.theta = objective.theta()
+        self.width = (1.0 + rtol) * (1.0 + 1e-9)  # of the bracket, at the end
         self.limit = limit
         self.evaluations = 0 if loss is not None else 1
         self.base = objective.value() if loss is None else float(loss)
@@ -144,13 +147,12 @@ class _Search:
             if self.exceeds(step) != down and (self.descends or not down):
                 return
 
-    def bisect(self, rtol: float) -> None:
+    def bisect(self) -> None:
         """Halve the logarithm of above / below until it is within the tolerance."""
-        width = (1.0 + rtol) * (1.0 + 1e-9)
-        while self.below and self.above > width * self.below and math.isfinite(self.above) and not self.spent:
+        while self.below and self.above > self.width * self.below and math.isfinite(self.above) and not self.spent:
             self.exceeds((self.below * self.above) ** 0.5)
 
-    def result(self, rtol: float, gradients: int, reason: str = "") -> CriticalSharpness:
+    def result(self, gradients: int, reason: str = "") -> CriticalSharpness:
         """The bracket as curvatures, and what went wrong."""
         below, above = self.below, self.above
         lower, upper = 2.0 / above, 2.0 / below if below else math.inf
@@ -163,6 +165,6 @@ class _Search:
         else:
             step = (below * above) ** 0.5
             value = 2.0 / step
-            if above > (1.0 + rtol) * (1.0 + 1e-9) * below:
+            if above > self.width * below:
                 reason = f"the {self.limit} evaluations ran out"
         return CriticalSharpness(value, lower, upper, step, self.base, self.evaluations, gradients, not reason, reason)

@@ -63,30 +63,31 @@ def sam_sharpness(
     """
     if not (rho > 0 and math.isfinite(rho)) or steps < 1:
         raise ValueError(f"rho and steps must be positive, not {rho} and {steps}")
-    evaluations, gradients = 0, 0
-    if loss is None:
-        loss, evaluations = objective.value(), 1
-    if gradient is None:
-        gradient, gradients = objective.gradient(), 1
-    g = torch.as_tensor(gradient).detach().to(device=objective.device, dtype=objective.dtype)
+    evaluations, gradients = int(loss is None), int(gradient is None)
+    loss = objective.value() if loss is None else loss
+    g = (
+        torch.as_tensor(objective.gradient() if gradient is None else gradient)
+        .detach()
+        .to(device=objective.device, dtype=objective.dtype)
+    )
     if g.shape != (objective.size,):
         raise ValueError(f"gradient must have shape ({objective.size},), not {tuple(g.shape)}")
     theta = objective.theta()
-    T = theta.abs() if adaptive else None
+    T: Tensor | float = theta.abs() if adaptive else 1.0
     norm = _norm(g)
-    slope = _norm(g if T is None else T * g)
+    slope = _norm(T * g)
     if slope == 0.0:
         return SAMSharpness(math.nan, math.nan, rho, loss, norm, 0.0, evaluations, gradients)
     u = torch.zeros_like(theta)  # the displacement in the ball's own units, T u in parameters
     highest = -math.inf
     for step in range(steps):
-        scaled = g if T is None else T * g
+        scaled = T * g
         length = _norm(scaled)
         if length == 0.0:
             break
         u = u + (rho / length) * scaled
         u = u * min(1.0, rho / _norm(u))
-        with objective.at(theta + (u if T is None else T * u)):
+        with objective.at(theta + T * u):
             highest = max(highest, value) if not math.isnan(value := objective.value()) else math.inf
             if step + 1 < steps:
                 g = objective.gradient()

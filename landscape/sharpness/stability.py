@@ -95,19 +95,13 @@ def _rules(optimizer: Optimizer, objective: Objective) -> dict[str, Rule]:
     """How each of the objective's parameters is moved, by name; those that are not moved are left out."""
     parameters = dict(unwrap(objective.model).named_parameters())
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    held = [p for name in objective.names if id(p := parameters[name]) in groups]
+    held = {name: p for name in objective.names if id(p := parameters[name]) in groups}
     if not held:
         raise Unknown("the optimizer holds none of the objective's parameters: was it made from another model?")
-    if type(optimizer) in ADAPTIVE and not any(has_moved(optimizer, p) for p in held):
+    if type(optimizer) in ADAPTIVE and not any(has_moved(optimizer, p) for p in held.values()):
         raise Unknown(f"{type(optimizer).__name__} has no preconditioner before its first step")
-    found = {}
-    for name in objective.names:
-        p = parameters[name]
-        if id(p) in groups:
-            rule = rule_of(optimizer, groups[id(p)], p)
-            if rule is not None:
-                found[name] = rule
-    return found
+    found = {name: rule_of(optimizer, groups[id(p)], p) for name, p in held.items()}
+    return {name: rule for name, rule in found.items() if rule is not None}
 
 
 def _join(optimizer: Optimizer, objective: Objective, rules: dict[str, Rule]) -> Stability:
@@ -125,25 +119,24 @@ def _join(optimizer: Optimizer, objective: Objective, rules: dict[str, Rule]) ->
     adaptive = type(optimizer) in ADAPTIVE
     fixed = [name for name in objective.names if name not in rules]
     decays = {rule.decay for rule in rules.values()}
-    decay: float | Tensor = decays.pop() if len(decays) == 1 else _vector(objective, rules, "decay")
+    same = len(decays) == 1
+    decay = decays.pop() if same else _vector(objective, {name: rule.decay for name, rule in rules.items()})
     plain = not adaptive and not math.isnan(lr) and not fixed
     own = plain and not isinstance(decay, Tensor)  # then the plain threshold says it all
     rate = 1.0 if math.isnan(lr) else lr
     bound = factor / rate if rate > 0 else math.inf
-    scale = None if own else _vector(objective, rules, "scale", lr=math.isnan(lr))
+    scales = {name: rule.scale * (rule.lr if math.isnan(lr) else 1.0) for name, rule in rules.items()}
+    scale = None if own else _vector(objective, scales)
     threshold = bound - (float(decay.max()) if isinstance(decay, Tensor) else decay) if plain else math.nan
     note = f"{len(fixed)} parameters are not moved by the optimizer, {fixed[0]} among them" if fixed else ""
     return Stability(threshold, math.nan if own else bound, scale, decay, adaptive, lr, momentum, note)
 
 
-def _vector(objective: Objective, rules: dict[str, Rule], what: str, lr: bool = False) -> Tensor:
-    """`(n,)` float64 on the objective's device: a property of the rules in the objective's order, 0 where none is."""
+def _vector(objective: Objective, pieces: dict[str, float | Tensor]) -> Tensor:
+    """`(n,)` float64 on the objective's device: the pieces of parameters by name, 0 where there is none."""
     v = torch.zeros(objective.size, dtype=torch.float64, device=objective.device)
-    for name, rule in rules.items():
-        piece = getattr(rule, what)
-        v[objective.slices[name]] = (piece.reshape(-1).to(v) if isinstance(piece, Tensor) else piece) * (
-            rule.lr if lr else 1.0
-        )
+    for name, piece in pieces.items():
+        v[objective.slices[name]] = piece.reshape(-1).to(v) if isinstance(piece, Tensor) else piece
     return v
 
 

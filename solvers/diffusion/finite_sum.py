@@ -109,19 +109,19 @@ class FiniteSum(Problem):
     def sample_gradients(self, X: Tensor, indices: Tensor | None = None) -> Tensor:
         """`(paths, N, n)`, or those of some samples."""
         data = self.data if indices is None else tuple(d[indices] for d in self.data)
-        slopes = vmap(grad(self.f), in_dims=(None, *(0 for _ in data)))
+        slopes = vmap(grad(lambda x, sample: self.f(x, *sample)), in_dims=(None, 0))
         with self._scope():
-            return vmap(lambda x: slopes(x, *data), chunk_size=self.chunk)(X)
+            return vmap(lambda x: slopes(x, data), chunk_size=self.chunk)(X)
 
     def loss(self, X: Tensor) -> Tensor:
         """f, `(paths,)`."""
         with self._scope():
-            return vmap(lambda x: self._mean(x, *self.data), chunk_size=self.chunk)(X)
+            return vmap(lambda x: self._mean(x, self.data), chunk_size=self.chunk)(X)
 
     def gradient(self, X: Tensor) -> Tensor:
         """grad f, `(paths, n)`."""
         with self._scope():
-            return vmap(grad(lambda x: self._mean(x, *self.data)), chunk_size=self.chunk)(X)
+            return vmap(lambda x: self._slope(x, self.data), chunk_size=self.chunk)(X)
 
     def law(self, X: Tensor) -> Law:
         """The moments of g at X; the noise of (g - grad f)^2 is that of a Gaussian g with independent entries."""
@@ -165,33 +165,30 @@ class FiniteSum(Problem):
     def stochastic(self, X: Tensor, draws: Tensor) -> Tensor:
         """The gradient of each path's batch at X, `(paths, n)`."""
         with self._scope():
-            return vmap(self._slope, chunk_size=self.chunk)(X, *self._batches(draws))
+            return vmap(self._slope, chunk_size=self.chunk)(X, self._batches(draws))
 
     def atoms(self, X: Tensor, draws: Tensor) -> Tensor:
         """The gradient of every batch at every path, `(draws, paths, n)`."""
         batches = self._batches(draws)
-        every = vmap(self._slope, in_dims=(None, *(0 for _ in batches)))
+        every = vmap(self._slope, in_dims=(None, 0))
         with self._scope():
-            return vmap(lambda x: every(x, *batches), out_dims=1, chunk_size=self.chunk)(X)
+            return vmap(lambda x: every(x, batches), out_dims=1, chunk_size=self.chunk)(X)
 
     def products(self, X: Tensor, draws: Tensor, V: Tensor) -> Tensor:
         """H_g V with the Hessian of every batch at every path, `(draws, paths, n)`."""
         batches = self._batches(draws)
-        every = vmap(self._curve, in_dims=(None, 0, *(0 for _ in batches)))
+        every = vmap(lambda x, v, batch: jvp(lambda y: self._slope(y, batch), (x,), (v,))[1], in_dims=(None, 0, 0))
         with self._scope():
-            return vmap(lambda x, v: every(x, v, *batches), in_dims=(0, 1), out_dims=1, chunk_size=self.chunk)(X, V)
+            return vmap(lambda x, v: every(x, v, batches), in_dims=(0, 1), out_dims=1, chunk_size=self.chunk)(X, V)
 
     def _batches(self, draws: Tensor) -> tuple[Tensor, ...]:
         return tuple(d[draws] for d in self.data)
 
-    def _mean(self, x: Tensor, *batch: Tensor) -> Tensor:
+    def _mean(self, x: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
         return vmap(lambda *sample: self.f(x, *sample))(*batch).mean()
 
-    def _slope(self, x: Tensor, *batch: Tensor) -> Tensor:
-        return grad(lambda y: self._mean(y, *batch))(x)
-
-    def _curve(self, x: Tensor, v: Tensor, *batch: Tensor) -> Tensor:
-        return jvp(lambda y: self._slope(y, *batch), (x,), (v,))[1]
+    def _slope(self, x: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
+        return grad(self._mean)(x, batch)
 
 
 def _sample_loss(objective: Objective) -> Callable[..., Tensor]:

@@ -105,7 +105,10 @@ class GaussianNoise(Noise):
                 raise ValueError("variances must be finite numbers, none of them negative")
             self._variance = covariance
         else:
-            check_semidefinite("Sigma", covariance)
+            check_symmetric("Sigma", covariance)
+            lowest = float(torch.linalg.eigvalsh(covariance)[0])
+            if lowest < -1e-10 * len(covariance) * float(covariance.abs().max()):
+                raise ValueError(f"Sigma is not positive semi-definite: it has the eigenvalue {lowest:.3g}")
             self._variance = covariance.diagonal().clone()
         self.n, self.scale = len(self._variance), self._variance.sqrt()
         self.diagonal = covariance.ndim == 1 or not bool((covariance - torch.diag(self._variance)).any())
@@ -234,18 +237,14 @@ class StudentNoise(Noise):
         return torch.from_numpy(special.stdtrit(self.dof, u.cpu().numpy())).to(u) * self.scale
 
 
-def check_semidefinite(name: str, matrix: Tensor) -> None:
-    """Raises `ValueError` unless the matrix is square, finite, symmetric and positive semi-definite to rounding."""
+def check_symmetric(name: str, matrix: Tensor) -> None:
+    """Raises `ValueError` unless the matrix is square, finite and symmetric to rounding."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
         raise ValueError(f"{name} must be a square matrix (or its diagonal), not of shape {tuple(matrix.shape)}")
     if not bool(torch.isfinite(matrix).all()):
         raise ValueError(f"{name} has entries that are not finite")
-    size = float(matrix.abs().max())
-    if float((matrix - matrix.T).abs().max()) > 1e-10 * size:
+    if float((matrix - matrix.T).abs().max()) > 1e-10 * float(matrix.abs().max()):
         raise ValueError(f"{name} is not symmetric")
-    lowest = float(torch.linalg.eigvalsh(matrix)[0])
-    if lowest < -1e-10 * len(matrix) * size:
-        raise ValueError(f"{name} is not positive semi-definite: it has the eigenvalue {lowest:.3g}")
 
 
 def root_of(matrix: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,14 +44,13 @@ class FirstOrder(Solver):
         else:
             loss, given = self.evaluate(closure)
             average_gradients(self.param_groups, given)
-        self._apply(loss, list(self._updates(given)))
-        return loss
-
-    def _updates(self, given: Mapping[Tensor, Tensor]) -> Iterator[Update]:
+        updates = []
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p in given]
-            if parameters:
-                yield Update(group, parameters, [given[p] for p in parameters], [self.state[p] for p in parameters])
+            ps = [p for p in group["params"] if p in given]
+            if ps:
+                updates.append(Update(group, ps, [given[p] for p in ps], [self.state[p] for p in ps]))
+        self._apply(loss, updates)
+        return loss
 
     def _apply(self, loss: Tensor | float | None, updates: list[Update]) -> None:
         """The step of all groups."""

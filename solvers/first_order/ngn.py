@@ -41,6 +41,7 @@ from solvers.first_order.base import LossFirstOrder, StepSize, Update, buffers, 
 VARIANTS = ("ngn", "d", "md1", "md2")
 JOINT = ("ngn", "md1")  # one model for all coordinates
 CACHED = 2**18  # entries that several passes find in a CPU's cache again
+PLAIN: dict[str, Any] = {"maximize": False, "weight_decay": 0.0}  # what torch's kernels shall not do
 STEEPEST = 1e30  # lr / (2 f) at most, so that its product with 0 is 0 in float32
 
 
@@ -115,8 +116,10 @@ class NGN(LossFirstOrder):
             if update.group["variant"] == "md1":
                 squares[i] = float(inner_products(update.gradients, us).sum())
             if update.group["variant"] in JOINT:
-                curve += _rates(update.group)[0] * squares[i]
-                pull += _pull(update)
+                c, decay = _rates(update.group)
+                curve += c * squares[i]
+                if update.group["decay"] == "w" and decay:
+                    pull += decay * float(inner_products(update.gradients, update.parameters).sum())
         shrink = max(2 * f - pull, 0.0) / (2 * f + curve) if f or curve else 1.0
         for update, us in zip(updates, directions, strict=True):
             _move_group(update, us, f, shrink)
@@ -146,14 +149,6 @@ def _rates(group: Mapping[str, Any]) -> tuple[float, float]:
     return c, c * decay
 
 
-def _pull(update: Update) -> float:
-    """By how much the decay of "w" alone lowers the model's 2 f."""
-    decay = _rates(update.group)[1]
-    if update.group["decay"] != "w" or not decay:
-        return 0.0
-    return decay * float(inner_products(update.gradients, update.parameters).sum())
-
-
 def _precondition(us: list[Tensor], update: Update) -> None:
     """v sees g, then u = D^-1 g: Adam's fused kernel, whose first moment is g with beta1 = 0."""
     vs = buffers(update.states, update.parameters, "square")
@@ -166,21 +161,8 @@ def _precondition(us: list[Tensor], update: Update) -> None:
         flat_gs, flat_vs = [g.contiguous() for g in gs], [v.contiguous() for v in seen]
         first = targets[0].new_zeros(max(t.numel() for t in targets))
         firsts = [first[: t.numel()].view(t.shape) for t in targets]
-        torch._fused_adam_(
-            targets,
-            flat_gs,
-            firsts,
-            flat_vs,
-            [],
-            counts,
-            amsgrad=False,
-            maximize=False,
-            lr=-1.0,
-            beta1=0.0,
-            beta2=update.group["beta2"],
-            eps=update.group["eps"],
-            weight_decay=0.0,
-        )
+        scales: dict[str, Any] = {"lr": -1.0, "beta1": 0.0, "beta2": update.group["beta2"], "eps": update.group["eps"]}
+        torch._fused_adam_(targets, flat_gs, firsts, flat_vs, [], counts, amsgrad=False, **scales, **PLAIN)
         for v, flat in zip(seen, flat_vs, strict=True):
             if flat is not v:
                 v.copy_(flat)
@@ -224,18 +206,8 @@ def _descend(xs: list[Tensor], us: list[Tensor], ds: list[Tensor], rate: float, 
     if decay:
         torch._foreach_add_(ds, xs, alpha=-decay / momentum if exact else -decay)
     if exact:
-        torch._fused_sgd_(
-            xs,
-            us,
-            ds,
-            weight_decay=0.0,
-            momentum=momentum,
-            lr=-1.0,
-            dampening=1.0 + rate,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
+        scales: dict[str, Any] = {"lr": -1.0, "momentum": momentum, "dampening": 1.0 + rate}
+        torch._fused_sgd_(xs, us, ds, nesterov=False, is_first_step=False, **scales, **PLAIN)
     else:
         torch._foreach_add_(ds, us, alpha=-rate)
         torch._foreach_add_(xs, ds)

@@ -82,7 +82,8 @@ def assemble(g: Tensor, w: Tensor, U: Tensor, c: Tensor, M: float) -> CubicStep:
     For several M with one H: the decomposition, the costly part, is made once. Raises `ValueError` for an M that is not
     positive and finite.
     """
-    check_weight(M)
+    if not 0 < M < math.inf:
+        raise ValueError(f"M must be positive and finite, not {M}")
     values, part = w.numpy(), c.numpy()  # on vectors as short as these torch would mostly wait for itself
     s, lam, hard = _solve(values, part, M)
     norm = _norm(s)
@@ -93,12 +94,6 @@ def assemble(g: Tensor, w: Tensor, U: Tensor, c: Tensor, M: float) -> CubicStep:
     residual = _norm(part + values * s + lam * s) / max(scale, _TINY)
     h = (U @ torch.from_numpy(s)).to(device=g.device, dtype=g.dtype)
     return CubicStep(h, lam, max(0.0, decrease), residual, hard, float(values[0]), largest)
-
-
-def check_weight(M: float) -> None:
-    """Raise `ValueError` unless M is positive and finite."""
-    if not (M > 0 and math.isfinite(M)):
-        raise ValueError(f"M must be positive and finite, not {M}")
 
 
 def _norm(v: Array) -> float:

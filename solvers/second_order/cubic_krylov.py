@@ -17,7 +17,8 @@ from torch import Tensor
 from landscape.operators.linear import LinearOperator, products, rounding
 from landscape.randomness import fresh_generator
 from landscape.spectra.krylov import Krylov, Ritz
-from solvers.second_order.cubic import CubicStep, assemble, check_weight
+from solvers.base import check
+from solvers.second_order.cubic import CubicStep, assemble
 
 # The lowest Ritz value has settled when its residual is below this share of the largest |Ritz value| ...
 _SETTLED = 1e-2
@@ -53,9 +54,7 @@ def solve_cubic_krylov(
         FloatingPointError: a product is not finite.
         MemoryError: not even four basis vectors fit `A.memory`.
     """
-    check_weight(M)
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, not {tol}")
+    check(M=(M, 0 < M < math.inf), tol=(tol, tol > 0))
     start, column = A.space.columns(g), A.space.column_bytes
     limit = min(A.shape[0], 500) if max_products is None else max_products
     room = A.memory // column - 4

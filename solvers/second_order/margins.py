@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from solvers.base import check
+
 Loss = Literal["logistic", "least-squares", "cauchy", "geman-mcclure", "log-sum-exp"]
 
 # Samples whose features are gathered at a time: what a block needs beside the data stays small.
@@ -132,7 +134,7 @@ class LinearModel:
     def value(self) -> float:
         """f(w) from the margins."""
         self._refresh()
-        return float(self._of_margins(self._z)) + self._penalty(self.weight.detach())
+        return float(self._of_margins(self._z)) + float(self._regulariser.value(self.weight.detach()).sum())
 
     def blocks(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(g_S, H_SS), `(tau,)` and `(tau, tau)`, in one pass over the features in S."""
@@ -158,9 +160,9 @@ class LinearModel:
             z[samples] += part.T @ h.to(part)
         w = self.weight.detach()
         self._tried = (indices, h.to(w), z)
-        at = w[indices]
-        change = self._regulariser.value(at + h.to(w)) - self._regulariser.value(at)
-        return float(self._of_margins(z)) + self._penalty(w) + float(change.sum())
+        at, penalty = w[indices], self._regulariser.value
+        change = penalty(at + h.to(w)) - penalty(at)
+        return float(self._of_margins(z)) + float(penalty(w).sum()) + float(change.sum())
 
     def trial_gradient(self) -> Tensor:
         """g_S at the last trial point, `(tau,)`."""
@@ -212,9 +214,6 @@ class LinearModel:
         samples = len(self._y)
         return self._loss.first(z, self._y) / samples, self._loss.second(z, self._y) / samples
 
-    def _penalty(self, w: Tensor) -> float:
-        return float(self._regulariser.value(w).sum())
-
 
 def linear_model(
     X: Any,
@@ -249,8 +248,7 @@ def linear_model(
         raise ValueError("X or y has entries that are not finite")
     if loss == "logistic" and not bool(((y == 0) | (y == 1)).all()):
         raise ValueError("logistic labels are 0 and 1")
-    if not mu > 0:
-        raise ValueError(f"mu must be positive, not {mu}")
+    check(mu=(mu, mu > 0))
     start = torch.zeros(X.shape[1]) if start is None else torch.as_tensor(start).detach()
     if start.shape != (X.shape[1],):
         raise ValueError(f"start must be ({X.shape[1]},), not {tuple(start.shape)}")

@@ -213,17 +213,9 @@ class CollapseStatistics:
             raise out_of_range(self.num_classes, f"{misplaced} of them")
         if not bool(torch.isfinite(self.traces).all() & torch.isfinite(self.offsets).all()):
             raise ValueError("the features have entries that are not finite: the network has diverged")
-        return collapse_metrics(
-            self.counts,
-            self.offsets,
-            self.scatter,
-            self.traces,
-            weight,
-            bias,
-            shift=self.shift,
-            agreement=Agreement(*self.agreement.tolist()),
-            rounding=self.rounding,
-        )
+        sums = (self.counts, self.offsets, self.scatter, self.traces)
+        agreement = Agreement(*self.agreement.tolist())
+        return collapse_metrics(*sums, weight, bias, shift=self.shift, agreement=agreement, rounding=self.rounding)
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all tensors, and the sizes: what `torch.save` and another process need."""

@@ -184,14 +184,6 @@ def _constant(
 ) -> Constant:
     row = int(np.argmin(values))
     value = float(values[row])
+    binding_step = None if math.isinf(value) else int(t.steps[row])
     rows = np.flatnonzero(values <= 0 if failing is None else failing)
-    return Constant(
-        value=value,
-        binding_step=None if math.isinf(value) else int(t.steps[row]),
-        holds=len(rows) == 0,
-        failing_steps=t.steps[rows],
-        failing_rows=rows,
-        per_step=values,
-        name=name,
-        reference=reference,
-    )
+    return Constant(value, binding_step, len(rows) == 0, t.steps[rows], rows, values, name, reference)

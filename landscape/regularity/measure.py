@@ -55,7 +55,12 @@ def measure(objective: Objective, end: Tensor, *, infimum: Infimum = 0.0) -> Row
     Raises:
         ValueError: an end of another length or with entries that are not finite.
     """
-    direction = _direction(objective, end)
+    if end.shape != (objective.size,):
+        raise ValueError(f"the end point has shape {tuple(end.shape)}, the parameters ({objective.size},)")
+    end = end.to(device=objective.device, dtype=torch.float64)
+    if not bool(torch.isfinite(end).all()):
+        raise ValueError("the end point has entries that are not finite: that run has diverged")
+    direction = objective.theta().double() - end
     with without_dropout(objective):
         loss, gradient = objective.value_and_gradient()
         with objective.at(end):
@@ -96,15 +101,6 @@ def without_dropout(objective: Objective) -> Iterator[None]:
     finally:
         for m in active:
             m.training = True
-
-
-def _direction(objective: Objective, end: Tensor) -> Tensor:
-    if end.shape != (objective.size,):
-        raise ValueError(f"the end point has shape {tuple(end.shape)}, the parameters ({objective.size},)")
-    end = end.to(device=objective.device, dtype=torch.float64)
-    if not bool(torch.isfinite(end).all()):
-        raise ValueError("the end point has entries that are not finite: that run has diverged")
-    return objective.theta().double() - end
 
 
 def estimate_infimum(objective: Objective, starts: Iterable[Tensor], *, iterations: int = 200) -> float:

@@ -129,16 +129,14 @@ class _Moments:
             return 0.0
 
     def result(self) -> GradientStatistics:
-        sums = self.sums
-        loss = self.objective.normalise(self.loss, self.terms or float(sums))
-        gradient = self.objective.normalise(self.total, self.terms or float(sums))
+        loss, gradient = (self.objective.normalise(x, self.terms or float(self.sums)) for x in (self.loss, self.total))
         norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
         reason = self.reason or ("" if self.deviations else "the noise needs at least two batches with loss terms")
         known = GradientStatistics(loss, gradient, norm, self.terms, self.batches, reason=reason)
         if reason:
             return known
         noise, stderr = (float(x) for x in mean_stderr(torch.tensor(self.deviations, dtype=torch.float64)))
-        square = (norm / self.terms if sums else norm) ** 2
+        square = (norm / self.terms if self.sums else norm) ** 2
         return replace(
             known,
             noise_trace=noise,

@@ -102,19 +102,10 @@ def second_order_stationary(
         A, 1, which="LM", tol=_NORM_TOL, max_matvecs=max_matvecs, confirm=False, generator=rng, callback=callback
     )
     smallest = eigsh(A, 1, which="SA", tol=tol, max_matvecs=max_matvecs, generator=rng, callback=callback)
-    norm = max(abs(float(largest.values[0])), abs(float(smallest.values[0])))
+    lowest, residual = float(smallest.values[0]), float(smallest.residuals[0])
+    norm = max(abs(float(largest.values[0])), abs(lowest))
     confirmed = smallest.converged and smallest.confirmed and math.isfinite(norm)
-    residual = float(smallest.residuals[0])
     # what the search may have missed is measured by the largest Ritz value that it saw itself, at most ||H||
     error = max(residual, tol * norm * (1.0 + _NORM_TOL)) if confirmed else math.inf
-    return Stationary(
-        gradient,
-        float(smallest.values[0]),
-        residual,
-        error,
-        norm,
-        confirmed,
-        smallest.vectors[:, 0],
-        largest.matvecs + smallest.matvecs,
-        seed,
-    )
+    matvecs = largest.matvecs + smallest.matvecs
+    return Stationary(gradient, lowest, residual, error, norm, confirmed, smallest.vectors[:, 0], matvecs, seed)

@@ -96,7 +96,9 @@ class _Search:
                 looked, X = True, self.space.inject(self.A.random(1, "normal", self.rng))
                 if X.shape[-1]:
                     continue
-            X = self._expand(y if open_step else ritz.coefficients[:, :1])
+            outside = self.space.B @ (y if open_step else ritz.coefficients[:, :1])  # what A Q y has outside the basis
+            norm = float(outside.norm()) if outside.numel() else 0.0
+            X = self.space.propose(outside / norm if norm > 0 else None)
             if X.shape[-1] == 0:  # invariant to rounding: what is left is seen from a random start alone
                 looked, X = True, self.space.inject(self.A.random(1, "normal", self.rng))
             if X.shape[-1] == 0:
@@ -111,12 +113,6 @@ class _Search:
         left = math.sqrt(max(0.0, float((outside * (self.space.gram @ outside)).sum()))) if outside.numel() else 0.0
         scale = max(self.size, step.multiplier * float(y.norm()))
         return step, y, left / scale if scale > 0 else 0.0
-
-    def _expand(self, y: Tensor) -> Tensor:
-        """The part of A Q y outside the basis joins it."""
-        outside = self.space.B @ y
-        norm = float(outside.norm()) if outside.numel() else 0.0
-        return self.space.propose(outside / norm if norm > 0 else None)
 
     def _result(self, step: CubicStep, residual: float, *, converged: bool) -> CubicStep:
         h = self.space.combine(step.h.reshape(-1, 1))[..., 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from matplotlib.figure import Figure
 from probes.numbers import short
 from probes.outliers import outliers
 from probes.views.pictures.density import density_figure
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, note, save, sequence, style
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note, save, style
 from runs.edge_of_stability.criteria import ratios_of, suffix
 from runs.engine.claims import Results
-from runs.shared.figures import save_pictures
+from runs.shared.figures import save_pictures, with_colours
 
 _DASHED = (0, (5, 3))
 
@@ -40,24 +39,21 @@ def figures(results: Results, folder: Path) -> list[Path]:
 
 def descent_figure(results: Results) -> Figure:
     """Sharpness and loss of gradient descent over the steps, a colour for each step size."""
-    found = results.data("gd-*")
     made, (left, right) = figure(2, height=4.8)
-    for (name, data), colour in zip(found.items(), sequence(len(found)), strict=True):
+    for (name, data), colour in with_colours(results.data("gd-*").items()):
         with results.trace(name) as trace:
             sharpness, loss = trace["sharpness"].read(), trace["loss"].read()
-        threshold = 2 / data["rate"]
+        threshold, told = 2 / data["rate"], f"η = {data['rate']:g}"
         left.axhline(threshold, color=colour, ls=_DASHED, lw=1.1, zorder=1)
         left.plot(sharpness["step"], sharpness["value"], color=colour, lw=1.5)
-        label_end(left, f"η = {data['rate']:g}", threshold, colour)
-        right.plot(*thinned(loss["step"], loss["value"]), color=colour, lw=1.0, label=f"η = {data['rate']:g}")
+        label(left, told, (1.0, threshold), (6, 0), colour, va="center", fontsize=9.5, annotation_clip=False)
+        right.plot(*thinned(loss["step"], loss["value"]), color=colour, lw=1.0, label=told)
     for axes in (left, right):
-        axes.set_yscale("log")
+        axes.set(yscale="log", xlabel="step of gradient descent")
         plain_numbers(axes.yaxis)
-        axes.set_xlabel("step of gradient descent")
-    left.set_title("Sharpness λmax of gradient descent, against 2/η", pad=22)
-    note(left, "dashed: 2/η of the step size in the same colour")
-    right.set_title("Loss of gradient descent", pad=22)
-    note(right, "half square error on all training images, every step")
+    text = "dashed: 2/η of the step size in the same colour"
+    headline(left, "Sharpness λmax of gradient descent, against 2/η", text)
+    headline(right, "Loss of gradient descent", "half square error on all training images, every step")
     right.legend(loc="upper right")
     return made
 
@@ -65,13 +61,19 @@ def descent_figure(results: Results) -> Figure:
 def batches_figure(results: Results) -> Figure:
     """Sharpness of the whole loss, and batch sharpness, over the steps of SGD, a colour for each batch size."""
     made, panels = figure(2, height=4.8)
-    groups = ("sharpness", "batch-sharpness")
-    titles = ("λmax under SGD, against 2/η", "Batch sharpness under SGD, against 2/η")
+    rate = next(iter(results.data("sgd-*").values()))["rate"]
+    groups = {
+        "sharpness": ("λmax", f"largest eigenvalue of the whole loss; η = {rate:g} for all"),
+        "batch-sharpness": (
+            "Batch sharpness",
+            "curvature of mini-batches along their own gradients, ± two standard errors",
+        ),
+    }
     top = 1.3
-    for axes, group, title in zip(panels, groups, titles, strict=True):
+    for axes, (group, (title, text)) in zip(panels, groups.items(), strict=True):
         ratios = ratios_of(results, "sgd-*", group)
         top = max([top, *(1.05 * float(r.max()) for r in ratios.values())])
-        for (name, ratio), colour in zip(ratios.items(), sequence(len(ratios)), strict=True):
+        for (name, ratio), colour in with_colours(ratios.items()):
             with results.trace(name) as trace:
                 steps = trace[group]["step"]
                 errors = trace[group]["stderr"] * results.one(name)["rate"] / 2 if "batch" in group else 0 * ratio
@@ -79,22 +81,18 @@ def batches_figure(results: Results) -> Figure:
             axes.fill_between(steps, ratio - 2 * errors, ratio + 2 * errors, color=colour, alpha=0.18, lw=0)
         threshold_line(axes)
         axes.set_xlabel("step of SGD")
-        axes.set_title(title, pad=22)
+        headline(axes, f"{title} under SGD, against 2/η", text)
     for axes in panels:
         axes.set_ylim(0, top)
     panels[0].set_ylabel("in units of 2/η")
     panels[0].legend(loc="lower right")
-    rate = next(iter(results.data("sgd-*").values()))["rate"]
-    note(panels[0], f"largest eigenvalue of the whole loss; η = {rate:g} for all")
-    note(panels[1], "curvature of mini-batches along their own gradients, ± two standard errors")
     return made
 
 
 def minima_figure(results: Results) -> Figure:
     """The trace of the Hessian over the epochs of SGD that starts at gradient descent's minimum."""
     made, (axes,) = figure(1, height=4.6)
-    runs = results.one("keep")["runs"]
-    for run, colour in zip(runs, sequence(len(runs)), strict=True):
+    for run, colour in with_colours(results.one("keep")["runs"]):
         with results.trace("keep") as trace:
             records = trace[f"trace-{run['ratio']}"].read()
         half = run["rate"] / 2
@@ -110,9 +108,9 @@ def minima_figure(results: Results) -> Figure:
     threshold_line(axes)
     axes.set_xlabel("epoch of SGD with batches of one image, from a minimum of gradient descent")
     axes.set_ylabel("tr(H) in units of 2/η")
+    text = "one line for each step size η of SGD; bars: two standard errors"
+    headline(axes, "The trace of the Hessian under SGD from one minimum", text)
     axes.legend(*[part[::-1] for part in axes.get_legend_handles_labels()], loc="upper right")
-    axes.set_title("The trace of the Hessian under SGD from one minimum", pad=22)
-    note(axes, "one line for each step size η of SGD; bars: two standard errors")
     return made
 
 
@@ -130,17 +128,13 @@ def outliers_figure(results: Results) -> Figure:
             for mask, colour in ((above, ORANGE), (~above, BLUE)):
                 axes.plot(values[mask], np.full(mask.sum(), row), "|", ms=20, mew=1.8, color=colour)
             told = f"{data['classes']} classes: {apart.count} above the widest gap (× {short(apart.ratio, 3)})"
-            axes.annotate(
-                told, (1.0, row), xytext=(0, 14), textcoords="offset points", ha="right", fontsize=9.5, color="#333333"
-            )
+            place: dict[str, Any] = {"xytext": (0, 14), "textcoords": "offset points", "ha": "right"}
+            axes.annotate(told, (1.0, row), fontsize=9.5, color="#333333", **place)
         axes.set_xscale("log")
         plain_numbers(axes.xaxis)
-        axes.set_xlim(None, 1.15)
-        axes.set_ylim(len(found) - 0.6, -0.6)
-        axes.set_yticks([])
+        axes.set(xlim=(None, 1.15), ylim=(len(found) - 0.6, -0.6), yticks=[], xlabel="eigenvalue / largest eigenvalue")
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("eigenvalue / largest eigenvalue")
-        axes.set_title(f"{title}: outliers of the trained network", pad=22)
+        headline(axes, f"{title}: outliers of the trained network")
     note(panels[0], "orange: above the widest gap in log spacing; one outlier a class was expected")
     return made
 
@@ -158,37 +152,21 @@ def plain_numbers(axis: Axis) -> None:
 def threshold_line(axes: Axes) -> None:
     """The dashed line at 1, named."""
     axes.axhline(1, color=GREY, ls=_DASHED, lw=1.4, zorder=1)
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    axes.annotate(
-        "2/η",
-        (0.012, 1),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        color=GREY,
-        va="bottom",
-        fontsize=10.5,
-        bbox=box,
-    )
+    look: dict[str, Any] = {
+        "va": "bottom",
+        "fontsize": 10.5,
+        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+    }
+    label(axes, "2/η", (0.012, 1), (0, 3), GREY, **look)
 
 
-def label_end(axes: Axes, text: str, height: float, colour: Any) -> None:
-    """A label at the right edge, beside what it names."""
-    axes.annotate(
-        text,
-        (1.0, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(6, 0),
-        textcoords="offset points",
-        color=colour,
-        va="center",
-        fontsize=9.5,
-        annotation_clip=False,
-    )
+def label(axes: Axes, text: str, at: tuple[float, float], offset: tuple[int, int], colour: Any, **look: Any) -> None:
+    """Text at (fraction of the width, height in the data), moved by so many points."""
+    scales: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate(text, at, xytext=offset, color=colour, **scales, **look)
 
 
-def thinned(steps: Iterable[int], values: Any, points: int = 1500) -> tuple[Any, Any]:
+def thinned(steps: Any, values: Any, points: int = 1500) -> tuple[Any, Any]:
     """At most so many points: a line of thousands of zigzags hides the others."""
-    steps, values = np.asarray(list(steps)), np.asarray(values)
     every = max(1, len(steps) // points)
     return steps[::every], values[::every]

@@ -152,12 +152,8 @@ def plain_numbers(axis: Axis) -> None:
 def threshold_line(axes: Axes) -> None:
     """The dashed line at 1, named."""
     axes.axhline(1, color=GREY, ls=_DASHED, lw=1.4, zorder=1)
-    look: dict[str, Any] = {
-        "va": "bottom",
-        "fontsize": 10.5,
-        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-    }
-    label(axes, "2/η", (0.012, 1), (0, 3), GREY, **look)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    label(axes, "2/η", (0.012, 1), (0, 3), GREY, va="bottom", fontsize=10.5, bbox=box)
 
 
 def label(axes: Axes, text: str, at: tuple[float, float], offset: tuple[int, int], colour: Any, **look: Any) -> None:

@@ -135,13 +135,11 @@ class Claim:
     def measure(self, results: Results, *, quick: bool = False) -> ClaimResult:
         """The claim as it stands after the jobs that it `needs`; without one of them it is not measured."""
         failed = {name: why for pattern in self.needs for name, why in results.failures(pattern).items()}
-        if failed:
-            verdict = Verdict(None, "not measured: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
-        else:
-            try:
-                verdict = self.judge(results)
-            except Exception as error:
-                verdict = Verdict(None, f"not measured: the rule failed with {type(error).__name__}: {one_line(error)}")
+        why = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        try:
+            verdict = Verdict(None, f"not measured: {why}") if failed else self.judge(results)
+        except Exception as error:
+            verdict = Verdict(None, f"not measured: the rule failed with {type(error).__name__}: {one_line(error)}")
         if quick and not self.quick and verdict.holds is not None:
             measured = f"{verdict.measured} (quick: too short to tell)"
             verdict = dataclasses.replace(verdict, holds=None, measured=measured)

@@ -67,9 +67,8 @@ class Experiment:
 
         Quick and full results lie in folders of their own.
         """
-        started = time.perf_counter()
+        started, jobs = time.perf_counter(), self.plan(quick)
         folder = folder / ("quick" if quick else "full")
-        jobs = self.plan(quick)
         runner = Runner(folder / "jobs", seed, threads=self.threads)
         with Bars(console, len(jobs)) as bars:
             results = Results(runner.run(jobs, at_once=at_once, fresh=fresh, listener=bars.tell))
@@ -83,24 +82,19 @@ class Experiment:
         return claims
 
     def _report(
-        self, jobs: Sequence[Job], results: Results, claims: Sequence[ClaimResult], *, quick: bool, seed: int
+        self, jobs: Sequence[Job], results: Results, claims: Sequence[ClaimResult], **run: Any
     ) -> dict[str, Any]:
-        ran = results.jobs
+        ran = {job.name: (job, results.jobs[job.name]) for job in jobs}
         return {
             "experiment": self.name,
             "title": self.title.splitlines()[0],
-            "quick": quick,
-            "seed": seed,
+            **run,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "environment": environment(),
-            "seconds": round(sum(job.seconds for job in ran.values()), 1),
+            "seconds": round(sum(result.seconds for _, result in ran.values()), 1),
             "jobs": {
-                job.name: {
-                    "settings": dict(job.settings),
-                    "seconds": round(ran[job.name].seconds, 2),
-                    "error": ran[job.name].error,
-                }
-                for job in jobs
+                name: {"settings": dict(job.settings), "seconds": round(result.seconds, 2), "error": result.error}
+                for name, (job, result) in ran.items()
             },
             "claims": [dataclasses.asdict(found) for found in claims],
         }
@@ -127,12 +121,10 @@ def main(experiment: Experiment, words: Sequence[str] | None = None) -> None:
     parser.add_argument("--fresh", action="store_true", help="run all jobs again, for example after a change of code")
     parser.add_argument("--jobs", type=_natural, default=1, metavar="N", help="jobs at once, each in its own process")
     chosen = parser.parse_args(words)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    options = {"seed": chosen.seed, "quick": chosen.quick, "fresh": chosen.fresh, "at_once": max(chosen.jobs, 1)}
+    console = Console(width=None if Console().is_terminal else 160)
+    options = {name: getattr(chosen, name) for name in ("seed", "quick", "fresh")}
     try:
-        experiment.run(chosen.out, console=console, **options)
+        experiment.run(chosen.out, console=console, at_once=max(chosen.jobs, 1), **options)
     except KeyboardInterrupt:
         console.print("Interrupted: the same command goes on from here.")
         raise SystemExit(130) from None

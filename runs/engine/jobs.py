@@ -13,13 +13,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from probes.files import atomic_file
 from probes.seeds import derive_seed
-
-if TYPE_CHECKING:
-    from probes.trace.trace import Trace
+from probes.trace.trace import Trace
 
 Progress = Callable[[int, int], None]
 
@@ -65,8 +63,6 @@ class JobContext:
 
     def trace(self, **config: Any) -> AbstractContextManager[Trace]:
         """A new trace at the job's path; what an earlier try left there is replaced."""
-        from probes.trace.trace import Trace
-
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return Trace.create(self.path, config={"job": self.name, **config}, seed=self.seed, overwrite=True)
 

@@ -10,18 +10,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from probes.environment import environment
 from probes.errors import one_line
-
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
 from runs.engine.jobs import Job, JobContext, Progress, write_json
 
 # Called as (name of the job, steps done, steps planned), and with the result as a fourth once there is one.
@@ -67,10 +64,9 @@ class Runner:
         jobs = list(jobs)
         if len({job.name for job in jobs}) < len(jobs):
             raise ValueError(f"two jobs have one name among {[job.name for job in jobs]}")
-        if fresh:
-            for job in jobs:
-                self._result(job).unlink(missing_ok=True)
-        tell = listener or _silent
+        for job in jobs if fresh else ():
+            self._result(job).unlink(missing_ok=True)
+        tell = listener or (lambda *_: None)
         results = {job.name: found for job in jobs if (found := self.finished(job)) is not None}
         for name, result in results.items():
             tell(name, 1, 1, result)
@@ -112,11 +108,10 @@ class Runner:
         results = {}
         for job in jobs:
             try:
-                result = self.perform(job, partial(tell, job.name))
+                results[job.name] = self.perform(job, partial(tell, job.name))
             except Exception as error:
-                result = JobResult(None, self._trace(job), error=_reason(error))
-            results[job.name] = result
-            tell(job.name, 1, 1, result)
+                results[job.name] = JobResult(None, self._trace(job), error=_reason(error))
+            tell(job.name, 1, 1, results[job.name])
         return results
 
     def _beside(self, jobs: list[Job], at_once: int, tell: Listener) -> dict[str, JobResult]:
@@ -155,11 +150,10 @@ class Runner:
         return results
 
     def _collect(self, job: Job, process: BaseProcess, said: list[str]) -> JobResult:
-        finished = self.finished(job)
-        if finished is not None and not said:
-            return JobResult(finished.data, finished.trace, finished.seconds)
-        code = process.exitcode
-        died = f"the process ended with {'signal' if code and code < 0 else 'status'} {abs(code or 0)}"
+        if not said and (finished := self.finished(job)) is not None:
+            return replace(finished, resumed=False)
+        code = process.exitcode or 0
+        died = f"the process ended with {'signal' if code < 0 else 'status'} {abs(code)}"
         return JobResult(None, self._trace(job), error=said[-1] if said else died)
 
     def _result(self, job: Job) -> Path:
@@ -225,7 +219,3 @@ def _reason(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = next((f" ({Path(f.filename).name}:{f.lineno})" for f in reversed(frames) if "runs" in f.filename), "")
     return f"{type(error).__name__}: {one_line(error, 300)}{where}"
-
-
-def _silent(*_: Any) -> None:
-    """Nobody listens."""

@@ -37,29 +37,21 @@ def chosen(rows: Sequence[Row], **settings: Any) -> list[Row]:
     return [row for row in rows if all(row[key] == value for key, value in settings.items())]
 
 
-def networks(rows: Sequence[Row]) -> list[str]:
-    """In the order in which they come."""
-    return list(dict.fromkeys(row["network"] for row in rows))
+def by_network(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """By network, in the order in which they come."""
+    return {name: chosen(rows, network=name) for name in dict.fromkeys(row["network"] for row in rows)}
 
 
 def means(rows: Sequence[Row], metric: str, side: str = "train") -> dict[str, float]:
-    """By optimizer, in `OPTIMIZERS`' order: the geometric mean over seeds."""
-    found = {}
-    for optimizer in OPTIMIZERS:
-        values = [row[side][metric] for row in chosen(rows, optimizer=optimizer)]
-        if values:
-            found[optimizer] = float(np.exp(np.log(np.maximum(values, 1e-300)).mean()))
-    return found
+    """By optimizer: the geometric mean over seeds."""
+    values = {name: [row[side][metric] for row in own] for name, own in by_optimizer(rows).items()}
+    return {name: float(np.exp(np.log(np.maximum(v, 1e-300)).mean())) for name, v in values.items()}
 
 
-def best(rows: Sequence[Row], metric: str = "nc3") -> dict[str, Row]:
-    """By optimizer: the run in which the metric is lowest on training features."""
-    found = {}
-    for optimizer in OPTIMIZERS:
-        own = chosen(rows, optimizer=optimizer)
-        if own:
-            found[optimizer] = min(own, key=lambda row: float(row["train"][metric]))
-    return found
+def by_optimizer(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """By optimizer, in `OPTIMIZERS`' order, those that have runs."""
+    found = {optimizer: chosen(rows, optimizer=optimizer) for optimizer in OPTIMIZERS}
+    return {optimizer: own for optimizer, own in found.items() if own}
 
 
 def in_order(values: dict[str, float], *groups: Sequence[str]) -> bool | None:

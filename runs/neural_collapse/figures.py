@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from probes.numbers import short
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, note, sequence
 from runs.engine.claims import Results
-from runs.neural_collapse.criteria import ACCURACY, Row, chosen, counting, networks, regression, runs
+from runs.neural_collapse.criteria import ACCURACY, Row, by_network, chosen, counting, regression, runs
 from runs.neural_collapse.jobs import DECAY, MOMENTUM
 from runs.neural_collapse.models import OPTIMIZERS, family
 from runs.neural_collapse.theory import MOMENTA
@@ -40,10 +40,11 @@ def training_figure(results: Results) -> Figure:
     """NC0 over training for the six optimizers, a panel for each network."""
     rows = [row | {"name": name} for name, row in results.data("grid-*").items() if "train" in row]
     rows = [row for row in chosen(rows, momentum=MOMENTUM, decay=DECAY) if "-s" not in row["name"]]
-    made, panels = figure(max(len(networks(rows)), 1), height=4.6)
-    for axes, network in zip(panels, networks(rows), strict=False):
+    found = by_network(rows)
+    made, panels = figure(max(len(found), 1), height=4.6)
+    for axes, (network, own) in zip(panels, found.items(), strict=False):
         for optimizer in OPTIMIZERS:
-            for row in chosen(rows, network=network, optimizer=optimizer):
+            for row in chosen(own, optimizer=optimizer):
                 with results.trace(row["name"]) as trace:
                     steps, values = trace["train"]["step"], trace["train"]["nc0"]
                 missed = "" if row["train"]["accuracy"] >= ACCURACY else f" ({row['train']['accuracy']:.1%})"
@@ -114,13 +115,11 @@ def trends_figure(results: Results) -> Figure:
     for optimizer in OPTIMIZERS:
         colour = COLOURS[family(optimizer)]
         look: dict[str, Any] = {"ms": 5, "color": colour, "mfc": "none" if optimizer.endswith("W") else colour}
-        for network in networks(rows):
-            own = chosen(rows, optimizer=optimizer, network=network)
+        for network, own in by_network(chosen(rows, optimizer=optimizer)).items():
             scatter.plot(numbers(own, "nc0"), numbers(own, "nc3"), MARKERS[network], alpha=0.8, **look)
         scatter.plot([], [], "o", label=optimizer, **look)
     told = []
-    for network in networks(rows):
-        own = chosen(rows, network=network)
+    for network, own in by_network(rows).items():
         slope, start, explained = regression(np.log(numbers(own, "nc0")), numbers(own, "nc3"))
         ends = np.array([min(numbers(own, "nc0")), max(numbers(own, "nc0"))])
         scatter.plot(ends, start + slope * np.log(ends), color=GREY, lw=1.0, ls=_DASHED)

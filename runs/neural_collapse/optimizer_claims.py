@@ -10,18 +10,18 @@ import dataclasses
 from collections.abc import Sequence
 
 from probes.numbers import short
-from runs.engine.claims import Claim, Results, Verdict, all_hold, claim, every
+from runs.engine.claims import Results, Verdict, all_hold, claim, every
 from runs.neural_collapse.criteria import (
     ACCURACY,
     PAPER,
     Row,
-    best,
+    by_network,
+    by_optimizer,
     chosen,
     counting,
     decay_effect,
     in_order,
     means,
-    networks,
     ordered,
     runs,
 )
@@ -49,12 +49,12 @@ def accuracies(rows: Sequence[Row]) -> str:
 def compare(results: Results, metric: str, *groups: Sequence[str]) -> Verdict:
     """The order of a metric at the setting, in every network."""
     rows = setting(results)
-    tables = {network: means(chosen(rows, network=network), metric) for network in networks(rows)}
+    found = by_network(rows)
     return every(
-        tables,
+        {network: means(own, metric) for network, own in found.items()},
         lambda values: in_order(values, *groups),
         lambda network, values: f"{network}: {ordered(values)}",
-        numbers={n: {"train": tables[n], "test": means(chosen(rows, network=n), metric, "test")} for n in tables},
+        numbers={n: {side: means(own, metric, side) for side in ("train", "test")} for n, own in found.items()},
         after=f"; {accuracies(rows)}",
     )
 
@@ -70,10 +70,8 @@ def nc0_order(results: Results) -> Verdict:
     verdict = compare(results, "nc0", ["SGD"], ["Adam"], ["AdamW"], ["SignumW"])
     rows = [row | {"test": row["test"] | {"nc4": row["nc4_test"]}} for row in setting(results)]
     numbers = {
-        network: {
-            side: {m: means(chosen(rows, network=network), m, side) for m in METRICS} for side in ("train", "test")
-        }
-        for network in networks(rows)
+        network: {side: {metric: means(own, metric, side) for metric in METRICS} for side in ("train", "test")}
+        for network, own in by_network(rows).items()
     }
     return dataclasses.replace(verdict, numbers=numbers)
 
@@ -98,8 +96,10 @@ def nc3_order(results: Results) -> Verdict:
     needs="grid-*",
 )
 def best_order(results: Results) -> Verdict:
-    rows = counting(runs(results))
-    found = {network: best(chosen(rows, network=network)) for network in networks(rows)}
+    found = {
+        network: {name: min(own, key=lambda row: row["train"]["nc3"]) for name, own in by_optimizer(rows).items()}
+        for network, rows in by_network(counting(runs(results))).items()
+    }
     values = {
         network: {metric: {n: float(row["train"][metric]) for n, row in own.items()} for metric in ("nc0", "nc3")}
         for network, own in found.items()
@@ -109,18 +109,15 @@ def best_order(results: Results) -> Verdict:
         values,
         lambda own: all_hold(in_order(metric, ["SGD", "SGDW"], ["Adam"], ["AdamW"]) for metric in own.values()),
         lambda network, own: f"{network}: NC0 {ordered(own['nc0'])}, NC3 {ordered(own['nc3'])}",
-        numbers={
-            network: {name: {key: row[key] for key in kept} for name, row in own.items()}
-            for network, own in found.items()
-        },
+        numbers={n: {name: {key: row[key] for key in kept} for name, row in own.items()} for n, own in found.items()},
     )
 
 
 def effects(results: Results, optimizers: Sequence[str]) -> dict[str, tuple[float, float]]:
     """What the largest decay does to NC0, by network and optimizer, at the setting's momentum."""
     rows = chosen(counting(runs(results)), momentum=MOMENTUM, seed=0)
-    found = {(n, o): decay_effect(chosen(rows, network=n), o) for n in networks(rows) for o in optimizers}
-    return {f"{network} {optimizer}": effect for (network, optimizer), effect in found.items() if effect is not None}
+    found = {f"{n} {o}": decay_effect(own, o) for n, own in by_network(rows).items() for o in optimizers}
+    return {name: effect for name, effect in found.items() if effect is not None}
 
 
 def tell_effect(name: str, effect: tuple[float, float]) -> str:
@@ -160,12 +157,11 @@ def decoupled_stays(results: Results) -> Verdict:
 )
 def nc1_small(results: Results) -> Verdict:
     rows = [row | {"left": {"nc1": row["train"]["nc1"] / row["start"]["nc1"]}} for row in setting(results)]
-    left = {network: means(chosen(rows, network=network), "nc1", "left") for network in networks(rows)}
     return every(
-        {network: chosen(rows, network=network) for network in left},
+        by_network(rows),
         lambda own: all(row["left"]["nc1"] <= NC1_LEFT for row in own),
-        lambda network, _: f"{network}: {ordered(left[network])}",
-        numbers=left,
+        lambda network, own: f"{network}: {ordered(means(own, 'nc1', 'left'))}",
+        numbers={network: means(own, "nc1", "left") for network, own in by_network(rows).items()},
         before="NC1 / start: ",
     )
 
@@ -196,15 +192,8 @@ def nc4_holds(results: Results) -> Verdict:
 )
 def kept(results: Results) -> Verdict:
     rows = chosen(runs(results), optimizer="SGD", decay=0.0)
-    return every(
-        {
-            f"{row['network']} β = {row['momentum']:g}": abs(row["train"]["nc0"] / row["start"]["nc0"] - 1)
-            for row in rows
-        },
-        lambda value: value <= 1e-4,
-        lambda name, value: f"{name}: {value:.0e}",
-        before="relative change: ",
-    )
+    moved = {f"{r['network']} β = {r['momentum']:g}": abs(r["train"]["nc0"] / r["start"]["nc0"] - 1) for r in rows}
+    return every(moved, lambda by: by <= 1e-4, lambda name, by: f"{name}: {by:.0e}", before="relative change: ")
 
 
-CLAIMS: Sequence[Claim] = (nc0_order, nc3_order, best_order, coupled_falls, decoupled_stays, nc1_small, nc4_holds, kept)
+CLAIMS = (nc0_order, nc3_order, best_order, coupled_falls, decoupled_stays, nc1_small, nc4_holds, kept)

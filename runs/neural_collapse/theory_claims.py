@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from probes.numbers import short
@@ -13,54 +12,42 @@ EXACT, SCHEDULED, LIMIT = 1e-10, 1e-6, 1e-12
 FLOOR = 4.0  # times (K eta)^2
 
 
-def exact(results: Results, rule: str) -> Verdict:
-    """The largest relative errors of one rule on both models."""
+def exact(rule: str, name: str, literature: str) -> Claim:
+    """The claim that NC0 obeys one rule's recursion on both models."""
     models = {"theory-model": "unconstrained features", "theory-network": "MLP on digits"}
 
-    def tell(job: str, runs: dict[str, Any]) -> str:
-        each = ", ".join(f"{momentum}: {run['error']:.0e}" for momentum, run in runs.items())
-        return f"{models[job]}, {results.one(job)['steps']} steps, by momentum: {each}"
-
-    found = {
-        job: {
-            run["name"].rpartition("-")[2]: run
-            for run in results.one(job)["runs"]
-            if run["name"].startswith(f"{rule}-")
-        }
-        for job in models
-    }
-    return every(
-        found, lambda runs: all(run["error"] <= EXACT for run in runs.values()), tell, before="largest relative error: "
+    @claim(
+        name,
+        literature=literature,
+        criterion=f"the largest relative error of NC0 over all steps is at most {EXACT:g} at momentum 0, 0.5 and 0.9, "
+        "in the unconstrained-features model and for an MLP on mini-batches of digits, in float64",
+        needs=list(models),
+        quick=True,
     )
+    def judge(results: Results) -> Verdict:
+        def tell(job: str, runs: dict[str, Any]) -> str:
+            each = ", ".join(f"{momentum}: {run['error']:.0e}" for momentum, run in runs.items())
+            return f"{models[job]}, {results.one(job)['steps']} steps, by momentum: {each}"
+
+        found = {job: {run["name"]: run for run in results.one(job)["runs"]} for job in models}
+        found = {
+            job: {name.removeprefix(f"{rule}-"): run for name, run in runs.items() if name.startswith(f"{rule}-")}
+            for job, runs in found.items()
+        }
+        before = "largest relative error: "
+        return every(found, lambda runs: all(run["error"] <= EXACT for run in runs.values()), tell, before=before)
+
+    return judge
 
 
-_RULE = (
-    f"the largest relative error of NC0 over all steps is at most {EXACT:g} at momentum 0, 0.5 and 0.9, in the "
-    "unconstrained-features model and for an MLP on mini-batches of digits, in float64"
-)
-
-
-@claim(
+geometric = exact(
+    "SGDW",
     "SGDW: NC0 falls geometrically",
-    literature=f"NC0² = (1 − η λ)^(2t) NC0₀², whatever the momentum, for any network with a linear head ({PAPER}, "
-    "theorem 3.1)",
-    criterion=_RULE,
-    needs=["theory-model", "theory-network"],
-    quick=True,
+    f"NC0² = (1 − η λ)^(2t) NC0₀², whatever the momentum, for any network with a linear head ({PAPER}, theorem 3.1)",
 )
-def geometric(results: Results) -> Verdict:
-    return exact(results, "SGDW")
-
-
-@claim(
-    "SGD: NC0 obeys the heavy ball",
-    literature=f"m = Wᵀ1 obeys m₊ = (1 + β − η λ) m − β m₋ ({PAPER}, theorem 3.2)",
-    criterion=_RULE,
-    needs=["theory-model", "theory-network"],
-    quick=True,
+heavy_ball = exact(
+    "SGD", "SGD: NC0 obeys the heavy ball", f"m = Wᵀ1 obeys m₊ = (1 + β − η λ) m − β m₋ ({PAPER}, theorem 3.2)"
 )
-def heavy_ball(results: Results) -> Verdict:
-    return exact(results, "SGD")
 
 
 @claim(
@@ -202,4 +189,4 @@ def arrives(results: Results) -> Verdict:
     return Verdict(found["last"] <= 1e-6 * found["peak"] and found["error"] <= 1e-6, told, found)
 
 
-CLAIMS: Sequence[Claim] = (geometric, heavy_ball, bounds, scheduled, heat_map, limit, three_phases, floor, arrives)
+CLAIMS = (geometric, heavy_ball, bounds, scheduled, heat_map, limit, three_phases, floor, arrives)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from probes.numbers import short
-from runs.engine.claims import Claim, Results, Verdict, all_hold, claim, every
-from runs.neural_collapse.criteria import PAPER, Row, chosen, counting, networks, regression, runs
+from runs.engine.claims import Results, Verdict, all_hold, claim, every
+from runs.neural_collapse.criteria import PAPER, Row, by_network, chosen, counting, regression, runs
 from runs.neural_collapse.jobs import ACCELERATION, DECAY
 from runs.neural_collapse.optimizer_claims import COUNT
 from runs.shared.tables import falling, listed
@@ -20,9 +18,7 @@ EXPLAINED = 0.5  # R^2
 def accelerated(results: Results) -> dict[str, list[Row]]:
     """SGD's counting runs at the setting's decay, by network, in the order of momentum."""
     rows = chosen(counting(runs(results)), optimizer="SGD", decay=DECAY, seed=0)
-    found = {
-        network: sorted(chosen(rows, network=network), key=lambda row: row["momentum"]) for network in networks(rows)
-    }
+    found = {name: sorted(own, key=lambda row: row["momentum"]) for name, own in by_network(rows).items()}
     return {network: own for network, own in found.items() if len(own) > 1}
 
 
@@ -157,10 +153,9 @@ def necessary(results: Results) -> Verdict:
     needs="grid-*",
 )
 def regressed(results: Results) -> Verdict:
-    rows = counting(runs(results))
     found = {}
-    for network in networks(rows):
-        own = [row["train"] for row in chosen(rows, network=network)]
+    for network, rows in by_network(counting(runs(results))).items():
+        own = [row["train"] for row in rows]
         slope, start, explained = regression(np.log([row["nc0"] for row in own]), [row["nc3"] for row in own])
         found[network] = {"slope": slope, "intercept": start, "r2": explained, "runs": len(own)}
     return every(
@@ -174,4 +169,4 @@ def regressed(results: Results) -> Verdict:
     )
 
 
-CLAIMS: Sequence[Claim] = (accelerates, equal_loss, between_falls, between_stays, necessary, regressed)
+CLAIMS = (accelerates, equal_loss, between_falls, between_stays, necessary, regressed)

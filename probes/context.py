@@ -107,7 +107,6 @@ class Context:
         from landscape import spectra
 
         memory = self.session.memories[wanted.key]
-        name = "/".join(str(part) for part in wanted.key)
         found = spectra.eigsh(
             self.operator(wanted.operator, wanted.parameters),
             wanted.k,
@@ -115,7 +114,7 @@ class Context:
             tol=wanted.tol,
             v0=memory.get("vectors") if wanted.warm else None,
             confirm=wanted.confirm,
-            generator=torch.Generator().manual_seed(derive_seed(self.seed, name, self.step)),
+            generator=torch.Generator().manual_seed(derive_seed(self.seed, *wanted.key, self.step)),
             callback=self.callback,
         )
         if wanted.warm and bool(torch.isfinite(found.values).all()):

@@ -71,5 +71,5 @@ def searches_of(probes: Iterable[Probe]) -> dict[Any, Pairs]:
     for probe in probes:
         pairs = getattr(probe, "pairs", None)
         if pairs is not None:
-            searches[pairs.key] = searches[pairs.key].union(pairs) if pairs.key in searches else pairs
+            searches[pairs.key] = searches.get(pairs.key, pairs).union(pairs)
     return searches

@@ -64,7 +64,7 @@ class Instrument(Probe):
         return None
 
     def expected(self, context: Context) -> dict[str, float]:
-        """What a first measurement takes, see `Probe`: without more than that nothing that grows with the data."""
+        """What a first measurement takes, see `Probe`: the products of its search, or `takes`."""
         return dict(self.takes) if self.pairs is None else {self.pairs.operator: self.pairs.products}
 
     def settings(self) -> dict[str, Any]:
@@ -106,6 +106,4 @@ def pad(values: Any, shape: tuple[int, ...], fill: float | None = np.nan) -> Arr
     """Host values in the leading corner of an array; the rest is `fill`, or each row's last value."""
     array = np.asarray(values, dtype=np.float64)
     width = [(0, full - n) for n, full in zip(array.shape, shape, strict=True)]
-    if fill is None:
-        return np.pad(array, width, mode="edge")
-    return np.pad(array, width, constant_values=fill)
+    return np.pad(array, width, "edge") if fill is None else np.pad(array, width, constant_values=fill)

@@ -118,8 +118,7 @@ def tensor_print(tensors: Any) -> int:
 
 
 def _model_print(objective: Objective) -> int:
-    module = objective.module
-    return tensor_print([*module.parameters(), *module.buffers()])
+    return tensor_print([*objective.module.parameters(), *objective.module.buffers()])
 
 
 def _batch_print(batch: Any) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WINDOW = 60.0  # seconds
@@ -156,10 +156,9 @@ class Budget:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and dicts; clock readings are left out, for another process has another clock."""
-        accounts = {
-            name: asdict(replace(account, skips=replace(account.skips, told=None)))
-            for name, account in self.accounts.items()
-        }
+        accounts = {name: asdict(account) for name, account in self.accounts.items()}
+        for account in accounts.values():
+            account["skips"]["told"] = None
         return {"credit": self.credit, "saved": self.saved, "accounts": accounts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -80,10 +80,9 @@ def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
         check_needs(probes, ["optimizer"])
     seen: dict[str, Probe] = {}
     for probe in probes:
-        if probe.name in seen:
-            raise ValueError(
-                f"two probes are named {probe.name!r}: {seen[probe.name]} and {probe}; give one a name= of its own"
-            )
+        other = seen.get(probe.name)
+        if other is not None:
+            raise ValueError(f"two probes are named {probe.name!r}: {other} and {probe}; give one a name= of its own")
         seen[probe.name] = probe
         settings = getattr(probe, "settings", lambda: None)()
         trace.declare(probe.name, probe.fields(replace(context, name=probe.name)), settings=settings)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from probes.context import Context, Previous
@@ -199,12 +199,10 @@ class Monitor:
 
     def _estimate(self, probe: Probe, context: Context) -> None:
         """What the first measurement will take; a probe that does not say what it needs is simply measured."""
-        try:
+        with suppress(Exception):  # the measurement will fail in the same way, and say so
             cost = self._units.estimate(probe, context)
-        except Exception:
-            return  # the measurement will fail in the same way, and say so
-        if cost is not None:
-            self._budget.expect(probe.name, cost)
+            if cost is not None:
+                self._budget.expect(probe.name, cost)
 
     def _look_ahead(self, now: Moment) -> None:
         """Keep a copy of the parameters for probes of the update that will be due at the next call."""

@@ -178,9 +178,8 @@ def last_step(file: h5py.File, until: int | None = None) -> int | None:
 
 def last_time(file: h5py.File) -> float:
     """The seconds of writing that the last row was recorded after."""
-    return max(
-        (float(group["time"][count_rows(group) - 1]) for group in _tables(file) if count_rows(group)), default=0.0
-    )
+    times = (float(group["time"][count_rows(group) - 1]) for group in _tables(file) if count_rows(group))
+    return max(times, default=0.0)
 
 
 def _tables(file: h5py.File) -> list[h5py.Group]:

@@ -65,9 +65,7 @@ class TraceSet:
         listed in `unreadable`. Raises `TraceError` when there is no file at all, or none that can be read.
         """
         places = [where] if isinstance(where, str | os.PathLike) else list(where)
-        files: dict[Path, None] = {}
-        for place in places:
-            files.update(dict.fromkeys(_files(os.path.expanduser(os.fspath(place)))))
+        files = {path for place in places for path in _files(os.path.expanduser(os.fspath(place)))}
         if not files:
             raise TraceError("there are no traces to open: name a folder, a glob pattern or files")
         folder = Path(os.path.commonpath([path.parent for path in files]))
@@ -126,9 +124,8 @@ class TraceSet:
     def groups(self, *keys: str) -> list[Group]:
         """The runs grouped by the values of the keys, a run without the key under None, in order of the values.
 
-        Without keys, by all that differs between their configs apart from seeds: a group's runs repeat one
-        experiment. The key "run" puts each run into a group of its own. Raises `KeyError` for a key that no
-        run has.
+        Without keys, by all that differs between their configs apart from seeds: a group's runs repeat one experiment.
+        The key "run" puts each run into a group of its own. Raises `KeyError` for a key that no run has.
         """
         self._check_keys(keys, "run")
         chosen = keys or varying_keys(self.configs)

@@ -54,8 +54,7 @@ class Table:
         except TypeError:
             raise TypeError(f"{self.name}: step is an integer, not {step!r}") from None
         row = {name: encode(values[name]) for name, encode in self._encoders.items()}
-        row |= {"epoch": np.nan if epoch is None else float(epoch), "time": time, "cost": float(cost)}
-        row["step"] = number
+        row |= {"epoch": np.nan if epoch is None else float(epoch), "time": time, "cost": float(cost), "step": number}
         for name, value in row.items():
             self._columns[name].append(value)
         self.nbytes += self._row_bytes + sum(row[name].nbytes for name in self.elements)

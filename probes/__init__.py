@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from probes.trace.set import TraceSet as TraceSet
     from probes.trace.trace import Trace as Trace
 
-_HOME = {entry.class_name: entry.module for entry in PROBES.values()}
+_HOME = {entry.class_name: f"probes.instruments.{entry.home.partition(':')[0]}" for entry in PROBES.values()}
 for _module, _names in {
     "probes.context": ("Context", "Previous"),
     "probes.instruments.recording": ("Recording", "ReplayError"),

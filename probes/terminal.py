@@ -60,8 +60,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if type(error).__name__ == "Abort":
         return "interrupted", 130
     if isinstance(error, MemoryError):
-        text = one_line(error)
-        return text if text != "MemoryError" else "out of memory: use fewer vectors or less data", 1
+        return one_line(error) if error.args else "out of memory: use fewer vectors or less data", 1
     if isinstance(error, OSError | ValueError | RuntimeError):
         return one_line(error), 1
     return f"{type(error).__name__}: {one_line(error)}; this is a defect, see it with --debug", 1

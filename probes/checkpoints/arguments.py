@@ -5,7 +5,7 @@ A probe is a name with options, `spectrum:k=10,tol=1e-4`; the options are the ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from probes.errors import UserError, did_you_mean, one_line
@@ -29,7 +29,7 @@ def parse_probes(texts: Sequence[str], operator: str) -> list[Any]:
 
     Raises `UserError` (status 2) for an unknown probe, operator or option, and for two probes of one name.
     """
-    _check_operator(operator)
+    _check_known("operator", operator, OPERATORS)
     probes = [_parse_probe(text, operator) for text in texts]
     names = [probe.name for probe in probes]
     for name in names:
@@ -42,27 +42,23 @@ def parse_probes(texts: Sequence[str], operator: str) -> list[Any]:
 
 def _parse_probe(text: str, operator: str) -> Any:
     name, given = parse_spec(text, PROBES, "--probe")
-    if name not in PROBES:
-        near = did_you_mean(name, PROBES)
-        raise UserError(f"there is no probe {name!r}{near or ':'} known are {', '.join(PROBES)}", status=2)
+    _check_known("probe", name, PROBES)
     known = PROBES[name].options()
     options: dict[str, Any] = {"operator": operator} if "operator" in known else {}
     for key, value in given.items():
         if key not in known:
-            near = did_you_mean(key, known)
-            raise UserError(
-                f"the probe {name} has no option {key!r}{near or ':'} it takes {', '.join(known)}", status=2
-            )
+            near = did_you_mean(key, known) or ":"
+            raise UserError(f"the probe {name} has no option {key!r}{near} it takes {', '.join(known)}", status=2)
         options[key] = value if key == "name" else value_of(value)
     if "operator" in options:
-        _check_operator(options["operator"])
+        _check_known("operator", options["operator"], OPERATORS)
     try:
         return PROBES[name].load()(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"--probe {text}: {one_line(error)}", status=2) from error
 
 
-def _check_operator(operator: Any) -> None:
-    if operator not in OPERATORS:
-        near = did_you_mean(str(operator), OPERATORS)
-        raise UserError(f"there is no operator {operator!r}{near or ':'} known are {', '.join(OPERATORS)}", status=2)
+def _check_known(what: str, name: Any, known: Collection[str]) -> None:
+    if name not in known:
+        near = did_you_mean(str(name), known)
+        raise UserError(f"there is no {what} {name!r}{near or ':'} known are {', '.join(known)}", status=2)

@@ -24,13 +24,11 @@ class Entry:
         home: module:class below `probes.instruments`.
         measures, needs, cost, paper: for a reader, in the words of `COST_NOTES`.
         fields: the names by which records are recognised that do not say which probe they are of: one of these sets.
-        cells: the columns that a record fills in a table: fields, or module:function below `probes.views`; without
-            any, all fields that are single numbers.
+        picture: module:function below `probes.views.pictures`, of the columns and the settings. Beside `x_figure`
+            there may be an `x_cells` in `probes.views.cells`, the columns that a record fills in a table, and an
+            `x_summary`, of all records: what they amount to, in a sentence.
+        cells: the columns where there is no such function; without any, all fields that are single numbers.
         note: what a reader of the cells must know.
-        summary: module:function below `probes.views`, of all records: what they amount to, in a sentence.
-        picture: module:function below `probes.views.pictures`, of the columns and the settings.
-        extra: what else the picture takes: "labels" of the fields' entries, the "spectrum" of the same matrix in the
-            same trace, or the "records" themselves.
     """
 
     home: str = ""
@@ -38,17 +36,10 @@ class Entry:
     needs: str
     cost: str
     paper: str = ""
-    fields: tuple[frozenset[str], ...]
-    cells: tuple[Cell, ...] | str = ()
-    note: str = ""
-    summary: str = ""
+    fields: str
     picture: str
-    extra: str = ""
-
-    @property
-    def module(self) -> str:
-        """Where the class of the probe is."""
-        return f"probes.instruments.{self.home.partition(':')[0]}"
+    cells: tuple[Cell, ...] = ()
+    note: str = ""
 
     @property
     def class_name(self) -> str:
@@ -57,7 +48,7 @@ class Entry:
 
     def load(self) -> type[Any]:
         """The class of the probe."""
-        return getattr(importlib.import_module(self.module), self.class_name)
+        return import_from("probes.instruments", self.home)
 
     def options(self) -> dict[str, str]:
         """What the command takes behind the probe's name, `spectrum:k=10`, with its default or the choices.
@@ -78,10 +69,6 @@ def import_from(package: str, place: str) -> Any:
     return getattr(importlib.import_module(f"{package}.{module}"), name)
 
 
-def _fields(*alternatives: str) -> tuple[frozenset[str], ...]:
-    return tuple(frozenset(names.split()) for names in alternatives)
-
-
 COST_NOTES = (
     "products with the matrix, by second derivatives; an optimizer, or lr=, for thresholds only",
     "cost of a first measurement with the default settings, on all data: a product is 2 gradients, a forward pass 1/3",
@@ -94,8 +81,7 @@ PROBES: Mapping[str, Entry] = {
         measures="the k largest or smallest eigenvalues",
         needs="products",
         cost="24 + 4 k",
-        fields=_fields("values residuals"),
-        cells="cells:spectrum_cells",
+        fields="values residuals",
         note="± is the largest residual, a bound on the error of each eigenvalue",
         picture="spectrum:spectrum_figure",
     ),
@@ -105,7 +91,7 @@ PROBES: Mapping[str, Entry] = {
         needs="products",
         cost="up to 240",
         paper="2010.09649, 2301.07825",
-        fields=_fields("value stderr"),
+        fields="value stderr",
         cells=(("", "value", "stderr"),),
         note="± one standard error",
         picture="curvature:trace_figure",
@@ -116,18 +102,15 @@ PROBES: Mapping[str, Entry] = {
         needs="products",
         cost="512",
         paper="Ubaru et al. 2017",
-        fields=_fields("nodes weights n"),
-        cells="cells:density_cells",
+        fields="nodes weights n",
         picture="density:density_figures",
-        extra="spectrum",
     ),
     "condition": Entry(
         home="curvature:ConditionNumber",
         measures="rank and condition number, at several thresholds",
         needs="products",
         cost="2 n; n > 2048: 400",
-        fields=_fields("kappa rank thresholds"),
-        cells="cells:condition_cells",
+        fields="kappa rank thresholds",
         note="> t λ₁: how many eigenvalues exceed t times the largest (and κ, their condition number)",
         picture="curvature:condition_figure",
     ),
@@ -137,8 +120,7 @@ PROBES: Mapping[str, Entry] = {
         needs="Jacobian",
         cost="2 + outputs",
         paper="2411.02139",
-        fields=_fields("kappa rank neighbours bound"),
-        cells="cells:conditioning_cells",
+        fields="kappa rank neighbours bound",
         picture="conditioning:conditioning_figure",
     ),
     "sharpness": Entry(
@@ -147,7 +129,7 @@ PROBES: Mapping[str, Entry] = {
         needs="products, optimizer",
         cost="28; adaptive: 56",
         paper="2103.00065",
-        fields=_fields("value residual threshold preconditioned preconditioned_residual"),
+        fields="value residual threshold preconditioned preconditioned_residual",
         cells=(("", "value", "residual"), (": threshold", "threshold", "")),
         picture="sharpness:sharpness_figure",
     ),
@@ -157,7 +139,7 @@ PROBES: Mapping[str, Entry] = {
         needs="products, optimizer",
         cost="3",
         paper="2412.20553",
-        fields=_fields("value stderr ratio_of_means threshold batches"),
+        fields="value stderr ratio_of_means threshold batches",
         cells=(("", "value", "stderr"), (": threshold", "threshold", "")),
         picture="sharpness:batch_sharpness_figure",
     ),
@@ -167,8 +149,7 @@ PROBES: Mapping[str, Entry] = {
         needs="gradient, optimizer",
         cost="1 + 8 passes",
         paper="2601.16979",
-        fields=_fields("value lower upper threshold"),
-        cells="cells:critical_sharpness_cells",
+        fields="value lower upper threshold",
         picture="sharpness:critical_sharpness_figure",
     ),
     "sam-sharpness": Entry(
@@ -177,7 +158,7 @@ PROBES: Mapping[str, Entry] = {
         needs="gradient",
         cost="1 + 1 pass",
         paper="2010.01412",
-        fields=_fields("value error rho"),
+        fields="value error rho",
         cells=(("", "value", "error"),),
         picture="sharpness:sam_figure",
     ),
@@ -187,7 +168,7 @@ PROBES: Mapping[str, Entry] = {
         needs="gradient",
         cost="1 + 1 pass",
         paper="1812.06162",
-        fields=_fields("loss norm noise_scale noise_scale_stderr"),
+        fields="loss norm noise_scale noise_scale_stderr",
         cells=((": norm", "norm", ""), (": noise scale", "noise_scale", "noise_scale_stderr")),
         picture="gradient:gradient_figure",
     ),
@@ -197,7 +178,7 @@ PROBES: Mapping[str, Entry] = {
         needs="products",
         cost="29 + 4 k",
         paper="1812.04754",
-        fields=_fields("cosines bounds total total_bound"),
+        fields="cosines bounds total total_bound",
         cells=((": in the top vectors", "total", "total_bound"),),
         picture="gradient:alignment_figure",
     ),
@@ -206,10 +187,8 @@ PROBES: Mapping[str, Entry] = {
         measures="how far each tensor moved, relative to its size",
         needs="the step before",
         cost="0",
-        fields=_fields("ratio update weight steps"),
-        cells="cells:updates_cells",
+        fields="ratio update weight steps",
         picture="gradient:updates_figure",
-        extra="labels",
     ),
     "function-class": Entry(
         home="function_class:FunctionClass",
@@ -217,11 +196,8 @@ PROBES: Mapping[str, Entry] = {
         needs="gradient",
         cost="1 + 1 pass",
         paper="2410.12455",
-        fields=_fields("inner final_loss infimum distance", "infimum gradient_sketch position_sketch"),
-        cells="cells:function_class_cells",
-        summary="cells:function_class_summary",
+        fields="inner final_loss infimum distance | infimum gradient_sketch position_sketch",
         picture="function_class:function_class_figures",
-        extra="records",
     ),
     "neural-collapse": Entry(
         home="neural_collapse:NeuralCollapse",
@@ -229,8 +205,7 @@ PROBES: Mapping[str, Entry] = {
         needs="features, labels",
         cost="1 or 2 passes",
         paper="2602.16642",
-        fields=_fields("nc0 nc1 nc2 nc3 nc4 accuracy"),
-        cells="cells:neural_collapse_cells",
+        fields="nc0 nc1 nc2 nc3 nc4 accuracy",
         picture="neural_collapse:neural_collapse_figure",
     ),
     "dual-gradient": Entry(
@@ -239,7 +214,7 @@ PROBES: Mapping[str, Entry] = {
         needs="gradient",
         cost="1",
         paper="2502.07529, 2603.21191",
-        fields=_fields("dual total gap mu"),
+        fields="dual total gap mu",
         picture="gradient:dual_gradient_figure",
     ),
     "solver": Entry(
@@ -247,7 +222,7 @@ PROBES: Mapping[str, Entry] = {
         measures="what a second-order solver says of its last step",
         needs="optimizer",
         cost="0",
-        fields=_fields("accepted decrease ratio used tries"),
+        fields="accepted decrease ratio used tries",
         picture="solver_steps:solver_steps_figure",
     ),
 }
@@ -257,7 +232,6 @@ LOSS = Entry(
     measures="the loss and the norm of its gradient",
     needs="gradient",
     cost="1",
-    fields=_fields("value gradient_norm"),
-    cells="cells:loss_cells",
+    fields="value gradient_norm",
     picture="curvature:loss_figure",
 )

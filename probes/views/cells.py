@@ -36,10 +36,10 @@ def spectrum_cells(name: str, values: Values) -> Cells:
     largest = np.asarray(values["values"], dtype=float)[found][:_SHOWN]
     error = float(np.max(np.asarray(values["residuals"], dtype=float)[found][:_SHOWN], initial=0.0))
     more = int(found.sum()) - len(largest)
-    error_text = f" ± {error:.1g}".replace("e-0", "e-") if error > 0 else ""
-    tail = f" (+{more})" if more > 0 else ""
-    text = ", ".join(round_to_error(float(v), error, 5) for v in largest) + error_text + tail + star(values)
-    yield f"{name}: largest eigenvalues", text
+    text = ", ".join(round_to_error(float(v), error, 5) for v in largest)
+    text += f" ± {error:.1g}".replace("e-0", "e-") if error > 0 else ""
+    text += f" (+{more})" if more > 0 else ""
+    yield f"{name}: largest eigenvalues", text + star(values)
 
 
 def density_cells(name: str, values: Values) -> Cells:
@@ -52,10 +52,10 @@ def condition_cells(name: str, values: Values) -> Cells:
     """Rank and kappa, also at a few relative thresholds."""
     yield f"{name}: rank", f"{short(float(values['rank']), 6)}"
     yield f"{name}: kappa", f"{short(float(values['kappa']))}{star(values)}"
+    bound = "" if bool(values["converged"]) else "≥ "
     for threshold, rank, kappa in at_thresholds(values):
-        bound = "" if bool(values["converged"]) else "≥ "
-        text = f"{bound}{rank} ({bound}{short(kappa, 3)})"
-        yield f"{name} > {threshold:.0e} λ₁ (κ)".replace("e-0", "e-"), text
+        heading = f"{name} > {threshold:.0e} λ₁ (κ)".replace("e-0", "e-")
+        yield heading, f"{bound}{rank} ({bound}{short(kappa, 3)})"
 
 
 def conditioning_cells(name: str, values: Values) -> Cells:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from probes.errors import UserError, did_you_mean, import_extra
 from probes.files import atomic_file, refuse_existing
 from probes.trace.columns import column_fields, split_columns, to_python
-from probes.trace.layout import Field, all_fields
+from probes.trace.layout import all_fields
 
 if TYPE_CHECKING:
     from probes.trace.records import Records
@@ -53,9 +53,8 @@ def export(
         raise UserError(f"--format is csv, json or parquet, not {kind!r}{did_you_mean(kind, FORMATS)}", status=2)
     if suffix in FORMATS and suffix != kind:
         raise UserError(f"-o {output} is no name for --format {kind}", status=2)
-    if kind == "parquet":
-        import_extra("pandas", "parquet")
-        import_extra("pyarrow", "parquet")
+    for package in ("pandas", "pyarrow") if kind == "parquet" else ():
+        import_extra(package, "parquet")
     names = _chosen(trace, probes)
     targets = _targets(trace, kind, output, names)
     refuse_existing(targets, overwrite)
@@ -96,18 +95,14 @@ def _targets(trace: Trace, kind: str, output: Path | None, names: Sequence[str])
     return [place / f"{trace.path.stem}-{name}.{kind}" for name in names]
 
 
-# -- CSV ---------------------------------------------------------------------------------------------------
-
-
 def write_csv(records: Records, path: Path) -> None:
     """The records as CSV in UTF-8, with a line of names at the top."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(column_fields(records.fields))
         fields = records.fields
+        writer.writerow(column_fields(fields))
         for block in _blocks(records):
-            columns = split_columns(block, fields).values()
-            writer.writerows(zip(*(_texts(column) for column in columns), strict=True))
+            writer.writerows(zip(*map(_texts, split_columns(block, fields).values()), strict=True))
 
 
 def _texts(column: Any) -> list[Any]:
@@ -117,21 +112,10 @@ def _texts(column: Any) -> list[Any]:
     return column.tolist()
 
 
-# -- JSON --------------------------------------------------------------------------------------------------
-
-
 def write_json(trace: Trace, names: Sequence[str], file: TextIO) -> None:
     """The trace as one JSON document, its events included, written record by record."""
-    head = {
-        "file": trace.path.name,
-        "format_version": trace.format_version,
-        "uuid": trace.uuid,
-        "created": trace.created,
-        "seed": trace.seed,
-        "config": trace.config,
-        "environment": trace.environment,
-        "periods": trace.periods,
-    }
+    shown = ("format_version", "uuid", "created", "seed", "config", "environment", "periods")
+    head = {"file": trace.path.name} | {name: getattr(trace, name) for name in shown}
     file.write('{\n"trace": ' + _dumps(head) + ',\n"probes": {')
     for i, name in enumerate(names):
         file.write(("," if i else "") + f"\n{_dumps(name)}: ")
@@ -142,16 +126,14 @@ def write_json(trace: Trace, names: Sequence[str], file: TextIO) -> None:
 
 
 def _write_records(records: Records, file: TextIO) -> None:
-    described = {name: _described(field) for name, field in all_fields(records.fields).items()}
+    described = {}
+    for name, field in all_fields(records.fields).items():
+        told = {"shape": field.shape, "dtype": field.dtype, "units": field.units, "description": field.description}
+        described[name] = told | ({"labels": field.labels} if field.labels else {})
     file.write('{"settings": ' + _dumps(records.settings) + ', "fields": ' + _dumps(described) + ', "rows": [')
     for i, row in enumerate(itertools.chain.from_iterable(map(_rows, _blocks(records)))):
         file.write(("," if i else "") + "\n" + _dumps(row))
     file.write("]}")
-
-
-def _described(field: Field) -> dict[str, Any]:
-    found = {"shape": list(field.shape), "dtype": field.dtype, "units": field.units, "description": field.description}
-    return found | ({"labels": list(field.labels)} if field.labels else {})
 
 
 def _rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -173,9 +155,6 @@ def _json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_json(item) for item in value]
     return value
-
-
-# -- Parquet -----------------------------------------------------------------------------------------------
 
 
 def write_parquet(records: Records, path: Path) -> None:

@@ -96,9 +96,8 @@ class Follower:
             return
         self._times[name] = float(columns["time"][count - 1])
         flat = split_columns(columns, records.fields)
-        fields = [column for column in flat if column not in COLUMNS]
         for row in range(count):
-            values = {column: flat[column][row] for column in fields}
+            values = {field: column[row] for field, column in flat.items() if field not in COLUMNS}
             yield Measurement(float(columns["time"][row]), name, int(columns["step"][row]), values)
 
 

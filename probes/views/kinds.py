@@ -18,7 +18,8 @@ def kind_of(fields: Iterable[str], settings: Mapping[str, Any] | None = None) ->
     """
     have = set(fields)
     declared = (settings or {}).get("probe")
-    sizes = {kind: len(fields) for kind, entry in KINDS.items() for fields in entry.fields if fields <= have}
+    alternatives = [(kind, set(names.split())) for kind in KINDS for names in KINDS[kind].fields.split("|")]
+    sizes = {kind: len(fields) for kind, fields in alternatives if fields <= have}
     if declared in _CLASSES:
         return _CLASSES[declared] if _CLASSES[declared] in sizes else None
     kind = max(sizes, key=sizes.__getitem__, default=None)

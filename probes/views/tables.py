@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,10 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from probes.instruments.registry import COST_NOTES, PROBES, Entry, import_from
+from probes.instruments.registry import COST_NOTES, PROBES, Entry
 from probes.numbers import plus_minus, short
 from probes.trace.layout import COLUMNS
 from probes.trace.state import state_of
+from probes.views import cells as views_cells
 from probes.views.cells import star
 from probes.views.kinds import KINDS, kind_of, settings_text
 
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
     from probes.trace.records import Records
     from probes.trace.trace import Trace
 
-_STYLE = box.SIMPLE_HEAD
+_UNKNOWN = Entry(measures="", needs="", cost="", fields="", picture="")
 
 
-def table(title: str = "", caption: str = "") -> Table:
+def table(*headings: str, title: str = "", caption: str = "") -> Table:
     """A table in the house style."""
     return Table(
+        *headings,
         title=title or None,
         caption=caption or None,
-        box=_STYLE,
+        box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
         title_style="bold",
@@ -59,7 +61,11 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
         steps = steps[-last:]
     if total > len(steps):
         notes.append(f"the last {len(steps)} of {total} steps")
-    views = side_by_side(columns, steps, width)
+    return with_notes(side_by_side(columns, steps, width), notes)
+
+
+def with_notes(views: Iterable[RenderableType], notes: Iterable[str]) -> Group:
+    """The views below each other, and the notes below them."""
     return Group(*views, *(Text(note, style="dim") for note in notes))
 
 
@@ -109,42 +115,46 @@ def _last_rows(trace: Trace, last: int | None) -> tuple[int, dict[str, int]]:
     return len(distinct), {name: int(rows[0]) if len(rows) else len(steps[name]) for name, rows in first.items()}
 
 
-def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[Records, Entry | None, Mapping[str, Any]]]:
+def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[Records, Entry, Mapping[str, Any]]]:
     """Each group with its entry and its columns from row `start` on: the loss first, what is not known last."""
-    places = {kind: place for place, kind in enumerate(KINDS)}
+    places = list(KINDS.values())
     groups = []
     for name in trace:
         records, columns = trace[name], trace[name].read(start.get(name, 0))
-        kind = kind_of(columns, records.settings) or ""
-        groups.append((places.get(kind, len(KINDS)), records, KINDS.get(kind), columns))
-    return [group[1:] for group in sorted(groups, key=lambda group: group[0])]
+        groups.append((records, KINDS.get(kind_of(columns, records.settings) or "", _UNKNOWN), columns))
+    return sorted(groups, key=lambda group: places.index(group[1]) if group[1] in places else len(places))
 
 
-def _cells(name: str, entry: Entry | None, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _function(entry: Entry, what: str) -> Callable[..., Any] | None:
+    """The entry's own function for its "cells" or "summary"."""
+    stem = entry.picture.partition(":")[2].partition("_figure")[0]
+    return getattr(views_cells, f"{stem}_{what}", None)
+
+
+def _cells(name: str, entry: Entry, values: Mapping[str, Any]) -> views_cells.Cells:
     """Heading and text of each column that one row of a group fills."""
-    cells = () if entry is None else entry.cells
-    if isinstance(cells, str):
-        yield from import_from("probes.views", cells)(name, values)
+    if function := _function(entry, "cells"):
+        yield from function(name, values)
         return
-    for heading, field, error in cells:
+    for heading, field, error in entry.cells:
         if error:
             yield f"{name}{heading}", plus_minus(float(values[field]), float(values[error])) + star(values)
         elif np.isfinite(values[field]):  # a threshold is not known without an optimizer
             yield f"{name}{heading}", short(float(values[field]))
-    for field, value in {} if cells else values.items():
+    for field, value in {} if entry.cells else values.items():
         if field not in COLUMNS and np.ndim(value) == 0:
             yield f"{name}: {field}", str(value) if isinstance(value, str) else short(float(value), 5)
 
 
-def _notes(records: Records, entry: Entry | None, columns: Mapping[str, Any]) -> Iterator[str]:
+def _notes(records: Records, entry: Entry, columns: Mapping[str, Any]) -> Iterator[str]:
     """What a reader must know about a column: what its error means, what a star says, what all rows amount to."""
-    parts = [entry.note] if entry is not None and entry.note else []
+    parts = [entry.note] if entry.note else []
     if "converged" in columns and not bool(np.all(columns["converged"])):
         parts.append("* had not converged when its products were spent")
     if parts:
         yield f"{records.name}: {'; '.join(parts)}"
-    if entry is not None and entry.summary:
-        yield f"{records.name}: {import_from('probes.views', entry.summary)(records)}"
+    if summary := _function(entry, "summary"):
+        yield f"{records.name}: {summary(records)}"
 
 
 def probes_table(width: int = 200) -> Group:
@@ -153,36 +163,32 @@ def probes_table(width: int = 200) -> Group:
         heading: {name: str(getattr(entry, heading)) for name, entry in PROBES.items()}
         for heading in ("measures", "needs", "cost", "paper")
     }
-    views = side_by_side(columns, list(PROBES), width, "probe", justify="left")
-    return Group(*views, *(Text(note, style="dim") for note in COST_NOTES))
+    return with_notes(side_by_side(columns, list(PROBES), width, "probe", justify="left"), COST_NOTES)
 
 
 def overview(trace: Trace) -> Group:
     """What a trace is: its file, its origin, and the probes in it with their settings and costs."""
-    facts: list[tuple[str, str]] = [
-        ("file", f"{trace.path} (format version {trace.format_version})"),
-        ("created", str(trace.created)),
-        ("writer", _writer(trace)),
-        ("seed", str(trace.seed)),
-    ]
-    if isinstance(trace.config, Mapping):
-        facts += [(f"config.{key}", _plain(value)) for key, value in trace.config.items()]
-    elif trace.config is not None:
-        facts.append(("config", _plain(trace.config)))
+    config = {} if trace.config is None else trace.config
+    told = (
+        {f"config.{key}": value for key, value in config.items()} if isinstance(config, Mapping) else {"config": config}
+    )
     environment = trace.environment if isinstance(trace.environment, Mapping) else {}
-    versions = ", ".join(f"{key} {_plain(value)}" for key, value in environment.items() if value is not None)
-    facts.append(("environment", versions))
+    facts = {
+        "file": f"{trace.path} (format version {trace.format_version})",
+        "created": trace.created,
+        "writer": _writer(trace),
+        "seed": trace.seed,
+        **told,
+        "environment": ", ".join(f"{key} {_plain(value)}" for key, value in environment.items() if value is not None),
+    }
     head = Table.grid(padding=(0, 2))
     head.add_column()
     head.add_column(overflow="fold")  # a path that is cut cannot be copied
-    for key, value in facts:
-        head.add_row(Text(key, style="dim"), Text(value))
-    probes = table()
-    probes.add_column("probe")
-    probes.add_column("rows", justify="right")
-    probes.add_column("steps", justify="right")
-    probes.add_column("seconds", justify="right")
-    probes.add_column("settings")
+    for key, value in facts.items():
+        head.add_row(Text(key, style="dim"), Text(_plain(value)))
+    probes = table("probe", "rows", "steps", "seconds", "settings")
+    for column in probes.columns[1:4]:
+        column.justify = "right"
     for name in trace:
         records = trace[name]
         steps, cost = records["step"], records["cost"]
@@ -205,9 +211,7 @@ def _writer(trace: Trace) -> str:
 def events_table(events: Mapping[str, Any], last: int = 5) -> Table:
     """The last events: what failed or was skipped, and why."""
     total = len(events["step"])
-    view = table(title=f"events ({min(last, total)} of {total})")
-    for heading in ("step", "probe", "reason"):
-        view.add_column(heading)
+    view = table("step", "probe", "reason", title=f"events ({min(last, total)} of {total})")
     for row in range(max(0, total - last), total):
         view.add_row(str(events["step"][row]), str(events["probe"][row]), str(events["reason"][row]))
     return view

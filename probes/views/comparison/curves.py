@@ -32,12 +32,11 @@ class Curve(NamedTuple):
 
 
 class Average(NamedTuple):
-    """Several runs at the places `x` (m,): mean and standard error over the runs, and how many runs there are.
+    """Several runs at m places: mean and standard error over the runs, and how many runs there are.
 
     mean (m,) is nan where there is no run, stderr (m,) where there are fewer than two; runs (m,) int64.
     """
 
-    x: Array
     mean: Array
     stderr: Array
     runs: Array
@@ -68,7 +67,7 @@ def average(curves: Sequence[Curve], x: Array) -> Average:
     mean = np.where(count > 0, np.where(there, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
     squares = np.where(there, (values - mean) ** 2, 0.0).sum(axis=0)
     stderr = np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1))
-    return Average(np.asarray(x, dtype=np.float64), mean, np.where(count > 1, stderr, np.nan), count)
+    return Average(mean, np.where(count > 1, stderr, np.nan), count)
 
 
 def shared_grid(curves: Sequence[Curve], most: int) -> Array:
@@ -104,10 +103,7 @@ def first_passage(steps: Array, loss: Array, levels: Array) -> Array:
 
 def against_loss(line: Curve, steps: Array, loss: Array, levels: Array) -> Curve:
     """The curve over steps as a curve over the levels (m,) of the loss, by first passage; levels descend or ascend."""
-    tau = first_passage(steps, loss, levels)
-    values = sample(line, np.where(np.isfinite(tau), tau, np.inf))
-    reached = np.isfinite(tau) & np.isfinite(values)
-    found = curve(np.asarray(levels)[reached], values[reached])
+    found = curve(levels, sample(line, first_passage(steps, loss, levels)))
     return found._replace(dropped=line.dropped)
 
 

@@ -21,47 +21,33 @@ def comparison_figure(comparison: Comparison, path: Path) -> Path:
         made, (axes,) = figure()
         groups = comparison.groups
         colours = [BLUE, ORANGE, GREEN, GREY][: len(groups)] if len(groups) <= 4 else sequence(len(groups))
-        lows, highs = [], []
-        for group, colour in zip(groups, colours, strict=True):
-            low, high = _draw(axes, comparison, group, colour)
-            lows.append(low)
-            highs.append(high)
-        everything = np.concatenate([*lows, *highs])
-        scale(axes, everything)
+        spans = [_draw(axes, comparison, *drawn) for drawn in zip(groups, colours, strict=True)]
+        scale(axes, np.concatenate(spans))
         if comparison.by == "loss":
             axes.invert_xaxis()
             scale(axes, comparison.grid(_PLACES), "x")
         axes.set_xlabel(_AXES[comparison.by])
-        axes.set_ylabel(f"{comparison.field} [{comparison.units}]" if comparison.units else comparison.field)
-        several = any(len(group.names) > 1 for group in groups)
-        remark = ("mean; band: one standard error over the runs; " if several else "") + _how(comparison)
+        axes.set_ylabel(comparison.title)
+        remark = "mean; band: one standard error over the runs; " if comparison.repeated else ""
+        remark += "at the first passage of each loss" if comparison.by == "loss" else "linear between records"
         headline(axes, f"{comparison.field} of {sum(len(group.names) for group in groups)} runs", remark)
-        if len(groups) > 1 or several:
-            if len(groups) > 8:
-                axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-            else:
-                axes.legend()
+        if len(groups) > 8:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        elif len(groups) > 1 or comparison.repeated:
+            axes.legend()
         return save(made, path)
 
 
-def _draw(axes: Any, comparison: Comparison, group: Repeated, colour: Any) -> tuple[Any, Any]:
-    """The line, the band, and dots where there is too little for a line; what they span."""
-    places = comparison.grid(_PLACES)
+def _draw(axes: Any, comparison: Comparison, group: Repeated, colour: Any) -> Any:
+    """The line, the band, and dots where there is too little for a line; the values that they span."""
     # the group's own points: a line of few records must not be drawn through those of others
     own = np.unique(np.concatenate([line.x for line in group.curves]))
-    x = own if len(own) <= _PLACES else places
+    x = own if len(own) <= _PLACES else comparison.grid(_PLACES)
     found = group.average(x)
     there = found.runs > 0
     x, mean = x[there], found.mean[there]
     error = np.nan_to_num(found.stderr[there])
-    runs = len(group.names)
-    label = f"{group.label} ({runs} runs)" if runs > 1 else group.label
-    marker = "o" if len(x) <= 25 else ""
-    axes.plot(x, mean, color=colour, marker=marker, ms=3.5, label=label)
-    if runs > 1:
+    axes.plot(x, mean, color=colour, marker="o" if len(x) <= 25 else "", ms=3.5, label=group.heading)
+    if len(group.names) > 1:
         axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.18, lw=0)
-    return mean - error, mean + error
-
-
-def _how(comparison: Comparison) -> str:
-    return "at the first passage of each loss" if comparison.by == "loss" else "linear between records"
+    return np.r_[mean - error, mean + error]

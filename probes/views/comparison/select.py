@@ -6,7 +6,7 @@ Reads the runs; the mathematics is in `curves`, what is shown in `table` and `pi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,6 +46,11 @@ class Repeated:
     names: tuple[str, ...]
     curves: tuple[Curve, ...]
 
+    @property
+    def heading(self) -> str:
+        """The label, and how many runs there are."""
+        return f"{self.label} ({len(self.names)} runs)" if len(self.names) > 1 else self.label
+
     def average(self, x: Array) -> Average:
         """Mean and standard error over the runs at the places x (m,)."""
         return average(self.curves, x)
@@ -60,6 +65,16 @@ class Comparison:
     by: str
     groups: tuple[Repeated, ...]
     notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The field with its units."""
+        return f"{self.field} [{self.units}]" if self.units else self.field
+
+    @property
+    def repeated(self) -> bool:
+        """Whether some experiment has several runs."""
+        return any(len(group.names) > 1 for group in self.groups)
 
     def grid(self, most: int) -> Array:
         """Up to `most` places of the axis, ascending, where some run has a point."""
@@ -78,23 +93,20 @@ def compare_runs(
     if by not in AXES:
         raise UserError(f"--by is step, epoch, loss or time, not {by!r}{did_you_mean(by, AXES)}", status=2)
     tables = {run.name: _tables(run) for run in runs}
-    field = field or _default(list(tables.values()))
-    chosen = {name: find(field, table) for name, table in tables.items()}
-    have = [run for run in runs if chosen[run.name] is not None]
-    if not have:
-        raise UserError(_unknown(field, list(tables.values())))
-    lines, notes = _lines(have, chosen, tables, by, loss)
+    field = field or _default(tables.values())
+    chosen = [(run, quantity) for run in runs if (quantity := find(field, tables[run.name])) is not None]
+    if not chosen:
+        known = sorted({f"{probe}.{name}" for t in tables.values() for probe in t for name in _numbers(t[probe])})
+        near = did_you_mean(field, known)
+        raise UserError(f"no run has the field {field!r}; there are {first_few(known, 12) or 'none'}{near}")
+    lines, notes = _lines(chosen, tables, by, loss)
+    have, quantity = [run for run, _ in chosen], chosen[0][1]
     groups = [
         Repeated(label, tuple(run.name for run in members), tuple(lines[run.name] for run in members))
         for label, members in _grouped(runs, [run for run in have if run.name in lines], keys)
     ]
-    quantity = next(found for found in chosen.values() if found is not None)
-    return Comparison(
-        quantity.name, quantity.units, by, tuple(groups), (*_notes(runs, have, groups, lines, keys, field), *notes)
-    )
-
-
-# -- the field ---------------------------------------------------------------------------------------------
+    notes = [*_notes(runs, have, groups, lines, keys, field), *notes]
+    return Comparison(quantity.name, quantity.units, by, tuple(groups), tuple(notes))
 
 
 def find(text: str, tables: Tables) -> Quantity | None:
@@ -103,7 +115,7 @@ def find(text: str, tables: Tables) -> Quantity | None:
     A probe alone stands for its value, its first scalar or its first entry; an array for its first entry.
     """
     for probe, fields in tables.items():
-        numbers = {name: field for name, field in fields.items() if not field.ragged and not field.is_string}
+        numbers = _numbers(fields)
         if text == probe:
             scalars = [name for name, field in numbers.items() if not field.shape and field.dtype.startswith("float")]
             best = next((name for name in ("value", *scalars[:1], "values") if name in numbers), None)
@@ -120,29 +132,18 @@ def find(text: str, tables: Tables) -> Quantity | None:
     return None
 
 
-def _default(tables: Sequence[Tables]) -> str:
+def _numbers(fields: Mapping[str, Field]) -> dict[str, Field]:
+    return {name: field for name, field in fields.items() if not field.ragged and not field.is_string}
+
+
+def _default(tables: Iterable[Tables]) -> str:
     """What most runs have: the sharpness if they do, else the largest eigenvalue, the trace, the loss."""
-    counts: Counter[str] = Counter()
-    for table in tables:
-        found = (find(probe, table) for probe in table)
-        counts.update(quantity.name for quantity in found if quantity is not None)
+    found = (find(probe, table) for table in tables for probe in table)
+    counts = Counter(quantity.name for quantity in found if quantity is not None)
     if not counts:
         raise UserError("these runs have no numbers to compare")
     rank = {probe: i for i, probe in enumerate(_FIRST)}
     return min(counts, key=lambda name: (-counts[name], rank.get(name.split(".")[0], len(rank)), name))
-
-
-def _unknown(text: str, tables: Sequence[Tables]) -> str:
-    known = {
-        f"{probe}.{name}": None
-        for table in tables
-        for probe, fields in table.items()
-        for name, field in fields.items()
-        if not field.ragged and not field.is_string
-    }
-    return (
-        f"no run has the field {text!r}; there are {first_few(sorted(known), 12) or 'none'}{did_you_mean(text, known)}"
-    )
 
 
 def _tables(run: Run) -> Tables:
@@ -150,40 +151,30 @@ def _tables(run: Run) -> Tables:
         return {name: read_fields(group) for name, group in file["probes"].items()}
 
 
-# -- the axis ----------------------------------------------------------------------------------------------
-
-
 def _lines(
-    runs: Sequence[Run], chosen: Mapping[str, Quantity | None], tables: Mapping[str, Tables], by: str, loss: str | None
+    chosen: Sequence[tuple[Run, Quantity]], tables: Mapping[str, Tables], by: str, loss: str | None
 ) -> tuple[dict[str, Curve], list[str]]:
     """The curve of each run that can be put on the axis, and a note on those that cannot."""
-    lines: dict[str, Curve] = {}
+    what = chosen[0][1].name
+    axis = "step" if by == "loss" else by
+    lines = {run.name: curve(*_columns(run, quantity, axis)) for run, quantity in chosen}
+    without = f"values of {what} with {'an' if by == 'epoch' else 'a'} {by}"
     if by == "loss":
-        steps, losses = {}, {}
-        for run in runs:
-            series = _loss(run, tables[run.name], loss)
-            if series is not None:
-                steps[run.name], losses[run.name] = series
-        levels = loss_levels(list(losses.values()), _LEVELS)
-        for run in runs:
-            if run.name in losses:
-                line = curve(*_columns(run, chosen[run.name], "step"))
-                lines[run.name] = against_loss(line, steps[run.name], losses[run.name], levels)
-        without = f"a loss ({loss or 'a field loss, as Gradient records it, or loss.value'}) beside {_name(chosen)}"
-    else:
-        lines = {run.name: curve(*_columns(run, chosen[run.name], by)) for run in runs}
-        without = f"values of {_name(chosen)} with {'an' if by == 'epoch' else 'a'} {by}"
-    empty = [run.name for run in runs if run.name not in lines or not len(lines[run.name].x)]
+        found = {run.name: _loss(run, tables[run.name], loss) for run, _ in chosen}
+        losses = {name: series for name, series in found.items() if series is not None}
+        levels = loss_levels([values for _, values in losses.values()], _LEVELS)
+        lines = {name: against_loss(lines[name], *series, levels) for name, series in losses.items()}
+        without = f"a loss ({loss or 'a field loss, as Gradient records it, or loss.value'}) beside {what}"
     lines = {name: line for name, line in lines.items() if len(line.x)}
+    empty = [run.name for run, _ in chosen if run.name not in lines]
     if not lines:
-        if not any(len(run.records(found.probe)) for run in runs if (found := chosen[run.name]) is not None):
-            raise UserError(f"no run has a record of {_name(chosen)}; landscape show says what was skipped, and why")
+        if not any(len(run.records(quantity.probe)) for run, quantity in chosen):
+            raise UserError(f"no run has a record of {what}; landscape show says what was skipped, and why")
         raise UserError(f"no run has {without}" + ("" if by == "step" else ": use --by step"))
     return lines, [f"left out, without {without}: {first_few(empty)}"] if empty else []
 
 
-def _columns(run: Run, quantity: Quantity | None, axis: str) -> tuple[Array, Array]:
-    assert quantity is not None
+def _columns(run: Run, quantity: Quantity, axis: str) -> tuple[Array, Array]:
     columns = run.records(quantity.probe).read(only=(axis, quantity.field))
     values = columns[quantity.field]
     entries = int(np.prod(values.shape[1:]))  # not -1, which says nothing where there are no rows
@@ -202,27 +193,14 @@ def _loss(run: Run, tables: Tables, wanted: str | None) -> tuple[Array, Array] |
     return None
 
 
-def _name(chosen: Mapping[str, Quantity | None]) -> str:
-    return next(found.name for found in chosen.values() if found is not None)
-
-
-# -- the runs ----------------------------------------------------------------------------------------------
-
-
 def _grouped(runs: TraceSet, have: Sequence[Run], keys: Sequence[str]) -> list[tuple[str, list[Run]]]:
     """Label and runs of each experiment."""
-    names = {run.name for run in have}
     among = TraceSet(runs.folder, have, {})
     try:
         groups = among.groups(*keys) if keys or _configured(have) else among.groups("run")
     except KeyError as error:
         raise UserError(f"--group: {error.args[0]}") from None
-    found = []
-    for group in groups:
-        members = [run for run in group.runs if run.name in names]
-        label = str(group.values["run"]) if list(group.values) == ["run"] else group.label
-        found.append((label, members))
-    return found
+    return [(str(g.values["run"]) if list(g.values) == ["run"] else g.label, list(g.runs)) for g in groups]
 
 
 def _configured(runs: Sequence[Run]) -> bool:
@@ -251,13 +229,12 @@ def _notes(
         notes.append(f"not finite, and left out: {dropped} records")
     if not keys and len(have) > 1 and not _configured(have):
         notes.append("the runs have no config that says which repeat each other: each stands for itself")
-    by_name = {run.name: run for run in have}
     alike, mixed = [], set()
     for group in groups:
-        members = [by_name[name] for name in group.names]
-        if len({run.config.get("seed") for run in members}) < len(members):
+        configs = [run.config for run in have if run.name in group.names]
+        if len({config.get("seed") for config in configs}) < len(configs):
             alike.append(group.label)
-        mixed |= set(varying_keys([run.config for run in members]))
+        mixed |= set(varying_keys(configs))
     if alike:
         notes.append(f"some runs have the same seed, so that the errors may be too small: {first_few(alike)}")
     if mixed:

@@ -8,12 +8,10 @@ from rich.text import Text
 
 from probes.numbers import plus_minus, short
 from probes.views.comparison.select import Comparison
-from probes.views.tables import side_by_side
-
-_ROWS = 15
+from probes.views.tables import side_by_side, with_notes
 
 
-def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = _ROWS) -> Group:
+def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = 15) -> Group:
     """Mean and standard error of each experiment at up to `rows` places of the axis, in the order of training.
 
     What does not fit `width` columns beside each other goes into a table below.
@@ -25,25 +23,22 @@ def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = _R
     columns: dict[str, dict[str, str]] = {}
     for group in comparison.groups:
         found = group.average(places)
-        heading = _heading(group.label, len(group.names))
+        heading = group.heading
         while heading in columns:  # values that read the same, as 1 and "1" do
             heading += "'"
         columns[heading] = {
             label: _cell(float(mean), float(stderr), int(count), len(group.names))
             for label, mean, stderr, count in zip(labels, found.mean, found.stderr, found.runs, strict=True)
         }
-    units = f" [{comparison.units}]" if comparison.units else ""
     # not as the title of a table, which is folded to the table's width
-    title = Text(f"{comparison.field}{units}", style="bold")
+    title = Text(comparison.title, style="bold")
     views = side_by_side(columns, labels, width, comparison.by)
-    notes = [method(comparison), *comparison.notes]
-    return Group(title, *views, *(Text(note, style="dim") for note in notes))
+    return with_notes([title, *views], [method(comparison), *comparison.notes])
 
 
 def method(comparison: Comparison) -> str:
     """One line on how the numbers came about."""
-    several = any(len(group.names) > 1 for group in comparison.groups)
-    parts = ["± one standard error over the runs of a column; [n]: n of them were there"] if several else []
+    parts = ["± one standard error over the runs of a column; [n]: n of them were there"] * comparison.repeated
     if comparison.by == "loss":
         parts.append("at each loss: when a run first came down to it, linear between records")
     else:
@@ -60,10 +55,6 @@ def place_labels(places: np.ndarray) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     return [repr(float(place)) for place in places]
-
-
-def _heading(label: str, runs: int) -> str:
-    return f"{label} ({runs} runs)" if runs > 1 else label
 
 
 def _cell(mean: float, stderr: float, count: int, runs: int) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from probes.numbers import short
-from probes.views.pictures.style import BLUE, GREY, ORANGE
+from probes.views.pictures.style import BLUE, GREY, ORANGE, headline
 
 Columns = Mapping[str, Any]  # field -> (steps, ...), and "step"
 Settings = Mapping[str, Any]  # of the probe, as the trace has them
@@ -35,27 +35,18 @@ def finite(values: Any) -> Any:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def line(axes: Axes, steps: Any, values: Any, *, color: Any = BLUE, label: str = "") -> None:
-    """A line with a dot at each step."""
-    size = 3 if is_crowded(steps) else 7
-    axes.plot(steps, finite(values), color=color, marker=".", ms=size, lw=1.5, label=label or None)
+def line(axes: Axes, steps: Any, values: Any, *, color: Any = BLUE, label: str = "", **look: Any) -> None:
+    """A line with a dot at each step; `look` overrides how it is drawn, in matplotlib's words."""
+    look = {"marker": ".", "ms": 3 if is_crowded(steps) else 7, "lw": 1.5} | look
+    axes.plot(steps, finite(values), color=color, label=label or None, **look)
 
 
-def bars(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE, label: str = "") -> None:
-    """A line with error bars: `errors` is `(steps,)` or, below and above the value, `(2, steps)`."""
+def bars(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE, label: str = "", **look: Any) -> None:
+    """A `line` with error bars: `errors` is `(steps,)` or, below and above the value, `(2, steps)`."""
     many = is_crowded(steps)
-    axes.errorbar(
-        steps,
-        finite(values),
-        yerr=np.maximum(finite(errors), 0.0),
-        color=color,
-        marker=".",
-        ms=3 if many else 7,
-        lw=1.5,
-        capsize=0 if many else 2.5,
-        elinewidth=0.9,
-        label=label or None,
-    )
+    look = {"marker": ".", "ms": 3 if many else 7, "lw": 1.5, "capsize": 0 if many else 2.5, "elinewidth": 0.9} | look
+    errors = np.maximum(finite(errors), 0.0)
+    axes.errorbar(steps, finite(values), yerr=errors, color=color, label=label or None, **look)
 
 
 def band(axes: Axes, steps: Any, values: Any, errors: Any, *, color: Any = BLUE, label: str = "") -> None:
@@ -114,6 +105,23 @@ def over_steps(axes: Axes, steps: Any, *drawn: Any) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if drawn and not any(np.isfinite(np.asarray(values, dtype=float)).any() for values in drawn):
         axes.text(0.5, 0.36, "not known at any step", transform=axes.transAxes, color=GREY, ha="center")
+
+
+def end_label(axes: Axes, point: tuple[Any, Any], text: str, *, color: Any, gap: float = 6, **look: Any) -> None:
+    """What a line is, written behind its last point."""
+    look |= {"xytext": (gap, 0), "textcoords": "offset points", "va": "center", "annotation_clip": False}
+    axes.annotate(text, point, color=color, **look)
+
+
+def finish(
+    axes: Axes, steps: Any, values: Any, title: str, remark: str = "", *, thresholds: Any = (), ylabel: str = ""
+) -> None:
+    """All of a panel over the steps but its lines: a scale for what they span, labels, title and legend."""
+    scale(axes, np.r_[values, thresholds])
+    over_steps(axes, steps, values)
+    axes.set_ylabel(ylabel)
+    headline(axes, title, remark)
+    legend(axes)
 
 
 def legend(axes: Axes) -> None:

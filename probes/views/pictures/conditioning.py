@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, scale
+from probes.views.pictures.axes import Columns, Settings, finite, scale
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note
 
 # Eigenvalues below this share of the largest are rounding in any precision.
@@ -16,8 +16,7 @@ _SHOWN = 1e-18
 
 def conditioning_figure(columns: Columns, settings: Settings) -> Figure:
     """Left the eigenvalues at the first and the last step, right kappa over the steps (for several steps)."""
-    steps = np.asarray(columns["step"])
-    several = len(steps) > 1
+    several = len(columns["step"]) > 1
     made, panels = figure(2 if several else 1, height=4.2)
     _spectra(panels[0], columns)
     what = "with the loss's second derivative" if settings.get("loss_hessian") else "(1/N) JᵀJ"
@@ -29,9 +28,8 @@ def conditioning_figure(columns: Columns, settings: Settings) -> Figure:
 
 def _spectra(axes: Axes, columns: Columns) -> None:
     steps = columns["step"]
-    rows = [0, len(steps) - 1] if len(steps) > 1 else [0]
     drawn = 0
-    for row, colour in zip(rows, (GREY, BLUE) if len(rows) > 1 else (BLUE,), strict=True):
+    for row, colour in ((0, GREY), (len(steps) - 1, BLUE))[-len(steps) :]:
         values = np.asarray(columns["eigenvalues"][row], dtype=float)[::-1]
         values = values[values > 0]
         if not len(values):
@@ -54,13 +52,12 @@ def _spectra(axes: Axes, columns: Columns) -> None:
 
 
 def _kappas(axes: Axes, columns: Columns) -> None:
-    steps = np.asarray(columns["step"])
+    steps, bounds = columns["step"], finite(columns["bound"])
     axes.plot(steps, columns["kappa"], color=BLUE, marker="o", ms=4, label="κ")
-    bounds = np.asarray(columns["bound"], dtype=float)
     if np.isfinite(bounds).any():
-        axes.plot(steps, np.where(np.isfinite(bounds), bounds, np.nan), color=ORANGE, ls="--", label="upper bound")
+        axes.plot(steps, bounds, color=ORANGE, ls="--", label="upper bound")
         axes.legend(frameon=False)
-    scale(axes, np.concatenate([columns["kappa"], bounds[np.isfinite(bounds)]]))
+    scale(axes, np.r_[columns["kappa"], bounds])
     axes.set_xlabel("step")
     lower = "" if bool(np.all(columns["converged"])) else "; lower bounds where the matrix did not fit"
     ranks = np.asarray(columns["rank"])

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from probes.numbers import at_thresholds, plus_minus, short
-from probes.views.pictures.axes import Columns, Settings, scale, subject_of
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline
+from probes.views.pictures.axes import Columns, Settings, end_label, scale, subject_of
+from probes.views.pictures.style import BLUE, GREEN, ORANGE, figure, headline
 
 _TABLE = ("thresholds", "ranks", "kappas")
 
@@ -33,44 +33,28 @@ def condition_figure(columns: Columns, settings: Settings) -> Figure:
     entries = [at_thresholds({key: columns[key][i] for key in _TABLE}) for i in range(len(steps))]
     thresholds = [threshold for threshold, _, _ in entries[-1]]
     ranks = np.array([[{t: r for t, r, _ in row}.get(t, np.nan) for t in thresholds] for row in entries])
-    kappas = [kappa for _, _, kappa in entries[-1]]
     # an iteration that stopped early saw a part of the spectrum: what it counted are lower bounds
     bound = "" if bool(np.all(columns["converged"])) else "≥ "
-    colours = [BLUE, GREEN, ORANGE, GREY]
+    kappas = [f"κ {bound.strip() or '='} {short(kappa, 3)}" for _, _, kappa in entries[-1]]
     names = [f"> {t:.0e} λ₁".replace("e-0", "e-") for t in thresholds]
+    counted = f"number of eigenvalues{', lower bounds' if bound else ''}"
     if len(steps) == 1:
         bars = axes.barh(names, ranks[0], color=BLUE, height=0.55)
-        axes.bar_label(
-            bars,
-            [
-                f"{bound}{int(r)}   κ {bound.strip() or '='} {short(float(c), 3)}"
-                for r, c in zip(ranks[0], kappas, strict=True)
-            ],
-            padding=5,
-            fontsize=9.5,
-        )
+        texts = [f"{bound}{int(rank)}   {kappa}" for rank, kappa in zip(ranks[0], kappas, strict=True)]
+        axes.bar_label(bars, texts, padding=5, fontsize=9.5)
         axes.set_xlim(0, 1.3 * float(np.max(ranks[0], initial=1)))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"number of eigenvalues{', lower bounds' if bound else ''}")
+        axes.set_xlabel(counted)
     else:
-        for i, name in enumerate(names):
-            axes.plot(steps, ranks[:, i], color=colours[i % 4], marker="o", ms=4)
-            axes.annotate(
-                f"{name}\nκ {bound.strip() or '='} {short(float(kappas[i]), 3)}",
-                (steps[-1], ranks[-1, i]),
-                xytext=(8, 0),
-                va="center",
-                textcoords="offset points",
-                color=colours[i % 4],
-                fontsize=9,
-                annotation_clip=False,
-            )
+        for i, (name, colour) in enumerate(zip(names, (BLUE, GREEN, ORANGE), strict=False)):
+            axes.plot(steps, ranks[:, i], color=colour, marker="o", ms=4)
+            end_label(axes, (steps[-1], ranks[-1, i]), f"{name}\n{kappas[i]}", color=colour, gap=8, fontsize=9)
         axes.set_ylim(0, None)
         axes.set_xlabel("step")
-        axes.set_ylabel(f"number of eigenvalues{', lower bounds' if bound else ''}")
-    remark = "κ: condition number of what exceeds the threshold, at the last step"
-    headline(axes, f"Rank of the {subject_of(settings)}", remark)
+        axes.set_ylabel(counted)
+    title = f"Rank of the {subject_of(settings)}"
+    headline(axes, title, "κ: condition number of what exceeds the threshold, at the last step")
     return made
 
 

@@ -64,14 +64,9 @@ def density_map(columns: Columns, settings: Settings) -> Figure:
     grid = np.linspace(seen.min() - 4 * sigma, seen.max() + 4 * sigma, 600)
     means = np.array([density_curve(nodes[i], weights[i], grid, sigma)[0] for i in range(len(steps))])
     floor = 1.0 / (30 * int(columns["n"].max()) * sigma * np.sqrt(2 * np.pi))
-    colours = axes.pcolormesh(
-        _edges(steps),
-        _edges(grid),
-        np.maximum(means.T, floor),
-        norm=LogNorm(floor, float(means.max())),
-        cmap="Blues",
-        rasterized=True,
-    )
+    norm = LogNorm(floor, float(means.max()))
+    heights = np.maximum(means.T, floor)
+    colours = axes.pcolormesh(_edges(steps), _edges(grid), heights, norm=norm, cmap="Blues", rasterized=True)
     bar = made.colorbar(colours, ax=axes, label="density", pad=0.02)
     bar.outline.set_visible(False)
     axes.grid(visible=False)
@@ -101,9 +96,8 @@ def _draw(axes: Axes, columns: Columns, row: int) -> None:
     axes.plot(grid, mean, color=BLUE, zorder=3)
     axes.fill_between(grid, floor, np.maximum(mean, floor), color=BLUE, alpha=0.10, lw=0)
     low = np.maximum(mean - stderr, floor / 10)
-    axes.fill_between(
-        grid, low, np.maximum(mean + stderr, low), color=BLUE, alpha=0.3, lw=0, label="± one standard error"
-    )
+    high = np.maximum(mean + stderr, low)
+    axes.fill_between(grid, low, high, color=BLUE, alpha=0.3, lw=0, label="± one standard error")
     axes.set_yscale("log")
     # room for the legend above the peak at zero, which most spectra have
     axes.set_ylim(floor, float(np.max(mean)) * 60)

@@ -5,6 +5,8 @@ Error bars are what the probe recorded, never left out.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,32 +27,28 @@ def plot_trace(trace: Trace, folder: Path, *, prefix: str = "trace") -> list[Pat
 
     A density of three steps or more gets a second one, `folder/prefix-group-map.png`: all of its steps.
     """
-    written = []
     with style():
-        for name in trace:
-            records = trace[name]
-            columns = records.read()
-            if len(columns["step"]):
-                for ending, made in _pictures(trace, records, columns).items():
-                    written.append(save(made, folder / f"{prefix}-{name}{ending}.png"))
-    return written
+        return [
+            save(made, folder / f"{prefix}-{name}{ending}.png")
+            for name in trace
+            for ending, made in _pictures(trace, trace[name]).items()
+        ]
 
 
-def _pictures(trace: Trace, records: Records, columns: Columns) -> dict[str, Figure]:
-    """The pictures of one group, by what their names end in."""
-    settings = records.settings or {}
+def _pictures(trace: Trace, records: Records) -> dict[str, Figure]:
+    """The pictures of one group, by what their names end in; a function gets what else it has a parameter for."""
+    columns, settings = records.read(), records.settings or {}
     kind = kind_of(columns, settings)
-    if kind is None:
+    if kind is None or not len(columns["step"]):
         return {}
-    entry = KINDS[kind]
-    extra: dict[str, Any] = {}
-    if entry.extra == "labels":
-        extra["labels"] = next((field.labels for field in records.fields.values() if field.labels), ())
-    elif entry.extra == "spectrum":
-        extra["spectrum"] = _spectrum(trace, settings.get("operator", ""))
-    elif entry.extra == "records":
-        extra["records"] = records
-    made = import_from("probes.views.pictures", entry.picture)(columns, settings, **extra)
+    extras: dict[str, Callable[[], Any]] = {
+        "labels": lambda: next((field.labels for field in records.fields.values() if field.labels), ()),
+        "spectrum": lambda: _spectrum(trace, settings.get("operator", "")),
+        "records": lambda: records,
+    }
+    draw = import_from("probes.views.pictures", KINDS[kind].picture)
+    wanted = inspect.signature(draw).parameters
+    made = draw(columns, settings, **{name: make() for name, make in extras.items() if name in wanted})
     return {"": made} if isinstance(made, Figure) else made
 
 

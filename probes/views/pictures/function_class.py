@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, log_axis, spreads
+from probes.views.pictures.axes import Columns, Settings, finite, log_axis, spreads
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 
 if TYPE_CHECKING:
@@ -39,22 +38,15 @@ def function_class_figures(columns: Columns, settings: Settings, records: Record
     return {"": frontier_figure(t), "-map": map_figure(t), "-conditions": conditions_figure(t)}
 
 
-# -- alpha and beta ------------------------------------------------------------------------------------------
-
-
 def frontier_figure(t: Trajectory) -> Figure:
     """The smallest beta at each gap alpha - beta, for all rows and for 99 % of them."""
     from landscape.regularity import alpha_beta, alpha_beta_frontier
 
     made, (axes,) = figure()
     gaps = np.geomspace(0.01, 10, 121)
-    lines = {1.0: ("all rows", BLUE, "-"), 0.99: ("99 % of the rows", ORANGE, (0, (5, 2)))}
-    drawn = []
-    for quantile, (label, colour, dash) in lines.items():
-        betas = np.array([found.beta for found in alpha_beta_frontier(t, gaps, quantile=quantile)])
-        betas[np.isinf(betas)] = np.nan
-        drawn.append(betas)
-        axes.plot(gaps, betas, color=colour, ls=dash, label=label)
+    drawn = [finite([found.beta for found in alpha_beta_frontier(t, gaps, quantile=q)]) for q in (1.0, 0.99)]
+    axes.plot(gaps, drawn[0], color=BLUE, label="all rows")
+    axes.plot(gaps, drawn[1], color=ORANGE, ls=(0, (5, 2)), label="99 % of the rows")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: short(value, 3))
     heights = np.concatenate(drawn)
@@ -144,16 +136,11 @@ def lowest(t: Trajectory, across: Any, betas: Any, *, sheared: bool) -> Any:
     return np.array([np.min(rows[0] - g * rows[1] + np.multiply.outer(betas, rows[2]), axis=1) for g in across])
 
 
-# -- the competitors -----------------------------------------------------------------------------------------
-
-
 def conditions_figure(t: Trajectory) -> Figure:
     """What each condition's constant could be at each row: the least of them is the constant."""
     from landscape.regularity import aiming, alpha_beta, angles, polyak_lojasiewicz, quasar_convexity, restricted_secant
 
-    made = Figure(figsize=(14.5, 7.8), layout="constrained", dpi=150)
-    FigureCanvasAgg(made)
-    panels = list(made.subplots(2, 3, sharex=True).flat)
+    made, panels = figure(3, rows=2, size=(14.5, 7.8))
     above, infimum = t.drop, t.above("infimum")
     high, higher = above > t.resolution("final"), infimum > t.resolution("infimum")
     away = t.distance > 0
@@ -171,8 +158,7 @@ def conditions_figure(t: Trajectory) -> Figure:
     cosine = angles(t)
     rows(panels[4], t.steps, cosine, np.flatnonzero(cosine < 0), linear=True)
     panels[4].set_ylim(-1.05, 1.05)
-    remark = f"negative in {int(np.sum(cosine < 0))} of {len(t)} rows"
-    headline(panels[4], "Cosine of gradient and x − x_K", remark)
+    headline(panels[4], "Cosine of gradient and x − x_K", f"negative in {int(np.sum(cosine < 0))} of {len(t)} rows")
     needed = ratio(GAP * above - t.inner, t.excess, t.excess > 0)
     rows(panels[5], t.steps, needed, np.flatnonzero(needed > 0))
     remark = f"largest {short(alpha_beta(t, GAP).beta, 3)}; orange: θ = {GAP} of quasar convexity fails"
@@ -189,13 +175,12 @@ def ratio(top: Any, bottom: Any, known: Any) -> Any:
 
 def rows(axes: Axes, steps: Any, values: Any, failing: Any, *, linear: bool = False) -> None:
     """A dot for each row over its step, the failing ones in orange; of very many rows a part, with both extremes."""
-    finite = np.flatnonzero(np.isfinite(values))
-    if not len(finite):
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
         axes.text(0.5, 0.5, "not known at any row", transform=axes.transAxes, color=GREY, ha="center")
         return
-    every = -(-len(finite) // _POINTS)
-    ends = finite[[np.argmin(values[finite]), np.argmax(values[finite])]]
-    some = np.unique(np.concatenate([finite[::every], ends]))
+    ends = known[[np.argmin(values[known]), np.argmax(values[known])]]
+    some = np.unique(np.concatenate([known[:: -(-len(known) // _POINTS)], ends]))
     bad = np.isin(some, failing)
     size = 3.0 if len(some) > 200 else 5.0
     for mask, colour in ((~bad, BLUE), (bad, ORANGE)):

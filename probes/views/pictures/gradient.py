@@ -15,13 +15,13 @@ from probes.views.pictures.axes import (
     Columns,
     Settings,
     bars,
+    finish,
     finite,
     is_crowded,
     legend,
     line,
     log_axis,
     over_steps,
-    scale,
 )
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, sequence
 
@@ -31,20 +31,14 @@ _NAMED = 20  # more layers than this do not fit a legend
 
 def gradient_figure(columns: Columns, settings: Settings) -> Figure:
     """Loss, norm of the gradient, and the noise scale with its standard error."""
-    made, panels = figure(3, height=3.9)
-    made.set_size_inches(13.2, 3.9)
+    made, panels = figure(3, size=(13.2, 3.9))
     steps = columns["step"]
     for axes, field, title in zip(panels, ("loss", "norm"), ("Loss", "Norm of the gradient"), strict=False):
         line(axes, steps, columns[field])
-        scale(axes, columns[field])
-        over_steps(axes, steps, columns[field])
-        headline(axes, title)
-    axes, scales = panels[2], columns["noise_scale"]
-    bars(axes, steps, scales, columns["noise_scale_stderr"])
-    scale(axes, scales)
-    over_steps(axes, steps, scales)
-    axes.set_ylabel("loss terms")
-    headline(axes, "Gradient noise scale", "bars: one standard error")
+        finish(axes, steps, columns[field], title)
+    bars(panels[2], steps, columns["noise_scale"], columns["noise_scale_stderr"])
+    title, remark = "Gradient noise scale", "bars: one standard error"
+    finish(panels[2], steps, columns["noise_scale"], title, remark, ylabel="loss terms")
     return made
 
 
@@ -52,9 +46,8 @@ def dual_gradient_figure(columns: Columns, settings: Settings) -> Figure:
     """Dual norm and gap over the steps; beside them their ratio, with its smallest value as a line."""
     made, (left, right) = figure(2)
     steps, total, gap, mu = (finite(columns[name]) for name in ("step", "total", "gap", "mu"))
-    positive = np.where(gap > 0, gap, np.nan)
     left.plot(steps, total, color=BLUE, marker=".", label="dual norm of the gradient")
-    left.plot(steps, positive, color=GREY, marker=".", label="f - infimum")
+    left.plot(steps, np.where(gap > 0, gap, np.nan), color=GREY, marker=".", label="f - infimum")
     log_axis(left)
     over_steps(left, steps, total)
     norm, infimum = settings.get("norm", "auto"), short(settings.get("infimum", 0.0))
@@ -64,10 +57,7 @@ def dual_gradient_figure(columns: Columns, settings: Settings) -> Figure:
     if np.isfinite(mu).any():
         least = float(np.nanmin(mu))
         right.axhline(least, color=GREY, lw=1.3, ls=(0, (5, 3)), label=f"smallest: {short(least)}")
-    scale(right, mu)
-    over_steps(right, steps, mu)
-    headline(right, "Ratio: the mu of mu-KL", "dual norm / (f - infimum)")
-    legend(right)
+    finish(right, steps, mu, "Ratio: the mu of mu-KL", "dual norm / (f - infimum)")
     return made
 
 
@@ -125,17 +115,9 @@ def updates_figure(columns: Columns, settings: Settings, labels: Sequence[str] =
     stride = math.ceil(count / _NAMED)
     for i, colour in enumerate(sequence(count)):
         positive = np.where(ratios[:, i] > 0, ratios[:, i], np.nan)
-        flat = str(names[i]).endswith("bias")
-        axes.plot(
-            steps,
-            positive,
-            color=colour,
-            marker=".",
-            ms=2 if is_crowded(steps) else 6,
-            lw=1.4,
-            ls=(0, (2, 1.5)) if flat else "-",
-            label=str(names[i]) if i % stride == 0 else None,
-        )
+        label = str(names[i]) if i % stride == 0 else ""
+        dash = (0, (2, 1.5)) if str(names[i]).endswith("bias") else "-"
+        line(axes, steps, positive, color=colour, label=label, ms=2 if is_crowded(steps) else 6, lw=1.4, ls=dash)
     log_axis(axes)
     axes.axhline(GUIDE, color=ORANGE, lw=1.3, ls=(0, (5, 3)), zorder=1.5, label="guide: 0.001")
     over_steps(axes, steps, ratios)

@@ -17,9 +17,8 @@ _ZERO = 1e-12  # what is not above is rounding, and has no place on a log axis
 
 def neural_collapse_figure(columns: Columns, settings: Settings) -> Figure:
     """NC1 to NC3 on a log axis, NC0, and NC4 with the accuracy where they were measured."""
-    measured = bool(np.isfinite(np.asarray(columns["nc4"], dtype=float)).any())
+    measured = bool(np.isfinite(columns["nc4"]).any())
     made, panels = figure(3 if measured else 2, height=4.2)
-    steps = np.asarray(columns["step"])
     _lines(panels[0], columns, (("nc1", "NC1", BLUE), ("nc2", "NC2", GREEN), ("nc3", "NC3", ORANGE)))
     _log(panels[0], columns, ("nc1", "nc2", "nc3"))
     headline(panels[0], "Features and weights", "towards 0: within-class spread, simplex, self-duality")
@@ -27,13 +26,12 @@ def neural_collapse_figure(columns: Columns, settings: Settings) -> Figure:
     _log(panels[1], columns, ("nc0", "nc0_normalized"))
     headline(panels[1], "Sum of the weight's rows", f"towards 0; last: {short(float(columns['nc0'][-1]), 3)}")
     if measured:
-        lines = (("nc4", "NC4: agreement", BLUE), ("accuracy", "accuracy", GREY))
-        _lines(panels[2], columns, lines)
-        low = min(float(np.nanmin(finite(columns[name]), initial=1.0)) for name, _, _ in lines)
+        _lines(panels[2], columns, (("nc4", "NC4: agreement", BLUE), ("accuracy", "accuracy", GREY)))
+        low = min(float(np.nanmin(finite(columns[name]), initial=1.0)) for name in ("nc4", "accuracy"))
         panels[2].set_ylim(max(0.0, low - 0.05 * (1.0 - low) - 0.005), 1.0 + 0.05 * (1.0 - low) + 0.005)
         headline(panels[2], "Nearest class mean", "towards 1: how often the head says the same")
     for axes in panels:
-        over_steps(axes, steps)
+        over_steps(axes, columns["step"])
         legend(axes)
     return made
 
@@ -48,10 +46,9 @@ def _lines(axes: Axes, columns: Columns, lines: Sequence[tuple[str, str, str]]) 
 
 def _log(axes: Axes, columns: Columns, names: Sequence[str]) -> None:
     """A log axis where all is positive and some line falls (or rises) by more than half; else from 0 on."""
-    lines = [values[np.isfinite(values)] for values in (finite(columns[name]) for name in names)]
-    lines = [values for values in lines if len(values)]
-    positive = bool(lines) and all(values.min() > _ZERO for values in lines)
-    if positive and max(values.max() for values in lines) > 4 * min(values.min() for values in lines):
+    values = np.concatenate([columns[name] for name in names])
+    values = values[np.isfinite(values)]
+    if values.size and values.min() > _ZERO and values.max() > 4 * values.min():
         log_axis(axes)
     else:
         axes.set_ylim(bottom=0.0)

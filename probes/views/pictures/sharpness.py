@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, band, bars, finite, legend, over_steps, scale, threshold_line
-from probes.views.pictures.style import figure, headline
+from probes.views.pictures.axes import Columns, Settings, band, bars, finish, finite, threshold_line
+from probes.views.pictures.style import figure
 
 
 def sharpness_figure(columns: Columns, settings: Settings) -> Figure:
     """The largest eigenvalue with its residual and its threshold; beside it the preconditioned one if it is known."""
     both = bool(np.isfinite(columns["preconditioned"]).any())
     made, panels = figure(2 if both else 1)
-    titles = ("Sharpness", "Preconditioned by the optimizer")
-    what = ("largest eigenvalue of the Hessian", "largest eigenvalue")
-    names = (
-        ("value", "residual", "threshold"),
-        ("preconditioned", "preconditioned_residual", "preconditioned_threshold"),
+    shown = (
+        ("Sharpness", "largest eigenvalue of the Hessian", "value", ""),
+        ("Preconditioned by the optimizer", "largest eigenvalue", "preconditioned", "preconditioned_"),
     )
-    for axes, title, label, fields in zip(panels, titles, what, names, strict=False):
-        value, residual, threshold = (columns[field] for field in fields)
+    for axes, (title, label, field, prefix) in zip(panels, shown, strict=False):
+        value, residual, threshold = (columns[name] for name in (field, f"{prefix}residual", f"{prefix}threshold"))
         bars(axes, columns["step"], value, residual)
         threshold_line(axes, columns["step"], threshold, "stability threshold")
-        _finish(axes, columns["step"], value, threshold)
-        axes.set_ylabel(label)
-        headline(axes, title, "bars: residuals, a bound on each error")
+        remark = "bars: residuals, a bound on each error"
+        finish(axes, columns["step"], value, title, remark, thresholds=threshold, ylabel=label)
     return made
-
-
-def _finish(axes: Axes, steps: Any, values: Any, thresholds: Any) -> None:
-    """The axes and the legend of a panel."""
-    scale(axes, np.r_[values, thresholds])
-    over_steps(axes, steps, values)
-    legend(axes)
 
 
 def batch_sharpness_figure(columns: Columns, settings: Settings) -> Figure:
@@ -46,12 +33,11 @@ def batch_sharpness_figure(columns: Columns, settings: Settings) -> Figure:
     steps, values, errors = columns["step"], columns["value"], columns["stderr"]
     band(axes, steps, values, errors, label="± one standard error")
     threshold_line(axes, steps, columns["threshold"], "full-batch threshold")
-    _finish(axes, steps, values, columns["threshold"])
-    axes.set_ylabel("batch sharpness")
     batches = np.unique(columns["batches"])
     counted = f"{batches[0]}" if len(batches) == 1 else f"{batches[0]} to {batches[-1]}"
     unknown = "" if np.isfinite(errors[np.isfinite(values)]).all() else "; no error is known for one batch"
-    headline(axes, "Curvature of batches along their own gradients", f"mean over {counted} batches{unknown}")
+    title, remark = "Curvature of batches along their own gradients", f"mean over {counted} batches{unknown}"
+    finish(axes, steps, values, title, remark, thresholds=columns["threshold"], ylabel="batch sharpness")
     return made
 
 
@@ -62,12 +48,11 @@ def critical_sharpness_figure(columns: Columns, settings: Settings) -> Figure:
     bracket = np.array([values - finite(columns["lower"]), finite(columns["upper"]) - values])
     bars(axes, steps, values, bracket)
     threshold_line(axes, steps, columns["threshold"])
-    _finish(axes, steps, values, columns["threshold"])
-    axes.set_ylabel("critical sharpness")
     boundless = int(np.isinf(columns["value"]).sum())
     more = f"; at {boundless} step{'s' * (boundless > 1)} infinite, not drawn" if boundless else ""
     title = f"Critical sharpness along the {settings.get('along', 'gradient')}"
-    headline(axes, title, f"bars: the bracket that holds the value{more}")
+    remark = f"bars: the bracket that holds the value{more}"
+    finish(axes, steps, values, title, remark, thresholds=columns["threshold"], ylabel="critical sharpness")
     return made
 
 
@@ -76,10 +61,8 @@ def sam_figure(columns: Columns, settings: Settings) -> Figure:
     made, (axes,) = figure()
     steps, values = columns["step"], columns["value"]
     bars(axes, steps, values, columns["error"])
-    _finish(axes, steps, values, [])
     radii = np.unique(columns["rho"])
     rho = short(float(radii[0])) if len(radii) == 1 else f"{short(float(radii[0]))} to {short(float(radii[-1]))}"
-    axes.set_ylabel("rise of the loss")
-    relative = " relative to the parameters" if settings.get("adaptive") else ""
-    headline(axes, f"Rise of the loss at distance {rho}{relative}", "bars: rounding error")
+    title = f"Rise of the loss at distance {rho}{' relative to the parameters' if settings.get('adaptive') else ''}"
+    finish(axes, steps, values, title, "bars: rounding error", ylabel="rise of the loss")
     return made

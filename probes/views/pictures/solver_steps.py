@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from probes.views.pictures.axes import Columns, Settings, finite, legend, line, log_axis, over_steps, scale
+from probes.views.pictures.axes import Columns, Settings, finish, finite, legend, line, log_axis, over_steps
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 
 
@@ -24,7 +24,5 @@ def solver_steps_figure(columns: Columns, settings: Settings) -> Figure:
     headline(left, "Decrease of the loss", "of the step before the record, on its closure's data; rises are not drawn")
     legend(left)
     line(right, steps, used)
-    scale(right, used)
-    over_steps(right, steps, used)
-    headline(right, "The solver's constant", "M, H, L, gamma or the damping, in the step's last model")
+    finish(right, steps, used, "The solver's constant", "M, H, L, gamma or the damping, in the step's last model")
     return made

@@ -11,8 +11,10 @@ from matplotlib.ticker import MaxNLocator
 
 from probes.numbers import short
 from probes.outliers import Outliers, outliers
-from probes.views.pictures.axes import Columns, Settings, finite, over_steps, scale, subject_of
+from probes.views.pictures.axes import Columns, Settings, bars, end_label, finite, over_steps, scale, subject_of
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note, sequence
+
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def spectrum_figure(columns: Columns, settings: Settings) -> Figure:
@@ -34,9 +36,9 @@ def spectrum_figure(columns: Columns, settings: Settings) -> Figure:
             over_steps(axes, columns["step"], columns["values"])
         _over_steps(axes, columns, found)
         headline(axes, f"Largest eigenvalues of the {subject}")
-    title = f"Step {int(columns['step'][-1])}"
+    step = int(columns["step"][-1])
     _last(panels[-1], columns)
-    headline(panels[-1], title if several else f"Largest eigenvalues of the {subject}, {title.lower()}")
+    headline(panels[-1], f"Step {step}" if several else f"Largest eigenvalues of the {subject}, step {step}")
     return made
 
 
@@ -45,17 +47,8 @@ def _over_steps(axes: Axes, columns: Columns, found: list[Outliers]) -> None:
     steps, values, residuals = columns["step"], finite(columns["values"]), finite(columns["residuals"])
     k = values.shape[1]
     for i, colour in reversed(list(enumerate(sequence(k)))):
-        axes.errorbar(
-            steps,
-            values[:, i],
-            yerr=residuals[:, i],
-            color=colour,
-            marker="o",
-            ms=3,
-            capsize=2,
-            lw=1.6 if i == 0 else 1.1,
-            elinewidth=0.9,
-        )
+        width = 1.6 if i == 0 else 1.1
+        bars(axes, steps, values[:, i], residuals[:, i], color=colour, marker="o", ms=3, capsize=2, lw=width)
     apart = values > np.array([[one.edge if one.count else np.inf] for one in found])
     if apart.any():
         row, column = np.nonzero(apart)
@@ -64,15 +57,8 @@ def _over_steps(axes: Axes, columns: Columns, found: list[Outliers]) -> None:
     axes.margins(x=0.09)
     for i in {0, k - 1}:
         if np.isfinite(values[-1, i]):
-            axes.annotate(
-                f"λ{_subscript(i + 1)}",
-                (steps[-1], values[-1, i]),
-                xytext=(6, 0),
-                va="center",
-                textcoords="offset points",
-                color=sequence(k)[i],
-                annotation_clip=False,
-            )
+            number = str(i + 1).translate(_SUBSCRIPTS)
+            end_label(axes, (steps[-1], values[-1, i]), f"λ{number}", color=sequence(k)[i])
     axes.set_ylabel("eigenvalue")
     marked = "; orange: above the widest gap" if apart.any() else ""
     note(axes, f"bars: residuals, a bound on each error{marked}")
@@ -94,20 +80,11 @@ def _last(axes: Axes, columns: Columns) -> None:
     index = np.arange(1, len(last) + 1)
     found = outliers(last)
     above = last > found.edge if found.count else np.zeros(len(last), dtype=bool)
-    for mask, colour, label in ((above, ORANGE, _gap_label(found)), (~above, BLUE, "the rest")):
+    apart = f"{found.count} above the widest gap (× {short(found.ratio, 3)})"
+    for mask, colour, label in ((above, ORANGE, apart), (~above, BLUE, "the rest")):
         if mask.any():
-            axes.errorbar(
-                index[mask],
-                last[mask],
-                yerr=residuals[mask],
-                color=colour,
-                marker="o",
-                ms=5,
-                ls="",
-                capsize=2,
-                elinewidth=0.9,
-                label=label,
-            )
+            look: dict[str, Any] = {"color": colour, "label": label, "marker": "o", "ms": 5, "capsize": 2, "ls": ""}
+            bars(axes, index[mask], last[mask], residuals[mask], **look)
     if found.count:
         axes.axhline(found.edge, color=GREY, lw=0.9, ls=(0, (4, 3)))
         axes.legend(loc="upper right")
@@ -116,11 +93,3 @@ def _last(axes: Axes, columns: Columns) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("index")
     axes.set_ylabel("eigenvalue")
-
-
-def _gap_label(found: Outliers) -> str:
-    return f"{found.count} above the widest gap (× {short(found.ratio, 3)})"
-
-
-def _subscript(number: int) -> str:
-    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from probes.files import atomic_file
@@ -45,19 +44,19 @@ def style() -> Any:
     return rc_context(_STYLE)  # type: ignore[arg-type]
 
 
-def figure(columns: int = 1, *, height: float = 4.4) -> tuple[Figure, list[Axes]]:
-    """A figure with that many panels side by side."""
-    made = Figure(figsize=(7.4 if columns == 1 else 5.6 * columns, height), layout="constrained", dpi=150)
+def figure(
+    columns: int = 1, *, rows: int = 1, height: float = 4.4, size: tuple[float, float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure with that many panels side by side, and below each other where there are `rows`, with one x axis."""
+    size = size or (7.4 if columns == 1 else 5.6 * columns, height)
+    made = Figure(figsize=size, layout="constrained", dpi=150)
     FigureCanvasAgg(made)
-    return made, list(made.subplots(1, columns, squeeze=False)[0])
+    return made, list(made.subplots(rows, columns, squeeze=False, sharex=rows > 1).flat)
 
 
 def sequence(count: int) -> list[Any]:
     """`count` colours from dark to light whose order is seen, in grey print too."""
-    from matplotlib import colormaps
-
-    colours: Colormap = colormaps["viridis"]
-    return [colours(0.88 * i / max(count - 1, 1)) for i in range(count)]
+    return [colormaps["viridis"](0.88 * i / max(count - 1, 1)) for i in range(count)]
 
 
 def headline(axes: Axes, title: str, text: str = "") -> None:

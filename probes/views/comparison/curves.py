@@ -103,8 +103,9 @@ def first_passage(steps: Array, loss: Array, levels: Array) -> Array:
 
 def against_loss(line: Curve, steps: Array, loss: Array, levels: Array) -> Curve:
     """The curve over steps as a curve over the levels (m,) of the loss, by first passage; levels descend or ascend."""
-    found = curve(levels, sample(line, first_passage(steps, loss, levels)))
-    return found._replace(dropped=line.dropped)
+    # beyond any line where the level was not reached: np.interp takes nan for a place on a line of one point
+    tau = np.nan_to_num(first_passage(steps, loss, levels), nan=np.inf)
+    return curve(levels, sample(line, tau))._replace(dropped=line.dropped)
 
 
 def loss_levels(losses: Sequence[Array], most: int) -> Array:

@@ -14,13 +14,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from landscape.conditioning.inputs import Threshold, check_threshold
+from landscape.conditioning.inputs import Threshold, absolute_threshold
 from landscape.objective.batch import Batch
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.operators.gauss_newton import GaussNewton, JacobianOperator
 from landscape.operators.jacobians import close, cotangents, jacobian
-from landscape.operators.linear import LinearOperator, rounding
+from landscape.operators.linear import LinearOperator, require_finite, rounding
 from landscape.operators.output_curvature import Curvature, loss_hessian
 from landscape.operators.tangent_gram import Rows, batches_with_rows, tangent_gram
 from landscape.operators.tangent_kernel import TangentKernel, with_target
@@ -55,23 +55,18 @@ def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hess
         MemoryError: not even a Lanczos basis fits the budget.
     """
     n = objective.size
-    check_threshold(threshold)
-    absolute = 1e-8 / n if isinstance(threshold, str) else threshold
+    absolute = absolute_threshold(threshold, n)
     kernel = TangentKernel(objective)
     m = kernel.shape[0]
     size = min(m, n)
     free = kernel.memory - _COPIES * 8 * size * size
     if free < 4 * size * size:
-        return _nonzero(_bound(objective, kernel, loss_hessian, absolute))
-    spectrum = _dual if m <= n else _primal
-    eigenvalues = spectrum(objective, kernel, loss_hessian, free)
-    if not bool(torch.isfinite(eigenvalues).all()):
-        raise FloatingPointError("the Jacobian has entries that are not finite")
-    cut = size * rounding(kernel) * float(eigenvalues.abs().max()) if absolute is None else absolute
-    return _nonzero(of_eigenvalues(eigenvalues, cut, matvecs=m))
-
-
-def _nonzero(result: ConditionNumber) -> ConditionNumber:
+        result = _bound(objective, kernel, loss_hessian, absolute)
+    else:
+        spectrum = _dual if m <= n else _primal
+        eigenvalues = spectrum(objective, kernel, loss_hessian, free)
+        require_finite(kernel, eigenvalues)
+        result = of_eigenvalues(eigenvalues, absolute, rounding(kernel), matvecs=m)
     if result.largest == 0.0:
         raise ValueError(
             "the Gauss-Newton matrix is zero: no chosen parameter moves any output (dead units, a zero layer, or "

@@ -87,9 +87,14 @@ def require_memory(rows: int, columns: int, what: str, advice: str, copies: int 
         )
 
 
-def check_threshold(threshold: Threshold) -> None:
-    """Refuse what is no threshold, before anything is computed (`ValueError`)."""
-    if threshold is None or threshold == "paper":
-        return
+def absolute_threshold(threshold: Threshold, parameters: int | None) -> float | None:
+    """The threshold that is meant for a network with so many parameters; `ValueError` for what is none."""
+    if threshold is None:
+        return None
+    if threshold == "paper":
+        if parameters is None or parameters < 1:
+            raise ValueError('the threshold "paper" is 1e-8 / parameters: say how many parameters the network has')
+        return 1e-8 / parameters
     if isinstance(threshold, str) or not (threshold >= 0 and math.isfinite(threshold)):
         raise ValueError(f'the threshold must be finite and not negative, or "paper", not {threshold!r}')
+    return float(threshold)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from landscape.conditioning.bounds import quotient, singular_range
-from landscape.conditioning.inputs import Threshold, as_float64, check_threshold, finite, require_memory
+from landscape.conditioning.inputs import Threshold, absolute_threshold, as_float64, finite, require_memory
 from landscape.conditioning.results import Conditioning, from_eigenvalues
 
 
@@ -53,9 +53,9 @@ def leaky_relu_network(V: Any, W: Any, X: Any, *, slope: float, threshold: Thres
         MemoryError: a matrix of n * k rows does not fit into half of the memory that is free.
         FloatingPointError: the Gram matrix overflows float64.
     """
-    check_threshold(threshold)
     slope = finite(slope, "slope")
     V, W, X = as_float64(V, "V"), as_float64(W, "W"), as_float64(X, "X")
+    threshold = absolute_threshold(threshold, V.numel() + W.numel())
     (m, d), (k, hidden), (inputs, n) = V.shape, W.shape, X.shape
     if inputs != d:
         raise ValueError(f"X of shape {(inputs, n)} must have the {d} rows that V of shape {(m, d)} takes, (d, n)")
@@ -79,6 +79,7 @@ def leaky_relu_network(V: Any, W: Any, X: Any, *, slope: float, threshold: Thres
     x_min, x_max = _eigenvalue_range(X.T)
     w_min, w_max = _eigenvalue_range(W)
     t_min, t_max = _eigenvalue_range(S.T)
+    data_min, data_max = _eigenvalue_range(X if d <= n else X.T)
     low, high = min(1.0, slope * slope), max(1.0, slope * slope)
     denominator = low * x_min * w_min + t_min
     estimates = {}
@@ -89,10 +90,9 @@ def leaky_relu_network(V: Any, W: Any, X: Any, *, slope: float, threshold: Thres
     return from_eigenvalues(
         torch.linalg.eigvalsh(gram.reshape(n * k, n * k)),
         threshold,
-        parameters=V.numel() + W.numel(),
         bound=quotient(high * x_max * w_max + t_max, denominator),
         loose_bound=quotient(high * x_max * (w_max + float(V.square().sum())), denominator),
-        kappa_data=_kappa(X if d <= n else X.T),
+        kappa_data=quotient(data_max, data_min),
         estimates=estimates,
     )
 
@@ -101,8 +101,3 @@ def _eigenvalue_range(M: torch.Tensor) -> tuple[float, float]:
     """(lambda_min, lambda_max) of M M^T."""
     smallest, largest = singular_range(M)
     return smallest * smallest, largest * largest
-
-
-def _kappa(M: torch.Tensor) -> float:
-    smallest, largest = _eigenvalue_range(M)
-    return quotient(largest, smallest)

@@ -20,7 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from landscape.conditioning.bounds import quotient, singular_range
-from landscape.conditioning.inputs import Threshold, as_float64, check_threshold, finite, require_memory, unit_roundoff
+from landscape.conditioning.inputs import (
+    Threshold,
+    absolute_threshold,
+    as_float64,
+    finite,
+    require_memory,
+    unit_roundoff,
+)
 from landscape.conditioning.results import Conditioning, LayerFactors, from_eigenvalues
 from landscape.objective.evaluation import output_tensor
 from landscape.objective.objective import Objective
@@ -62,10 +69,9 @@ def linear_network(
         MemoryError: a matrix of k * d rows does not fit into half of the memory that is free.
         FloatingPointError: the products of the layers overflow float64.
     """
-    check_threshold(threshold)
     beta = finite(skip, "skip")
     chain = _chain(weights)
-    parameters = sum(W.numel() for W in chain)
+    threshold = absolute_threshold(threshold, sum(W.numel() for W in chain))
     if beta:
         chain = [W + beta * torch.eye(*W.shape, dtype=torch.float64) for W in chain]
     d, k = chain[0].shape[1], chain[-1].shape[0]
@@ -87,7 +93,6 @@ def linear_network(
     return from_eigenvalues(
         torch.linalg.eigvalsh(gram.reshape(k * d, k * d)),
         threshold,
-        parameters=parameters,
         bound=kappa_data * bound,
         loose_bound=kappa_data * loose,
         product_bound=kappa_data * _product_bound(chain),
@@ -135,12 +140,9 @@ def _root(covariance: Any, d: int) -> tuple[Tensor | None, float]:
 
 
 def _factors(lefts: list[Tensor], rights: list[Tensor], widths: list[int]) -> tuple[LayerFactors, ...]:
-    rows = []
-    for index, (A, B) in enumerate(zip(lefts, rights, strict=True)):
-        left = singular_range(A, min(widths[index:-1], default=None))
-        right = singular_range(B.T, min(widths[:index], default=None))
-        rows.append(LayerFactors(*left, *right))
-    return tuple(rows)
+    left = [singular_range(A, min(widths[layer:-1], default=None)) for layer, A in enumerate(lefts)]
+    right = [singular_range(B.T, min(widths[:layer], default=None)) for layer, B in enumerate(rights)]
+    return tuple(LayerFactors(*a, *b) for a, b in zip(left, right, strict=True))
 
 
 def _bounds(layers: tuple[LayerFactors, ...]) -> tuple[float, float]:
@@ -179,7 +181,9 @@ def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Thr
     layers = [m for m in objective.module.modules() if isinstance(m, nn.Linear)]
     weights = [m.weight.detach().double() for m in layers]
     chosen = [id(p) for p in objective.leaves()]
-    if not layers or chosen != [id(m.weight) for m in layers] or not _fits(weights):
+    if not layers or chosen != [id(m.weight) for m in layers]:
+        return None
+    if any(first.shape[0] != second.shape[1] for first, second in pairwise(weights)):
         return None
     d = weights[0].shape[1]
     total, samples = torch.zeros(d, d, dtype=torch.float64, device=weights[0].device), 0
@@ -188,22 +192,11 @@ def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Thr
             outputs, inputs = output_tensor(e.outputs), e.batch.inputs
             if not isinstance(inputs, Tensor) or outputs.ndim != 2 or inputs.numel() != len(outputs) * d:
                 return None
-            x = inputs.reshape(len(outputs), d).double()
-            if not close(_apply(weights, skip, x), outputs.double(), outputs.dtype):
+            x = found = inputs.reshape(len(outputs), d).double()
+            for W in weights:
+                found = found @ (W + skip * torch.eye(*W.shape, dtype=W.dtype, device=W.device)).T
+            if not close(found, outputs.double(), outputs.dtype):
                 return None
             total += x.T @ x
             samples += len(x)
-    if not samples:
-        return None
-    return linear_network(weights, total / samples, skip=skip, threshold=threshold)
-
-
-def _fits(weights: list[Tensor]) -> bool:
-    """Each layer takes what the one before gives."""
-    return all(a.shape[0] == b.shape[1] for a, b in pairwise(weights))
-
-
-def _apply(weights: list[Tensor], skip: float, x: Tensor) -> Tensor:
-    for W in weights:
-        x = x @ (W + skip * torch.eye(*W.shape, dtype=W.dtype, device=W.device)).T
-    return x
+    return linear_network(weights, total / samples, skip=skip, threshold=threshold) if samples else None

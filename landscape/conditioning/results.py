@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from landscape.conditioning.bounds import quotient
-from landscape.conditioning.inputs import EPS, Threshold, check_threshold
+from landscape.conditioning.inputs import EPS, Threshold, absolute_threshold
 from landscape.spectra.condition import of_eigenvalues
 from landscape.spectra.results import ConditionNumber
 
@@ -110,16 +110,5 @@ def from_eigenvalues(
     values = eigenvalues.detach().cpu().double()
     if values.ndim != 1 or len(values) == 0 or not bool(torch.isfinite(values).all()):
         raise ValueError(f"eigenvalues must be a finite vector with entries, got the shape {tuple(values.shape)}")
-    cut = _cut(threshold, len(values), max(0.0, float(values.max())), parameters)
-    return Conditioning(**vars(of_eigenvalues(values, cut, semidefinite=True)) | bounds)
-
-
-def _cut(threshold: Threshold, size: int, largest: float, parameters: int | None) -> float:
-    check_threshold(threshold)
-    if threshold is None:
-        return size * EPS * largest
-    if isinstance(threshold, str):
-        if parameters is None or parameters < 1:
-            raise ValueError('the threshold "paper" is 1e-8 / parameters: say how many parameters the network has')
-        return 1e-8 / parameters
-    return float(threshold)
+    cut = absolute_threshold(threshold, parameters)
+    return Conditioning(**vars(of_eigenvalues(values, cut, EPS, semidefinite=True)) | bounds)

@@ -94,9 +94,7 @@ class LinearOperator:
         return _Combination(self, other)
 
     def __sub__(self, other: LinearOperator) -> LinearOperator:
-        if not isinstance(other, LinearOperator):
-            return NotImplemented
-        return _Combination(self, -1.0 * other)
+        return self + -other
 
     def __mul__(self, factor: float) -> LinearOperator:
         if isinstance(factor, LinearOperator):
@@ -106,7 +104,7 @@ class LinearOperator:
     __rmul__ = __mul__
 
     def __neg__(self) -> LinearOperator:
-        return _Combination(self, factor=-1.0)
+        return -1.0 * self
 
     def shifted(self, s: float) -> LinearOperator:
         """A + s I."""
@@ -139,10 +137,7 @@ class LinearOperator:
         if index.numel() and (int(index.min()) < -n or int(index.max()) >= n):
             raise IndexError(f"block indices must lie in [0, {n}), got {int(index.min())}..{int(index.max())}")
         index = index % n
-        columns = self.products_per_call(index.numel())
-        E = [self.unit(index[i : i + columns]) for i in range(0, index.numel(), columns)]
-        if not E:
-            return torch.zeros(0, 0, dtype=self.dtype, device=self.device)
+        E = [self.unit(part) for part in index.split(self.products_per_call(index.numel()))]
         rows = [torch.cat([self.inner(F, self @ G) for F in E]) for G in E]
         return torch.cat(rows, dim=1).to(device=self.device, dtype=self.dtype)
 
@@ -167,18 +162,11 @@ class LinearOperator:
         """The operator as a `scipy.sparse.linalg.LinearOperator` on numpy vectors of the same dtype."""
         from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
-        def matmat(V: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        def product(V: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             return np.asarray((self @ torch.from_numpy(np.array(V))).cpu().numpy())
 
         dtype = np.dtype(str(self.dtype).removeprefix("torch."))
-        return ScipyOperator(
-            shape=self.shape,
-            matvec=lambda v: matmat(v.reshape(-1)),
-            rmatvec=lambda v: matmat(v.reshape(-1)),
-            matmat=matmat,
-            rmatmat=matmat,
-            dtype=dtype,
-        )
+        return ScipyOperator(self.shape, product, rmatvec=product, matmat=product, rmatmat=product, dtype=dtype)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n={self.shape[0]}, dtype={self.dtype}, device={self.device})"
@@ -256,11 +244,8 @@ class _Combination(CombinedOperator):
 
 def products(A: LinearOperator, X: Tensor) -> Tensor:
     """A X, as many columns at once as the operator wants."""
-    k = X.shape[-1]
-    step = A.products_per_call(k)
-    if step >= k:
-        return A @ X
-    return torch.cat([A @ X[..., i : i + step] for i in range(0, k, step)], dim=-1)
+    parts = [A @ part for part in X.split(A.products_per_call(X.shape[-1]), dim=-1)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 def rounding(A: LinearOperator) -> float:
@@ -273,9 +258,10 @@ def error_floor(A: LinearOperator) -> float:
     return ROUNDINGS * torch.finfo(A.dtype).eps + A.noise
 
 
-def not_finite(A: LinearOperator) -> FloatingPointError:
-    """The one message for a product that is not finite."""
-    return FloatingPointError(
-        f"a product of {type(A).__name__} has entries that are not finite: the parameters, the data or the loss "
-        "hold NaN or inf, or the second derivative overflows"
-    )
+def require_finite(A: LinearOperator, *numbers: Tensor | float) -> None:
+    """Refuse what came out of a product that is not finite (`FloatingPointError`)."""
+    if not all(bool(torch.isfinite(torch.as_tensor(x, dtype=torch.float64)).all()) for x in numbers):
+        raise FloatingPointError(
+            f"a product of {type(A).__name__} has entries that are not finite: the parameters, the data or the loss "
+            "hold NaN or inf, or the second derivative overflows"
+        )

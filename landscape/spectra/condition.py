@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, rounding
+from landscape.operators.linear import LinearOperator, require_finite, rounding
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import ConditionNumber
@@ -70,33 +70,37 @@ def condition_number(A: LinearOperator, *, threshold: float | None = None, rank:
 
 
 def _dense(A: LinearOperator, threshold: float | None, rank: int | None) -> ConditionNumber:
-    n = A.shape[0]
     dense = A.to_dense().double().cpu()
-    if not bool(torch.isfinite(dense).all()):
-        raise FloatingPointError(f"{type(A).__name__} has entries that are not finite")
+    require_finite(A, dense)
     eigenvalues = torch.linalg.eigvalsh(0.5 * (dense + dense.T))
-    largest = float(eigenvalues.abs().max())
-    return of_eigenvalues(
-        eigenvalues, n * rounding(A) * largest if threshold is None else threshold, rank=rank, matvecs=n
-    )
+    return of_eigenvalues(eigenvalues, threshold, rounding(A), rank=rank, matvecs=A.shape[0])
 
 
 def of_eigenvalues(
-    eigenvalues: Tensor, threshold: float, *, rank: int | None = None, matvecs: int = 0, semidefinite: bool = False
+    eigenvalues: Tensor,
+    threshold: float | None,
+    unit: float,
+    *,
+    rank: int | None = None,
+    matvecs: int = 0,
+    semidefinite: bool = False,
 ) -> ConditionNumber:
     """`ConditionNumber` from all eigenvalues, `(n,)` float64, by an absolute threshold or, when given, by the rank.
 
+    unit: the default threshold is n * unit * largest.
     semidefinite: negative ones are rounding errors and count as zero.
     """
     n = len(eigenvalues)
     values = eigenvalues.cpu().sort().values
     sizes = (values.clamp(min=0.0) if semidefinite else values.abs()).sort(descending=True).values
+    largest = float(sizes[0])
     if rank is not None:
         threshold = float(sizes[rank]) if rank < n else 0.0
+    elif threshold is None:
+        threshold = n * unit * largest
     count = rank if rank is not None else int((sizes > threshold).sum())
     smallest = float(sizes[count - 1]) if count else 0.0
     neighbours = {step: _at_rank(sizes, count + step) for step in NEIGHBOURS}
-    largest = float(sizes[0])
     counts = [(relative, int((sizes > relative * largest).sum())) for relative in RELATIVE_THRESHOLDS]
     table = tuple((relative, above, _at_rank(sizes, above) if above else math.inf) for relative, above in counts)
     kappa = _at_rank(sizes, count) if count else math.inf
@@ -125,25 +129,15 @@ def _by_rank(A: LinearOperator, rank: int) -> ConditionNumber:
 def lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
     """A lower bound of kappa of a positive semi-definite operator from Lanczos; see `condition_number`."""
     n = A.shape[0]
-    v = A.space.random(
-        1, "normal", torch.Generator().manual_seed(0)
-    )  # a fixed start: a bound has no error bar to sample
+    # a fixed start: a bound has no error bar to sample
+    v = A.space.random(1, "normal", torch.Generator().manual_seed(0))
     steps = min(LANCZOS_STEPS, n, A.memory // A.space.column_bytes * 2 // 3 - 4)
     if steps < 2:
         raise MemoryError(f"the Lanczos basis of condition_number does not fit the budget of {A.memory:,} bytes")
     space = Krylov(A, steps)
-    X = space.inject(v)
-    for _ in range(steps):
-        if X.shape[-1] == 0:
-            break
-        space.absorb(A @ X)
-        if space.size < steps:
-            X = space.propose()
-    return _bound(A, space, threshold)
-
-
-def _bound(A: LinearOperator, space: Krylov, threshold: float | None) -> ConditionNumber:
-    ritz, n = space.ritz(), A.shape[0]
+    space.absorb(A @ space.inject(v))
+    space.advance(steps - 1)
+    ritz = space.ritz()
     error = ritz.residuals + 16.0 * rounding(A) * space.scale
     largest = max(0.0, float(ritz.values[-1]))
     cut = n * rounding(A) * largest if threshold is None else threshold

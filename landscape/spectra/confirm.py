@@ -17,8 +17,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from landscape.spectra.krylov import Krylov
+from landscape.spectra.results import tridiagonal
 
 # A pair joins U while its residual is below this share of its distance to the threshold, and all of them while they
 # use up at most this share of what is free between the threshold and the other pairs. Against a share of tol only
@@ -86,23 +88,21 @@ class Chain:
         self.S, self.reach, self.coupling = S, reach, coupling
         z = start - S @ (S.T @ start)
         self.Z = (z / z.norm()).reshape(-1, 1)
-        self.alpha: list[float] = []
-        self.beta: list[float] = []
+        self.alpha = self.beta = torch.zeros(0, dtype=torch.float64)
 
     def measure(self) -> None:
         """alpha and beta of the last vector, whose product is known. No product is made."""
         self._pad()
         z = self.Z[:, -1]
-        image = self._apply(z)
-        y = self.space.B @ z
-        outside = float(y @ (self.space.gram @ y)) if y.numel() else 0.0
-        self.alpha.append(float(z @ image))
-        self.beta.append(math.sqrt(max(0.0, float(self._remainder(image).norm() ** 2) + outside)))
+        image, y = self._apply(z), self.space.B @ z
+        square = self._remainder(image).norm() ** 2 + y @ (self.space.gram @ y)
+        self.alpha = torch.cat([self.alpha, (z @ image).reshape(1)])
+        self.beta = torch.cat([self.beta, square.clamp(min=0.0).sqrt().reshape(1)])
 
     def direction(self) -> Tensor | None:
         """The combination of candidates (p, 1) that the next vector needs; None when it needs none."""
         y = self.space.B @ self.Z[:, -1]
-        norm = float(y.norm()) if y.numel() else 0.0
+        norm = float(y.norm())
         return (y / norm).reshape(-1, 1) if norm > 0.0 else None
 
     def advance(self) -> bool:
@@ -118,9 +118,8 @@ class Chain:
 
     def _pad(self) -> None:
         """The basis has grown: old vectors have no part in the new directions."""
-        grown = self.space.size - self.Z.shape[0]
-        self.Z = torch.cat([self.Z, torch.zeros(grown, self.Z.shape[1], dtype=torch.float64)])
-        self.S = torch.cat([self.S, torch.zeros(grown, self.S.shape[1], dtype=torch.float64)])
+        grown = (0, 0, 0, self.space.size - len(self.Z))
+        self.Z, self.S = pad(self.Z, grown), pad(self.S, grown)
 
     def _smallest(self) -> float:
         return self.floor * self.space.scale + 1e-300
@@ -139,17 +138,15 @@ class Chain:
 
     def doubt(self, x: float, n: int) -> float:
         """Probability that an eigenvalue of M above x has stayed hidden from this chain."""
-        alpha = torch.tensor(self.alpha, dtype=torch.float64)
-        beta = torch.tensor(self.beta, dtype=torch.float64).clamp(min=self._smallest())
-        part = max(largest_overlap(sign * alpha, beta, x) for sign in self.signs)
+        beta = self.beta.clamp(min=self._smallest())
+        part = max(largest_overlap(sign * self.alpha, beta, x) for sign in self.signs)
         return min(1.0, math.sqrt(2.0 * n / math.pi) * part)
 
     def level(self, highest: float, n: int, risk: float) -> float | None:
         """The smallest level <= highest above which no eigenvalue of M is left, or None."""
         if self.doubt(highest, n) > risk:
             return None
-        alpha = torch.tensor(self.alpha, dtype=torch.float64)
-        lo = min(highest, max(float((sign * alpha).max()) for sign in self.signs))
+        lo = min(highest, self._most(self.alpha))
         for _ in range(12):
             middle = 0.5 * (lo + highest)
             lo, highest = (lo, middle) if self.doubt(middle, n) <= risk else (middle, highest)
@@ -157,9 +154,9 @@ class Chain:
 
     def top(self) -> float:
         """The chain's own largest Ritz value (of sign * M, over all signs): no level can be lower."""
-        beta = torch.tensor(self.beta[:-1], dtype=torch.float64)
-        T = torch.diag(torch.tensor(self.alpha, dtype=torch.float64)) + torch.diag(beta, 1) + torch.diag(beta, -1)
-        values = torch.linalg.eigvalsh(T)
+        return self._most(torch.linalg.eigvalsh(tridiagonal(self.alpha, self.beta[:-1])))
+
+    def _most(self, values: Tensor) -> float:
         return max(float((sign * values).max()) for sign in self.signs)
 
     def upper_bounds(self, level: float, wanted: Tensor | None = None) -> Tensor:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, error_floor, not_finite, products
+from landscape.operators.linear import LinearOperator, error_floor, products, require_finite
 from landscape.randomness import generator_and_seed
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.results import Callback, Density
+from landscape.spectra.results import Callback, Density, tridiagonal
 
 
 def density(
@@ -77,25 +77,21 @@ class _Run:
     def chunk(self, V: Tensor) -> None:
         """Run the columns of V in lockstep."""
         A = self.A
-        chains: list[Krylov | _Windowed] = []
-        for i in range(V.shape[-1]):
-            v = V[..., i : i + 1]
-            chains.append(Krylov(A, self.depth) if self.window is None else _Windowed(A, self.window))
-            chains[-1].inject(v)
-        fronts: list[Tensor] = [chain.basis[..., -1:] for chain in chains]
-        running = list(chains)
+        chains: list[Krylov | _Windowed] = [
+            Krylov(A, self.depth) if self.window is None else _Windowed(A, self.window) for _ in range(V.shape[-1])
+        ]
+        fronts = [(chain, chain.inject(V[..., i : i + 1])) for i, chain in enumerate(chains)]
         for step in range(self.depth):
             if step:
-                fronts = [chain.propose() for chain in running]
-                running = [chain for chain, X in zip(running, fronts, strict=True) if X.shape[-1]]
-                fronts = [X for X in fronts if X.shape[-1]]
-            if not running or self.stopped:
+                fronts = [(chain, chain.propose()) for chain, _ in fronts]
+            fronts = [(chain, X) for chain, X in fronts if X.shape[-1]]
+            if not fronts:
                 break
-            W = products(A, torch.cat(fronts, dim=-1))
-            for i, chain in enumerate(running):
+            W = products(A, torch.cat([X for _, X in fronts], dim=-1))
+            for i, (chain, _) in enumerate(fronts):
                 chain.absorb(W[..., i : i + 1])
                 self.largest = max(self.largest, abs(float(chain.H[-1, -1])))
-            self.matvecs += len(running)
+            self.matvecs += len(fronts)
             if self.callback is not None and self.callback(self.matvecs, self.planned, self.largest):
                 self.stopped = True
                 break
@@ -104,9 +100,7 @@ class _Run:
 
 def _quadrature(H: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes and weights of the tridiagonal part of H."""
-    beta = H.diagonal(-1)
-    T = torch.diag(H.diagonal()) + torch.diag(beta, 1) + torch.diag(beta, -1)
-    nodes, S = torch.linalg.eigh(T)
+    nodes, S = torch.linalg.eigh(tridiagonal(H.diagonal(), H.diagonal(-1)))
     weights = S[0] ** 2
     return nodes, weights / weights.sum()
 
@@ -123,8 +117,7 @@ class _Windowed:
 
     @property
     def H(self) -> Tensor:
-        alpha, beta = (torch.tensor(x, dtype=torch.float64) for x in (self.alpha, self.beta))
-        return torch.diag(alpha) + torch.diag(beta, 1) + torch.diag(beta, -1)
+        return tridiagonal(*(torch.tensor(x, dtype=torch.float64) for x in (self.alpha, self.beta)))
 
     def inject(self, V: Tensor) -> Tensor:
         self.basis = V * (1.0 / float(self.A.space.inner(V, V).sqrt()))
@@ -142,8 +135,7 @@ class _Windowed:
     def absorb(self, W: Tensor) -> None:
         for attempt in range(2):
             h = self.A.space.inner(self.basis, W)
-            if not bool(torch.isfinite(h).all()):
-                raise not_finite(self.A)
+            require_finite(self.A, h)
             if attempt == 0:
                 self.alpha.append(float(h[-1]))
                 self.scale = max(self.scale, float(self.A.space.inner(W, W).sqrt()))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, error_floor, not_finite
-from landscape.operators.vectors import VectorSpace
+from landscape.operators.linear import LinearOperator, error_floor, require_finite
 from landscape.randomness import generator_and_seed
 from landscape.spectra.results import Callback, Estimate
 from landscape.statistics import student
@@ -23,9 +22,10 @@ def diagonal(
 ) -> Estimate[Tensor]:
     """diag(A), `(n,)` in A's dtype on its device, with an elementwise standard error of the same shape.
 
-    Exact from n unit vectors when `matvecs` >= n (the error is then rounding and `A.noise` alone). The error of
-    entry i is sqrt(sum_{j != i} A_ij^2 / m); it holds Student's factor and is inf for one product. The callback is
-    called as (products made, products planned, sum of the diagonal so far); True stops, converged is then False.
+    Exact from n unit vectors when `matvecs` >= n: the error is then rounding alone, and `A.noise` of the column's norm.
+    Otherwise that of entry i is sqrt(sum_{j != i} A_ij^2 / m); it holds Student's factor and is inf for one product.
+    The callback is called as (products made, products planned, sum of the diagonal so far); True stops, converged is
+    then False.
 
     Raises `ValueError` for matvecs < 1, `FloatingPointError` when a product is not finite.
     """
@@ -41,8 +41,12 @@ def diagonal(
         while done < planned:
             b = min(planned - done, A.products_per_call(planned))
             Z = space.unit(range(done, done + b)) if exact else space.random(b, "rademacher", rng)
-            products = (Z * (A @ Z)).double()
-            size = size + products.abs().sum(dim=-1)
+            W = A @ Z
+            products = (Z * W).double()
+            if exact and A.noise:  # noise is relative to the whole column
+                size = size + space.combine(Z, space.inner(W, W).diagonal().sqrt().unsqueeze(-1))[..., 0]
+            else:
+                size = size + products.abs().sum(dim=-1)
             if exact:
                 mean = mean + products.sum(dim=-1)
             else:  # Welford: no cancellation between large sums
@@ -51,9 +55,9 @@ def diagonal(
                     mean = mean + step / (done + i + 1)
                     spread = spread + step * (products[..., i] - mean)
             done += b
-            total = _sum(space, mean)
-            if total != total or abs(total) == float("inf"):
-                raise not_finite(A)
+            # the sum of the entries over all ranks
+            total = float(space.inner(space.zeros(1) + 1.0, mean.unsqueeze(-1).to(A.dtype)))
+            require_finite(A, total)
             if callback is not None and callback(done, planned, total):
                 break
         error = error_floor(A) * (size if exact else size / done)
@@ -65,9 +69,3 @@ def diagonal(
         return Estimate(mean.to(A.dtype), error.to(A.dtype), done, done == planned, seed)
     finally:
         A.release()
-
-
-def _sum(space: VectorSpace, v: Tensor) -> float:
-    """Sum of the entries over all ranks."""
-    ones = torch.ones_like(v).unsqueeze(-1).to(space.dtype)
-    return float(space.inner(ones, v.unsqueeze(-1).to(space.dtype)))

@@ -8,8 +8,6 @@ and the main run goes on. Full bases restart thickly (Wu and Simon 2000).
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from landscape.operators.linear import LinearOperator, error_floor
 from landscape.randomness import generator_and_seed
 from landscape.spectra.results import Callback, Eigenpairs
 from landscape.spectra.search import Search
-from landscape.spectra.task import Task, Which
+from landscape.spectra.task import Task
 
 # Products for k = 6 at tol 1e-3, mean of 10 seeds at n = 1000 (5 at n = 10^4 agree), confirmation included, none
 # missed with any block: ten outliers above a bulk 21 / 24 / 28 for block 1 / 2 / 3; 1/i 27 / 32 / 36; exp(-i/5)
@@ -86,7 +84,7 @@ def eigsh(
         width = block or DEFAULT_BLOCK
         start = A.space.random(min(width, n, limit), "normal", rng) if v0 is None else A.space.columns(v0)
         width = width if v0 is None or block else 1
-        task = Task(k, cast(Which, which), tol, limit, width, callback, confirm, error_floor(A))
+        task = Task(k, which, tol, limit, width, callback, confirm, error_floor(A))
         return Search(A, task, start, rng).run(start, seed)
     finally:
         A.release()

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from landscape.operators.linear import LinearOperator, not_finite, products
+from landscape.operators.linear import LinearOperator, products, require_finite
 from landscape.operators.vectors import orthonormal
 from landscape.spectra.results import Tridiagonal
 
@@ -44,7 +45,8 @@ class Krylov:
     Attributes:
         size: basis vectors, including those proposed and not yet absorbed.
         H: (size, size) float64 on the host.
-        B: (p, size), coefficients of the p pending candidates.
+        pending, B: C, (n, p), the candidates; (p, size), their coefficients.
+        gram: (p, p), C^T C.
         scale: the largest ||A q|| seen, what noise is measured against.
     """
 
@@ -56,20 +58,12 @@ class Krylov:
         self.H = torch.zeros(0, 0, dtype=torch.float64)
         self.B = torch.zeros(0, 0, dtype=torch.float64)
         self.gram = torch.zeros(0, 0, dtype=torch.float64)
-        self._buffer: Tensor | None = None
-        self._C: Tensor | None = None
+        self.pending = self._buffer = self.space.zeros(0)
 
     @property
     def basis(self) -> Tensor:
         """Q, a view."""
-        if self._buffer is None:
-            return self.space.zeros(0)
         return self._buffer[..., : self.size]
-
-    @property
-    def pending(self) -> Tensor:
-        """C."""
-        return self._C if self._C is not None else self.space.zeros(0)
 
     @property
     def exhausted(self) -> bool:
@@ -87,13 +81,9 @@ class Krylov:
         norms = self.space.inner(V, V).diagonal().sqrt()
         if not bool(torch.isfinite(norms).all()):
             raise ValueError("a start vector has entries that are not finite")
-        good = (norms > 0).nonzero()[:, 0]
-        scaling = torch.zeros(norms.numel(), good.numel(), dtype=torch.float64)
-        scaling[good, torch.arange(good.numel())] = 1.0 / norms[good]
-        floor = 100.0 * torch.finfo(V.dtype).eps
-        X = orthonormal(self.space, self.space.combine(V, scaling), self.basis if self.size else None, floor)
-        X = X[..., : self.A.shape[0] - self.size]
-        return self._append(X)
+        scaled = self.space.combine(V, torch.diag(1.0 / norms)[:, norms > 0])
+        X = orthonormal(self.space, scaled, self.basis, floor=100.0 * torch.finfo(V.dtype).eps)
+        return self._append(X[..., : self.A.shape[0] - self.size])
 
     def propose(self, directions: Tensor | None = None) -> Tensor:
         """Take combinations of the pending candidates into the basis: (n, b) orthonormal, b may be 0.
@@ -106,8 +96,7 @@ class Krylov:
         if p > 1 and directions is not None:
             # rotating C and B together changes nothing in C B
             Z = torch.linalg.qr(directions, mode="complete").Q
-            self._C = self.space.combine(self.pending, Z)
-            self.B = Z.T @ self.B
+            self.pending, self.B = self.space.combine(self.pending, Z), Z.T @ self.B
         b = 1 if directions is None else min(directions.shape[-1], p, self.A.shape[0] - self.size)
         if b > 1:
             return self._append(orthonormal(self.space, self.pending[..., :b], self.basis, self._floor()))
@@ -121,7 +110,7 @@ class Krylov:
             norm = float(self.space.inner(X, X).sqrt())
             if norm <= self._floor() or float(g.norm()) <= 0.1 * norm:
                 break
-        row, self.B, self._C = self.B[:1], self.B[1:], rest
+        row, self.B, self.pending = self.B[:1], self.B[1:], rest
         if norm <= self._floor():
             self._measure()
             return X[..., :0]
@@ -130,21 +119,28 @@ class Krylov:
         self.H[m:, :m] += norm * row
         return X
 
+    def advance(self, steps: int) -> None:
+        """Steps of Lanczos: the product with the first candidate each; fewer where none is left."""
+        for _ in range(steps):
+            X = self.propose()
+            if X.shape[-1] == 0:
+                break
+            self.absorb(self.A @ X)
+
     def _append(self, V: Tensor) -> Tensor:
         """Orthonormal columns, orthogonal to the basis, become part of it; the candidates are projected."""
         m, b = self.size, V.shape[-1]
         if b == 0:
             return V
-        H = torch.zeros(m + b, m + b, dtype=torch.float64)
-        H[:m, :m] = self.H
+        self.H = pad(self.H, (0, b, 0, b))
         if self.pending.shape[-1]:
             c = self.space.inner(V, self.pending)
-            self._C = self.pending - self.space.combine(V, c)
-            H[m:, :m] = c @ self.B
-        self.H = H
-        self.B = torch.cat([self.B, torch.zeros(self.B.shape[0], b, dtype=torch.float64)], dim=1)
-        self._reserve(m + b, V)[..., m : m + b] = V
+            self.pending = self.pending - self.space.combine(V, c)
+            self.H[m:, :m] = c @ self.B
+        self.B = pad(self.B, (0, b))
+        self._reserve(m + b)
         self.size = m + b
+        self.basis[..., m:] = V
         return V
 
     def absorb(self, W: Tensor) -> None:
@@ -155,44 +151,35 @@ class Krylov:
         h = self.space.inner(self.basis, W)
         W = W - self.space.combine(self.basis, h)
         self.H[:, m - b :] = h
-        fresh = torch.zeros(b, m, dtype=torch.float64)
-        fresh[:, m - b :] = torch.eye(b, dtype=torch.float64)
-        self.B = torch.cat([self.B, fresh]) if self.B.numel() else fresh
-        self._C = torch.cat([self.pending, W], dim=-1) if self.pending.shape[-1] else W
+        self.B = torch.cat([self.B, pad(torch.eye(b, dtype=torch.float64), (m - b, 0))])
+        self.pending = torch.cat([self.pending, W], dim=-1) if self.pending.shape[-1] else W
         self._measure(h)
 
     def _measure(self, h: Tensor | None = None) -> None:
         """Norms of the candidates; those that are rounding are dropped (B has rows of norm <= 1)."""
-        if self.pending.shape[-1] == 0:
-            self.gram = torch.zeros(0, 0, dtype=torch.float64)
-            return
         self.gram = self.space.inner(self.pending, self.pending)
         squares = self.gram.diagonal()
-        if not bool(torch.isfinite(squares).all()) or (h is not None and not bool(torch.isfinite(h).all())):
-            raise not_finite(self.A)
+        require_finite(self.A, squares)
         if h is not None:
+            require_finite(self.A, h)
             lengths = (h**2).sum(dim=0) + squares[-h.shape[1] :]
             self.scale = max(self.scale, float(lengths.max().sqrt()))
-        keep = (squares.sqrt() > self._floor()).nonzero()[:, 0]
-        if keep.numel() < squares.numel():
-            pick = torch.eye(squares.numel(), dtype=torch.float64)[:, keep]
-            self._C = self.space.combine(self.pending, pick) if keep.numel() else self.pending[..., :0]
+        keep = squares.sqrt() > self._floor()
+        if not bool(keep.all()):
+            self.pending = self.space.combine(self.pending, torch.eye(len(keep), dtype=torch.float64)[:, keep])
             self.B, self.gram = self.B[keep], self.gram[keep][:, keep]
 
     def _floor(self) -> float:
         return _NOISE * torch.finfo(self.A.dtype).eps * self.scale
 
-    def _reserve(self, size: int, like: Tensor) -> Tensor:
-        """The buffer with room for `size` columns; it doubles up to the capacity."""
-        held = 0 if self._buffer is None else self._buffer.shape[-1]
+    def _reserve(self, size: int) -> None:
+        """Room for `size` columns in the buffer, which doubles up to the capacity."""
+        held = self._buffer.shape[-1]
         if size > held:
             room = max(size, min(self.capacity, max(32, 2 * held)))
-            grown = like.new_empty((*like.shape[:-1], room))
-            if self._buffer is not None:
-                grown[..., : self.size] = self._buffer[..., : self.size]
+            grown = self._buffer.new_empty((*self.space.shape, room))
+            grown[..., : self.size] = self.basis
             self._buffer = grown
-        assert self._buffer is not None
-        return self._buffer
 
     # -- looking and shrinking --------------------------------------------------------------------------
 
@@ -201,7 +188,7 @@ class Krylov:
         symmetric = 0.5 * (self.H + self.H.T)
         values, S = torch.linalg.eigh(symmetric)
         Y = self.B @ S
-        left = (Y * (self.gram @ Y)).sum(dim=0).clamp(min=0.0).sqrt() if Y.shape[0] else torch.zeros_like(values)
+        left = (Y * (self.gram @ Y)).sum(dim=0).clamp(min=0.0).sqrt()
         return Ritz(values, S, left, ((self.H - symmetric) @ S).norm(dim=0))
 
     def combine(self, S: Tensor) -> Tensor:
@@ -212,10 +199,8 @@ class Krylov:
         """Shrink the basis to Q S, S with orthonormal columns that span Ritz vectors; the candidates stay."""
         kept = self.combine(S)
         self.size = S.shape[1]
-        assert self._buffer is not None
-        self._buffer[..., : self.size] = kept
-        self.H = S.T @ self.H @ S
-        self.B = self.B @ S
+        self.basis[...] = kept
+        self.H, self.B = S.T @ self.H @ S, self.B @ S
 
     # -- state in the open ------------------------------------------------------------------------------
 
@@ -230,14 +215,13 @@ class Krylov:
         """A process that goes on from `state`."""
         process = cls(A, capacity)
         Q = A.space.columns(state.basis)
-        m = Q.shape[-1]
-        process._reserve(capacity, Q)[..., :m] = Q
-        process.size = m
+        process._reserve(capacity)
+        process.size = Q.shape[-1]
+        process.basis[...] = Q
         process.H = state.matrix
         process.scale = float(process.H.abs().sum(dim=0).max())
-        process._C = A.space.columns(state.residual)
-        process.B = torch.zeros(1, m, dtype=torch.float64)
-        process.B[0, -1] = 1.0
+        process.pending = A.space.columns(state.residual)
+        process.B = pad(torch.ones(1, 1, dtype=torch.float64), (process.size - 1, 0))
         process._measure()
         return process
 
@@ -272,11 +256,7 @@ def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int) -> Tridiagon
                 raise ValueError("the start vector of lanczos is zero")
             process.absorb(products(A, process.basis))
             steps -= 1
-        for _ in range(steps):
-            X = process.propose()
-            if X.shape[-1] == 0:
-                break
-            process.absorb(A @ X)
+        process.advance(steps)
         return process.tridiagonal()
     finally:
         A.release()

@@ -90,7 +90,12 @@ class Tridiagonal:
     @property
     def matrix(self) -> Tensor:
         """T, `(m, m)` float64 on the host."""
-        return torch.diag(self.alpha) + torch.diag(self.beta, 1) + torch.diag(self.beta, -1)
+        return tridiagonal(self.alpha, self.beta)
+
+
+def tridiagonal(alpha: Tensor, beta: Tensor) -> Tensor:
+    """The symmetric matrix with alpha, `(m,)`, on the diagonal and beta, `(m - 1,)`, beside it."""
+    return torch.diag(alpha) + torch.diag(beta, 1) + torch.diag(beta, -1)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ class Search:
     def __init__(self, A: LinearOperator, task: Task, start: Tensor, rng: torch.Generator) -> None:
         self.A, self.task, self.rng = A, task, rng
         self.krylov = Krylov(A, basis_capacity(A, task.k, max(task.width, start.shape[-1])))
-        self.state = State.before(self.krylov, task)
+        # products would be burnt for a residual below the floor
+        target = max(task.tol - task.floor, task.floor)
+        self.state = State(self.krylov.ritz(), torch.zeros(0, dtype=torch.long), target)
 
     def run(self, start: Tensor, seed: int) -> Eigenpairs:
         """Search until nothing is missed or the products run out."""

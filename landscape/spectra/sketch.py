@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, not_finite
+from landscape.operators.linear import LinearOperator, products, require_finite
 from landscape.operators.vectors import orthonormal
 
 
@@ -22,8 +22,7 @@ class Sketch:
         """Take what is new in Y = A S into the basis; the products made."""
         A, m = self.A, self.Q.shape[-1]
         squares = A.space.inner(Y, Y).diagonal()
-        if not bool(torch.isfinite(squares).all()):
-            raise not_finite(A)
+        require_finite(A, squares)
         self._scale = max(self._scale, float(squares.max().sqrt()))
         floor = 10.0 * torch.finfo(A.dtype).eps * self._scale
         V = orthonormal(A.space, Y, self.Q, floor)[..., : A.shape[0] - m]
@@ -31,8 +30,7 @@ class Sketch:
         if k == 0:
             return 0
         self.Q = torch.cat([self.Q, V], dim=-1)
-        step = A.products_per_call(k)
-        columns = torch.cat([A.space.inner(self.Q, A @ V[..., i : i + step]) for i in range(0, k, step)], dim=1)
+        columns = A.space.inner(self.Q, products(A, V))
         corner = 0.5 * (columns[m:] + columns[m:].T)
         top = torch.cat([self.H, columns[:m]], dim=1)
         self.H = torch.cat([top, torch.cat([columns[:m].T, corner], dim=1)])

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator
-from landscape.spectra.krylov import Krylov, Ritz
+from landscape.spectra.krylov import Ritz
 from landscape.spectra.results import Callback
-
-Which = Literal["LA", "SA", "LM"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for, as in `eigsh`; `width` candidates enter the basis per round.
-
-    floor: relative error of a residual; a smaller one is not seen.
-    """
+    """What is asked for, as in `eigsh`."""
 
     k: int
-    which: Which
+    which: str
     tol: float
     limit: int
-    width: int
+    width: int  # candidates that enter the basis per round
     callback: Callback | None
     confirm: bool
-    floor: float
+    floor: float  # relative error of a residual; a smaller one is not seen
 
     @property
     def signs(self) -> list[float]:
@@ -47,36 +40,18 @@ class Stop(Exception):
 
 @dataclass
 class State:
-    """What was found, what was spent and why it stopped.
+    """What was found, what was spent and why it stopped."""
 
-    Attributes:
-        ritz: the Ritz pairs of the basis.
-        order: indices of the Ritz pairs, best first.
-        largest: the largest |Ritz value| seen.
-        target: residual, relative to `largest`, at which a pair has converged.
-        matvecs: products made.
-        main_steps: products when the wanted pairs had converged for the first time.
-        restarts: of the basis.
-        idle: rounds in a row without a new direction.
-        doubt: probability that what chains before have missed is hidden from all of them.
-        stopped: "" on the way; "certified", or without a certificate "products", "callback" or "idle".
-    """
-
-    ritz: Ritz
-    order: Tensor
-    target: float
-    largest: float = 0.0
+    ritz: Ritz  # the pairs of the basis
+    order: Tensor  # their indices, best first
+    target: float  # residual, relative to `largest`, at which a pair has converged
+    largest: float = 0.0  # of all |Ritz values| seen
     matvecs: int = 0
-    main_steps: int = 0
-    restarts: int = 0
-    idle: int = 0
-    doubt: float = 1.0
-    stopped: str = ""
-
-    @classmethod
-    def before(cls, krylov: Krylov, task: Task) -> State:
-        """Where a search begins. Products would be burnt for a residual below the floor."""
-        return cls(krylov.ritz(), torch.zeros(0, dtype=torch.long), max(task.tol - task.floor, task.floor))
+    main_steps: int = 0  # products when the wanted pairs had converged for the first time
+    restarts: int = 0  # of the basis
+    idle: int = 0  # rounds in a row without a new direction
+    doubt: float = 1.0  # probability that what chains before have missed is hidden from all of them
+    stopped: str = ""  # "" on the way; "certified", or without a certificate "products", "callback" or "idle"
 
 
 def basis_capacity(A: LinearOperator, k: int, block: int) -> int:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from landscape.operators.linear import LinearOperator, error_floor, not_finite
+from landscape.operators.linear import LinearOperator, error_floor, require_finite
 from landscape.randomness import generator_and_seed
 from landscape.spectra.hutchinson import Hutchinson
 from landscape.spectra.hutchpp import HutchPlusPlus
@@ -56,8 +56,8 @@ def trace(
         generator: for the random vectors; None takes a fresh seed, kept in the result.
         callback: called as (products made, products allowed, value so far) after each block; True stops.
 
-    Whatever the method, the trace is exact (from n unit vectors, stderr is rounding and `A.noise` alone) when
-    `matvecs` >= n and no rtol is asked, or when the next stage of an rtol would reach n.
+    Whatever the method, the trace is exact (from n unit vectors; stderr is rounding alone, and `A.noise` of the norms
+    of all columns) when `matvecs` >= n and no rtol is asked, or when the next stage of an rtol would reach n.
 
     Returns:
         `Estimate` of two floats. The error holds Student's factor, rounding and noise. converged: the rtol is
@@ -77,8 +77,7 @@ def trace(
     limit = default if matvecs is None else matvecs
     rng, seed = generator_and_seed(generator)
     try:
-        name = _choose(A, method, limit)
-        return _run(A, name, rtol, limit, rng, seed, callback)
+        return _run(A, _choose(A, method, limit), rtol, limit, rng, seed, callback)
     finally:
         A.release()
 
@@ -90,8 +89,8 @@ def _choose(A: LinearOperator, method: str, limit: int) -> str:
     needed = (limit + 3 * min(64, max(1, limit // 2))) * column
     fits = needed <= memory or limit >= A.shape[0]
     if method == "auto":
-        return "xtrace" if limit >= _SMALL and fits else "hutchinson"
-    if method != "hutchinson" and not fits:
+        method = "xtrace" if limit >= _SMALL and fits else "hutchinson"
+    elif method != "hutchinson" and not fits:
         raise MemoryError(
             f"{method} with {limit} products keeps vectors of {needed:,} bytes, the budget is {memory:,}: "
             "ask for fewer products, or for method='hutchinson', which keeps none"
@@ -112,8 +111,6 @@ def _run(
     callback: Callback | None,
 ) -> Estimate[float]:
     n, used = A.shape[0], 0
-    if limit < 1:
-        raise ValueError(f"matvecs must be at least 1, not {limit}")
     estimator = _METHODS[name](A, rng)
     per = estimator.products_per_sample
     target = limit if rtol is None else min(limit, _FIRST)
@@ -126,8 +123,7 @@ def _run(
             block = min(64, A.products_per_call(max(1, (target - used) // per)))
             used += estimator.extend(min(block, (target - used) // per))
             value, stderr, size = estimator.estimate()
-            if not math.isfinite(value):
-                raise not_finite(A)
+            require_finite(A, value)
             floor = error_floor(A) * max(size, abs(value))
             stopped = callback is not None and bool(callback(used, limit, value))
         reached = rtol is not None and stderr + floor <= rtol * abs(value)
@@ -145,11 +141,12 @@ def _exact(A: LinearOperator, limit: int, used: int, seed: int, callback: Callba
     step = A.products_per_call(n)
     for start in range(0, n, step):
         E = A.space.unit(range(start, min(start + step, n)))
-        diagonal = A.space.inner(E, A @ E).diagonal()
+        W = A @ E
+        diagonal = A.space.inner(E, W).diagonal()
         total += float(diagonal.sum())
-        size += float(diagonal.abs().sum())
-        if not math.isfinite(total):
-            raise not_finite(A)
+        # noise is relative to the whole column
+        size += float((A.space.inner(W, W).diagonal().sqrt() if A.noise else diagonal.abs()).sum())
+        require_finite(A, total)
         done = min(start + step, n)
         if callback is not None and callback(used + done, limit, total * n / done) and done < n:
             return Estimate(total * n / done, math.inf, used + done, False, seed)

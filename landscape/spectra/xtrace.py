@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from landscape.operators.linear import LinearOperator
 from landscape.spectra.sketch import Sketch
@@ -38,11 +39,8 @@ class XTrace:
         Omega = self.A.space.random(k, "normal", self.generator)
         Y = self.A @ Omega
         made = self.sketch.extend(Y)
-        rank, old = self.R.shape
-        R = torch.zeros(self.sketch.Q.shape[-1], old + k, dtype=torch.float64)
-        R[:rank, :old] = self.R
-        R[:, old:] = self.A.space.inner(self.sketch.Q, Y)
-        self.R = R
+        new = self.A.space.inner(self.sketch.Q, Y)
+        self.R = torch.cat([pad(self.R, (0, 0, 0, len(new) - len(self.R))), new], dim=1)
         self.Omega = torch.cat([self.Omega, Omega], dim=-1)
         return k + made
 

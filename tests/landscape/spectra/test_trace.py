@@ -123,6 +123,18 @@ def test_noise_enters_the_error_and_stops_the_rtol() -> None:
     assert result.stderr > 1e-2 * abs(result.value)
 
 
+def test_noise_is_relative_to_columns_not_to_a_small_diagonal() -> None:
+    A = MATRICES["outliers"].clone()
+    A.diagonal().mul_(1e-4)
+    columns = 1e-3 * A.norm(dim=0)
+    entries = diagonal(NoisyOperator(A, 1e-3), matvecs=N)
+    assert ((entries.value - A.diagonal()).abs() <= 2 * entries.stderr).all()
+    assert torch.allclose(entries.stderr, columns, rtol=0.02)
+    whole = trace(NoisyOperator(A, 1e-3), matvecs=N)
+    assert abs(whole.value - float(A.trace())) <= 2 * whole.stderr
+    assert whole.stderr == pytest.approx(float(columns.sum()), rel=0.02)
+
+
 def test_callbacks_seeds_and_refusals() -> None:
     A = MatrixOperator(MATRICES["outliers"])
     seen: list[int] = []

@@ -15,7 +15,23 @@ Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, T
 
 
 class Solver(Optimizer):
-    """A `torch.optim.Optimizer` whose closure returns the loss and leaves differentiating to the solver."""
+    """A `torch.optim.Optimizer` whose closure returns the loss and leaves differentiating to the solver.
+
+    Example:
+        >>> import torch
+        >>> from solvers import Solver
+        >>> class Descent(Solver):
+        ...     @torch.no_grad()
+        ...     def step(self, closure):
+        ...         loss, gradients = self.evaluate(closure)
+        ...         for p, gradient in gradients.items():
+        ...             p -= self.defaults["lr"] * gradient
+        ...         return loss
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> loss = Descent([x], {"lr": 0.5}).step(lambda: x.square().sum())
+        >>> float(loss), x.tolist()
+        (13.0, [0.0, 0.0])
+    """
 
     def evaluate(self, closure: Closure) -> tuple[Tensor, dict[Tensor, Tensor]]:
         """The loss and the gradients, made dense, of the parameters that it uses, from one call; `.grad` stays.

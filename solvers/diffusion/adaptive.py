@@ -76,6 +76,15 @@ class RMSprop(_Adaptive):
         coupled, decoupled: weight decays, >= 0; decoupled is RMSpropW.
         moment_noise: whether V carries noise; False is the published SDE.
         noise_dominates: leave (grad f)^2 out of dV, as arXiv 2205.10287 does where noise dominates.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import Quadratic, RMSprop, integrate
+        >>> problem = Quadratic(torch.tensor([1.0, 4.0]), torch.tensor([0.1, 0.1]))
+        >>> sde = RMSprop(problem, eta=0.01, beta=0.9, decoupled=0.1)
+        >>> paths = integrate(sde, torch.ones(2), dt=0.01, steps=100, paths=50, every=10)
+        >>> paths.final.shape, bool(paths.statistics["loss"].mean[-1] < 1.0)  # x and v of each path
+        (torch.Size([2, 50, 2]), True)
     """
 
     parts: ClassVar[tuple[str, ...]] = ("x", "v")
@@ -136,6 +145,15 @@ class Adam(_Adaptive):
         moment_noise: whether V carries noise.
         lookahead: the means as the step uses them; the published SDE is `moment_noise=False, lookahead=False`.
         noise_dominates: leave (grad f)^2 out of dV, as arXiv 2205.10287 does where noise dominates.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import Adam, Quadratic, integrate
+        >>> problem = Quadratic(torch.tensor([1.0, 4.0]), torch.tensor([0.1, 0.1]))
+        >>> sde = Adam(problem, eta=0.01, betas=(0.9, 0.99))
+        >>> paths = integrate(sde, torch.ones(2), dt=0.01, steps=100, paths=50, every=10)
+        >>> paths.final.shape, bool(paths.statistics["loss"].mean[-1] < 1.0)  # x, m and v of each path
+        (torch.Size([3, 50, 2]), True)
     """
 
     parts: ClassVar[tuple[str, ...]] = ("x", "m", "v")

@@ -55,6 +55,17 @@ def compare(first: Paths, second: Paths) -> Comparison:
 
     Raises:
         ValueError: there is no such time.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import SGD, Quadratic, compare, discrete, integrate
+        >>> sde = SGD(Quadratic(torch.tensor([1.0]), torch.tensor([1.0])), eta=0.1)
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> solver = discrete(sde, torch.zeros(1), steps=40, paths=2000, generator=rng, every=20)
+        >>> model = integrate(sde, torch.zeros(1), dt=0.05, steps=80, paths=2000, generator=rng, every=40)
+        >>> found = compare(solver, model)
+        >>> found.times.tolist(), bool((found.statistics["x"].ratio[-1] - 1).abs() < 0.3)  # variances agree
+        ([0.0, 2.0, 4.0], True)
     """
     same = torch.isclose(first.times[:, None], second.times[None, :], rtol=1e-9, atol=1e-12)
     i, j = torch.nonzero(same, as_tuple=True)
@@ -71,7 +82,13 @@ def compare(first: Paths, second: Paths) -> Comparison:
 
 
 def weak_order(etas: Sequence[float], errors: Sequence[float]) -> float:
-    """The slope of log |error| over log eta, by least squares. Raises `ValueError` for fewer than two of them."""
+    """The slope of log |error| over log eta, by least squares. Raises `ValueError` for fewer than two of them.
+
+    Example:
+        >>> from solvers.diffusion import weak_order
+        >>> round(weak_order([0.1, 0.05, 0.025], [0.4, 0.1, 0.025]), 3)
+        2.0
+    """
     if len(etas) < 2 or len(etas) != len(errors):
         raise ValueError(f"a slope needs two errors or more, one for each eta: {len(etas)} and {len(errors)} given")
     return float(np.polyfit(np.log(etas), np.log(np.abs(errors)), 1)[0])

@@ -39,6 +39,15 @@ class FiniteSum(Problem):
 
     Raises:
         ValueError: the tensors differ in their number of rows, or a number of samples is not possible.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import SGD, FiniteSum, discrete
+        >>> data = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 9.0]], dtype=torch.float64)
+        >>> problem = FiniteSum(lambda x, sample: (x - sample).square().sum() / 2, (data,), n=2, batch_size=1)
+        >>> paths = discrete(SGD(problem, eta=0.1), torch.zeros(2), steps=60, paths=200, every=60)
+        >>> [round(float(v)) for v in paths.statistics["x"].mean[-1]]  # the mean of the data
+        [3, 5]
     """
 
     def __init__(

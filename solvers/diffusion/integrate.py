@@ -91,6 +91,17 @@ def integrate(
 
     Raises:
         ValueError: a setting is not possible, or the shape of x0 does not fit.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import SGD, Quadratic, integrate
+        >>> sde = SGD(Quadratic(torch.tensor([1.0]), torch.tensor([1.0])), eta=0.1)
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> paths = integrate(sde, torch.tensor([1.0]), dt=0.05, steps=100, paths=2000, generator=rng, every=50)
+        >>> [round(t, 2) for t in paths.times.tolist()]
+        [0.0, 2.5, 5.0]
+        >>> bool((paths.covariance()[0] - 0.05).abs() < 0.01)  # eta Sigma / (2 H)
+        True
     """
     check(dt=(dt, 0 < dt < math.inf), noise=(noise, 0 <= noise < math.inf))
     run = _Run(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
@@ -118,6 +129,17 @@ def discrete(
     """Paths of the solver that `sde` models, each with noise or batches of its own; time runs in steps of eta.
 
     Arguments and errors as `integrate`.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import SGD, Quadratic, discrete
+        >>> sde = SGD(Quadratic(torch.tensor([1.0]), torch.tensor([1.0])), eta=0.1)
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> paths = discrete(sde, torch.tensor([1.0]), steps=50, paths=2000, generator=rng, every=25)
+        >>> [round(t, 2) for t in paths.times.tolist()]
+        [0.0, 2.5, 5.0]
+        >>> bool((paths.statistics["x"].mean[-1] - 0.9**50).abs() < 0.05)
+        True
     """
     run = _Run(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
 
@@ -129,7 +151,16 @@ def discrete(
 
 
 def covariance(X: Tensor) -> tuple[Tensor, Tensor]:
-    """Covariance `(n, n)` of points `(paths, n)`, and the standard error of each entry."""
+    """Covariance `(n, n)` of points `(paths, n)`, and the standard error of each entry.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import covariance
+        >>> X = torch.tensor([[0.0, 0.0], [2.0, 4.0], [4.0, 8.0]])
+        >>> C, stderr = covariance(X)
+        >>> C.tolist()
+        [[4.0, 8.0], [8.0, 16.0]]
+    """
     count, centred = len(X), X - X.mean(0)
     mean = centred.T @ centred / count
     squares = centred.square().T @ centred.square() / count

@@ -96,6 +96,16 @@ class GaussianNoise(Noise):
 
     Raises:
         ValueError: it is not symmetric, not positive semi-definite or not finite.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import GaussianNoise
+        >>> noise = GaussianNoise(torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+        >>> z = noise.sample(10_000, torch.Generator().manual_seed(0))
+        >>> bool((z.mT.cov() - noise.covariance).abs().max() < 0.05)
+        True
+        >>> round(float(noise.mean_sign(torch.tensor([[0.0, 1.0]]))[0, 1]), 3)  # E sign(1 + z)
+        0.683
     """
 
     def __init__(self, covariance: Tensor) -> None:
@@ -196,6 +206,14 @@ class StudentNoise(Noise):
 
     Raises:
         ValueError: a scale is not positive, or dof is not.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import StudentNoise
+        >>> cauchy = StudentNoise(torch.ones(2), dof=1.0)  # its variance is infinite
+        >>> mean = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+        >>> [round(float(v), 3) for v in cauchy.mean_sign(mean)[0]]  # E sign(mean + z)
+        [0.0, 0.5]
     """
 
     def __init__(self, scale: Tensor, dof: float) -> None:

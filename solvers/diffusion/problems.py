@@ -105,6 +105,15 @@ class Function(Problem):
     Args:
         f: differentiable by `torch.func`.
         noise: of dimension n.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import SGD, Function, GaussianNoise, integrate
+        >>> problem = Function(lambda x: (x**2 - 1).square().sum() / 4, GaussianNoise(torch.tensor([0.1])))
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> paths = integrate(SGD(problem, 0.1), torch.tensor([0.2]), 0.1, steps=60, paths=50, generator=rng, every=60)
+        >>> bool((paths.final[0].abs() - 1).abs().mean() < 0.3)  # each is in one of two valleys
+        True
     """
 
     def __init__(self, f: Callable[[Tensor], Tensor], noise: Noise) -> None:
@@ -154,6 +163,15 @@ class Quadratic(Function):
 
     Raises:
         ValueError: H is not symmetric, or its size is not that of the noise.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import SGD, Quadratic, integrate
+        >>> problem = Quadratic(torch.tensor([1.0, 4.0]), torch.tensor([0.1, 0.1]))  # H and Cov(g), by their diagonals
+        >>> paths = integrate(SGD(problem, eta=0.1), torch.ones(2), dt=0.05, steps=40, paths=100, every=40)
+        >>> loss = paths.statistics["loss"].mean
+        >>> float(loss[0]), bool(loss[-1] < 0.2)
+        (2.5, True)
     """
 
     def __init__(self, H: Tensor, noise: Noise | Tensor) -> None:

@@ -49,6 +49,19 @@ class SDE(ABC):
 
     Raises:
         ValueError: eta is not positive, or a setting is not possible.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import SDE, Quadratic, Terms, discrete
+        >>> class Descent(SDE):
+        ...     def terms(self, Y, t):
+        ...         law = self.problem.law(Y[0])
+        ...         return Terms(-law.gradient[None], lambda xi: self.eta**0.5 * law.root(xi)[None])
+        ...     def update(self, Y, step, stochastic):
+        ...         return Y - self.eta * stochastic(Y[0])
+        >>> sde = Descent(Quadratic(torch.ones(2), torch.ones(2)), eta=0.1)
+        >>> discrete(sde, torch.zeros(2), steps=10, paths=50).times[-1].item()
+        1.0
     """
 
     parts: ClassVar[tuple[str, ...]] = ("x",)

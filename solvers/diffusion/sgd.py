@@ -16,7 +16,18 @@ from solvers.diffusion.sde import SDE, Stochastic, Terms
 
 
 class SGD(SDE):
-    """x <- x - eta (g + weight_decay x)."""
+    """x <- x - eta (g + weight_decay x).
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import SGD, Quadratic, linearised
+        >>> problem = Quadratic(torch.tensor([1.0, 4.0]), torch.tensor([0.1, 0.1]))
+        >>> sde = SGD(problem, eta=0.1)
+        >>> sde.drift(torch.ones(1, 1, 2).double()).tolist()
+        [[[-1.0, -4.0]]]
+        >>> round(float(linearised(sde).covariance()[0, 0]), 4)  # where it settles: eta Sigma / (2 H)
+        0.005
+    """
 
     def __init__(self, problem: Problem, eta: float, *, weight_decay: float = 0.0) -> None:
         check(weight_decay=(weight_decay, weight_decay >= 0))

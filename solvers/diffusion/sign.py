@@ -31,6 +31,16 @@ class SignSGD(SDE):
         draws: for a `FiniteSum`, how many batches the law of the sign is taken over (all of them where there are no
             more); with noise that is the same everywhere the law is exact.
         generator: chooses those batches.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import Quadratic, SignSGD
+        >>> problem = Quadratic(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 1.0]))
+        >>> sde, X = SignSGD(problem, eta=0.1), torch.ones(1, 2, dtype=torch.float64)
+        >>> [round(float(v), 3) for v in sde.drift(X[None])[0, 0]]  # -E sign(g)
+        [-0.683, -1.0]
+        >>> sde.phases(X).tolist()
+        [[3, 1]]
     """
 
     def __init__(

@@ -44,6 +44,13 @@ class LinearSDE:
     Attributes:
         A, Q: `(m, m)`.
         n: how many entries of Y are the point.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import LinearSDE
+        >>> sde = LinearSDE(A=torch.diag(torch.tensor([1.0, 4.0])), Q=torch.eye(2), n=2)
+        >>> sde.rates().tolist(), [round(v, 3) for v in sde.covariance().diagonal().tolist()]
+        ([1.0, 4.0], [0.5, 0.125])
     """
 
     A: Tensor
@@ -89,6 +96,15 @@ def linearised(sde: SDE) -> LinearSDE:
     Raises:
         ValueError: the problem is no `Quadratic` with a noise that has the law needed, or the SDE has no such form
             (DNSAM's is singular at the minimum).
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import Quadratic, SignSGD, linearised
+        >>> sde = SignSGD(Quadratic(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 1.0])), eta=0.1)
+        >>> [round(float(v), 3) for v in linearised(sde).rates()]  # sqrt(2 / pi) Sigma^(-1/2) H
+        [0.798, 3.192]
+        >>> round(float(linearised(sde).covariance()[0, 0]), 4)
+        0.0627
     """
     problem, eta = sde.problem, sde.eta
     if not isinstance(problem, Quadratic):
@@ -121,6 +137,13 @@ def directions(covariance: Tensor) -> tuple[Tensor, Tensor]:
 
     From 1/|z| = 2/sqrt(pi) int exp(-s^2 |z|^2) ds and 1/|z|^2 = int 2 s exp(-s^2 |z|^2) ds over s > 0; the mean under
     the integral is a product over eigendirections.
+
+    Example:
+        >>> import torch
+        >>> from solvers.diffusion import directions
+        >>> first, second = directions(torch.eye(2, dtype=torch.float64))
+        >>> round(float(first[0, 0]), 4), round(float(second[0, 0]), 4)
+        (0.6267, 0.5)
     """
     values, vectors = torch.linalg.eigh(covariance)
     unit = float(values.mean())

@@ -30,6 +30,15 @@ class AdaGradNorm(FirstOrder):
 
     Raises:
         ValueError: settings that are not possible, or a gradient that is not finite at a step: nothing is moved then.
+
+    Example:
+        >>> import torch
+        >>> from solvers import AdaGradNorm
+        >>> x = torch.tensor([3.0, -4.0], requires_grad=True)
+        >>> solver = AdaGradNorm([x], lr=5.0)
+        >>> losses = [float(solver.step(lambda: x.square().sum() / 2)) for _ in range(30)]
+        >>> losses[0], losses[-1] < 1e-3, solver.scale > 5.0  # the step is lr / scale
+        (12.5, True, True)
     """
 
     def __init__(self, params: Parameters, lr: float, *, b0: float = 0.1, variant: str = "sum") -> None:

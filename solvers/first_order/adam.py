@@ -26,6 +26,15 @@ class AdamCoupled(FirstOrder):
         betas: of the two running means, in [0, 1).
         eps: > 0.
         coupled, decoupled: weight decays, >= 0.
+
+    Example:
+        >>> import torch
+        >>> from solvers import AdamCoupled
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> solver = AdamCoupled([x], lr=0.1, coupled=1e-4, decoupled=1e-2)
+        >>> losses = [float(solver.step(lambda: x.square().sum())) for _ in range(100)]
+        >>> losses[0], losses[-1] < 0.01
+        (13.0, True)
     """
 
     def __init__(

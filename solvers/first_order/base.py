@@ -29,6 +29,17 @@ class FirstOrder(Solver):
     A subclass implements `_move(update)`. Parameters without a gradient stay where they are, weight decay included, as
     in torch; sparse gradients are made dense. Where `torch.distributed` runs, the gradients of a closure are averaged
     over the processes, as `DistributedDataParallel` does with those of `backward()`.
+
+    Example:
+        >>> import torch
+        >>> from solvers import FirstOrder
+        >>> class Descent(FirstOrder):
+        ...     def _move(self, update):
+        ...         torch._foreach_add_(update.parameters, update.gradients, alpha=-update.group["lr"])
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> loss = Descent([x], {"lr": 0.5}).step(lambda: x.square().sum())
+        >>> float(loss), x.tolist()
+        (13.0, [0.0, 0.0])
     """
 
     @torch.no_grad()

@@ -45,6 +45,15 @@ class MoMo(LossFirstOrder):
     Raises:
         ValueError: settings that are not possible; at a step no loss, or a loss or gradient that is not finite:
             nothing is moved then.
+
+    Example:
+        >>> import torch
+        >>> from solvers import MoMo
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> solver = MoMo([x], lr=10.0)
+        >>> losses = [float(solver.step(lambda: x.square().sum())) for _ in range(50)]
+        >>> losses[0], losses[-1] < 1.0, solver.last.shrink < 1  # of the lr, which is too large
+        (13.0, True, True)
     """
 
     def __init__(
@@ -123,6 +132,15 @@ class MoMoAdam(MoMo):
 
     Raises:
         ValueError: as `MoMo`.
+
+    Example:
+        >>> import torch
+        >>> from solvers import MoMoAdam
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> solver = MoMoAdam([x], lr=0.5)
+        >>> losses = [float(solver.step(lambda: x.square().sum())) for _ in range(50)]
+        >>> losses[0], losses[-1] < 0.1
+        (13.0, True)
     """
 
     def __init__(

@@ -66,6 +66,15 @@ class NGN(LossFirstOrder):
         weight_decay: >= 0.
         decay: "dec" or, for "ngn" and "md1", "w".
         lower_bound: what the loss never falls below.
+
+    Example:
+        >>> import torch
+        >>> from solvers import NGN
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> solver = NGN([x], lr=100.0)
+        >>> losses = [float(solver.step(lambda: x.square().sum())) for _ in range(5)]
+        >>> losses[0], losses[-1] < 1e-6, solver.last.shrink < 0.01  # of the lr, which is far too large
+        (13.0, True, True)
     """
 
     def __init__(

@@ -50,6 +50,15 @@ class SAM(Solver):
     Raises:
         ValueError: settings that are not possible or that do not go together, a base that needs the loss; at a step,
             no closure, or a gradient that is not finite: parameters are unchanged then.
+
+    Example:
+        >>> import torch
+        >>> from solvers import SAM
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> solver = SAM([x], lr=0.1, rho=0.05)  # or base=lambda params: torch.optim.AdamW(params)
+        >>> losses = [float(solver.step(lambda: x.square().sum())) for _ in range(50)]
+        >>> losses[0], losses[-1] < 0.01
+        (13.0, True)
     """
 
     uphill: bool = False

@@ -38,6 +38,15 @@ class Scion(FirstOrder):
 
     Raises:
         ValueError: settings that are not possible, such as a norm of matrices for a group that has vectors.
+
+    Example:
+        >>> import torch
+        >>> from solvers import Scion
+        >>> W = torch.ones(3, 3, requires_grad=True)
+        >>> solver = Scion([W], lr=0.1, exact=True)
+        >>> loss = solver.step(lambda: W.square().sum())
+        >>> round(float(torch.linalg.matrix_norm(W.detach() - 1, 2)), 3)  # lr, in the spectral norm
+        0.1
     """
 
     def __init__(

@@ -24,6 +24,15 @@ class Signum(FirstOrder):
         momentum: in [0, 1).
         weight_decay: >= 0.
         decoupled: False puts the decay inside the sign, True takes it off the parameters.
+
+    Example:
+        >>> import torch
+        >>> from solvers import Signum
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> solver = Signum([x], lr=0.1)
+        >>> loss = solver.step(lambda: x.square().sum())
+        >>> [round(v, 2) for v in x.tolist()]  # each entry moves by lr
+        [2.9, -1.9]
     """
 
     def __init__(
@@ -53,7 +62,16 @@ class Signum(FirstOrder):
 
 
 class SignSGD(Signum):
-    """Sign of the gradient, `Signum` without momentum."""
+    """Sign of the gradient, `Signum` without momentum.
+
+    Example:
+        >>> import torch
+        >>> from solvers import SignSGD
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> loss = SignSGD([x], lr=0.1).step(lambda: x.square().sum())
+        >>> float(loss), [round(v, 2) for v in x.tolist()]
+        (13.0, [2.9, -1.9])
+    """
 
     def __init__(self, params: Parameters, lr: float, *, weight_decay: float = 0.0, decoupled: bool = False) -> None:
         super().__init__(params, lr, momentum=0.0, weight_decay=weight_decay, decoupled=decoupled)

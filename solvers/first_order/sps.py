@@ -53,6 +53,15 @@ class SPSMax(_Polyak):
     Raises:
         ValueError: settings that are not possible; at a step no loss, or a loss or gradient that is not finite, or a
             loss below `lower_bound`. Nothing is moved then.
+
+    Example:
+        >>> import torch
+        >>> from solvers import SPSMax
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> solver = SPSMax([x], lr=10.0)
+        >>> losses = [float(solver.step(lambda: x.square().sum())) for _ in range(20)]
+        >>> losses[0], losses[-1] < 1e-9, round(10.0 * solver.last.shrink, 2)  # the step that it chose
+        (13.0, True, 0.25)
     """
 
     def __init__(self, params: Parameters, lr: float, *, c: float = 1.0, lower_bound: float = 0.0) -> None:
@@ -77,6 +86,15 @@ class DecSPS(_Polyak):
 
     Raises:
         ValueError: as `SPSMax`.
+
+    Example:
+        >>> import torch
+        >>> from solvers import DecSPS
+        >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+        >>> solver = DecSPS([x], lr=10.0)
+        >>> losses = [float(solver.step(lambda: x.square().sum())) for _ in range(20)]
+        >>> losses[0], losses[-1] < 1.0
+        (13.0, True)
     """
 
     def __init__(self, params: Parameters, lr: float, *, c0: float = 1.0, lower_bound: float = 0.0) -> None:

@@ -33,6 +33,15 @@ class CoordinateDescent(NewtonSolver):
         L: where the doubling starts, > 0.
         keep: start from half of the last step's L, not from `L`.
         generator: for the subsets; its state is part of `state_dict`. None: a fresh seed.
+
+    Example:
+        >>> import torch
+        >>> from solvers import CoordinateDescent
+        >>> x = torch.zeros(10, dtype=torch.float64, requires_grad=True)
+        >>> solver = CoordinateDescent([x], subspace=3, generator=torch.Generator().manual_seed(0))
+        >>> losses = [float(solver.step(lambda: (x - 1).square().sum())) for _ in range(40)]
+        >>> losses[0], losses[-1] < 1e-3, solver.last.size
+        (10.0, True, 3)
     """
 
     _memory: ClassVar[tuple[str, ...]] = ("steps",)

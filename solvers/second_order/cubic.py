@@ -66,6 +66,14 @@ def solve_cubic(g: Tensor, H: Tensor, M: float) -> CubicStep:
 
     Raises:
         ValueError: shapes that do not fit, entries that are not finite, M that is not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> from solvers import solve_cubic
+        >>> g, H = torch.tensor([1.0, 0.0]), torch.diag(torch.tensor([2.0, -1.0]))
+        >>> step = solve_cubic(g, H, M=1.0)
+        >>> step.hard_case, step.lowest, round(step.multiplier, 3), round(float(step.h.norm()), 3)
+        (True, -1.0, 1.0, 2.0)
     """
     if g.ndim != 1 or H.shape != (len(g), len(g)) or len(g) == 0:
         raise ValueError(f"g must be (n,) and H (n, n), not {tuple(g.shape)} and {tuple(H.shape)}")

@@ -53,6 +53,15 @@ def solve_cubic_krylov(
         ValueError: M or tol not positive, a g that is not finite or misshapen.
         FloatingPointError: a product is not finite.
         MemoryError: not even four basis vectors fit `A.memory`.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> from solvers import solve_cubic, solve_cubic_krylov
+        >>> g, H = torch.ones(50), torch.diag(torch.linspace(-1, 10, 50))
+        >>> step, exact = solve_cubic_krylov(g, MatrixOperator(H), M=1.0), solve_cubic(g, H, M=1.0)
+        >>> step.converged, step.products < 50, bool((step.h - exact.h).norm() < 1e-3)
+        (True, True, True)
     """
     check(M=(M, 0 < M < math.inf), tol=(tol, tol > 0))
     start, column = A.space.columns(g), A.space.column_bytes

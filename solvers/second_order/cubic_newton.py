@@ -33,6 +33,15 @@ class CubicNewton(NewtonSolver):
         generator: for the second, random start of the Krylov space; its state is part of `state_dict`.
 
     With krylov each further trial point of "doubling" calls the closure once more and searches anew.
+
+    Example:
+        >>> import torch
+        >>> from solvers import CubicNewton
+        >>> x = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # a saddle point
+        >>> solver = CubicNewton([x])
+        >>> losses = [float(solver.step(lambda: x[0] ** 2 - x[1] ** 2 + x[1] ** 4)) for _ in range(20)]
+        >>> losses[0], round(losses[-1], 3), solver.last.lowest > 0
+        (0.0, -0.25, True)
     """
 
     def __init__(

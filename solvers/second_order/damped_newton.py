@@ -38,6 +38,15 @@ class DampedNewton(NewtonSolver):
         floor: see the module; in (0, 1].
         krylov: dimension of the Krylov space of g in which the system is solved; None for the dense Hessian, up to
             n = 10,000.
+
+    Example:
+        >>> import torch
+        >>> from solvers import DampedNewton
+        >>> x = torch.tensor([2.0, -1.0], dtype=torch.float64, requires_grad=True)
+        >>> solver = DampedNewton([x])
+        >>> losses = [float(solver.step(lambda: (x.exp() - x).sum())) for _ in range(15)]
+        >>> round(losses[0], 3), round(losses[-1], 3)
+        (6.757, 2.0)
     """
 
     def __init__(

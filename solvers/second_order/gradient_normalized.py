@@ -48,6 +48,15 @@ class GradientNormalizedNewton(NewtonSolver):
             `params`; it is called once a step. None: the Hessian of the closure's loss.
         krylov: dimension of the Krylov space of g in which the system is solved; None for a dense matrix, up to
             n = 10,000.
+
+    Example:
+        >>> import torch
+        >>> from solvers import GradientNormalizedNewton
+        >>> x = torch.tensor([2.0, -1.0], dtype=torch.float64, requires_grad=True)
+        >>> solver = GradientNormalizedNewton([x])
+        >>> losses = [float(solver.step(lambda: (x.exp() - x).sum())) for _ in range(15)]
+        >>> round(losses[0], 3), round(losses[-1], 3)
+        (6.757, 2.0)
     """
 
     def __init__(

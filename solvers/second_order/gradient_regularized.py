@@ -71,6 +71,15 @@ class GradientRegularizedNewton(NewtonSolver):
         alpha: exponent of the gradient norm for "super-universal", in [2/3, 1].
         krylov: dimension of the Krylov space of g in which the system is solved; None for the dense Hessian, up to
             n = 10,000.
+
+    Example:
+        >>> import torch
+        >>> from solvers import GradientRegularizedNewton
+        >>> x = torch.tensor([2.0, -1.0], dtype=torch.float64, requires_grad=True)
+        >>> solver = GradientRegularizedNewton([x])
+        >>> losses = [float(solver.step(lambda: (x.exp() - x).sum())) for _ in range(15)]
+        >>> round(losses[0], 3), round(losses[-1], 3)
+        (6.757, 2.0)
     """
 
     _memory: ClassVar[tuple[str, ...]] = ("predicted", "length")

@@ -30,6 +30,17 @@ class LazyCubicNewton(CubicNewton):
         rule: "doubling", "ratio" or "fixed".
 
     Memory beside the model: n^2, which `state_dict` includes.
+
+    Example:
+        >>> import torch
+        >>> from solvers import LazyCubicNewton
+        >>> x = torch.ones(5, dtype=torch.float64, requires_grad=True)
+        >>> solver, products = LazyCubicNewton([x], period=3), []
+        >>> for _ in range(6):
+        ...     loss = solver.step(lambda: x.exp().sum() - x.sum())
+        ...     products.append(solver.last.products)
+        >>> round(float(loss), 3), products
+        (5.0, [5, 0, 0, 5, 0, 0])
     """
 
     _memory: ClassVar[tuple[str, ...]] = ("kept", "age")

@@ -71,7 +71,16 @@ class Regulariser(Protocol):
 
 @dataclass(frozen=True)
 class Ridge:
-    """weight w^2 / 2 in each coordinate."""
+    """weight w^2 / 2 in each coordinate.
+
+    Example:
+        >>> from solvers import CubicNewton, Ridge, linear_model
+        >>> model = linear_model([[1.0, 0.0], [0.0, 2.0]], [1.0, 1.0], "least-squares", Ridge(0.1))
+        >>> solver = CubicNewton([model.weight])
+        >>> losses = [float(solver.step(model)) for _ in range(10)]
+        >>> losses[0], round(losses[-1], 4)
+        (0.5, 0.0536)
+    """
 
     weight: float
 
@@ -90,7 +99,16 @@ class Ridge:
 
 @dataclass(frozen=True)
 class NonConvex:
-    """weight * beta w^2 / (1 + beta w^2) in each coordinate (the regulariser of arXiv 2406.16666)."""
+    """weight * beta w^2 / (1 + beta w^2) in each coordinate (the regulariser of arXiv 2406.16666).
+
+    Example:
+        >>> from solvers import CubicNewton, NonConvex, linear_model
+        >>> model = linear_model([[1.0, 0.0], [0.0, 2.0]], [1.0, 1.0], "least-squares", NonConvex(0.1))
+        >>> solver = CubicNewton([model.weight])
+        >>> losses = [float(solver.step(model)) for _ in range(15)]
+        >>> losses[0], round(losses[-1], 4)
+        (0.5, 0.0662)
+    """
 
     weight: float = 0.1
     beta: float = 1.0
@@ -115,6 +133,16 @@ class LinearModel:
 
     Attributes:
         weight: w, `(n,)`, the parameter to hand to a solver.
+
+    Example:
+        >>> import torch
+        >>> from solvers import linear_model
+        >>> model = linear_model([[1.0, 0.0], [0.0, 2.0]], [1.0, 1.0], "least-squares")
+        >>> g, H = model.blocks(torch.tensor([1]))
+        >>> model.value(), g.tolist(), H.tolist()
+        (0.5, [-1.0], [[2.0]])
+        >>> model.trial(torch.tensor([1]), -g / H[0, 0])  # the loss after a step, which is not made
+        0.25
     """
 
     def __init__(self, X: Tensor, y: Tensor, loss: Loss, regulariser: Regulariser, start: Tensor, mu: float) -> None:
@@ -238,6 +266,15 @@ def linear_model(
 
     Raises:
         ValueError: shapes that do not fit, entries that are not finite, labels that are not 0 and 1, an unknown loss.
+
+    Example:
+        >>> import torch
+        >>> from solvers import SSCN, linear_model
+        >>> model = linear_model([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], [0.0, 1.0, 1.0])
+        >>> solver = SSCN([model.weight], subspace=1, generator=torch.Generator().manual_seed(0))
+        >>> losses = [float(solver.step(model)) for _ in range(30)]
+        >>> round(losses[0], 3), losses[-1] < 0.4, solver.last.products  # blocks are given
+        (0.693, True, 0)
     """
     X, y = torch.as_tensor(X).detach().to(dtype), torch.as_tensor(y).detach().to(dtype)
     if X.ndim != 2 or y.shape != X.shape[:1] or X.numel() == 0:

@@ -34,6 +34,15 @@ class RSRNM(NewtonSolver):
         scale: standard deviation of P's entries; None is 1 / s, as there. 1 / sqrt(s) keeps lengths in the mean, and
             took 73 steps for 191 to a gradient of 1e-9 on a logistic loss with n = 30, s = 15.
         generator: for P; its state is part of `state_dict`. None: a fresh seed.
+
+    Example:
+        >>> import torch
+        >>> from solvers import RSRNM
+        >>> x = torch.ones(4, dtype=torch.float64, requires_grad=True)
+        >>> solver = RSRNM([x], subspace=2, generator=torch.Generator().manual_seed(0))
+        >>> losses = [float(solver.step(lambda: (x.exp() - x).sum())) for _ in range(30)]
+        >>> round(losses[0], 2), losses[-1] < 4.5, solver.last.size
+        (6.87, True, 2)
     """
 
     def __init__(

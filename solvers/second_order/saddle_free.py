@@ -35,6 +35,15 @@ class SaddleFreeNewton(NewtonSolver):
         krylov: dimension of the Krylov space. Without `rank` and `krylov` the Hessian is dense, up to n = 10,000.
         tol: of the eigenpairs, relative to the largest.
         generator: for their search; its state is part of `state_dict`.
+
+    Example:
+        >>> import torch
+        >>> from solvers import SaddleFreeNewton
+        >>> x = torch.tensor([1.0, 0.01], dtype=torch.float64, requires_grad=True)  # near a saddle point
+        >>> solver = SaddleFreeNewton([x], damping=0.1)
+        >>> losses = [float(solver.step(lambda: x[0] ** 2 - x[1] ** 2 + x[1] ** 4)) for _ in range(20)]
+        >>> round(losses[0], 3), round(losses[-1], 3)
+        (1.0, -0.25)
     """
 
     def __init__(

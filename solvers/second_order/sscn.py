@@ -50,6 +50,15 @@ class SSCN(NewtonSolver):
     gradient and once a trial point; with mini-batches both must be of the same batch (the model is then that batch's,
     and M follows its noise). A closure that is a `BlockModel` is asked for blocks only. Memory beside the model:
     O(n + tau^2).
+
+    Example:
+        >>> import torch
+        >>> from solvers import SSCN
+        >>> x = torch.zeros(10, dtype=torch.float64, requires_grad=True)
+        >>> solver = SSCN([x], subspace=5, generator=torch.Generator().manual_seed(0))
+        >>> losses = [float(solver.step(lambda: (x - 1).square().sum())) for _ in range(20)]
+        >>> losses[0], losses[-1] < 0.1, solver.last.size
+        (10.0, True, 5)
     """
 
     _memory: ClassVar[tuple[str, ...]] = ("seen",)

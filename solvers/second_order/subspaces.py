@@ -37,7 +37,17 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Constant:
-    """The same size at every step."""
+    """The same size at every step.
+
+    Example:
+        >>> import torch
+        >>> from solvers import SSCN, Constant
+        >>> x = torch.zeros(10, requires_grad=True)
+        >>> solver = SSCN([x], Constant(3))  # as SSCN([x], 3)
+        >>> loss = solver.step(lambda: (x - 1).square().sum())
+        >>> solver.last.size
+        3
+    """
 
     value: int
 
@@ -48,7 +58,19 @@ class Constant:
 
 @dataclass(frozen=True)
 class Exponential:
-    """tau_0 + c exp(d k)."""
+    """tau_0 + c exp(d k).
+
+    Example:
+        >>> import torch
+        >>> from solvers import SSCN, Exponential
+        >>> x = torch.zeros(20, requires_grad=True)
+        >>> solver, sizes = SSCN([x], Exponential(2, c=1.0, d=0.5)), []
+        >>> for _ in range(5):
+        ...     loss = solver.step(lambda: (x - 1).square().sum())
+        ...     sizes.append(solver.last.size)
+        >>> sizes
+        [3, 3, 4, 6, 9]
+    """
 
     start: int
     c: float = 0.1
@@ -62,7 +84,19 @@ class Exponential:
 
 @dataclass(frozen=True)
 class Linear:
-    """tau_0 + s k."""
+    """tau_0 + s k.
+
+    Example:
+        >>> import torch
+        >>> from solvers import SSCN, Linear
+        >>> x = torch.zeros(20, requires_grad=True)
+        >>> solver, sizes = SSCN([x], Linear(2, slope=1.5)), []
+        >>> for _ in range(5):
+        ...     loss = solver.step(lambda: (x - 1).square().sum())
+        ...     sizes.append(solver.last.size)
+        >>> sizes
+        [2, 3, 5, 6, 8]
+    """
 
     start: int
     slope: float = 0.05
@@ -79,6 +113,17 @@ class Adaptive:
     The practical constants of the paper's experiments; ||g|| and ||H|| are running means over the subspaces seen, ||h||
     the length of the last step. Where eps_2 exceeds ||H||^2 the second rule asks for nothing. `smoothing` b moves the
     size by that share of the way to what is asked for.
+
+    Example:
+        >>> import torch
+        >>> from solvers import SSCN, Adaptive
+        >>> x = torch.zeros(20, requires_grad=True)
+        >>> solver, sizes = SSCN([x], Adaptive(2, c=1e-6), generator=torch.Generator().manual_seed(0)), []
+        >>> for _ in range(5):
+        ...     loss = solver.step(lambda: (x - 1).square().sum())
+        ...     sizes.append(solver.last.size)
+        >>> sizes[0], sizes[-1] > 2
+        (2, True)
     """
 
     start: int

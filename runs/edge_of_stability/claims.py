@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from probes.numbers import plus_minus, short
 from runs.edge_of_stability import jobs
 from runs.edge_of_stability.criteria import (
@@ -134,12 +132,9 @@ def entropy(results: Results) -> Verdict:
     needs="sgd-*",
 )
 def batch_sharpness(results: Results) -> Verdict:
-    return every(
-        plateaus_of(results, "sgd-*", "batch-sharpness"),
-        at_edge,
-        lambda name, value: f"{suffix(name)}: {value:.2f}",
-        before=f"η = {SGD_RATE}, by batch: ",
-    )
+    plateaus = plateaus_of(results, "sgd-*", "batch-sharpness")
+    before = f"η = {SGD_RATE}, by batch: "
+    return every(plateaus, at_edge, lambda name, value: f"{suffix(name)}: {value:.2f}", before=before)
 
 
 @claim(
@@ -169,11 +164,7 @@ def below(results: Results) -> Verdict:
     needs=["sgd-*", f"gd-{SGD_RATE}"],
 )
 def flatter(results: Results) -> Verdict:
-    plateaus = {
-        name: value
-        for pattern in ("sgd-*", f"gd-{SGD_RATE}")
-        for name, value in plateaus_of(results, pattern, "sharpness").items()
-    }
+    plateaus = plateaus_of(results, "sgd-*", "sharpness") | plateaus_of(results, f"gd-{SGD_RATE}", "sharpness")
     told = listed({suffix(n) if n.startswith("sgd") else "all": f"{value:.3f}" for n, value in plateaus.items()})
     return Verdict(rising(list(plateaus.values())), f"η λmax / 2 by batch: {told}", plateaus)
 
@@ -200,42 +191,40 @@ def bulk(results: Results) -> Verdict:
     )
 
 
-def _outliers(results: Results, pattern: str) -> Verdict:
-    found = results.data(pattern)
-    squares = ", ".join(str((data["classes"] - 1) ** 2) for data in found.values())
-    return every(
-        found,
-        lambda data: data["outliers"][1] in (data["classes"] - 1, data["classes"]) and data["gap"][1] >= GAP,
-        lambda _, data: f"{data['classes']}: {data['outliers'][1]} (gap × {short(data['gap'][1], 3)})",
-        before="by classes: ",
-        after=f"; (K − 1)² would be {squares}",
+def outlier_claim(name: str, literature: str, needs: str) -> Claim:
+    """The claim that the outliers of the trained network are as many as classes."""
+
+    @claim(
+        name,
+        literature=literature,
+        criterion="at every number of classes K the widest gap in log spacing lies below K or K − 1 eigenvalues and is "
+        f"× {GAP} or wider (rule of `probes.outliers`, 30 eigenvalues, after training)",
+        needs=needs,
     )
+    def judge(results: Results) -> Verdict:
+        found = results.data(needs)
+        squares = ", ".join(str((data["classes"] - 1) ** 2) for data in found.values())
+        return every(
+            found,
+            lambda data: data["outliers"][1] in (data["classes"] - 1, data["classes"]) and data["gap"][1] >= GAP,
+            lambda _, data: f"{data['classes']}: {data['outliers'][1]} (gap × {short(data['gap'][1], 3)})",
+            before="by classes: ",
+            after=f"; (K − 1)² would be {squares}",
+        )
+
+    return judge
 
 
-_RULE = (
-    f"at every number of classes K the widest gap in log spacing lies below K or K − 1 eigenvalues and is × {GAP} or "
-    "wider (rule of `probes.outliers`, 30 eigenvalues, after training)"
-)
-
-
-@claim(
+classes = outlier_claim(
     "as many outliers as classes",
-    literature="outliers of the trained network's Hessian are as many as classes (Sagun et al. 2017) or one fewer",
-    criterion=_RULE,
-    needs="digits-*",
+    "outliers of the trained network's Hessian are as many as classes (Sagun et al. 2017) or one fewer",
+    "digits-*",
 )
-def classes(results: Results) -> Verdict:
-    return _outliers(results, "digits-*")
-
-
-@claim(
+clusters = outlier_claim(
     "the same on Gaussian clusters",
-    literature="as above, on the kind of data where it was first seen: one cluster a class (Sagun et al. 2017)",
-    criterion=_RULE,
-    needs="blobs-*",
+    "as above, on the kind of data where it was first seen: one cluster a class (Sagun et al. 2017)",
+    "blobs-*",
 )
-def clusters(results: Results) -> Verdict:
-    return _outliers(results, "blobs-*")
 
 
 # -- the minima that SGD keeps -------------------------------------------------------------------------------
@@ -273,18 +262,5 @@ def unbounded(results: Results) -> Verdict:
     return Verdict(bool(holds), told, {name: found[name] for name in ("rate", "sharpness", "trace", "stderr", "loss")})
 
 
-CLAIMS: Sequence[Claim] = (
-    sharpens,
-    stays,
-    falls,
-    stable,
-    entropy,
-    batch_sharpness,
-    below,
-    flatter,
-    bulk,
-    classes,
-    clusters,
-    kept,
-    unbounded,
-)
+STEPS = (sharpens, stays, falls, stable, entropy, batch_sharpness, below, flatter)
+CLAIMS = (*STEPS, bulk, classes, clusters, kept, unbounded)

@@ -15,25 +15,22 @@ Array = NDArray[np.float64]
 
 def reached(ratios: Array) -> int | None:
     """The first measurement at or above 2/eta, of eta/2 times the sharpness."""
-    above = np.flatnonzero(np.asarray(ratios) >= 1)
+    above = np.flatnonzero(ratios >= 1)
     return int(above[0]) if len(above) else None
 
 
 def plateau(ratios: Array) -> float:
     """The median over the last third."""
-    ratios = np.asarray(ratios)
     return float(np.median(ratios[len(ratios) * 2 // 3 :]))
 
 
 def share_raised(losses: Array) -> float:
     """The share of steps that raise the loss by more than float32 rounds."""
-    losses = np.asarray(losses)
     return float((losses[1:] > losses[:-1] * (1 + 1e-6)).mean()) if len(losses) > 1 else 0.0
 
 
 def long_run(losses: Array) -> float:
     """The mean loss of the last fifth over that of the first fifth."""
-    losses = np.asarray(losses)
     part = max(1, len(losses) // 5)
     return float(losses[-part:].mean() / losses[:part].mean())
 

@@ -65,33 +65,26 @@ def odd(y: Tensor) -> Tensor:
 def plan(quick: bool) -> list[Job]:
     """The jobs. Runs that are compared share a stream, so they start from the same weights."""
     steps, every = (240, 30) if quick else (4000, 40)
-    jobs = [
-        Job(f"gd-{rate}", descend, {"loss": "square", "rate": rate, "steps": steps, "every": every}, "gd")
-        for rate in (RATES[::4] if quick else RATES)
-    ]
+    square = {"loss": "square", "steps": steps, "every": every}
+    entropy_rates, scratch_rates = ((2.0,), (0.1,)) if quick else ((1.0, 2.0), (0.05, 0.1))
     entropy = {"loss": "cross-entropy", "steps": 60 if quick else 300, "every": 3}
-    jobs += [
-        Job(f"entropy-{rate}", descend, {"rate": rate, **entropy}, "gd") for rate in ((2.0,) if quick else (1.0, 2.0))
-    ]
     steps, every = (240, 40) if quick else (8000, 100)
-    jobs += [
-        Job(f"sgd-{batch}", stochastic, {"rate": SGD_RATE, "batch": batch, "steps": steps, "every": every}, "gd")
-        for batch in ((16, 256) if quick else BATCHES)
-    ]
+    small = {"rate": SGD_RATE, "steps": steps, "every": every}
     most = {"epochs": 3, "eigenvalues": 10} if quick else {"epochs": 60, "eigenvalues": 30}
-    jobs += [
-        Job(f"{data}-{classes}", spectrum, {"data": data, "classes": classes, **most})
-        for data in ("digits", "blobs")
-        for classes in ((3,) if quick else CLASS_COUNTS)
-    ]
     ratios, epochs = ([0.5, 2.0], 1) if quick else ([0.25, 0.5, 1.0, 2.0, 4.0], 15)
     keeping = {"rate": 0.2, "steps": 200 if quick else 4000, "ratios": ratios, "epochs": epochs}
-    jobs.append(Job("keep", keep, keeping, "one"))
-    jobs += [
-        Job(f"scratch-{rate}", scratch, {"rate": rate, "epochs": epochs}, "one")
-        for rate in ((0.1,) if quick else (0.05, 0.1))
+    return [
+        *(Job(f"gd-{rate}", descend, {"rate": rate, **square}, "gd") for rate in (RATES[::4] if quick else RATES)),
+        *(Job(f"entropy-{rate}", descend, {"rate": rate, **entropy}, "gd") for rate in entropy_rates),
+        *(Job(f"sgd-{b}", stochastic, {"batch": b, **small}, "gd") for b in ((16, 256) if quick else BATCHES)),
+        *(
+            Job(f"{data}-{classes}", spectrum, {"data": data, "classes": classes, **most})
+            for data in ("digits", "blobs")
+            for classes in ((3,) if quick else CLASS_COUNTS)
+        ),
+        Job("keep", keep, keeping, "one"),
+        *(Job(f"scratch-{rate}", scratch, {"rate": rate, "epochs": epochs}, "one") for rate in scratch_rates),
     ]
-    return jobs
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------
@@ -169,17 +162,15 @@ def keep(job: JobContext, rate: float, steps: int, ratios: list[float], epochs: 
         for step in range(steps):
             update(optimizer, lambda: half_square(model(x), odd(y)))
             job.progress(step, steps * (1 + len(ratios)))
-        found = monitor(steps)
-        minimum = {name: outcome.values for name, outcome in found.items() if outcome.values is not None}
+        minimum = {name: outcome.values for name, outcome in monitor(steps).items() if outcome.values is not None}
         start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         curvature = float(minimum["trace"]["value"])
         runs = []
         for number, ratio in enumerate(ratios):
             model.load_state_dict(start)
             job.progress(steps * (1 + number), steps * (1 + len(ratios)))
-            runs.append(
-                {"ratio": ratio} | one_by_one(objective, trace, f"trace-{ratio}", ratio * 2 / curvature, epochs)
-            )
+            found = one_by_one(objective, trace, f"trace-{ratio}", ratio * 2 / curvature, epochs)
+            runs.append({"ratio": ratio} | found)
         model.load_state_dict(start)
     return {
         "rate": rate,

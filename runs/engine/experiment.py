@@ -122,9 +122,9 @@ def main(experiment: Experiment, words: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=_natural, default=1, metavar="N", help="jobs at once, each in its own process")
     chosen = parser.parse_args(words)
     console = Console(width=None if Console().is_terminal else 160)
-    options = {name: getattr(chosen, name) for name in ("seed", "quick", "fresh")}
+    options = {"seed": chosen.seed, "quick": chosen.quick, "fresh": chosen.fresh, "at_once": max(chosen.jobs, 1)}
     try:
-        experiment.run(chosen.out, console=console, at_once=max(chosen.jobs, 1), **options)
+        experiment.run(chosen.out, console=console, **options)
     except KeyboardInterrupt:
         console.print("Interrupted: the same command goes on from here.")
         raise SystemExit(130) from None

@@ -25,11 +25,8 @@ _NUMBER = {name: float(number) for number, name in enumerate(SKIPS)}  # as the t
     quick=True,
 )
 def equality(results: Results) -> Verdict:
-    tables = [
-        rows(results, "hidden"),
-        *(chosen(rows(results, pattern), depth=2.0) for pattern in ("digits-*", "random-*")),
-    ]
-    off = np.concatenate([abs(table["bound"] / table["kappa"] - 1) for table in tables])
+    deep = (chosen(rows(results, pattern), depth=2.0) for pattern in ("digits-*", "random-*"))
+    off = np.concatenate([abs(table["bound"] / table["kappa"] - 1) for table in (rows(results, "hidden"), *deep)])
     worst = float(off.max())
     told = f"at most {worst:.0e} in {len(off)} networks"
     return Verdict(worst <= 1e-8, told, {"worst": worst, "networks": len(off)})

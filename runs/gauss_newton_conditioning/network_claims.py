@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from runs.engine.claims import Results, Verdict, claim, every
+from runs.engine.claims import Claim, Results, Verdict, claim, every
 from runs.gauss_newton_conditioning.criteria import (
     PAPER,
-    Rows,
     chosen,
     deficiency,
     distinct,
@@ -35,18 +34,11 @@ from runs.shared.tables import falling, listed, rising
 def leaky(results: Results) -> Verdict:
     tables = {job: rows(results, job) for job in ("slopes", "small")}
 
-    def finite_ratios(table: Rows) -> np.ndarray:
+    found = {}
+    for job, table in tables.items():
         ratio = table["bound"] / table["kappa"]
-        return ratio[np.isfinite(ratio)]
-
-    found = {
-        job: {
-            "exceeded": exceeding(table),
-            "finite": len(finite_ratios(table)),
-            "ratio": float(np.median(finite_ratios(table))),
-        }
-        for job, table in tables.items()
-    }
+        ratio = ratio[np.isfinite(ratio)]
+        found[job] = {"exceeded": exceeding(table), "finite": len(ratio), "ratio": float(np.median(ratio))}
     return every(
         found,
         lambda at: at["exceeded"] == 0,
@@ -66,13 +58,10 @@ def leaky(results: Results) -> Verdict:
 )
 def estimates(results: Results) -> Verdict:
     digits, small = (rows(results, job) for job in ("slopes", "small"))
-    columns = {"b1.5": "b15", "b2": "b2"}
     made = chosen(small, made=1.0)
+    columns = {"b1.5": "b15", "b2": "b2"}
     return every(
-        {
-            name: {"slopes": exceeding(digits, column), "small": exceeding(small, column)}
-            for name, column in columns.items()
-        },
+        {n: {"slopes": exceeding(digits, c), "small": exceeding(small, c)} for n, c in columns.items()},
         lambda above: not any(above.values()),
         lambda name, above: (
             f"{name} exceeded by {above['slopes']} of {len(digits['kappa'])} on digits (κ at most "
@@ -120,50 +109,45 @@ def kernels(results: Results) -> Verdict:
 # -- batch norm ----------------------------------------------------------------------------------------------
 
 
-def _norm(results: Results, pattern: str, mode: str) -> Verdict:
-    table, at = rows(results, pattern), float(NORMS.index(mode))
-    groups = grouped(table, "norm", "width")
-    found = lines(groups)
-    pairs = zip(distinct(table, "width"), found[0.0], found[at], strict=True)
-    ranks = [deficiency(chosen(table, norm=norm)) for norm in (0.0, at)]
-    return every(
-        {f"{width:g}": (without, beside) for width, without, beside in pairs},
-        lambda pair: pair[1] < pair[0],
-        lambda width, pair: f"{width}: {number(pair[0])} → {number(pair[1])}",
-        numbers=kept(groups),
-        before="κ without → with, by width: ",
-        after=f"; without: {ranks[0]}; with: {ranks[1]}",
-    )
+def norm_claim(name: str, literature: str, needs: str, mode: str = "eval") -> Claim:
+    """The claim that batch norm lowers kappa, in one mode."""
+    beside = ", in eval mode with the measured samples' statistics" if mode == "eval" else ""
+
+    @claim(name, literature=literature, criterion=f"at every width mean kappa is lower with it{beside}", needs=needs)
+    def judge(results: Results) -> Verdict:
+        table, at = rows(results, needs), float(NORMS.index(mode))
+        groups = grouped(table, "norm", "width")
+        found = lines(groups)
+        pairs = zip(distinct(table, "width"), found[0.0], found[at], strict=True)
+        ranks = [deficiency(chosen(table, norm=norm)) for norm in (0.0, at)]
+        return every(
+            {f"{width:g}": (without, beside) for width, without, beside in pairs},
+            lambda pair: pair[1] < pair[0],
+            lambda width, pair: f"{width}: {number(pair[0])} → {number(pair[1])}",
+            numbers=kept(groups),
+            before="κ without → with, by width: ",
+            after=f"; without: {ranks[0]}; with: {ranks[1]}",
+        )
+
+    return judge
 
 
-@claim(
+norm = norm_claim(
     "batch norm lowers kappa",
-    literature=f"one hidden layer of ReLU, batch norm behind it: kappa is clearly lower ({PAPER})",
-    criterion="at every width mean kappa is lower with it, in eval mode with the measured samples' statistics",
-    needs="norm-*",
+    f"one hidden layer of ReLU, batch norm behind it: kappa is clearly lower ({PAPER})",
+    "norm-*",
 )
-def norm(results: Results) -> Verdict:
-    return _norm(results, "norm-*", "eval")
-
-
-@claim(
+norm_training = norm_claim(
     "batch norm, train mode",
-    literature="as above, for the Jacobian of the whole batch in train mode, where samples share statistics",
-    criterion="at every width mean kappa is lower with it",
-    needs="norm-*",
+    "as above, for the Jacobian of the whole batch in train mode, where samples share statistics",
+    "norm-*",
+    "train",
 )
-def norm_training(results: Results) -> Verdict:
-    return _norm(results, "norm-*", "train")
-
-
-@claim(
+norm_many = norm_claim(
     "batch norm, more outputs than parameters",
-    literature=f"as in eval mode above ({PAPER}), where the parameters are fewer: 500 samples, widths 10 to 40",
-    criterion="at every width mean kappa is lower with it, in eval mode with the measured samples' statistics",
-    needs="many-*",
+    f"as in eval mode above ({PAPER}), where the parameters are fewer: 500 samples, widths 10 to 40",
+    "many-*",
 )
-def norm_many(results: Results) -> Verdict:
-    return _norm(results, "many-*", "eval")
 
 
 @claim(

@@ -29,7 +29,7 @@ from runs.neural_collapse.models import (
     step_schedule,
     weight_of_head,
 )
-from runs.shared.training import batches
+from runs.shared.training import batches, update
 
 BATCH = 32
 MOMENTUM, DECAY = 0.9, 5e-3  # the setting at which all optimizers are compared
@@ -89,10 +89,8 @@ def plan(quick: bool) -> list[Job]:
 def decays(optimizer: str, network: str) -> tuple[float, ...]:
     """Of the full grid; the residual network, which takes longest, has fewer."""
     kind = "coupled" if optimizer in COUPLED else "SGDW" if optimizer == "SGDW" else "decoupled"
-    chosen = DECAYS[kind]
-    if network == "resnet":
-        return tuple(decay for decay in chosen if decay in (0.0, DECAY, 0.5 if kind == "decoupled" else 0.05))
-    return chosen
+    kept = (0.0, DECAY, 0.5 if kind == "decoupled" else 0.05)
+    return tuple(decay for decay in DECAYS[kind] if network != "resnet" or decay in kept)
 
 
 def train(job: JobContext, network: str, optimizer: str, momentum: float, decay: float, steps: int) -> dict[str, Any]:
@@ -136,11 +134,9 @@ def train_and_measure(
             for monitor in monitors:
                 monitor(step)
             set_rate(optimizer, rates[step])
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(inputs), labels).backward()
-            optimizer.step()
+            update(optimizer, lambda i=inputs, y=labels: nn.functional.cross_entropy(model(i), y))  # type: ignore[misc]
             job.progress(step, steps)
-        last = {monitor.probes[0].name: monitor(steps)[monitor.probes[0].name].values or {} for monitor in monitors}
+        last = {name: outcome.values or {} for monitor in monitors for name, outcome in monitor(steps).items()}
         first = {name: trace["train"][name][0] for name in KEPT}
     statistics = gather(whole)
     gather_agreement(held, statistics)

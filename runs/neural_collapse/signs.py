@@ -27,17 +27,9 @@ def sign_decoupled(job: JobContext, classes: list[int], eta: float, decay: float
             expected = limit * (1 - (1 - eta * decay) ** np.arange(steps + 1.0))
             write(trace, f"classes-{K}", value=values, expected=expected)
             error = float(np.abs(values[1:] / expected[1:] - 1).max())
-            falls = float(-np.diff(values).min() / limit)
-            runs.append(
-                {
-                    "classes": K,
-                    "last": values[-1],
-                    "limit": limit,
-                    "error": error,
-                    "limit_error": abs(values[-1] / limit - 1),
-                    "falls": max(falls, 0.0),
-                }
-            )
+            run = {"classes": K, "last": values[-1], "limit": limit, "error": error}
+            run["limit_error"] = abs(values[-1] / limit - 1)
+            runs.append(run | {"falls": max(float(-np.diff(values).min() / limit), 0.0)})
     return {"runs": runs}
 
 
@@ -49,16 +41,9 @@ def sign_coupled(job: JobContext, etas: list[float], decay: float, path: float) 
             a, b, values = entries(signs([eta] * round(path / eta), decay, CLASSES, decoupled=False))
             write(trace, f"eta-{eta:g}", value=values, a=a, b=b)
             last = values[-len(values) // 10 :]
-            runs.append(
-                {
-                    "eta": eta,
-                    "peak": values.max(),
-                    "peak_step": int(values.argmax()),
-                    "last": last.max(),
-                    "alpha_over_bound": float((last**2 / CLASSES).max() / (CLASSES * eta) ** 2),
-                }
-                | phases(a, b)
-            )
+            run = {"eta": eta, "peak": values.max(), "peak_step": int(values.argmax()), "last": last.max()}
+            run["alpha_over_bound"] = float((last**2 / CLASSES).max() / (CLASSES * eta) ** 2)
+            runs.append(run | phases(a, b))
             job.progress(number + 1, len(etas))
     return {"runs": runs}
 

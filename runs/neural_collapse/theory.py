@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from landscape.collapse import predict_nc0
 from probes import Trace
@@ -16,11 +17,12 @@ from runs.engine.jobs import Job, JobContext
 from runs.neural_collapse.models import NETWORKS, Unconstrained, make_optimizer, set_rate, step_schedule, weight_of_head
 from runs.neural_collapse.nc0 import Vector, nc0, write
 from runs.neural_collapse.signs import sign_coupled, sign_decaying, sign_decoupled
-from runs.shared.training import batches
+from runs.shared.training import batches, update
 
 MOMENTA = (0.0, 0.5, 0.9)
 LR, DECAY = 0.02, 0.02  # momentum 0.9 is still on the real side of the recursion's roots
 HEAT_MAP = ((0.0, 1.48), (0.9, 0.31))  # momentum, the paper's NC0 at decay 0.005
+Losses = Iterator[Callable[[], Tensor]]  # each step's
 VANISHED = 1e-6  # of the start; beyond the inverse of it NC0 has diverged
 
 
@@ -50,7 +52,8 @@ def unconstrained(job: JobContext, steps: int) -> dict[str, Any]:
             torch.manual_seed(job.seed)
             model = Unconstrained(CLASSES, 16, len(labels))
             losses = ((lambda m=model: nn.functional.cross_entropy(m(), labels)) for _ in range(steps))
-            found = follow(model.weight, model, rule, momentum, [LR] * steps, losses, job)
+            optimizer = make_optimizer(rule, model.parameters(), LR, momentum, DECAY)
+            found = follow(model.weight, optimizer, [LR] * steps, losses, job)
             runs.append(keep(trace, name, found, formula(rule, momentum, steps) * found[0]))
     return {"steps": steps, "runs": runs}
 
@@ -67,7 +70,8 @@ def network(job: JobContext, steps: int, schedule: str) -> dict[str, Any]:
                 (lambda m=model, a=a, b=b: nn.functional.cross_entropy(m(a), b))
                 for a, b in batches(x.double(), y, 32, steps, job.seed)
             )
-            found = follow(weight_of_head(model), model, rule, momentum, rates, losses, job)
+            optimizer = make_optimizer(rule, model.parameters(), rates[0], momentum, DECAY)
+            found = follow(weight_of_head(model), optimizer, rates, losses, job)
             if schedule == "constant":
                 expected = formula(rule, momentum, steps) * found[0]
             else:
@@ -94,9 +98,7 @@ def stability(job: JobContext, factors: list[float], steps: int) -> dict[str, An
                 optimizer = make_optimizer(rule, model.parameters(), 1.0, momentum, factor * bound)
                 values = [nc0(model.weight)]
                 while len(values) <= steps and VANISHED < values[-1] / values[0] < 1 / VANISHED:
-                    optimizer.zero_grad()
-                    nn.functional.cross_entropy(model(), labels).backward()
-                    optimizer.step()
+                    update(optimizer, lambda m=model: nn.functional.cross_entropy(m(), labels))  # type: ignore[misc]
                     values.append(nc0(model.weight))
                 ratio = values[-1] / values[0]
                 ends = {"vanished": ratio <= VANISHED, "diverged": ratio >= 1 / VANISHED}
@@ -108,11 +110,9 @@ def stability(job: JobContext, factors: list[float], steps: int) -> dict[str, An
 def heat_map(job: JobContext, decay: float) -> dict[str, Any]:
     """The paper's cells: SGD with lr 1e-3, 200 epochs of 469 steps, tenths at epochs 66 and 133, NC0 1.75 before."""
     rates = np.repeat([1e-3 * 0.1 ** ((e >= 66) + (e >= 133)) for e in range(200)], 469)
-    values = [
-        float(predict_nc0("sgd", rates, weight_decay=decay, momentum=momentum, nc0_initial=1.75)[-1])
-        for momentum, _ in HEAT_MAP
-    ]
-    return {"momenta": [m for m, _ in HEAT_MAP], "paper": [p for _, p in HEAT_MAP], "values": values}
+    momenta, paper = map(list, zip(*HEAT_MAP, strict=True))
+    found = [predict_nc0("sgd", rates, weight_decay=decay, momentum=m, nc0_initial=1.75) for m in momenta]
+    return {"momenta": momenta, "paper": paper, "values": [float(values[-1]) for values in found]}
 
 
 def cases() -> list[tuple[str, float, str]]:
@@ -131,23 +131,12 @@ def formula(rule: str, momentum: float, steps: int) -> Vector:
     return np.abs(np.array(c))
 
 
-def follow(
-    weight: Tensor,
-    model: nn.Module,
-    rule: str,
-    momentum: float,
-    rates: Sequence[float],
-    losses: Iterator[Callable[[], Tensor]],
-    job: JobContext,
-) -> Vector:
+def follow(weight: Tensor, optimizer: Optimizer, rates: Sequence[float], losses: Losses, job: JobContext) -> Vector:
     """NC0 before training and after each step."""
-    optimizer = make_optimizer(rule, model.parameters(), rates[0], momentum, DECAY)
     values = [nc0(weight)]
     for step, (rate, loss) in enumerate(zip(rates, losses, strict=True)):
         set_rate(optimizer, rate)
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
+        update(optimizer, loss)
         values.append(nc0(weight))
         job.progress(step, len(rates))
     return np.array(values)

@@ -40,6 +40,16 @@ def measure(
         ValueError: no such head, or several (all Linear layers are listed); targets that do not go with the features
             or are out of range; features or weights that are not finite; samples of fewer than two classes.
         TypeError: targets that are not class indices; outputs without logits.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.collapse import measure
+        >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(2, 2))
+        >>> f = Objective(model, torch.nn.CrossEntropyLoss(), (torch.eye(2), torch.tensor([0, 1])))
+        >>> found = measure(f)
+        >>> found.nc1, found.classes, found.samples
+        (0.0, 2, 2)
     """
     with objective.measuring():
         reader = Reader(objective, head)
@@ -55,6 +65,15 @@ def gather(objective: Objective, *, head: Head = None, num_classes: int | None =
     """`CollapseStatistics` of the features on the objective's data; those of several loaders can be merged.
 
     Arguments and errors as in `measure`.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.collapse import gather
+        >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(2, 2))
+        >>> f = Objective(model, torch.nn.CrossEntropyLoss(), (torch.eye(2), torch.tensor([0, 1])))
+        >>> gather(f).means.tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     with objective.measuring():
         return _gather(Reader(objective, head), num_classes, 0)[0]
@@ -65,6 +84,17 @@ def gather_agreement(objective: Objective, statistics: CollapseStatistics, *, he
 
     With `statistics = gather(train)` and the objective on test data this is the paper's NC4, on test features.
     Errors as in `measure`.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.collapse import gather, gather_agreement
+        >>> model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Linear(2, 2))
+        >>> f = Objective(model, torch.nn.CrossEntropyLoss(), (torch.eye(2), torch.tensor([0, 1])))
+        >>> statistics = gather(f)
+        >>> gather_agreement(f, statistics)
+        >>> statistics.metrics(model[1].weight, model[1].bias).nearest_accuracy
+        1.0
     """
     with objective.measuring():
         reader = Reader(objective, head)

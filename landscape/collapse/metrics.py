@@ -168,6 +168,14 @@ def collapse_metrics(
 
     Raises:
         ValueError: samples of fewer than two classes; a weight or bias of another shape, or not finite.
+
+    Example:
+        >>> import torch
+        >>> from landscape.collapse import collapse_metrics
+        >>> counts, means, scatter, traces = torch.ones(2), torch.eye(2), torch.zeros(2, 2), torch.zeros(2)
+        >>> found = collapse_metrics(counts, means.double(), scatter.double(), traces.double(), weight=means - 0.5)
+        >>> round(found.nc0, 6), round(found.nc2, 6), round(found.nc3, 6)
+        (0.0, 0.0, 0.0)
     """
     K, D = means.shape
     W, b = check_head(weight, bias, K, D, means.device)

@@ -58,6 +58,11 @@ def predict_nc0(
     Raises:
         ValueError: an unknown rule, numbers outside of their ranges or not finite, learning rates that are no vector;
             sign rules without `num_classes` or with another start than 0.
+
+    Example:
+        >>> from landscape.collapse import predict_nc0
+        >>> predict_nc0("sgdw", [0.1, 0.1], weight_decay=0.5, nc0_initial=1.0).round(4).tolist()
+        [1.0, 0.95, 0.9025]
     """
     steps = _checked(rule, lrs, weight_decay, momentum, nc0_initial)
     if rule == "sgdw":

@@ -43,6 +43,14 @@ class CollapseStatistics:
 
     Raises:
         TypeError, ValueError: sizes that are no whole numbers or too small.
+
+    Example:
+        >>> import torch
+        >>> from landscape.collapse import CollapseStatistics
+        >>> statistics = CollapseStatistics(num_classes=2, dim=2)
+        >>> statistics.update(torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+        >>> statistics.means.tolist(), statistics.traces.tolist()
+        ([[2.0, 0.0], [0.0, 1.0]], [2.0, 0.0])
     """
 
     def __init__(self, num_classes: int, dim: int, *, ignore_index: int | None = -100) -> None:

@@ -31,6 +31,13 @@ def convolution_matrix(kernel: Any, length: int) -> Tensor:
         TypeError: a complex kernel, or a length that is no integer.
         ValueError: a kernel that is not 3-D or not finite, or longer than the input.
         MemoryError: the matrix does not fit into half of the memory that is free.
+
+    Example:
+        >>> import torch
+        >>> from landscape.conditioning import convolution_matrix
+        >>> convolution_matrix(torch.tensor([[[1.0, 2.0]]]), 3)
+        tensor([[1., 2., 0.],
+                [0., 1., 2.]], dtype=torch.float64)
     """
     weight = as_float64(kernel, "kernel", ndim=3)
     length = operator.index(length)

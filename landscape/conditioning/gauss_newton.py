@@ -53,6 +53,15 @@ def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hess
             its outputs, beyond the budget.
         FloatingPointError: entries that are not finite.
         MemoryError: not even a Lanczos basis fits the budget.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.conditioning import gauss_newton
+        >>> X = torch.tensor([[1.0], [3.0]]) * torch.eye(2, 8)
+        >>> f = Objective(torch.nn.Linear(8, 1, bias=False), torch.nn.MSELoss(), (X, torch.zeros(2, 1)))
+        >>> round(gauss_newton(f).kappa, 4)
+        9.0
     """
     n = objective.size
     absolute = absolute_threshold(threshold, n)

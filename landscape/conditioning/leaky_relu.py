@@ -52,6 +52,14 @@ def leaky_relu_network(V: Any, W: Any, X: Any, *, slope: float, threshold: Thres
         ValueError: V, W and X do not chain, are not 2-D or not finite; a slope that is not finite.
         MemoryError: a matrix of n * k rows does not fit into half of the memory that is free.
         FloatingPointError: the Gram matrix overflows float64.
+
+    Example:
+        >>> import torch
+        >>> from landscape.conditioning import leaky_relu_network
+        >>> V, W, X = torch.eye(2), torch.tensor([[1.0, 2.0]]), torch.eye(2)
+        >>> found = leaky_relu_network(V, W, X, slope=0.5)
+        >>> round(found.kappa, 4), round(found.bound, 4)
+        (1.75, 2.6667)
     """
     slope = finite(slope, "slope")
     V, W, X = as_float64(V, "V"), as_float64(W, "W"), as_float64(X, "X")

@@ -68,6 +68,13 @@ def linear_network(
             shape, not symmetric, not positive semi-definite or not finite; a skip that is not finite.
         MemoryError: a matrix of k * d rows does not fit into half of the memory that is free.
         FloatingPointError: the products of the layers overflow float64.
+
+    Example:
+        >>> import torch
+        >>> from landscape.conditioning import linear_network
+        >>> found = linear_network([torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.eye(2)])
+        >>> round(found.kappa, 4), round(found.bound, 4), round(found.loose_bound, 4)
+        (2.5, 2.5, 4.0)
     """
     beta = finite(skip, "skip")
     chain = _chain(weights)
@@ -177,6 +184,15 @@ def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Thr
     The covariance is that of the data, (1/N) sum x x^T, in float64. Costs one forward pass.
 
     Raises what `linear_network` raises.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.conditioning import linear_network_of
+        >>> X = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+        >>> f = Objective(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), (X, torch.zeros(2, 1)))
+        >>> round(linear_network_of(f).kappa, 4)
+        9.0
     """
     layers = [m for m in objective.module.modules() if isinstance(m, nn.Linear)]
     weights = [m.weight.detach().double() for m in layers]

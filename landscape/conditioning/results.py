@@ -106,6 +106,13 @@ def from_eigenvalues(
     Raises:
         ValueError: no eigenvalues, or not finite ones; a threshold that is negative, not finite or another word;
             "paper" without the number of parameters.
+
+    Example:
+        >>> import torch
+        >>> from landscape.conditioning import from_eigenvalues
+        >>> found = from_eigenvalues(torch.tensor([8.0, 2.0, 1.0, 0.0]))
+        >>> found.kappa, found.rank, found.robust
+        (8.0, 3, 4.0)
     """
     values = eigenvalues.detach().cpu().double()
     if values.ndim != 1 or len(values) == 0 or not bool(torch.isfinite(values).all()):

@@ -48,6 +48,15 @@ class Objective:
 
     Raises:
         TypeError, ValueError: one line that says what is wrong with the model, the selection or the data.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.eye(2), torch.ones(2, 1)))
+        >>> with f.at(torch.tensor([3.0, 1.0])):
+        ...     print(f.value(), f.gradient().tolist())
+        2.0 [2.0, 0.0]
     """
 
     def __init__(

@@ -25,6 +25,14 @@ class FiniteDifferenceHessian(LinearOperator):
     """The Hessian of an `Objective` by two gradients a product, `(n, n)`.
 
     The step and `noise` are found together, with eight gradients, when either is first needed.
+
+    Example:
+        >>> import torch
+        >>> from landscape import FiniteDifferenceHessian, Objective
+        >>> model = torch.nn.Linear(2, 1, bias=False).double()
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.eye(2).double(), torch.zeros(2, 1).double()))
+        >>> (FiniteDifferenceHessian(f) @ torch.ones(2)).round(decimals=4)
+        tensor([1., 1.], dtype=torch.float64)
     """
 
     def __init__(self, objective: Objective) -> None:

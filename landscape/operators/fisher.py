@@ -30,6 +30,16 @@ class EmpiricalFisher(JacobianOperator):
     A unit is one loss term (a token, an element: `per="term"`, c = its weight in the mean) or one sample along the
     first dimension of the outputs (`per="sample"`, c = the weight of its terms). Terms need a loss of torch's own;
     for other losses samples are the terms.
+
+    Example:
+        >>> import torch
+        >>> from landscape import EmpiricalFisher, Objective
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.eye(2), torch.ones(2, 1)))
+        >>> with f.at(torch.zeros(2)):  # the gradients of the two terms are (-2, 0) and (0, -2)
+        ...     print(EmpiricalFisher(f).to_dense())
+        tensor([[2., 0.],
+                [0., 2.]])
     """
 
     def __init__(self, objective: Objective, per: Literal["term", "sample"] = "term") -> None:
@@ -90,6 +100,16 @@ class MonteCarloFisher(JacobianOperator):
     Categorical for cross-entropy, Gaussian for mean squared error (variance such that the mean is its Hessian),
     Bernoulli for binary cross-entropy with logits; other losses raise `TypeError`. The draws are fixed when the
     operator is made (`seed`), so it is one matrix for all products.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MonteCarloFisher, Objective
+        >>> model = torch.nn.Linear(1, 2, bias=False)
+        >>> f = Objective(model, torch.nn.CrossEntropyLoss(), (torch.ones(1, 1), torch.zeros(1, dtype=torch.long)))
+        >>> with f.at(torch.zeros(2)):  # both classes are as likely: every draw gives the same matrix
+        ...     print(MonteCarloFisher(f, samples=2).to_dense())
+        tensor([[ 0.2500, -0.2500],
+                [-0.2500,  0.2500]])
     """
 
     def __init__(self, objective: Objective, samples: int = 1, generator: torch.Generator | None = None) -> None:

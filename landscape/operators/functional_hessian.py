@@ -17,7 +17,18 @@ from landscape.operators.hessian import GradientGraph
 
 
 class FunctionalHessian(ObjectiveOperator):
-    """H - G of an `Objective`, `(n, n)`, symmetric and in general indefinite."""
+    """H - G of an `Objective`, `(n, n)`, symmetric and in general indefinite.
+
+    Example:
+        >>> import torch
+        >>> from landscape import FunctionalHessian, Objective
+        >>> model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False))
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.ones(1, 1), torch.zeros(1, 1)))
+        >>> with f.at(torch.tensor([1.0, 2.0])):  # f = (a b)^2
+        ...     print(FunctionalHessian(f).to_dense())
+        tensor([[0., 4.],
+                [4., 0.]])
+    """
 
     def _graph(self, e: Evaluation) -> Graph:
         held = e.detach().outputs.clone().requires_grad_(True)

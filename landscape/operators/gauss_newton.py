@@ -60,6 +60,15 @@ class GaussNewton(JacobianOperator):
 
     Needs a model (or `forward=`) that returns one tensor. The loss's second derivative is exact: closed form for
     cross-entropy, mean squared error and binary cross-entropy with logits, automatic otherwise.
+
+    Example:
+        >>> import torch
+        >>> from landscape import GaussNewton, Objective
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.tensor([[1.0, 0.0], [0.0, 3.0]]), torch.zeros(2, 1)))
+        >>> GaussNewton(f).restrict("weight").to_dense()
+        tensor([[1., 0.],
+                [0., 9.]])
     """
 
     def __init__(self, objective: Objective) -> None:

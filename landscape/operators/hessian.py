@@ -22,7 +22,16 @@ from landscape.operators.linear import LinearOperator
 
 
 class Hessian(ObjectiveOperator):
-    """H = d2 f / d theta2 of an `Objective`, `(n, n)`, symmetric, in general indefinite."""
+    """H = d2 f / d theta2 of an `Objective`, `(n, n)`, symmetric, in general indefinite.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Hessian, Objective
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.tensor([[1.0, 0.0], [0.0, 3.0]]), torch.zeros(2, 1)))
+        >>> Hessian(f) @ torch.ones(2)
+        tensor([1., 9.])
+    """
 
     def _graph(self, e: Evaluation) -> GradientGraph:
         return GradientGraph(self.objective, e.loss())

@@ -40,6 +40,16 @@ class LinearOperator:
             their error bars and do not try to converge below it.
         positive_semidefinite: True when that is known by construction.
         memory: bytes that algorithms may use for vectors of this operator.
+
+    Example:
+        >>> import torch
+        >>> from landscape import LinearOperator
+        >>> class Triple(LinearOperator):
+        ...     def _matmat(self, V):
+        ...         return 3 * V
+        >>> A = Triple(2, torch.float64, torch.device("cpu"))
+        >>> A.shifted(1.0) @ torch.ones(2)
+        tensor([4., 4.], dtype=torch.float64)
     """
 
     positive_semidefinite: bool = False
@@ -176,6 +186,13 @@ class MatrixOperator(LinearOperator):
     """A dense symmetric matrix `(n, n)` as an operator.
 
     Raises `ValueError` when the matrix is not square, not finite or not symmetric to rounding.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> A = MatrixOperator(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+        >>> (A + 0.5 * A) @ torch.ones(2)
+        tensor([4.5000, 4.5000])
     """
 
     def __init__(self, A: Tensor | np.ndarray[Any, Any], *, memory: Memory = "auto") -> None:

@@ -18,6 +18,15 @@ class Preconditioned(CombinedOperator):
     square root is kept in A's dtype. `noise` is A's own: products with a very uneven D may err by more of their norm.
 
     Raises `ValueError` for a scale that is misshapen, negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> from landscape.sharpness import Preconditioned
+        >>> A = MatrixOperator(torch.tensor([[4.0, 1.0], [1.0, 2.0]]))
+        >>> Preconditioned(A, torch.tensor([1.0, 0.25])).to_dense()
+        tensor([[4.0000, 0.5000],
+                [0.5000, 0.5000]])
     """
 
     def __init__(self, operator: LinearOperator, scale: Tensor) -> None:

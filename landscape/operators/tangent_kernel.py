@@ -33,6 +33,15 @@ class TangentKernel(ObjectiveOperator):
     Raises:
         TypeError: the model does not return one tensor.
         ValueError: the data has no outputs with a target.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective, TangentKernel
+        >>> model = torch.nn.Linear(8, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.eye(2, 8), torch.zeros(2, 1)))
+        >>> TangentKernel(f).gram()
+        tensor([[0.5000, 0.0000],
+                [0.0000, 0.5000]], dtype=torch.float64)
     """
 
     positive_semidefinite = True

@@ -75,6 +75,12 @@ def alpha_beta(trajectory: Trajectory, gap: float = 0.1, *, quantile: float = 1.
 
     Raises:
         ValueError: a gap that is not positive and finite, a quantile outside (0, 1].
+
+    Example:
+        >>> from landscape.regularity import Trajectory, alpha_beta
+        >>> t = Trajectory([-1.0, 1.0], [2.0, 1.0], [0.5, 0.5], 0.0, [1.0, 1.0], [1.0, 1.0])
+        >>> print(alpha_beta(t, gap=1.0))
+        alpha 6, beta 5, gap 1, ratio 5 (step 0 binds; vacuous: some pair always works)
     """
     if not (gap > 0 and math.isfinite(gap)):
         raise ValueError(f"gap must be positive and finite, not {gap}")
@@ -92,6 +98,12 @@ def alpha_beta_frontier(trajectory: Trajectory, gaps: Any, *, quantile: float = 
     """`alpha_beta` at each gap: the lower border of the admissible set, convex and piecewise linear in the gap.
 
     One pass over the rows a gap. Raises as `alpha_beta`.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, alpha_beta_frontier
+        >>> t = Trajectory([-1.0, 1.0], [2.0, 1.0], [0.5, 0.5], 0.0, [1.0, 1.0], [1.0, 1.0])
+        >>> [pair.beta for pair in alpha_beta_frontier(t, [0.5, 1.0])]
+        [3.5, 5.0]
     """
     return [alpha_beta(trajectory, float(gap), quantile=quantile) for gap in np.atleast_1d(as_array(gaps, "gaps"))]
 
@@ -105,6 +117,12 @@ def best_ratio(trajectory: Trajectory) -> AlphaBeta:
 
     The infimum may lie at gap -> inf and be reached by no gap: then ratio is its value and gap, alpha and beta are
     inf. When no pair works at all, gap is nan, the others inf.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, best_ratio
+        >>> t = Trajectory([-1.0, 1.0], [2.0, 1.0], [0.5, 0.5], 0.0, [1.0, 1.0], [1.0, 1.0])
+        >>> print(best_ratio(t))
+        ratio 3 as the gap grows, reached by no gap (step 0 binds)
     """
     r, D, E = trajectory.inner, trajectory.drop, trajectory.excess
     free = E > 0
@@ -135,12 +153,25 @@ def admissible(trajectory: Trajectory, alpha: float, beta: float) -> bool:
 
     Pairs that `alpha_beta` returns are admissible, as long as alpha and beta differ in float64. Raises `ValueError`
     for a pair that is not finite.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, admissible
+        >>> t = Trajectory([-1.0, 1.0], [2.0, 1.0], [0.5, 0.5], 0.0, [1.0, 1.0], [1.0, 1.0])
+        >>> admissible(t, alpha=6.0, beta=5.0), admissible(t, alpha=2.0, beta=1.0)
+        (True, False)
     """
     return violated(trajectory, alpha, beta) == 0.0 and alpha > beta >= 0
 
 
 def violated(trajectory: Trajectory, alpha: float, beta: float) -> float:
-    """The share of rows with T_k < 0 beyond rounding, in [0, 1]; `ValueError` for a pair that is not finite."""
+    """The share of rows with T_k < 0 beyond rounding, in [0, 1]; `ValueError` for a pair that is not finite.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, violated
+        >>> t = Trajectory([-1.0, 1.0], [2.0, 1.0], [0.5, 0.5], 0.0, [1.0, 1.0], [1.0, 1.0])
+        >>> violated(t, alpha=2.0, beta=1.0)
+        0.5
+    """
     if not (math.isfinite(alpha) and math.isfinite(beta)):
         raise ValueError(f"alpha and beta must be finite, not ({alpha}, {beta}); beta = inf means that no pair works")
     r, D, E = trajectory.inner, trajectory.drop, trajectory.excess
@@ -157,6 +188,12 @@ def margins(trajectory: Trajectory, alphas: Any, betas: Any) -> Array:
 
     Raises:
         ValueError: alphas or betas that are empty or not finite vectors.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, margins
+        >>> t = Trajectory([-1.0, 1.0], [2.0, 1.0], [0.5, 0.5], 0.0, [1.0, 1.0], [1.0, 1.0])
+        >>> margins(t, alphas=[2.0, 6.0], betas=[1.0, 5.0]).tolist()
+        [[-2.0, 5.0], [-8.0, 0.0]]
     """
     first, second = _grid(alphas, "alphas"), _grid(betas, "betas")
     r, D = trajectory.inner, trajectory.drop

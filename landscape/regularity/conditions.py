@@ -59,6 +59,12 @@ def polyak_lojasiewicz(t: Trajectory, delta: float = 2.0, reference: Reference =
     delta = 2 is the Polyak-Lojasiewicz inequality ||g||^2 >= 2 mu h, delta in [1, 2) its generalisation (arXiv
     2410.12455, appendix A, which takes h = f(x_k) - f(x_K)). Rows with h_k <= 0 satisfy it for every mu. Fails at
     stationary points (g = 0) above the reference. Raises `ValueError` for delta outside [1, 2].
+
+    Example:
+        >>> from landscape.regularity import Trajectory, polyak_lojasiewicz
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> print(polyak_lojasiewicz(t))
+        Polyak-Lojasiewicz holds: 1 (step 0 binds)
     """
     if not 1 <= delta <= 2:
         raise ValueError(f"delta must lie in [1, 2], not {delta}; kurdyka_lojasiewicz takes larger ones")
@@ -73,6 +79,12 @@ def kurdyka_lojasiewicz(t: Trajectory, delta: float, reference: Reference = "fin
     The Kurdyka-Lojasiewicz inequality ||g|| >= 1 / phi'(h) with phi(s) = s^(1 - 1/delta) / (c (1 - 1/delta)), that
     is with the Lojasiewicz exponent 1/delta; c = sqrt(2 mu) of `polyak_lojasiewicz` at the same delta. For delta = 1
     it is ||g|| >= c h, where phi is a logarithm. Raises `ValueError` for delta below 1 or not finite.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, kurdyka_lojasiewicz
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> round(kurdyka_lojasiewicz(t, 2.0).value, 6)
+        1.414214
     """
     if not (delta >= 1 and math.isfinite(delta)):
         raise ValueError(f"delta must be finite and at least 1, not {delta}")
@@ -85,6 +97,12 @@ def aiming(t: Trajectory, reference: Reference = "infimum") -> Constant:
     The published condition (Liu et al. 2023, for losses with infimum 0) has f itself on the right, hence the default
     reference; with "final" it is quasar convexity. Fails where the negative gradient does not point to x_K. x_K itself
     is left out: there theta f <= 0 holds under interpolation only.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, aiming
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> print(aiming(t))
+        aiming holds: 2 (step 0 binds)
     """
     return _along(t, "aiming", reference)
 
@@ -95,6 +113,12 @@ def quasar_convexity(t: Trajectory, reference: Reference = "final") -> Constant:
     A row with h_k <= 0 bounds theta from below, so it sets no value, but the condition fails when it is violated at
     the value. (A plain minimum over all rows would return nonsense: r = (.5, .2) and h = (1, -.1) have theta = .5.)
     Convex losses have theta >= 1 around a minimiser.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, quasar_convexity
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> print(quasar_convexity(t))
+        quasar convexity holds: 2 (step 0 binds)
     """
     return _along(t, "quasar convexity", reference)
 
@@ -104,6 +128,12 @@ def star_convexity(t: Trajectory, reference: Reference = "final") -> Constant:
 
     There is no constant here: `value` is the margin in units of the loss (0 at x_K itself), and the condition holds
     when it is not negative beyond rounding.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, star_convexity
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> print(star_convexity(t))
+        star convexity holds: 0.5 (step 1 binds)
     """
     h, noise = t.above(reference), t.resolution(reference)
     margin = np.where(t.at_end, 0.0, t.inner - h)
@@ -112,13 +142,27 @@ def star_convexity(t: Trajectory, reference: Reference = "final") -> Constant:
 
 
 def restricted_secant(t: Trajectory, reference: Reference = "final") -> Constant:
-    """mu of <g, x - x_p> >= mu ||x - x_p||^2: min over d_k > 0 of r_k / d_k^2. No loss enters: no reference matters."""
+    """mu of <g, x - x_p> >= mu ||x - x_p||^2: min over d_k > 0 of r_k / d_k^2. No loss enters: no reference matters.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, restricted_secant
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> print(restricted_secant(t))
+        restricted secant holds: 1 (step 0 binds)
+    """
     t.above(reference)
     return _constant(t, "restricted secant", reference, _divide(_divide(t.inner, t.distance), t.distance))
 
 
 def error_bound(t: Trajectory, reference: Reference = "final") -> Constant:
-    """mu of ||g|| >= mu ||x - x_p||: min over d_k > 0 of ||g_k|| / d_k. No loss enters: no reference matters."""
+    """mu of ||g|| >= mu ||x - x_p||: min over d_k > 0 of ||g_k|| / d_k. No loss enters: no reference matters.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, error_bound
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> print(error_bound(t))
+        error bound holds: 1 (step 0 binds)
+    """
     t.above(reference)
     return _constant(t, "error bound", reference, _divide(t.grad_norm, t.distance))
 
@@ -128,6 +172,12 @@ def quadratic_growth(t: Trajectory, reference: Reference = "final") -> Constant:
 
     Fails where the loss is not above the reference away from x_K. A row whose h_k is rounding counts only when it
     contradicts the constant of the others beyond rounding.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, quadratic_growth
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> print(quadratic_growth(t))
+        quadratic growth holds: 1 (step 0 binds)
     """
     h, noise = t.above(reference), t.resolution(reference)
     half = _divide(_divide(h, t.distance), t.distance)
@@ -142,6 +192,12 @@ def angles(t: Trajectory) -> Array:
     """The cosine between g_k and x_k - x_K, `(T,)` in [-1, 1]: positive where -g_k points towards the end point.
 
     The quotient of the restricted secant and the error bound constants. nan at x_K itself and where g_k = 0.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, angles
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> angles(t).tolist()
+        [1.0, 1.0]
     """
     cosine = np.full(len(t), math.nan)
     known = (t.grad_norm > 0) & (t.distance > 0)

@@ -35,6 +35,13 @@ class FiniteSum:
         project: the minimiser of f nearest to each point, `(m, d)` to `(m, d)`; None where it is not known.
         pairs: (alpha, beta) that the source states, for all of R^d or for the square [-6, 8]^2.
         smoothness: L, a bound for every f_i; nan where it is not known.
+
+    Example:
+        >>> import numpy as np
+        >>> from landscape.regularity.examples import FiniteSum
+        >>> f = FiniteSum("x^2 / 2", 1, (lambda x: ((x**2).sum(axis=1) / 2, x),), infimum=np.zeros(1))
+        >>> f.trajectory([[2.0], [1.0]], end=[0.0]).loss.tolist()
+        [2.0, 0.5]
     """
 
     name: str
@@ -91,7 +98,13 @@ class FiniteSum:
 
 
 def grid(low: float, high: float, count: int, dimension: int = 2) -> Array:
-    """The points of a square grid, `(count ** dimension, dimension)`."""
+    """The points of a square grid, `(count ** dimension, dimension)`.
+
+    Example:
+        >>> from landscape.regularity.examples import grid
+        >>> grid(-1.0, 1.0, 2).tolist()
+        [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]
+    """
     axis = np.linspace(low, high, count)
     return np.array(list(itertools.product(axis, repeat=dimension)))
 
@@ -100,6 +113,11 @@ def unbounded_minimisers() -> FiniteSum:
     """Example 1: u^2 / (1 + u^2) for u = x + y and x + y + 1, minimal on the line y = -x - 1/2 with f_i = 1/5 there.
 
     Holds for alpha >= 5/2, beta >= 4 alpha / 5 everywhere.
+
+    Example:
+        >>> from landscape.regularity.examples import unbounded_minimisers
+        >>> unbounded_minimisers().values([[0.0, -0.5]]).round(6).tolist()
+        [[0.2], [0.2]]
     """
 
     def project(z: Array) -> Array:
@@ -114,6 +132,12 @@ def saddle() -> FiniteSum:
 
     Holds for alpha >= 8 / c, beta = alpha - 8 with c = 9.09e-7 the smallest f_i - f_i^* at a minimiser (the paper
     prints a value of alpha that is larger than it needs to be).
+
+    Example:
+        >>> import numpy as np
+        >>> from landscape.regularity.examples import saddle
+        >>> saddle().project(np.array([[0.0, 0.0], [2.0, 2.0]])).round(4).tolist()
+        [[0.0007, 0.0007], [1.9993, 1.9993]]
     """
     terms = (partial(_bump, centre=0.0), partial(_bump, centre=2.0))
     t = _root(terms, 0.0, 0.5)
@@ -128,6 +152,11 @@ def local_minimum() -> FiniteSum:
 
     Holds for alpha >= 1512.4586, beta = alpha - 1. (The paper prints another denominator of the second function, for
     which none of its numbers come out.)
+
+    Example:
+        >>> from landscape.regularity.examples import local_minimum
+        >>> round(local_minimum().minimum, 4)
+        0.4083
     """
     terms: tuple[Term, ...] = (_well, partial(_saturating, centre=2.5))
     t = _root(terms, 2.3, 2.5)
@@ -139,6 +168,11 @@ def two_minima() -> FiniteSum:
     """Example 6 (appendix B): q / (1 + q) for q = |z|^2 and |z - (1, 1)|^2, with two global minimisers.
 
     Holds for alpha >= 41.369325, beta = alpha - 1, and for no alpha with beta = 0.
+
+    Example:
+        >>> from landscape.regularity.examples import two_minima
+        >>> round(two_minima().sigma2, 4)
+        0.317
     """
     terms = (partial(_saturating, centre=0.0), partial(_saturating, centre=1.0))
     t = _root(terms, 0.0, 0.4)
@@ -150,6 +184,11 @@ def two_functions() -> FiniteSum:
 
     Not convex, and far enough from interpolation that the theorems' bounds are below the loss: beta is 0.163338 at
     gap 1/2 and 2.164732 at gap 1, on the whole line.
+
+    Example:
+        >>> from landscape.regularity.examples import two_functions
+        >>> two_functions().gradients([[0.0]]).ravel().tolist()
+        [-1.0, 1.0]
     """
     terms = (partial(_tilted, centre=1.0), partial(_tilted, centre=-1.0))
     x = float(brentq(lambda x: terms[0](np.array([[x]]))[1][0, 0], 0.0, 1.0, xtol=1e-15))
@@ -176,6 +215,11 @@ def half_space(
         variance: of each coordinate.
         weight: of the regulariser, > 0.
         seed: of the samples.
+
+    Example:
+        >>> from landscape.regularity.examples import half_space
+        >>> half_space(samples=2).values([[0.0, 0.0]]).ravel().tolist()
+        [0.5, 0.5, 0.5, 0.5]
     """
     rng = np.random.default_rng(seed)
     centres = np.asarray(means, dtype=np.float64)

@@ -55,6 +55,11 @@ def smoothness(curvature: Any, x: Any) -> Envelope:
     Raises:
         TypeError: no real numbers.
         ValueError: no rows, unequal lengths, entries that are not finite, x negative beyond rounding.
+
+    Example:
+        >>> from landscape.regularity import smoothness
+        >>> print(smoothness(curvature=[1.0, 2.0, 3.0], x=[0.0, 2.0, 2.0]))
+        curvature <= 1 + 1 x (mean slack 0.333)
     """
     y, x = as_array(curvature, "curvature"), as_array(x, "x")
     if y.ndim != 1 or x.ndim != 1 or len(y) != len(x):

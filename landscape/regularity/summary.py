@@ -30,6 +30,12 @@ def describe(trajectory: Trajectory, gap: float = 0.1) -> str:
     "alpha-beta holds with beta = 0.31 at gap 0.1 (vacuous: ...); 99 % of steps: beta = 0.12; ...; PL holds with
     mu = 2e-08; aiming fails at steps 0-40; ...". Ranges of steps are of steps in the trajectory: 0-40 are all those
     recorded from 0 to 40. Raises `ValueError` for a gap that is not positive and finite.
+
+    Example:
+        >>> from landscape.regularity import Trajectory, describe
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], 0.0, [2.0, 1.0], [2.0, 1.0])  # x^2 / 2 at 2 and 1
+        >>> print("; ".join(describe(t).split("; ")[2:4]))
+        PL holds with mu = 1; aiming holds with theta = 2
     """
     t = trajectory
     parts = [f"one step only (step {t.steps[0]})"] if len(t) == 1 else []

@@ -28,6 +28,11 @@ class ProblemConstants:
 
     Raises:
         ValueError: constants out of these ranges.
+
+    Example:
+        >>> from landscape.regularity import ProblemConstants
+        >>> ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1).gap
+        1.5
     """
 
     alpha: float
@@ -83,6 +88,12 @@ def one_step_decrease(c: ProblemConstants, *, lr: float, distance: float, gap_to
         lr: the step size.
         distance: ||x - x_p||.
         gap_to_optimum: f(x) - f^* >= 0.
+
+    Example:
+        >>> from landscape.regularity import ProblemConstants, one_step_decrease
+        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
+        >>> round(one_step_decrease(c, lr=0.1, distance=1.0, gap_to_optimum=2.0), 6)
+        0.712
     """
     _sgd_step(c, lr)
     _not_negative(distance=distance, gap_to_optimum=gap_to_optimum)
@@ -93,6 +104,12 @@ def sgd_constant(c: ProblemConstants, *, lr: float, distance: float, steps: int)
     """Theorem 1, SGD with a constant step lr <= (alpha - beta) / (2 L); distance is that of x_0 to the minimisers.
 
     distance^2 / (K lr (alpha - beta)) + 2 L lr sigma^2 / (alpha - beta) + 2 beta sigma^2 / (alpha - beta).
+
+    Example:
+        >>> from landscape.regularity import ProblemConstants, sgd_constant
+        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
+        >>> print(sgd_constant(c, lr=0.1, distance=1.0, steps=100))
+        0.146667 (0.0667 transient + 0.0133 noise + 0.0667 neighbourhood)
     """
     _sgd_step(c, lr)
     K = _count(steps, distance=distance)
@@ -108,6 +125,12 @@ def sgd_decreasing(c: ProblemConstants, *, lr: float, distance: float, steps: in
 
     5 distance^2 / (4 (alpha - beta) lr sqrt(K)) + 5 lr L sigma^2 log(K + 1) / ((alpha - beta) sqrt(K))
     + 2 beta sigma^2 / (alpha - beta).
+
+    Example:
+        >>> from landscape.regularity import ProblemConstants, sgd_decreasing
+        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
+        >>> print(sgd_decreasing(c, lr=0.1, distance=1.0, steps=100))
+        0.915384 (0.833 transient + 0.0154 noise + 0.0667 neighbourhood)
     """
     _sgd_step(c, lr)
     K = _count(steps, distance=distance)
@@ -124,6 +147,12 @@ def sps_max(c: ProblemConstants, *, scale: float, cap: float, distance: float, s
     c1 distance^2 / K + 2 alpha c1 cap sigma^2 with c1 = scale / (least (2 (alpha - beta) scale - 1)) and the least
     step min(1 / (2 scale L), cap). Its neighbourhood (here: noise) does not shrink with K, and with the cap only while
     the cap is above the least step.
+
+    Example:
+        >>> from landscape.regularity import ProblemConstants, sps_max
+        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
+        >>> print(sps_max(c, scale=1.0, cap=1.0, distance=1.0, steps=100))
+        0.41 (0.01 transient + 0.4 noise + 0 neighbourhood)
     """
     _positive(scale=scale, cap=cap)
     K = _count(steps, distance=distance)
@@ -146,6 +175,12 @@ def dec_sps(c: ProblemConstants, *, cap: float, diameter: float, steps: int, sca
         diameter: the largest distance of any iterate to the minimisers, which must be bounded beforehand.
         steps: K.
         scale: c_0 >= 1 / (alpha - beta).
+
+    Example:
+        >>> from landscape.regularity import ProblemConstants, dec_sps
+        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
+        >>> print(dec_sps(c, cap=1.0, diameter=1.0, steps=100))
+        0.212393 (0.133 transient + 0.0124 noise + 0.0667 neighbourhood)
     """
     _positive(scale=scale, cap=cap)
     K = _count(steps, diameter=diameter)
@@ -166,6 +201,12 @@ def ngn_constant(c: ProblemConstants, *, lr: float, distance: float, steps: int)
     distance^2 (1 + 2 lr L)^2 / (2 lr K c2) + 3 L lr alpha (1 + lr L) sigma^2 / c2
     + lr L max(2 lr L - 1, 0) s^2 / c2 + beta sigma^2 / c2, with c2 = 2 lr L (alpha - beta - 1) + alpha - beta.
     (The statement prints 2 beta in the last term, which is looser; its proof has beta.)
+
+    Example:
+        >>> from landscape.regularity import ProblemConstants, ngn_constant
+        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
+        >>> print(ngn_constant(c, lr=1.0, distance=1.0, steps=100))
+        0.518 (0.018 transient + 0.48 noise + 0.02 neighbourhood)
     """
     a = _ngn_step(c, lr)
     K = _count(steps, distance=distance)
@@ -183,6 +224,12 @@ def ngn_decreasing(c: ProblemConstants, *, lr: float, distance: float, steps: in
     (C1 distance^2 + C2 alpha sigma^2 log(K + 1) + C4 s^2 log(K + 1)) / sqrt(K) + C3 beta sigma^2 / (alpha - beta) with,
     for a = lr L, C1 = 5 (1 + a)(1 + 2a) / (8 lr), C2 = 15 a (1 + a)(1 + 2a) / 2, C3 = (1 + a)(1 + 2a) and
     C4 = 5 (1 + a)(1 + 2a) a max(2a - 1, 0) / 2.
+
+    Example:
+        >>> from landscape.regularity import ProblemConstants, ngn_decreasing
+        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
+        >>> print(ngn_decreasing(c, lr=1.0, distance=1.0, steps=100))
+        4.72861 (0.375 transient + 4.15 noise + 0.2 neighbourhood)
     """
     a = _ngn_step(c, lr)
     K = _count(steps, distance=distance)

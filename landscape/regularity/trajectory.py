@@ -49,6 +49,13 @@ class Trajectory:
         TypeError: a field that holds no real numbers.
         ValueError: fields of unequal length, no rows, entries that are not finite or negative norms, a loss below
             its infimum by more than rounding, or rows that are all x_K itself, which say nothing.
+
+    Example:
+        >>> from landscape.regularity import Trajectory
+        >>> x = [2.0, 1.0]  # on the way to 0 on f(x) = x^2 / 2
+        >>> t = Trajectory([4.0, 1.0], [2.0, 0.5], [0.0, 0.0], infimum=0.0, grad_norm=x, distance=x)
+        >>> t, t.drop.tolist()
+        (Trajectory(2 rows, steps 0 to 1), [2.0, 0.5])
     """
 
     inner: Array

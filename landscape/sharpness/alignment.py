@@ -43,6 +43,15 @@ def alignment(vector: Tensor, pairs: Eigenpairs, k: int | None = None) -> Alignm
     serve as the neighbours that the bounds need.
 
     Raises `ValueError` for k outside 1..number of pairs, and a vector of another length.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> from landscape.sharpness import alignment
+        >>> from landscape.spectra import eigsh
+        >>> pairs = eigsh(MatrixOperator(torch.diag(torch.tensor([3.0, 2.0, 1.0]))), k=2)
+        >>> round(alignment(torch.tensor([3.0, 0.0, 4.0]), pairs, k=1).total, 4)
+        0.36
     """
     found = len(pairs.values)
     k = found if k is None else k

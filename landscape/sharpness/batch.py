@@ -69,6 +69,16 @@ def batch_sharpness(
     Raises:
         ValueError: a batch_size, rtol or min_batches that makes no sense, or a batch_size that no batch reaches.
         RuntimeError: the model has no second derivative.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.sharpness import batch_sharpness
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), [(torch.tensor([[x]]), torch.zeros(1, 1)) for x in (1.0, 2.0)])
+        >>> with f.at(torch.ones(1)):  # second derivatives 2 and 8
+        ...     print(round(batch_sharpness(f).value, 4))
+        5.0
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")

@@ -73,6 +73,17 @@ def critical_sharpness(
     Raises:
         ValueError: rtol, start or max_evaluations that is not positive, a direction that is misshapen or not finite.
         FloatingPointError: the present loss is not finite.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.sharpness import critical_sharpness
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.ones(1, 1), torch.zeros(1, 1)))
+        >>> with f.at(torch.ones(1)):  # f = w^2
+        ...     found = critical_sharpness(f)
+        >>> found.converged, found.lower <= 2.0 <= found.upper
+        (True, True)
     """
     if not rtol > 0 or (start is not None and not 0 < start < math.inf) or max_evaluations < 1:
         raise ValueError(f"rtol, start and max_evaluations must be positive, not {rtol}, {start}, {max_evaluations}")

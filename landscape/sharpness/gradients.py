@@ -73,6 +73,17 @@ def gradient_statistics(objective: Objective, *, parts: int | None = None) -> Gr
 
     Raises:
         ValueError: parts < 1, or data without loss terms.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.sharpness import gradient_statistics
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), [(torch.tensor([[x]]), torch.zeros(1, 1)) for x in (1.0, 2.0)])
+        >>> with f.at(torch.ones(1)):  # gradients 2 and 8
+        ...     found = gradient_statistics(f)
+        >>> found.norm, found.noise_trace
+        (5.0, 18.0)
     """
     if parts is not None and parts < 1:
         raise ValueError(f"parts must be at least 1, not {parts}")

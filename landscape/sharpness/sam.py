@@ -60,6 +60,16 @@ def sam_sharpness(
 
     Raises:
         ValueError: rho or steps that is not positive, a gradient that is misshapen.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.sharpness import sam_sharpness
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.ones(1, 1), torch.zeros(1, 1)))
+        >>> with f.at(torch.ones(1)):  # f = w^2
+        ...     print(round(sam_sharpness(f, rho=0.1).value, 4))
+        0.21
     """
     if not (rho > 0 and math.isfinite(rho)) or steps < 1:
         raise ValueError(f"rho and steps must be positive, not {rho} and {steps}")

@@ -81,6 +81,16 @@ def stability(optimizer: Optimizer, objective: Objective) -> Stability:
     compare `batch_sharpness`.
 
     Raises `TypeError` when `optimizer` is not a torch optimizer.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.sharpness import stability
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.ones(1, 1), torch.zeros(1, 1)))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> round(stability(optimizer, f).threshold, 4)
+        38.0
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
@@ -141,7 +151,13 @@ def _vector(objective: Objective, pieces: dict[str, float | Tensor]) -> Tensor:
 
 
 def plain_threshold(lr: float, momentum: float = 0.0, nesterov: bool = False) -> float:
-    """The threshold of SGD with these settings, for a run whose optimizer is not at hand. Raises `ValueError`."""
+    """The threshold of SGD with these settings, for a run whose optimizer is not at hand. Raises `ValueError`.
+
+    Example:
+        >>> from landscape.sharpness import plain_threshold
+        >>> round(plain_threshold(lr=0.1, momentum=0.9), 4)
+        38.0
+    """
     if not lr > 0:
         raise ValueError(f"lr must be positive, not {lr}")
     return 2.0 * sgd_rule({"lr": lr, "momentum": momentum, "nesterov": nesterov}, {}).factor / lr

@@ -37,6 +37,13 @@ class Stationary:
         direction: v, `(n,)`, unit: where f curves down most, when lambda_min < 0.
         matvecs: products with the Hessian.
         seed: of the generator.
+
+    Example:
+        >>> import torch
+        >>> from landscape.sharpness import Stationary
+        >>> point = Stationary(1e-4, -0.01, 1e-6, 1e-3, 1.0, True, torch.ones(1), 10, 0)
+        >>> point.holds(eps_g=1e-3, eps_h=0.1), point.holds(eps_g=1e-3, eps_h=0.01)
+        (True, False)
     """
 
     gradient_norm: float
@@ -94,6 +101,17 @@ def second_order_stationary(
 
     Raises:
         ValueError, FloatingPointError, MemoryError: those of `eigsh`.
+
+    Example:
+        >>> import torch
+        >>> from landscape import Objective
+        >>> from landscape.sharpness import second_order_stationary
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> f = Objective(model, torch.nn.MSELoss(), (torch.ones(1, 1), torch.zeros(1, 1)))
+        >>> with f.at(torch.zeros(1)):  # f = w^2
+        ...     found = second_order_stationary(f)
+        >>> found.confirmed, round(found.lambda_min, 4), found.holds(eps_g=1e-6, eps_h=1e-3)
+        (True, 2.0, True)
     """
     A = Hessian(objective) if operator is None else operator
     rng, seed = generator_and_seed(generator)

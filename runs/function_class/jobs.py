@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,10 +82,14 @@ def train(
             objective = Objective(model, nn.CrossEntropyLoss(), data)
 
             def run(call: Callable[[int, Any], None], objective: Objective = objective, seed: int = seed) -> None:
-                make_step = Update(objective.model, optimizer, lr, schedule, steps)
+                def loss(pair: tuple[Tensor, Tensor]) -> Tensor:
+                    return nn.functional.cross_entropy(objective.model(pair[0]), pair[1])
+
+                made = make_optimizer(optimizer, objective.model.parameters(), lr)
                 for step, pair in enumerate(batches(*data, batch, steps, job.seed + seed)):
                     call(step, pair)
-                    make_step(step, pair)
+                    made.param_groups[0]["lr"] = lr * factor(schedule, step, steps)
+                    update(made, partial(loss, pair))
                     job.progress(2 * seed * steps + step, 2 * seeds * steps)
 
             runs.append({"seed": seed} | both_passes(objective, run, trace, f"seed-{seed}", every))
@@ -192,25 +197,17 @@ def text(windows: int = 256) -> tuple[Tensor, Tensor]:
 # -- steps ---------------------------------------------------------------------------------------------------
 
 
-class Update:
-    """One optimizer with its schedule: `update(step, batch)` makes a step."""
-
-    def __init__(self, model: nn.Module, optimizer: str, lr: float, schedule: str, steps: int) -> None:
-        made: dict[str, Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]] = {
-            "sgd": lambda p: torch.optim.SGD(p, lr=lr),
-            "momentum": lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9),
-            "adam": lambda p: torch.optim.Adam(p, lr=lr),
-            "adamw": lambda p: torch.optim.AdamW(p, lr=lr, betas=(0.9, 0.95), weight_decay=0.1),
-            "normalized": lambda p: Normalized(p, lr),
-        }
-        self.model, self.optimizer = model, made[optimizer](model.parameters())
-        self.lr, self.schedule, self.steps = lr, schedule, steps
-
-    def __call__(self, step: int, pair: tuple[Tensor, Tensor]) -> None:
-        """Make the step on the batch."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * factor(self.schedule, step, self.steps)
-        update(self.optimizer, lambda: nn.functional.cross_entropy(self.model(pair[0]), pair[1]))
+def make_optimizer(name: str, parameters: Iterator[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """The optimizer of that name."""
+    known: dict[str, tuple[Any, dict[str, Any]]] = {
+        "sgd": (torch.optim.SGD, {}),
+        "momentum": (torch.optim.SGD, {"momentum": 0.9}),
+        "adam": (torch.optim.Adam, {}),
+        "adamw": (torch.optim.AdamW, {"betas": (0.9, 0.95), "weight_decay": 0.1}),
+        "normalized": (Normalized, {}),
+    }
+    kind, settings = known[name]
+    return cast(torch.optim.Optimizer, kind(parameters, lr=lr, **settings))
 
 
 def factor(schedule: str, step: int, steps: int) -> float:

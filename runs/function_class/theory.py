@@ -47,12 +47,9 @@ def plan(quick: bool) -> list[Job]:
         settings = {"name": name, "gap": gap, "points": points, "regions": regions}
         jobs.append(Job(f"example-{name}", example, settings))
     jobs.append(Job("half-space", half_space, {"steps": 800 if quick else 4000, "paths": 2 if quick else 16}))
-    runs, horizons = (100, list(HORIZONS[:5])) if quick else (2000, list(HORIZONS))
-    for rule, parts in (("constant", [1.0, 0.25, 0.0625]), ("decreasing", [1.0])):
-        jobs += [
-            Job(f"theorem-{rule}-{part:g}", theorem, {"rule": rule, "part": part, "runs": runs, "horizons": horizons})
-            for part in parts
-        ]
+    common = {"runs": 100, "horizons": list(HORIZONS[:5])} if quick else {"runs": 2000, "horizons": list(HORIZONS)}
+    for rule, part in (("constant", 1.0), ("constant", 0.25), ("constant", 0.0625), ("decreasing", 1.0)):
+        jobs.append(Job(f"theorem-{rule}-{part:g}", theorem, {"rule": rule, "part": part} | common))
     return jobs
 
 
@@ -64,9 +61,9 @@ def example(job: JobContext, name: str, gap: float, points: int, regions: list[l
         for number, (low, high) in enumerate(regions):
             t = problem.trajectory(grid(low, high, points))
             record(trace, f"plane-{number}", t, len(problem.terms))
-            (alpha, beta), least = problem.pairs[0], alpha_beta(t, gap)
-            row = {"region": [low, high], "beta": least.beta, "vacuous": least.vacuous, "pair": [alpha, beta]}
-            stated, without = (float(margins(t, [a], [b])[0, 0]) for a, b in ((alpha, beta), (gap, 0.0)))
+            pair, least = problem.pairs[0], alpha_beta(t, gap)
+            row = {"region": [low, high], "beta": least.beta, "vacuous": least.vacuous, "pair": list(pair)}
+            stated, without = (float(margins(t, [a], [b])[0, 0]) for a, b in (pair, (gap, 0.0)))
             found.append(row | {"least_margin": stated, "without_beta": without})
             job.progress(number + 1, len(regions))
     return {"example": name, "gap": gap, "points": points, "regions": found}
@@ -97,9 +94,8 @@ def half_space(job: JobContext, steps: int, paths: int) -> dict[str, Any]:
                 distance=np.linalg.norm(x[:-1] - x[-1], axis=1),
             )
             record(trace, f"seed-{seed}-full", full, 1)
-            found.append(
-                {"seed": seed, "samples": len(problem.terms), "first_loss": float(values[0]), "loss": float(values[-1])}
-            )
+            ends = {"first_loss": float(values[0]), "loss": float(values[-1])}
+            found.append({"seed": seed, "samples": len(problem.terms)} | ends)
             job.progress(seed + 1, paths)
     return {"steps": steps, "runs": found}
 
@@ -132,25 +128,17 @@ def theorem(job: JobContext, rule: str, part: float, runs: int, horizons: list[i
     least = np.minimum.accumulate(means)
     rows = []
     with job.trace(rule=rule, part=part, runs=runs) as trace:
-        fields = {name: Field((), "float64", "loss", name) for name in ("measured", "stderr", "bound", "neighbourhood")}
-        trace.declare("bound", fields)
+        names = "measured", "stderr", "bound", "neighbourhood"
+        trace.declare("bound", {name: Field((), "float64", "loss", name) for name in names})
         for steps in horizons:
             made = promise(c, lr=lr, distance=START, steps=steps)
             row = {"measured": float(least[steps - 1]), "stderr": errors[int(np.argmin(means[:steps]))]}
             row |= {"bound": made.total, "neighbourhood": made.neighbourhood}
             trace.record("bound", steps, **row)
             rows.append({"steps": steps} | row)
-    return {
-        "rule": rule,
-        "lr": lr,
-        "constants": dataclasses.asdict(c),
-        "region": list(region),
-        "visited": reached,
-        "points": runs * horizons[-1],
-        "tightest": tightest,
-        "first": means[0],
-        "rows": rows,
-    }
+    settings = {"rule": rule, "lr": lr, "constants": dataclasses.asdict(c), "region": list(region)}
+    seen = {"visited": reached, "points": runs * horizons[-1], "tightest": tightest, "first": means[0]}
+    return settings | seen | {"rows": rows}
 
 
 def one_step(c: ProblemConstants, lr: float, x: Array, height: Array) -> Array:

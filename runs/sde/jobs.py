@@ -42,11 +42,11 @@ _BAND |= {f"{s}_{p}": Field((), "float64", "", f"{p} over paths of {s}") for s i
 
 def plan(quick: bool) -> list[Job]:
     """Every rule on the problems that it is compared on, then the other jobs; quick: few paths."""
-    made = []
-    for problem, rules in RULES_ON.items():
-        for rule in rules:
-            settings = {"problem": problem, "rule": rule, **_size(problem, rule, quick)}
-            made.append(Job(f"track-{problem}-{rule}", track, settings))
+    made = [
+        Job(f"track-{problem}-{rule}", track, {"problem": problem, "rule": rule, **_size(problem, rule, quick)})
+        for problem, rules in RULES_ON.items()
+        for rule in rules
+    ]
     return [*made, *stationary.plan(quick), *saddles.plan(quick)]
 
 
@@ -174,12 +174,10 @@ def _cloud(paths: Paths, grid: float) -> Cloud:
 def _keep(trace: Any, name: str, paths: Paths) -> None:
     trace.declare(name, _BAND)
     for i in range(len(paths.times)):
-        row = {}
-        for statistic in STATISTICS:
-            found = paths.statistics[statistic]
-            row[f"{statistic}_mean"] = float(found.mean[i].sum())
-            row[f"{statistic}_std"] = float(found.variance[i].sum().sqrt())
-        trace.record(name, i, t=float(paths.times[i]), **row)
+        found = {statistic: paths.statistics[statistic] for statistic in STATISTICS}
+        means = {f"{statistic}_mean": float(at.mean[i].sum()) for statistic, at in found.items()}
+        deviations = {f"{statistic}_std": float(at.variance[i].sum().sqrt()) for statistic, at in found.items()}
+        trace.record(name, i, t=float(paths.times[i]), **means, **deviations)
 
 
 def _statistics(solver: Paths, sde: Paths) -> dict[str, dict[str, float]]:

@@ -38,7 +38,6 @@ R1, R2 = 2.0, 1.0  # (1 - beta_i) / eta of Adam; RMSprop has R2
 DECAY = 0.5  # of RMSpropW and AdamW
 RADIUS = 0.5  # rho = RADIUS sqrt(eta): the SDEs hold for rho of that order
 DRAWS = 64  # over which the law of an ascended gradient is taken where it is not exact
-RULES = ("sgd", "sign", "rmsprop", "rmspropw", "adam", "adamw", "sam", "usam", "dnsam")
 SAM_FAMILY = ("sam", "usam", "dnsam")
 BATCHES = 66  # all of "cancer"
 _HIDDEN, _CLASSES = 4, 3
@@ -67,14 +66,11 @@ def make(name: str) -> tuple[Problem, Tensor]:
 
 def model(rule: str, problem: Problem, eta: float, **changed: Any) -> SDE:
     """The SDE of that name with the settings of this module; r_i and rho / sqrt(eta) are the same for all eta."""
-    made: dict[str, Any] = {
-        "generator": torch.Generator().manual_seed(0),
-        "draws": BATCHES if isinstance(problem, FiniteSum) else DRAWS,
-    }
-    if rule in SAM_FAMILY:
-        kinds: dict[str, Any] = {"sam": SAM, "usam": USAM, "dnsam": DNSAM}
-        sde: SDE = kinds[rule](problem, eta, **({"rho": RADIUS * math.sqrt(eta)} | made | changed))
-        return sde
+    draws = BATCHES if isinstance(problem, FiniteSum) else DRAWS
+    made: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "draws": draws}
+    kinds: dict[str, type[SDE]] = {"sam": SAM, "usam": USAM, "dnsam": DNSAM}
+    if rule in kinds:
+        return kinds[rule](problem, eta, **({"rho": RADIUS * math.sqrt(eta)} | made | changed))
     if rule == "sgd":
         return SGD(problem, eta, **changed)
     if rule == "sign":

@@ -70,23 +70,19 @@ def drift(job: JobContext, problem: str, points: int) -> dict[str, list[dict[str
     }
     if problem == "network":  # of batches DNSAM's is not a gradient
         penalties["dnsam"] = penalties["sam"]
-    found: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, list[dict[str, float]]] = {rule: [] for rule in penalties}
     for rule, penalty in penalties.items():
         expected = torch.stack([grad(penalty)(x) for x in X])
-        found[rule] = []
         for rho in RAISES:
-            sde = model(rule, at, 1.0, rho=rho)
-            added = (_mean_step(sde, at, X, draws) - at.gradient(X)) / rho
-            error = float((added - expected).norm() / expected.norm())
-            found[rule].append({"rho": rho, "error": error})
+            added = (_mean_step(model(rule, at, 1.0, rho=rho), at, X, draws) - at.gradient(X)) / rho
+            found[rule].append({"rho": rho, "error": float((added - expected).norm() / expected.norm())})
     return found
 
 
 def _mean_step(sde: SDE, at: Problem, X: Tensor, draws: Tensor) -> Tensor:
     """The mean over all draws of the solver's step with eta = 1, from its own update."""
     steps = []
-    for x in X:
-        same = x.expand(len(draws), -1)
+    for same in X[:, None].expand(-1, len(draws), -1):
         steps.append((same - sde.update(same[None], 0, lambda points: at.stochastic(points, draws))[0]).mean(0))
     return torch.stack(steps)
 
@@ -108,11 +104,9 @@ def saddle(job: JobContext, eta: float, end: float) -> list[dict[str, Any]]:
     for name, (rule, rho) in cases.items():
         sde = model(rule, problem, eta, **({} if rho is None else {"rho": rho, "draws": 2}))
         steps = round(end / eta)
-        for kind in ("solver", "ode"):
-            if kind == "solver":
-                ran = discrete(sde, X, steps, len(X), every=steps)
-            else:
-                ran = integrate(sde, X, eta / 2, 2 * steps, len(X), every=2 * steps, noise=0.0)
+        solver = discrete(sde, X, steps, len(X), every=steps)
+        ode = integrate(sde, X, eta / 2, 2 * steps, len(X), every=2 * steps, noise=0.0)
+        for kind, ran in (("solver", solver), ("ode", ode)):
             found.append({"case": name, "kind": kind} | _shares(ran.final[0], 2 * eta * RHO, inner, outer))
         job.progress(len(found), 2 * len(cases))
     return found
@@ -158,10 +152,8 @@ def covariance(job: JobContext, paths: int) -> dict[str, Any]:
     sde = SAM(problem, 0.5, rho=RHO, generator=generator)
     z = problem.sample(paths, generator)
     steps = -sde.update(torch.zeros(1, paths, 2, dtype=torch.float64), 0, lambda X: problem.stochastic(X, z))[0] / 0.5
-    squares = steps.square()
-    cross = RHO * H @ directions(Sigma)[0]
-    published = Sigma + cross + cross.T
-    ours = linearised(sde).Q / sde.eta
+    squares, cross = steps.square(), RHO * H @ directions(Sigma)[0]
+    published, ours = Sigma + cross + cross.T, linearised(sde).Q / sde.eta
     found = {"solver": squares.mean(0), "stderr": squares.std(0) / math.sqrt(paths)}
     found |= {"published": published.diagonal(), "psd": ours.diagonal()}
     lowest = {f"lowest_{k}": float(torch.linalg.eigvalsh(C)[0]) for k, C in (("published", published), ("psd", ours))}

@@ -5,6 +5,7 @@ All of them run the solvers themselves; what they are compared with is in closed
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,10 +67,9 @@ def plan(quick: bool) -> list[Job]:
     for rule, decay, r1 in FORMS:
         settings = {"rule": rule, "decay": decay, "r1": r1, "paths": 2 * paths, "relaxed": relaxed}
         jobs.append(Job(f"form-{rule}-{decay:g}-{r1:g}", form, settings))
-    for rule in ("sgd", "sign"):
-        for dof in DOFS:
-            settings = {"rule": rule, "dof": dof, "etas": list(etas), "paths": paths}
-            jobs.append(Job(f"heavy-{rule}-{dof:g}", heavy, settings))
+    for rule, dof in itertools.product(("sgd", "sign"), DOFS):
+        settings = {"rule": rule, "dof": dof, "etas": list(etas), "paths": paths}
+        jobs.append(Job(f"heavy-{rule}-{dof:g}", heavy, settings))
     return [*jobs, Job("phases", phases, {"paths": paths, "eta": 5 * PHASE_ETA if quick else PHASE_ETA})]
 
 

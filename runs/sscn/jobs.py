@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -20,7 +21,6 @@ from probes.trace.layout import Field
 from runs.engine.jobs import Job, JobContext
 from runs.sscn.problems import Case, make
 from solvers import RSRNM, SSCN, Adaptive, CoordinateDescent, CubicNewton, Exponential, Linear
-from solvers.second_order.subspaces import Schedule
 
 LEVELS = (1e-2, 1e-4, 1e-6, 1e-9)  # gradient norms that are looked for
 LOOKED_AT = 1e-2  # gradient norm from which the smallest eigenvalue of the Hessian is found at the end
@@ -65,22 +65,19 @@ def plan(quick: bool) -> list[Job]:
 
 
 def middle_size(problem: str) -> int:
-    """The size in the middle of those of a problem; of the network the larger one."""
-    sizes = SIZES[problem]
-    return sizes[-1] if problem == "mlp" else sizes[len(sizes) // 2]
+    """The size in the middle of those of a problem; of two the larger one."""
+    return SIZES[problem][len(SIZES[problem]) // 2]
 
 
 def _jobs(problem: str, quick: bool) -> list[Job]:
     common = {"problem": problem, "every": EVERY.get(problem, 1), "starts": 1 if quick else STARTS.get(problem, 1)}
-    steps, sizes = STEPS[problem], SIZES[problem]
-    middle = middle_size(problem)
+    steps, sizes, middle = STEPS[problem], SIZES[problem], middle_size(problem)
     wide = problem in ("duke", "gisette")
     most, first = 15.0 if problem == "mlp" else 60.0, 10.0 if wide else 5.0  # CPU seconds a start
 
     def job(name: str, solver: str, size: int, steps: int, seconds: float = 60.0, **changed: Any) -> Job:
-        settings = common | {"solver": solver, "size": size, "steps": steps, "seconds": seconds} | changed
-        if quick:
-            settings["seconds"] = 0.15
+        limits = {"steps": steps, "seconds": 0.15 if quick else seconds}
+        settings = common | {"solver": solver, "size": size} | limits | changed
         return Job(f"{problem}-{name}", descend, settings, problem)
 
     made = [job(f"doubling-{tau}", "doubling", tau, steps, most) for tau in sizes[::-1]]
@@ -118,32 +115,25 @@ def mover(problem: Case, solver: str, size: int, seed: int) -> Callable[[], Step
         lr = LR if math.isnan(problem.smoothness) else 1 / problem.smoothness
         return _of_torch(torch.optim.SGD(p, lr=lr), problem)
     if solver == "lbfgs":
-        exact: dict[str, Any] = {
-            "tolerance_grad": 0,
-            "tolerance_change": 0,
-            "history_size": 20,
-            "line_search_fn": "strong_wolfe",
-        }
-        return _of_torch(torch.optim.LBFGS(p, max_iter=1, max_eval=50, **exact), problem)
-    made: Any
-    if solver in RULES or solver in SCHEDULES:
-        grown: dict[str, Schedule] = {
-            "exponential": Exponential(size, 0.1, 0.02),
-            "linear": Linear(size, 1.0),
-            "adaptive": Adaptive(size, 10.0, 0.5),
-            "adaptive-tight": Adaptive(size, 1e-6, 0.5),
-        }
-        chosen = grown.get(solver, min(size, n))
-        made = SSCN(p, chosen, rule="ratio" if solver == "ratio" else "doubling", generator=generator)
-    elif solver in ("cubic", "krylov"):
-        made = CubicNewton(p, krylov=solver == "krylov", tol=1e-8, generator=generator)
-    elif solver == "cd":
-        made = CoordinateDescent(p, min(size, n), keep=True, generator=generator)
-    elif solver in ("rsrnm", "rsrnm-unit"):
-        scale = size**-0.5 if solver == "rsrnm-unit" else None
-        made = RSRNM(p, min(size, n), scale=scale, generator=generator)
-    else:
+        exact = partial(torch.optim.LBFGS, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe")
+        return _of_torch(exact(p, max_iter=1, max_eval=50, history_size=20), problem)
+    tau, common = min(size, n), dict[str, Any](generator=generator)
+    ways: dict[str, Callable[[], Any]] = {
+        "doubling": lambda: SSCN(p, tau, rule="doubling", **common),
+        "ratio": lambda: SSCN(p, tau, rule="ratio", **common),
+        "exponential": lambda: SSCN(p, Exponential(size, 0.1, 0.02), rule="doubling", **common),
+        "linear": lambda: SSCN(p, Linear(size, 1.0), rule="doubling", **common),
+        "adaptive": lambda: SSCN(p, Adaptive(size, 10.0, 0.5), rule="doubling", **common),
+        "adaptive-tight": lambda: SSCN(p, Adaptive(size, 1e-6, 0.5), rule="doubling", **common),
+        "cubic": lambda: CubicNewton(p, tol=1e-8, **common),
+        "krylov": lambda: CubicNewton(p, krylov=True, tol=1e-8, **common),
+        "cd": lambda: CoordinateDescent(p, tau, keep=True, **common),
+        "rsrnm": lambda: RSRNM(p, tau, **common),
+        "rsrnm-unit": lambda: RSRNM(p, tau, scale=size**-0.5, **common),
+    }
+    if solver not in ways:
         raise ValueError(f"unknown solver {solver!r}")
+    made = ways[solver]()
 
     def step() -> StepReport:
         made.step(problem.closure)
@@ -241,21 +231,10 @@ def _run(
             ended = "1e-9" if norm <= LEVELS[-1] else "seconds"
             break
     lowest, error = problem.lowest() if norm <= LOOKED_AT else (math.nan, math.inf)
-    return {
-        "ended": ended,
-        "steps": step,
-        "seconds": round(spent, 4),
-        "coordinates": coordinates,
-        "accepted": accepted,
-        "first_loss": first,
-        "loss": float(problem.closure().detach()),
-        "gradient_norm": norm,
-        "least_norm": best,
-        "M": _plain(M),
-        "lambda_min": _plain(lowest),
-        "lambda_error": _plain(error),
-        "to": reached,
-    }
+    spending = {"steps": step, "seconds": round(spent, 4), "coordinates": coordinates, "accepted": accepted}
+    losses = {"first_loss": first, "loss": float(problem.closure().detach())}
+    found = {"gradient_norm": norm, "least_norm": best, "M": _plain(M), "lambda_min": _plain(lowest)}
+    return {"ended": ended} | spending | losses | found | {"lambda_error": _plain(error), "to": reached}
 
 
 def _plain(value: float) -> float | str:

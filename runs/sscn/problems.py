@@ -93,15 +93,10 @@ def make(name: str, seed: int, *, data_seed: int = 0) -> Case:
 
 
 def _data(name: str, seed: int) -> tuple[Array, Array]:
-    if name == "cancer":
-        from sklearn.datasets import load_breast_cancer
+    if name in ("cancer", "digits"):
+        from sklearn.datasets import load_breast_cancer, load_digits
 
-        X, y = load_breast_cancer(return_X_y=True)
-        return standardise(X), np.asarray(y, dtype=np.float64)
-    if name == "digits":
-        from sklearn.datasets import load_digits
-
-        X, y = load_digits(return_X_y=True)
+        X, y = load_digits(return_X_y=True) if name == "digits" else load_breast_cancer(return_X_y=True)
         return standardise(X), np.asarray(y % 2, dtype=np.float64)
     if name in SHAPES:
         samples, n = SHAPES[name]

@@ -17,15 +17,14 @@ from __future__ import annotations
 import math
 import resource
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from rich.table import Table
 
+from landscape.clock import stopwatch
 from runs.benchmarks import command
 from runs.benchmarks.command import Row, console
 from solvers import SSCN, NonConvex, linear_model
@@ -115,42 +114,23 @@ def race(samples: int, features: int, tau: int, target: float, rule: Rule = "dou
     loop = Loop(X, y, start, tau, torch.Generator().manual_seed(1), rule)
     model = linear_model(X, y, "logistic", NonConvex(WEIGHT), start=start)
     solver = SSCN([model.weight], tau, rule=rule, generator=torch.Generator().manual_seed(1))
-    ways: dict[str, Callable[[], object]] = {"numpy loop": loop.step, "SSCN": lambda: solver.step(model)}
-    gradients: dict[str, Callable[[], float]] = {
-        "numpy loop": lambda: float(np.linalg.norm(loop.gradient())),
-        "SSCN": lambda: float(torch.autograd.grad(model(), model.weight)[0].norm()),
+    ways: dict[str, tuple[Callable[[], object], Callable[[], Any]]] = {  # a step, and the gradient's norm
+        "numpy loop": (loop.step, lambda: np.linalg.norm(loop.gradient())),
+        "SSCN": (lambda: solver.step(model), lambda: torch.autograd.grad(model(), model.weight)[0].norm()),
     }
-    runners = {name: _Runner() for name in ways}
-    while any(runner.norm > target and len(runner.times) < most for runner in runners.values()):
-        for name, runner in runners.items():
-            if runner.norm <= target:
-                continue
-            for _ in range(STRETCH):
-                began = time.perf_counter()
-                ways[name]()
-                runner.times.append(time.perf_counter() - began)
-            runner.norm = gradients[name]()
-    loop_time, own_time = (runners[name].times for name in ways)
-    settings = {"samples": samples, "features": features, "tau": tau, "rule": rule, "target": target}
-    return {
-        **settings,
-        **{name: runner.result() for name, runner in runners.items()},
-        "ratio": sum(loop_time) / sum(own_time),
-        "step_ratio": statistics.median(loop_time) / statistics.median(own_time),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    }
-
-
-@dataclass
-class _Runner:
-    """How far one of them has come."""
-
-    norm: float = math.inf
-    times: list[float] = field(default_factory=list)
-
-    def result(self) -> dict[str, Any]:
-        row = {"steps": len(self.times), "seconds": sum(self.times)}
-        return row | {"median_step": statistics.median(self.times), "norm": self.norm}
+    times, norms = {name: list[float]() for name in ways}, dict.fromkeys(ways, math.inf)
+    while any(norms[name] > target and len(times[name]) < most for name in ways):
+        for name, (step, norm) in ways.items():
+            if norms[name] > target:
+                times[name] += [stopwatch(step, torch.device("cpu"))[0] for _ in range(STRETCH)]
+                norms[name] = float(norm())
+    row: Row = {"samples": samples, "features": features, "tau": tau, "rule": rule, "target": target}
+    for name, seconds in times.items():
+        row[name] = {"steps": len(seconds), "seconds": sum(seconds)}
+        row[name] |= {"median_step": statistics.median(seconds), "norm": norms[name]}
+    theirs, ours = row["numpy loop"], row["SSCN"]
+    row |= {"ratio": theirs["seconds"] / ours["seconds"], "step_ratio": theirs["median_step"] / ours["median_step"]}
+    return row | {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 
 def table(rows: list[Row]) -> Table:

@@ -81,27 +81,18 @@ optimizer = _sizes(
     by="",
     decide=rising,
 )
-_SAID = "β σ_int², the noise floor of the theorems, falls with"
-noise_width = _sizes(
-    "noise floor falls with width",
-    "mlp-*",
-    said=f"{_SAID} width",
-    rule="times the mean of f(x_K) (f_k^* = 0) falls with every width of the MLP",
-    by=" by width",
-)
-noise_depth = _sizes(
-    "noise floor falls with depth",
-    "depth-*",
-    said=f"{_SAID} depth",
-    rule="times the mean of f(x_K) falls with every doubling of the blocks",
-    by=" by blocks",
-)
-noise_batch = _sizes(
-    "noise floor falls with the batch",
-    "batch-*",
-    said=f"{_SAID} the batch size",
-    rule="times the mean of f(x_K) falls with every doubling of the batch",
-    by=" by batch",
+
+
+def _noise_floor(what: str, pattern: str, of: str, rule: str, by: str) -> Claim:
+    said = f"β σ_int², the noise floor of the theorems, falls with {of}"
+    rule = f"times the mean of f(x_K) {rule}"
+    return _sizes(f"noise floor falls with {what}", pattern, said=said, rule=rule, by=by)
+
+
+noise_width = _noise_floor("width", "mlp-*", "width", "(f_k^* = 0) falls with every width of the MLP", " by width")
+noise_depth = _noise_floor("depth", "depth-*", "depth", "falls with every doubling of the blocks", " by blocks")
+noise_batch = _noise_floor(
+    "the batch", "batch-*", "the batch size", "falls with every doubling of the batch", " by batch"
 )
 
 

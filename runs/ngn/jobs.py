@@ -7,13 +7,15 @@ step's batch.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 from probes.trace.layout import Field
 from runs.engine.jobs import Job, JobContext
 from runs.ngn import toys
-from runs.sweep.training import as_json, build_seeded, descend
+from runs.shared.tables import finite
+from runs.sweep.training import build_seeded, descend
 
 PLAIN = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-4, 5))
 SCALED = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-8, 1))
@@ -69,5 +71,5 @@ def sensitivity(
             row = descend(made, solver, lr, seed, steps, batch, order=start, looks=1, on_step=watch)
             trace.record("runs", run, lr=lr, seed=seed, loss=losses, first=row.first_loss, last=row.loss)
             job.progress(run + 1, len(lrs) * seeds)
-            rows.append(as_json(row))
+            rows.append(finite(dataclasses.asdict(row)))
     return {"problem": problem, "rows": rows}

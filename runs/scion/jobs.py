@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def plan(quick: bool) -> list[Job]:
         job(network, "exact", exact=True)
         for batch, epochs in MU_EPOCHS.items():
             settings = {"network": network, "batch": batch, "lr": MU_LR, "seeds": common["seeds"]}
-            settings["epochs"] = epochs // (20 if quick else 1)
+            settings |= {"epochs": epochs // 20 if quick else epochs}
             jobs.append(Job(f"{network}-mu-{batch}", follow, settings, network))
     return jobs
 
@@ -101,11 +102,10 @@ def follow(job: JobContext, network: str, batch: int, lr: float, epochs: int, se
             objective = Objective(model, nn.CrossEntropyLoss(), digits().train)
             probe = DualGradient(layers=((head(model), "sign", HEAD),), name=f"seed-{seed}")
             monitor = Monitor(objective, [probe], trace, on_error="raise")
-            every = max(1, steps // 60)
 
-            def look(step: int, seed: int = seed, monitor: Monitor = monitor, every: int = every) -> None:
+            def look(step: int, seed: int = seed, monitor: Monitor = monitor) -> None:
                 job.progress(seed * steps + step, seeds * steps)
-                if step % every == 0:
+                if step % max(1, steps // 60) == 0:
                     monitor(step)
 
             train(model, make("scion", model, lr), batch, epochs, job.seed + seed, look)
@@ -135,12 +135,9 @@ def train(model: nn.Module, optimizer: Any, batch: int, epochs: int, seed: int, 
 
 def make(solver: str, model: nn.Module, lr: float, radius: float | None = None, exact: bool = False) -> Any:
     """The solver of that name. With a radius Scion is constrained, and lr is per radius: steps are as long without."""
-    if solver == "momentum":
-        return SGD(model.parameters(), lr, momentum=1 - MOMENTUM)
-    if solver == "adam":
-        return AdamCoupled(model.parameters(), lr)
-    if solver == "sign":
-        return SignSGD(model.parameters(), lr)
+    others: dict[str, Any] = {"momentum": partial(SGD, momentum=1 - MOMENTUM), "adam": AdamCoupled, "sign": SignSGD}
+    if solver in others:
+        return others[solver](model.parameters(), lr)
     if solver != "scion":
         raise ValueError(f"unknown solver {solver!r}")
     size = 1.0 if radius is None else radius

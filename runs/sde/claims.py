@@ -64,12 +64,12 @@ def means(results: Results) -> Verdict:
         p, stderr = mean_power(found)
         return (f"{p:.2f} ± {stderr:.2f}" if stderr < 1 else "within errors") + f", {worst_mean(found):.2f}"
 
-    def numbers_of(found: Any) -> dict[str, float | None]:
+    def numbers_of(found: Any) -> dict[str, float]:
         p, stderr = mean_power(found)
-        return {"power": finite(p), "stderr": finite(stderr), "worst": finite(worst_mean(found))}
+        return {"power": p, "stderr": stderr, "worst": worst_mean(found)}
 
     data, before = tracks(results, EXACT), "power of η, largest distance in η of the way: "
-    numbers = {name: numbers_of(found) for name, found in data.items()}
+    numbers = finite({name: numbers_of(found) for name, found in data.items()})
     return _tracking(data, mean_tracks, say, before, numbers)
 
 

@@ -31,6 +31,10 @@ def span(values: Iterable[float], digits: int = 3) -> str:
     return f"{short(min(values), digits)} … {short(max(values), digits)}"
 
 
-def finite(value: float) -> float | None:
-    """The value for JSON, which has no infinity: None in its place."""
-    return value if math.isfinite(value) else None
+def finite(value: Any) -> Any:
+    """The value for JSON, which has neither inf nor nan: None in the place of each, in mappings and lists too."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,19 +6,17 @@ import math
 from collections.abc import Sequence
 
 from runs.engine.claims import Claim, Results, Verdict, claim, every
-from runs.shared.tables import falling
+from runs.shared.tables import falling, finite, listed
 from runs.sscn import peer_claims
 from runs.sscn.criteria import (
     PAPER,
     Race,
-    as_json,
     best,
     cost,
     costs,
     costs_by_size,
     costs_text,
     list_text,
-    lists_as_json,
     names,
     race_verdict,
     target,
@@ -41,9 +39,9 @@ def _converges(rule: str, problems: Sequence[str], name: str, said: str) -> Clai
     def judge(results: Results) -> Verdict:
         found = costs_by_size(results, problems, "steps", rule)
         missed = [_end(results, job) for p in problems for job in names(p, rule) if math.isinf(cost(results, job))]
-        text = "steps by size: " + "; ".join(f"{p}: {list_text(values)}" for p, values in found.items())
+        text = "steps by size: " + listed({p: list_text(values) for p, values in found.items()})
         text += f". Not reached: {'; '.join(missed)}" if missed else ""
-        return Verdict(not missed, text, lists_as_json(found))
+        return Verdict(not missed, text, finite(found))
 
     return judge
 
@@ -76,15 +74,12 @@ published = _converges(
     needs=[job for p in PROBLEMS for job in names(p, full=p != "duke")],
 )
 def fewer(results: Results) -> Verdict:
+    def tell(problem: str, steps: list[float]) -> str:
+        return f"{problem}: {list_text(steps)}"
+
     found = costs_by_size(results, PROBLEMS, "steps", full=True)
     found["duke"].pop()  # a Krylov step is not one of the sizes
-    return every(
-        found,
-        falling,
-        lambda p, steps: f"{p}: {list_text(steps)}",
-        before="doubling, steps by size: ",
-        numbers=lists_as_json(found),
-    )
+    return every(found, falling, tell, before="doubling, steps by size: ", numbers=finite(found))
 
 
 def _intermediate(what: str, words: str) -> Claim:
@@ -104,7 +99,7 @@ def _intermediate(what: str, words: str) -> Claim:
             lambda spent: min(spent[1:-1]) <= 1.1 * min(spent[0], spent[-1]),
             lambda p, spent: f"{p}: {list_text(spent, 3)}",
             before=f"{words} by size, n last: ",
-            numbers=lists_as_json(found),
+            numbers=finite(found),
         )
 
     return judge
@@ -128,7 +123,7 @@ def growing(results: Results) -> Verdict:
     found = costs(results, jobs, "coordinates")
     judged = [job for job in jobs if not job.endswith(("cubic", "tight"))]
     holds = all(found[job] < found[job.split("-")[0] + "-cubic"] for job in judged)
-    return Verdict(holds, "sum of τ² + τ: " + costs_text(found) + " (tight: c = 1e-6, own)", as_json(found))
+    return Verdict(holds, "sum of τ² + τ: " + costs_text(found) + " (tight: c = 1e-6, own)", finite(found))
 
 
 @claim(
@@ -164,7 +159,7 @@ def second_order(results: Results) -> Verdict:
     least = {p: min(values) for p, values in found.items()}
     text = f"{sum(map(len, found.values()))} runs, least by problem: " + costs_text(least)
     text += "; largest gradient norms there: " + costs_text({p: max(values) for p, values in ended.items()}, 2)
-    return Verdict(bool(least) and min(least.values()) >= -PSD, text, as_json(least))
+    return Verdict(bool(least) and min(least.values()) >= -PSD, text, finite(least))
 
 
 def _duke(rule: str, said: str, within: int) -> Claim:
@@ -177,9 +172,9 @@ def _duke(rule: str, said: str, within: int) -> Claim:
     def judge(results: Results) -> Verdict:
         found = costs(results, names("duke", rule), level="1e-09")
         runs = {job: results.one(job)["runs"][0] for job in found}
-        text = "steps: " + costs_text(found, 5) + "; least norm, steps made: "
-        text += "; ".join(f"{job} {run['least_norm']:.2g}, {run['steps']}" for job, run in runs.items())
-        return Verdict(max(found.values()) <= within, text, as_json(found))
+        told = "; ".join(f"{job} {run['least_norm']:.2g}, {run['steps']}" for job, run in runs.items())
+        text = f"steps: {costs_text(found, 5)}; least norm, steps made: {told}"
+        return Verdict(max(found.values()) <= within, text, finite(found))
 
     return judge
 

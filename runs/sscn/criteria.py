@@ -58,7 +58,7 @@ def race_verdict(races: Iterable[Race], what: str, digits: int, after: str = "")
     for ours, theirs in races:
         found |= ours | theirs
         won.append(min(ours.values()) < min(theirs.values()))
-    return Verdict(all(won), f"{what}: {costs_text(found, digits)}{after}", as_json(found))
+    return Verdict(all(won), f"{what}: {costs_text(found, digits)}{after}", finite(found))
 
 
 def costs_text(values: Mapping[str, float], digits: int = 3) -> str:
@@ -73,13 +73,3 @@ def list_text(values: Sequence[float], digits: int = 5) -> str:
 
 def _reached(value: float, digits: int) -> str:
     return short(value, digits) if math.isfinite(value) else "not reached"
-
-
-def as_json(values: Mapping[str, float]) -> dict[str, float | None]:
-    """With None for what was not reached."""
-    return {name: finite(value) for name, value in values.items()}
-
-
-def lists_as_json(found: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
-    """With None for what was not reached."""
-    return {name: [finite(value) for value in values] for name, values in found.items()}

@@ -12,14 +12,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from probes.trace.layout import Field
 from runs.engine.jobs import Job, JobContext
 from runs.sscn.problems import Case, make
+from runs.sweep import solvers
 from solvers import RSRNM, SSCN, Adaptive, CoordinateDescent, CubicNewton, Exponential, Linear
 
 LEVELS = (1e-2, 1e-4, 1e-6, 1e-9)  # gradient norms that are looked for
@@ -145,17 +145,8 @@ def mover(problem: Case, solver: str, size: int, seed: int) -> Callable[[], Step
 
 
 def _of_torch(optimizer: torch.optim.Optimizer, problem: Case) -> Callable[[], StepReport]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = problem.closure()
-        loss.backward()
-        return loss
-
-    def step() -> StepReport:
-        loss = cast(Tensor, optimizer.step(cast(Any, closure)))
-        return StepReport(float(loss.detach()), problem.n, math.nan, True, False, float(problem.n))
-
-    return step
+    n = problem.n
+    return lambda: StepReport(solvers.step(optimizer, problem.closure), n, math.nan, True, False, float(n))
 
 
 def descend(

@@ -89,9 +89,8 @@ def command(words: Sequence[str]) -> None:
     parser.add_argument("--fresh", action="store_true", help="run everything again")
     parser.add_argument("-o", "--out", type=Path, help="folder (default: runs/out/sweep/PROBLEM)")
     chosen = parser.parse_args(words)
-    names = solvers.split_solvers(chosen.solvers)
+    names, size = solvers.split_solvers(chosen.solvers), (chosen.seeds, chosen.steps, chosen.batch)
     try:
-        size = chosen.seeds, chosen.steps, chosen.batch
         sweep = Sweep(chosen.problem, names, grid(chosen.lr), *size, chosen.schedule)
     except ValueError as error:
         raise UserError(one_line(error), status=2) from error
@@ -113,12 +112,12 @@ def main(words: Sequence[str]) -> None:
     """`command`; what goes wrong is one line on stderr. Ctrl-C ends with status 130 and keeps what is finished."""
     try:
         command(words)
+        return
     except UserError as error:
-        print(f"sweep: {error}", file=sys.stderr)
-        raise SystemExit(error.status) from None
+        why, status = str(error), error.status
     except OSError as error:
-        print(f"sweep: {one_line(error)}", file=sys.stderr)
-        raise SystemExit(1) from None
+        why, status = one_line(error), 1
     except KeyboardInterrupt:
-        print("sweep: interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+        why, status = "interrupted; the same command goes on from here", 130
+    print(f"sweep: {why}", file=sys.stderr)
+    raise SystemExit(status)

@@ -75,9 +75,8 @@ class Sweep:
 
         Raises `UserError` when no run succeeded.
         """
-        return self.read(
-            Runner(folder / "jobs", seed).run(self.jobs(), at_once=at_once, fresh=fresh, listener=listener)
-        )
+        runner = Runner(folder / "jobs", seed)
+        return self.read(runner.run(self.jobs(), at_once=at_once, fresh=fresh, listener=listener))
 
     def read(self, results: Mapping[str, JobResult]) -> Swept:
         """What the jobs left. A solver with a run that failed is left out, and `failures` says why."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from probes.trace.layout import Field
 from runs.engine.jobs import JobContext
+from runs.shared.tables import finite
 from runs.sweep import problems, solvers
 from runs.sweep.problems import TrainingTask, evaluate
 
@@ -85,7 +86,7 @@ def run_one(
             trace.record("whole", step, loss=loss, test_loss=test_loss)
 
         row = descend(made, solver, lr, seed, steps, batch, schedule, order=job.seed, on_step=on_step, on_look=on_look)
-    return as_json(row)
+    return finite(dataclasses.asdict(row))
 
 
 def build_seeded(problem: str, seed: int) -> TrainingTask:
@@ -185,9 +186,3 @@ def factor(schedule: str, step: int, steps: int) -> float:
     if schedule == "sqrt":
         return 1 / math.sqrt(step + 1)
     return 0.5 * (1 + math.cos(math.pi * step / steps)) if schedule == "cosine" else 1.0
-
-
-def as_json(row: Trial) -> dict[str, Any]:
-    """The fields of a row for strict JSON: None for what is not finite."""
-    values = dataclasses.asdict(row)
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

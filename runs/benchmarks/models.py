@@ -28,14 +28,15 @@ class Workload:
         return [(X.to(device), y.to(device)) for X, y in (self.draw(g) for _ in range(count))]
 
 
+def _labelled(*shape: int) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
+    """Draws normal inputs of that shape, the batch first, and labels of ten classes."""
+    return lambda g: (torch.randn(shape, generator=g), torch.randint(0, 10, shape[:1], generator=g))
+
+
 def mlp(batch: int = 256) -> Workload:
     """784-512-512-10 with ReLU."""
     model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
-
-    def draw(g: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.randn(batch, 784, generator=g), torch.randint(0, 10, (batch,), generator=g)
-
-    return Workload("mlp", model.eval(), nn.CrossEntropyLoss(), draw)
+    return Workload("mlp", model.eval(), nn.CrossEntropyLoss(), _labelled(batch, 784))
 
 
 class _Block(nn.Module):
@@ -62,11 +63,7 @@ def resnet(batch: int = 16, width: int = 32) -> Workload:
         layers += [_Block(inner, outer, 1 if stage == 0 else 2), _Block(outer, outer, 1)]
         inner = outer
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, 10)]
-
-    def draw(g: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.randn(batch, 3, 32, 32, generator=g), torch.randint(0, 10, (batch,), generator=g)
-
-    return Workload("resnet", nn.Sequential(*layers).eval(), nn.CrossEntropyLoss(), draw)
+    return Workload("resnet", nn.Sequential(*layers).eval(), nn.CrossEntropyLoss(), _labelled(batch, 3, 32, 32))
 
 
 class _Attention(nn.Module):

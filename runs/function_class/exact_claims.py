@@ -70,7 +70,7 @@ def tight(results: Results) -> Verdict:
 def region(results: Results) -> Verdict:
     found = results.one("example-6")["regions"]
     betas = [f["beta"] for f in found]
-    told = "; ".join(f"[{low:g}, {high:g}]²: {f['beta']:.2f}" for f in found for low, high in [f["region"]])
+    told = "; ".join("[{:g}, {:g}]²: {:.2f}".format(*f["region"], f["beta"]) for f in found)
     return Verdict(falling(betas) and betas[-1] <= 0.9 * betas[0], told, {"betas": betas})
 
 

@@ -194,13 +194,13 @@ def decay(results: Results) -> Verdict:
     found = {s: curve(results, "text", s) for s in ("ngn-md1", *DECAY)}
     lost = {s: int(c.diverged.sum()) for s, c in found.items()}
     apart, error = difference(*(found[s].test_loss[found[s].best] for s in DECAY))
-    said = []
+    said = {}
     for s, c in found.items():
-        test = f"test loss {short(float(c.test_loss[c.best].mean()), 4)}"
-        said.append(f"{NAMES[s]}: {test}, sensitivity {short(c.sensitivity[0], 3)}, {lost[s]} diverged")
+        test = short(float(c.test_loss[c.best].mean()), 4)
+        said[NAMES[s]] = f"test loss {test}, sensitivity {short(c.sensitivity[0], 3)}, {lost[s]} diverged"
     shown = plus_minus(apart, error) if error > 0 else short(apart)
     holds = math.isfinite(apart) and abs(apart) <= STDERRS * error and not any(lost[s] for s in DECAY)
-    return Verdict(holds, f"{'; '.join(said)}; {shown} apart", {"difference": apart, "stderr": error})
+    return Verdict(holds, f"{listed(said)}; {shown} apart", {"difference": apart, "stderr": error})
 
 
 less_than_sgd, less_than_momo = (_less_sensitive("ngn-m", other) for other in MOMENTUM[:-1])

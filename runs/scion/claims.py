@@ -258,9 +258,9 @@ def newton_schulz(results: Results) -> Verdict:
         return near and 0.5 <= lr / exact_lr <= 2
 
     def tell(network: str, ways: dict[str, list[float]]) -> str:
-        (loss, lr, right), (exact, exact_lr, exact_right) = ways.values()
-        told = f"{network}: loss {short(loss, 3)} at {short(lr, 2)} against {short(exact, 3)} at {short(exact_lr, 2)}"
-        return f"{told}, accuracy {short(right, 3)} against {short(exact_right, 3)}"
+        losses = " against ".join(f"{short(loss, 3)} at {short(lr, 2)}" for loss, lr, _ in ways.values())
+        accuracies = " against ".join(short(right, 3) for _, _, right in ways.values())
+        return f"{network}: loss {losses}, accuracy {accuracies}"
 
     return every(found, holds, tell)
 

@@ -32,7 +32,6 @@ def tracks(results: Results, problems: Sequence[str]) -> dict[str, Any]:
 
 
 def needs(problems: Sequence[str]) -> list[str]:
-    """The jobs of these problems."""
     return [f"track-{p}-{rule}" for p in problems for rule in RULES_ON[p]]
 
 

@@ -12,14 +12,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import Tensor
 
 from probes.trace.layout import Field
 from runs.engine.jobs import Job, JobContext
 from runs.sscn.problems import Case, make
-from runs.sweep import solvers
 from solvers import RSRNM, SSCN, Adaptive, CoordinateDescent, CubicNewton, Exponential, Linear
 
 LEVELS = (1e-2, 1e-4, 1e-6, 1e-9)  # gradient norms that are looked for
@@ -145,8 +145,17 @@ def mover(problem: Case, solver: str, size: int, seed: int) -> Callable[[], Step
 
 
 def _of_torch(optimizer: torch.optim.Optimizer, problem: Case) -> Callable[[], StepReport]:
-    n = problem.n
-    return lambda: StepReport(solvers.step(optimizer, problem.closure), n, math.nan, True, False, float(n))
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = problem.closure()
+        loss.backward()
+        return loss
+
+    def step() -> StepReport:
+        loss = cast(Tensor, optimizer.step(cast(Any, closure)))
+        return StepReport(float(loss.detach()), problem.n, math.nan, True, False, float(problem.n))
+
+    return step
 
 
 def descend(
@@ -215,9 +224,7 @@ def _run(
         best = min(best, norm)
         trace.record(f"gradient-{start}", step, norm=norm, seconds=spent, coordinates=coordinates)
         here = {"steps": step, "seconds": round(spent, 5), "coordinates": coordinates}
-        for level in LEVELS:
-            if norm <= level:
-                reached.setdefault(f"{level:g}", here)
+        reached = {f"{level:g}": here for level in LEVELS if norm <= level} | reached
         if norm <= LEVELS[-1] or spent >= seconds:
             ended = "1e-9" if norm <= LEVELS[-1] else "seconds"
             break
@@ -229,7 +236,6 @@ def _run(
 
 
 def _plain(value: float) -> float | str:
-    """A number for strict JSON."""
     return value if math.isfinite(value) else str(value)
 
 

@@ -29,9 +29,8 @@ def solvers_table(title: str, results: Mapping[str, JobResult]) -> Table:
     """A row for each solver: what it took to a gradient norm of 1e-6, and where it ended."""
     view = table(title=title)
     headings = "steps to 1e-6", "seconds", "sum of τ² + τ", "steps", "‖∇f‖", "f", "λ_min of the Hessian"
-    view.add_column("solver")
-    for heading in headings:
-        view.add_column(heading, justify="right")
+    for heading in ("solver", *headings):
+        view.add_column(heading, justify="left" if heading == "solver" else "right")
     for name, result in results.items():
         solver = name.partition("-")[2]
         if result.error is not None:

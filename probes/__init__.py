@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from probes.instruments.function_class import FunctionClass as FunctionClass
     from probes.instruments.gradient import Alignment as Alignment
     from probes.instruments.gradient import Gradient as Gradient
+    from probes.instruments.gradient import SAMSharpness as SAMSharpness
     from probes.instruments.gradient import Updates as Updates
     from probes.instruments.neural_collapse import NeuralCollapse as NeuralCollapse
     from probes.instruments.recording import Recording as Recording
     from probes.instruments.recording import ReplayError as ReplayError
     from probes.instruments.sharpness import BatchSharpness as BatchSharpness
     from probes.instruments.sharpness import CriticalSharpness as CriticalSharpness
-    from probes.instruments.sharpness import SAMSharpness as SAMSharpness
     from probes.instruments.sharpness import Sharpness as Sharpness
     from probes.instruments.solver_steps import SolverSteps as SolverSteps
     from probes.monitor.measure import Outcome as Outcome

@@ -60,6 +60,43 @@ class Gradient(Instrument):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SAMSharpness(Instrument):
+    """How much the loss rises at distance rho along the gradient (arXiv 2010.01412).
+
+    Fields: value = f(theta + rho g / |g|) - f(theta) and its rounding error, in the loss's units; rho; norm (|g|).
+    `adaptive=True` measures distance relative to the parameters (arXiv 2102.11600), `steps` repeats the ascent within
+    the ball and keeps the highest loss.
+    """
+
+    name: str = "sam-sharpness"
+    rho: float = 0.05
+    steps: int = 1
+    adaptive: bool = False
+    needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
+
+    @override
+    def expected(self, context: Context) -> dict[str, float]:
+        return {"gradient": float(self.steps), "value": float(self.steps)}
+
+    @override
+    def fields(self, context: Context) -> dict[str, Field]:
+        return {
+            "value": Field((), "float64", "loss", "rise of the loss at the highest point found within rho"),
+            "error": Field((), "float64", "loss", "rounding error of value"),
+            "rho": Field((), "float64", "relative" if self.adaptive else "parameter", "radius of the ball"),
+            "norm": Field((), "float64", SLOPE, "norm of the gradient"),
+        }
+
+    @override
+    def measure(self, context: Context) -> dict[str, Any]:
+        from landscape.sharpness import sam_sharpness
+
+        known = values_of(context.gradients(), ("gradient", "loss"))
+        found = sam_sharpness(context.objective, self.rho, steps=self.steps, adaptive=self.adaptive, **known)
+        return values_of(found, self.fields(context))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Alignment(Instrument):
     """How much of the gradient lies in the top eigenvectors of a curvature matrix (arXiv 1812.04754).
 

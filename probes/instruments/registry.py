@@ -153,7 +153,7 @@ PROBES: Mapping[str, Entry] = {
         picture="sharpness:critical_sharpness_figure",
     ),
     "sam-sharpness": Entry(
-        home="sharpness:SAMSharpness",
+        home="gradient:SAMSharpness",
         measures="rise of the loss at distance rho",
         needs="gradient",
         cost="1 + 1 pass",

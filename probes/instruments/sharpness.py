@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CONVERGED, CURVATURE, SLOPE, Instrument, first, values_of
+from probes.instruments.base import CONVERGED, CURVATURE, Instrument, first, values_of
 from probes.session import Pairs
 from probes.trace.layout import Field
 
@@ -230,40 +230,3 @@ class CriticalSharpness(ThresholdInstrument):
             return self.lr
         found = [] if context.optimizer is None else [float(g.get("lr", 0.0)) for g in context.optimizer.param_groups]
         return found[0] if len(set(found)) == 1 and found[0] > 0 else 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SAMSharpness(Instrument):
-    """How much the loss rises at distance rho along the gradient (arXiv 2010.01412).
-
-    Fields: value = f(theta + rho g / |g|) - f(theta) and its rounding error, in the loss's units; rho; norm (|g|).
-    `adaptive=True` measures distance relative to the parameters (arXiv 2102.11600), `steps` repeats the ascent within
-    the ball and keeps the highest loss.
-    """
-
-    name: str = "sam-sharpness"
-    rho: float = 0.05
-    steps: int = 1
-    adaptive: bool = False
-    needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
-
-    @override
-    def expected(self, context: Context) -> dict[str, float]:
-        return {"gradient": float(self.steps), "value": float(self.steps)}
-
-    @override
-    def fields(self, context: Context) -> dict[str, Field]:
-        return {
-            "value": Field((), "float64", "loss", "rise of the loss at the highest point found within rho"),
-            "error": Field((), "float64", "loss", "rounding error of value"),
-            "rho": Field((), "float64", "relative" if self.adaptive else "parameter", "radius of the ball"),
-            "norm": Field((), "float64", SLOPE, "norm of the gradient"),
-        }
-
-    @override
-    def measure(self, context: Context) -> dict[str, Any]:
-        from landscape.sharpness import sam_sharpness
-
-        known = values_of(context.gradients(), ("gradient", "loss"))
-        found = sam_sharpness(context.objective, self.rho, steps=self.steps, adaptive=self.adaptive, **known)
-        return values_of(found, self.fields(context))

@@ -37,7 +37,13 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Every:
-    """Due at the multiples of `steps`. Raises `ValueError` for steps < 1."""
+    """Due at the multiples of `steps`. Raises `ValueError` for steps < 1.
+
+    Example:
+        >>> from probes import Every, Moment
+        >>> [step for step in range(25) if Every(10).due(Moment(step), None)]
+        [0, 10, 20]
+    """
 
     steps: int = 1
 
@@ -54,6 +60,11 @@ class LogSpaced:
     """Due at step 0 and at `per_decade` steps in each decade: 1, 10, 100, ... and between them 10^(i / per_decade).
 
     Raises `ValueError` for per_decade < 1.
+
+    Example:
+        >>> from probes import LogSpaced, Moment
+        >>> [step for step in range(1001) if LogSpaced(2).due(Moment(step), None)]
+        [0, 1, 3, 10, 32, 100, 316, 1000]
     """
 
     per_decade: int = 10
@@ -76,6 +87,13 @@ class Epochs:
 
     The monitor must be called with `epoch=`, the number of the epoch or the epochs done so far (fractions too);
     `due` raises `ValueError` otherwise.
+
+    Example:
+        >>> from probes import Epochs, Moment
+        >>> Epochs(2).due(Moment(9, epoch=2.1), Moment(8, epoch=1.9))
+        True
+        >>> Epochs(2).due(Moment(10, epoch=2.3), Moment(9, epoch=2.1))
+        False
     """
 
     epochs: int = 1
@@ -94,7 +112,15 @@ class Epochs:
 
 @dataclass(frozen=True, init=False)
 class At:
-    """Due at the chosen steps, `At(0, 100, 1000)` or `At([0, 100, 1000])`."""
+    """Due at the chosen steps, `At(0, 100, 1000)` or `At([0, 100, 1000])`.
+
+    Example:
+        >>> from probes import At, Moment
+        >>> [step for step in range(200) if At(0, 1, 100).due(Moment(step), None)]
+        [0, 1, 100]
+        >>> At(100).due(Moment(103), Moment(98))  # the monitor was not called at step 100
+        True
+    """
 
     steps: tuple[int, ...]
 
@@ -115,6 +141,12 @@ class When:
     """Due when `condition(now)` holds, asked at the calls at which `every` (a number of steps or a schedule) is due.
 
     `now` has `.step`, `.epoch` and `.loss`: `When(lambda now: now.loss < 0.1, every=100)`.
+
+    Example:
+        >>> from probes import Moment, When
+        >>> schedule = When(lambda now: now.loss < 0.1, every=100)
+        >>> [schedule.due(Moment(step, raw_loss=0.05), None) for step in (0, 50, 100)]
+        [True, False, True]
     """
 
     condition: Callable[[Moment], bool]

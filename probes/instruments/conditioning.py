@@ -28,6 +28,16 @@ class GaussNewtonConditioning(Instrument):
         loss_hessian: True for J^T (d2 loss / d outputs2) J, False as the paper for (1/N) J^T J.
         threshold: absolute; "paper" is 1e-8 / parameters; None is size * eps * largest.
         skip: of a linear network whose layers are W + skip I.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import GaussNewtonConditioning, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), ones(2, 1)))
+        >>> with Trace.create("gauss-newton.h5") as trace:
+        ...     found = measure_once(objective, [GaussNewtonConditioning()], trace, step=0)["gauss-newton"].values
+        >>> found["rank"], round(found["kappa"], 3)
+        (2, 3.0)
     """
 
     name: str = "gauss-newton"

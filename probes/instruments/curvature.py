@@ -64,6 +64,16 @@ class Spectrum(CurvatureInstrument):
     `confirm=False` leaves out the proof that none was missed, most of a warm start's cost when little has moved.
     Probes of one step that ask for pairs of the same matrix share one search, and its matvecs. k beyond the number
     of parameters raises `ValueError` when the fields are declared.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import Spectrum, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), ones(2, 1)))
+        >>> with Trace.create("spectrum.h5") as trace:
+        ...     found = measure_once(objective, [Spectrum(k=2)], trace, step=0)["spectrum"].values
+        >>> found["values"].round(3).tolist()
+        [3.0, 1.0]
     """
 
     name: str = "spectrum"
@@ -105,6 +115,16 @@ class CurvatureTrace(CurvatureInstrument):
 
     Fields: value and stderr in loss/parameter^2, matvecs, converged, method. `rtol` asks for
     stderr <= rtol * |value|, `matvecs` bounds the products; defaults are those of `landscape.spectra.trace`.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import CurvatureTrace, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), ones(2, 1)))
+        >>> with Trace.create("trace.h5") as trace:
+        ...     found = measure_once(objective, [CurvatureTrace()], trace, step=0)["trace"].values
+        >>> f"{found['value']:.3f} +- {found['stderr']:.3f}"
+        '4.000 +- 0.000'
     """
 
     name: str = "trace"
@@ -144,6 +164,16 @@ class SpectralDensity(CurvatureInstrument):
 
     Fields: nodes (probes, steps) in loss/parameter^2, weights (probes, steps) that sum to 1 per probe, n (the
     size of the matrix), matvecs. More steps than parameters are padded with weight 0.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import SpectralDensity, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), ones(2, 1)))
+        >>> with Trace.create("density.h5") as trace:
+        ...     found = measure_once(objective, [SpectralDensity(probes=2, steps=3)], trace, step=0)["density"].values
+        >>> f"{found['nodes'].shape}, up to {found['nodes'].max():.3f}"
+        '(2, 3), up to 3.000'
     """
 
     name: str = "density"
@@ -182,6 +212,16 @@ class ConditionNumber(CurvatureInstrument):
     Fields: kappa, largest, smallest, rank, threshold (absolute), converged (False: kappa is a lower bound),
     matvecs, and a table: thresholds (relative to the largest), ranks and kappas, all (8,), nan and -1 beyond
     its end. `threshold` and `rank` are those of `landscape.spectra.condition_number`.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import ConditionNumber, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), ones(2, 1)))
+        >>> with Trace.create("condition.h5") as trace:
+        ...     found = measure_once(objective, [ConditionNumber()], trace, step=0)["condition"].values
+        >>> found["rank"], round(found["kappa"], 3)
+        (2, 3.0)
     """
 
     name: str = "condition"

@@ -32,6 +32,16 @@ class DualGradient(Instrument):
         scale: radius of the layers' balls.
         layers: (name or glob, norm, scale) of tensors with their own; the first that fits counts.
         infimum: f*, or a lower bound of it.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import DualGradient, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.L1Loss(), (eye(2), 9 * ones(2, 1)))
+        >>> with Trace.create("dual-gradient.h5") as trace:
+        ...     found = measure_once(objective, [DualGradient()], trace, step=0)["dual-gradient"].values
+        >>> found["dual"].round(3).tolist(), round(found["total"], 3)
+        ([0.5, 1.0], 1.5)
     """
 
     name: str = "dual-gradient"

@@ -52,6 +52,17 @@ class FunctionClass(Instrument):
             gradient of each).
         infimum: f_k^*, or "estimate" to minimise each f_k on a copy.
         sketch: numbers kept of each vector where there is no end point.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import FunctionClass, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.L1Loss(), (eye(2), 9 * ones(2, 1)))
+        >>> end = objective.theta() + 1  # in use: a finished Recording
+        >>> with Trace.create("function-class.h5") as trace:
+        ...     found = measure_once(objective, [FunctionClass(end)], trace, step=0)["function-class"].values
+        >>> f"{found['inner']:.3f} at distance {found['distance']:.3f}"
+        '2.000 at distance 1.732'
     """
 
     name: str = "function-class"

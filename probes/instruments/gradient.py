@@ -30,6 +30,16 @@ class Gradient(Instrument):
     standard errors, terms (loss terms in the data). The noise is estimated from how the batches differ; `parts` splits
     each into so many, and a single batch is split into 16 by itself. Where it cannot be known it is nan and a warning
     says why.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import Gradient, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.L1Loss(), (eye(2), 9 * ones(2, 1)))
+        >>> with Trace.create("gradient.h5") as trace:
+        ...     found = measure_once(objective, [Gradient()], trace, step=0)["gradient"].values
+        >>> f"{found['norm']:.3f}, noise scale {found['noise_scale']:.3f}"
+        '1.225, noise scale 0.667'
     """
 
     name: str = "gradient"
@@ -66,6 +76,16 @@ class SAMSharpness(Instrument):
     Fields: value = f(theta + rho g / |g|) - f(theta) and its rounding error, in the loss's units; rho; norm (|g|).
     `adaptive=True` measures distance relative to the parameters (arXiv 2102.11600), `steps` repeats the ascent within
     the ball and keeps the highest loss.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import SAMSharpness, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.L1Loss(), (eye(2), 9 * ones(2, 1)))
+        >>> with Trace.create("sam-sharpness.h5") as trace:
+        ...     found = measure_once(objective, [SAMSharpness(rho=0.1)], trace, step=0)["sam-sharpness"].values
+        >>> f"{found['value']:.4f}"
+        '0.1225'
     """
 
     name: str = "sam-sharpness"
@@ -104,6 +124,16 @@ class Alignment(Instrument):
     and residuals (k,) in loss/parameter^2. Bounds follow from residual / gap and are 1 where eigenvalues are equal.
     `of="gradient"` is the whole objective's, "batch" that of the monitor's batch (`monitor(step, batch=...)`), "update"
     the step that training made since the call before (nan at the first one). nan for pairs that were not found.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import Alignment, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), 9 * ones(2, 1)))
+        >>> with Trace.create("alignment.h5") as trace:
+        ...     found = measure_once(objective, [Alignment(k=2)], trace, step=0)["alignment"].values
+        >>> f"{found['total']:.3f}"
+        '1.000'
     """
 
     name: str = "alignment"
@@ -179,6 +209,20 @@ class Updates(Instrument):
     Fields, one entry per tensor in the objective's order (the fields' labels are their names): ratio = update / weight,
     update (norm of the change), weight (norm of the tensor as it stands); steps, over how many steps of training the
     change went. nan and 0 steps at the first call.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import Monitor, Trace, Updates
+        >>> model = nn.Linear(2, 1)
+        >>> objective = Objective(model, nn.MSELoss(), (eye(2), ones(2, 1)))
+        >>> with Trace.create("updates.h5") as trace:
+        ...     monitor = Monitor(objective, [Updates()], trace)
+        ...     _ = monitor(0)
+        ...     model.weight.data *= 2
+        ...     found = monitor(1)["updates"].values
+        >>> found["ratio"].round(3).tolist()
+        [0.5, 0.0]
     """
 
     name: str = "updates"

@@ -53,6 +53,16 @@ class NeuralCollapse(Instrument):
         head: name of the last layer; None finds the one Linear whose output is the model's.
         num_classes: None is the head's number of rows.
         nc4: False leaves out the agreement with the nearest class mean, and the accuracies.
+
+    Example:
+        >>> from torch import eye, nn, tensor
+        >>> from landscape import Objective
+        >>> from probes import NeuralCollapse, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 2), nn.CrossEntropyLoss(), (eye(2), tensor([0, 1])))
+        >>> with Trace.create("neural-collapse.h5") as trace:
+        ...     found = measure_once(objective, [NeuralCollapse()], trace, step=0)["neural-collapse"].values
+        >>> f"{found['nc1']:.3f}"
+        '0.000'
     """
 
     name: str = "neural-collapse"

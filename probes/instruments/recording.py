@@ -38,6 +38,20 @@ class Recording:
 
     Attributes:
         end: x_K, `(n,)` on the host, after `finish()`; None before.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import FunctionClass, Recording
+        >>> model, batch = nn.Linear(2, 1), (eye(2), ones(2, 1))
+        >>> recording = Recording(Objective(model, nn.MSELoss(), batch))
+        >>> for step in range(3):
+        ...     recording(step, batch)
+        ...     model.bias.data += 1
+        >>> recording.finish()
+        >>> probe = FunctionClass(recording)  # for the monitor of the second pass
+        >>> recording.end.shape
+        torch.Size([3])
     """
 
     def __init__(self, objective: Objective) -> None:

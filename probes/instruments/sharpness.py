@@ -65,6 +65,16 @@ class Sharpness(ThresholdInstrument):
     adaptive optimizer's preconditioner P (arXiv 2207.14484) or learning rates that differ, else nan; matvecs of both
     searches; converged. All in loss/parameter^2. `tol` bounds residual / |largest|. In a monitor the searches start
     from the vectors that the last ones found; `warm=False` starts anew each time.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import Sharpness, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), ones(2, 1)))
+        >>> with Trace.create("sharpness.h5") as trace:
+        ...     found = measure_once(objective, [Sharpness(lr=0.5)], trace, step=0)["sharpness"].values
+        >>> f"{found['value']:.3f} of {found['threshold']}"
+        '3.000 of 4.0'
     """
 
     name: str = "sharpness"
@@ -135,6 +145,16 @@ class BatchSharpness(ThresholdInstrument):
     Fields: value with stderr, ratio_of_means (batches with a large gradient weigh more), threshold, all in
     loss/parameter^2, and batches, how many are in the mean. The batches are the objective's; `batch_size` splits them,
     in an order drawn for each measurement; `rtol` stops once stderr <= rtol * value.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import BatchSharpness, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), 9 * ones(2, 1)))
+        >>> with Trace.create("batch-sharpness.h5") as trace:
+        ...     found = measure_once(objective, [BatchSharpness(batch_size=1)], trace, step=0)["batch-sharpness"].values
+        >>> f"{found['value']:.3f} +- {found['stderr']:.3f}"
+        '4.000 +- 0.000'
     """
 
     name: str = "batch-sharpness"
@@ -172,6 +192,16 @@ class CriticalSharpness(ThresholdInstrument):
     converged. `along="gradient"` steps along the gradient, `along="update"` goes on along the last update per unit of
     lr (threshold 2 / lr), or per update where there is no single lr (threshold 2). No step raises the loss: value 0;
     every step does: inf. Searches start from the last eta_c.
+
+    Example:
+        >>> from torch import nn, ones
+        >>> from landscape import Objective
+        >>> from probes import CriticalSharpness, Trace, measure_once
+        >>> objective = Objective(nn.Linear(1, 1), nn.MSELoss(), (ones(1, 1), 9 * ones(1, 1)))
+        >>> with Trace.create("critical-sharpness.h5") as trace:
+        ...     found = measure_once(objective, [CriticalSharpness()], trace, step=0)["critical-sharpness"].values
+        >>> f"{found['value']:.0f}"  # the curvature along the gradient, as the loss is quadratic
+        '4'
     """
 
     name: str = "critical-sharpness"

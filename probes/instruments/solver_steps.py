@@ -39,6 +39,20 @@ class SolverSteps(Instrument):
     Fields: those of `solver.last` by their names, all float64: accepted, loss, new_loss, decrease, ratio, M, used,
     shift, size, gradient_norm, lowest, length, products, tries, stalled, hard_case. nan before the first step and for
     what a solver does not say. Reading them costs nothing; at a step the row is that of the step before the call.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import SolverSteps, Trace, measure_once
+        >>> from solvers import CubicNewton
+        >>> model, x, y = nn.Linear(2, 1), eye(2), ones(2, 1)
+        >>> solver = CubicNewton(model.parameters())
+        >>> _ = solver.step(lambda: nn.functional.mse_loss(model(x), y))
+        >>> with Trace.create("solver.h5") as trace:
+        ...     objective = Objective(model, nn.MSELoss(), (x, y))
+        ...     found = measure_once(objective, [SolverSteps()], trace, step=1, optimizer=solver)["solver"].values
+        >>> found["accepted"]
+        1.0
     """
 
     name: str = "solver"

@@ -56,6 +56,16 @@ def measure_once(
     with `on_error="raise"`; Ctrl-C is never held back. Raises `ValueError` when a name is in the trace with
     other settings, for a probe that cannot be measured on this objective, and before anything is measured for one that
     needs an optimizer or a batch that is not given.
+
+    Example:
+        >>> from torch import eye, nn, ones
+        >>> from landscape import Objective
+        >>> from probes import Spectrum, Trace, measure_once
+        >>> objective = Objective(nn.Linear(2, 1), nn.MSELoss(), (eye(2), ones(2, 1)))
+        >>> with Trace.create("once.h5") as trace:
+        ...     found = measure_once(objective, [Spectrum(k=2)], trace, step=0)
+        >>> found["spectrum"].values["values"].round(3).tolist(), found["spectrum"].error
+        ([3.0, 1.0], None)
     """
     probes = list(probes)
     check_on_error(on_error)

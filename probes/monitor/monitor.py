@@ -55,6 +55,20 @@ class Monitor:
     Between steps it keeps operators (without graphs) and the last top vectors, on the host, from which the next search
     starts. Raises `ValueError` for a bad budget, two probes of one name, settings that do not fit the trace, and a
     probe that needs the optimizer where none is given; its first call raises it for one that needs the batch.
+
+    Example:
+        >>> from torch import eye, nn, ones, optim
+        >>> from landscape import Objective
+        >>> from probes import Monitor, Sharpness, Trace
+        >>> model, batch = nn.Linear(2, 1), (eye(2), ones(2, 1))
+        >>> sgd = optim.SGD(model.parameters(), lr=0.5)
+        >>> with Trace.create("run.h5") as trace:
+        ...     objective = Objective(model, nn.MSELoss(), batch)
+        ...     monitor = Monitor(objective, [Sharpness(every=2)], trace, optimizer=sgd)
+        ...     for step in range(5):
+        ...         _ = monitor(step, batch=batch)  # beside the training step
+        ...     trace["sharpness"]["step"].tolist(), trace["sharpness"]["threshold"].tolist()
+        ([0, 2, 4], [4.0, 4.0, 4.0])
     """
 
     def __init__(

@@ -56,6 +56,11 @@ class Field:
         labels: names of the entries of the first axis (of layers, of classes), one each; () for none.
 
     Raises `ValueError` for a shape, a dtype or labels that cannot be stored.
+
+    Example:
+        >>> from probes import Field
+        >>> Field((2,), units="loss", labels=("weight", "bias"))
+        Field(shape=(2,), dtype='float64', units='loss', description='', labels=('weight', 'bias'))
     """
 
     shape: tuple[int | None, ...] = ()

@@ -23,6 +23,16 @@ class Records:
     Besides the declared fields every row has "step" (int64), "epoch" (nan when not given), "time" (seconds
     since the start) and "cost" (seconds). Strings come as numpy strings, ragged fields as object arrays
     `(T,)` of arrays. Each access reads the file as it is then; `read` gives all columns with the same T.
+
+    Example:
+        >>> from probes import Field, Trace
+        >>> with Trace.create("records.h5") as trace:
+        ...     trace.declare("top", {"values": Field((2,), units="loss/parameter^2")})
+        ...     for step in (0, 10):
+        ...         trace.record("top", step, values=[3.0, 1.0])
+        >>> records = Trace.open("records.h5")["top"]
+        >>> records["step"], records["values"].shape, records.fields["values"].units
+        (array([ 0, 10]), (2, 2), 'loss/parameter^2')
     """
 
     def __init__(self, name: str, place: str, reading: Callable[[], AbstractContextManager[h5py.File]]) -> None:

@@ -50,6 +50,16 @@ class TraceSet:
     Attributes:
         folder: what the names are relative to.
         unreadable: file -> why it could not be read (crashed while it was created, foreign, too new).
+
+    Example:
+        >>> from probes import Field, Trace, TraceSet
+        >>> for lr in (0.1, 0.2):
+        ...     with Trace.create(f"run-{lr}.h5", config={"lr": lr}) as trace:
+        ...         trace.declare("loss", {"value": Field()})
+        ...         trace.record("loss", step=0, value=5 * lr)
+        >>> runs = TraceSet.open("run-*.h5")
+        >>> [(run.config["lr"], run.records("loss")["value"].tolist()) for run in runs]
+        [(0.1, [0.5]), (0.2, [1.0])]
     """
 
     def __init__(self, folder: Path, runs: Sequence[Run], unreadable: Mapping[str, str]) -> None:

@@ -40,6 +40,14 @@ class Trace:
         path: the file, absolute, links resolved.
         mode: "write" or "read".
         closed: whether `close` was called.
+
+    Example:
+        >>> from probes import Field, Trace
+        >>> with Trace.create("run.h5", config={"lr": 0.1}, seed=0) as trace:
+        ...     trace.declare("loss", {"value": Field(units="nats")})
+        ...     trace.record("loss", step=0, value=2.5)
+        >>> Trace.open("run.h5")["loss"]["value"]
+        array([2.5])
     """
 
     def __init__(self, path: Path, writer: Writer | None) -> None:

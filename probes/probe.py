@@ -50,7 +50,7 @@ class Probe(Protocol):
         """What `measure` returns. Raises `ValueError` when it cannot be measured on this objective."""
 
     def measure(self, context: Context) -> Mapping[str, Any]:
-        """One value per field."""
+        """A value for each of the fields, by its name."""
 
 
 class ProbeWarning(UserWarning):

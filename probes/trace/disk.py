@@ -1,7 +1,6 @@
-"""What a writer of traces asks of the operating system: one writer per file, room on the disk, a clean exit.
+"""What a writer of traces asks of the operating system: room on the disk, and a clean exit.
 
-HDF5 alone gives none of the three: after the switch to single-writer mode it holds no lock, and when a write
-fails for lack of space it goes on failing at every close and takes the process down at exit.
+When a write fails for lack of space, HDF5 goes on failing at every close and takes the process down at its exit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A trace's lock: one writer at a time, and whether it still lives."""
+"""A trace's lock: one writer at a time, and whether it still lives.
+
+HDF5 itself holds no lock once it has switched to single-writer mode.
+"""
 
 from __future__ import annotations
 

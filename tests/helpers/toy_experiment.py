@@ -1,4 +1,4 @@
-"""A small experiment for tests/test_experiment.py: three jobs that write traces, one that may fail or die."""
+"""A small experiment for the tests of runs.engine: three jobs that write traces, one that may fail or die."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import tridiagonal
+from landscape.spectra.task import Task
 
 # A pair joins U while its residual is below this share of its distance to the threshold, and all of them while they
 # use up at most this share of what is free between the threshold and the other pairs. Against a share of tol only
@@ -73,19 +74,16 @@ class Chain:
     Because A Q = Q H + C B is known, a chain vector Q z needs one new product only: that with the direction C B z.
 
     Args:
+        task: which ends of the spectrum are asked for, and the relative error of a product.
         space: the process whose basis it shares; its last vector is what the random start added.
         start: (m,), coordinates of the random start.
-        S: (m, r), coordinates of U, the wanted ones first.
+        S: (at most m, r), coordinates of U, the wanted ones first.
         reach, coupling: the largest |Ritz value| of U and ||E||.
-        signs: +1 to exclude large eigenvalues, -1 small ones, both for both.
-        floor: relative error of a product.
     """
 
-    def __init__(
-        self, space: Krylov, start: Tensor, S: Tensor, reach: float, coupling: float, signs: list[float], floor: float
-    ) -> None:
-        self.space, self.signs, self.floor = space, signs, floor
-        self.S, self.reach, self.coupling = S, reach, coupling
+    def __init__(self, task: Task, space: Krylov, start: Tensor, S: Tensor, reach: float, coupling: float) -> None:
+        self.task, self.space, self.reach, self.coupling = task, space, reach, coupling
+        self.S = S = pad(S, (0, 0, 0, len(start) - len(S)))
         z = start - S @ (S.T @ start)
         self.Z = (z / z.norm()).reshape(-1, 1)
         self.alpha = self.beta = torch.zeros(0, dtype=torch.float64)
@@ -122,7 +120,7 @@ class Chain:
         self.Z, self.S = pad(self.Z, grown), pad(self.S, grown)
 
     def _smallest(self) -> float:
-        return self.floor * self.space.scale + 1e-300
+        return self.task.floor * self.space.scale + 1e-300
 
     def _apply(self, z: Tensor) -> Tensor:
         H = self.space.H
@@ -139,7 +137,7 @@ class Chain:
     def doubt(self, x: float, n: int) -> float:
         """Probability that an eigenvalue of M above x has stayed hidden from this chain."""
         beta = self.beta.clamp(min=self._smallest())
-        part = max(largest_overlap(sign * self.alpha, beta, x) for sign in self.signs)
+        part = max(largest_overlap(sign * self.alpha, beta, x) for sign in self.task.signs)
         return min(1.0, math.sqrt(2.0 * n / math.pi) * part)
 
     def level(self, highest: float, n: int, risk: float) -> float | None:
@@ -157,7 +155,7 @@ class Chain:
         return self._most(torch.linalg.eigvalsh(tridiagonal(self.alpha, self.beta[:-1])))
 
     def _most(self, values: Tensor) -> float:
-        return max(float((sign * values).max()) for sign in self.signs)
+        return max(float((sign * values).max()) for sign in self.task.signs)
 
     def upper_bounds(self, level: float, wanted: Tensor | None = None) -> Tensor:
         """Upper bounds of the largest of sign * lambda, over all signs, descending, given M <= level.
@@ -181,7 +179,7 @@ class Chain:
         E = torch.linalg.qr(torch.cat([image - G @ T, outside])).R
         corner = level * torch.eye(E.shape[0], dtype=torch.float64)
         found = [torch.full((G.shape[1],), level, dtype=torch.float64)]
-        for sign in self.signs:
+        for sign in self.task.signs:
             rows = torch.cat([sign * T, E.T], dim=1)
             found.append(torch.linalg.eigvalsh(torch.cat([rows, torch.cat([E, corner], dim=1)])))
         return torch.cat(found).sort(descending=True).values

@@ -7,10 +7,12 @@ go to the operator in blocks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, error_floor, products, require_finite
+from landscape.operators.linear import LinearOperator, error_floor, products
 from landscape.randomness import generator_and_seed
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import Callback, Density, tridiagonal
@@ -47,55 +49,43 @@ def density(
         raise MemoryError(f"density needs at least 5 vectors, the budget of {A.memory:,} bytes holds {columns}")
     # the buffers grow by doubling, which holds a basis one and a half times
     at_once = min(probes, int(columns // (depth + depth // 2 + 4)))
-    window = None if at_once >= 1 else int(columns - 3)
-    at_once = max(1, at_once)
-    run = _Run(A, depth, window, probes * depth, callback)
+    capacity = depth if at_once else int(columns - 3)
+    rules: list[tuple[Tensor, Tensor]] = []
+    matvecs, largest, stopped = 0, 0.0, False
     try:
-        for first in range(0, probes, at_once):
-            run.chunk(A.space.random(min(at_once, probes - first), "normal", rng))
-            if run.stopped:
+        for first in range(0, probes, max(1, at_once)):
+            V = A.space.random(min(max(1, at_once), probes - first), "normal", rng)
+            chains = [Krylov(A, capacity) for _ in range(V.shape[-1])]
+            for running in _lockstep(A, chains, V, depth):
+                matvecs += len(running)
+                largest = max(largest, *(abs(float(chain.H[-1, -1])) for chain in running))
+                stopped = callback is not None and bool(callback(matvecs, probes * depth, largest))
+                if stopped:
+                    break
+            rules += [_quadrature(chain.H) for chain in chains]
+            if stopped:
                 break
     finally:
         A.release()
-    rules = run.rules
-    width = steps if not run.stopped else max(nodes.numel() for nodes, _ in rules)
+    width = steps if not stopped else max(nodes.numel() for nodes, _ in rules)
     nodes = torch.stack([torch.cat([t, t[-1:].expand(width - t.numel())]) for t, _ in rules])
     weights = torch.stack([torch.cat([w, w.new_zeros(width - w.numel())]) for _, w in rules])
-    return Density(nodes, weights, n, run.matvecs, seed, error_floor(A), not run.stopped and window is None)
+    return Density(nodes, weights, n, matvecs, seed, error_floor(A), bool(at_once) and not stopped)
 
 
-class _Run:
-    """All probes of one call."""
-
-    def __init__(
-        self, A: LinearOperator, depth: int, window: int | None, planned: int, callback: Callback | None
-    ) -> None:
-        self.A, self.depth, self.window, self.planned, self.callback = A, depth, window, planned, callback
-        self.matvecs, self.stopped, self.largest = 0, False, 0.0
-        self.rules: list[tuple[Tensor, Tensor]] = []
-
-    def chunk(self, V: Tensor) -> None:
-        """Run the columns of V in lockstep."""
-        A = self.A
-        chains: list[Krylov | _Windowed] = [
-            Krylov(A, self.depth) if self.window is None else _Windowed(A, self.window) for _ in range(V.shape[-1])
-        ]
-        fronts = [(chain, chain.inject(V[..., i : i + 1])) for i, chain in enumerate(chains)]
-        for step in range(self.depth):
-            if step:
-                fronts = [(chain, chain.propose()) for chain, _ in fronts]
-            fronts = [(chain, X) for chain, X in fronts if X.shape[-1]]
-            if not fronts:
-                break
-            W = products(A, torch.cat([X for _, X in fronts], dim=-1))
-            for i, (chain, _) in enumerate(fronts):
-                chain.absorb(W[..., i : i + 1])
-                self.largest = max(self.largest, abs(float(chain.H[-1, -1])))
-            self.matvecs += len(fronts)
-            if self.callback is not None and self.callback(self.matvecs, self.planned, self.largest):
-                self.stopped = True
-                break
-        self.rules += [_quadrature(chain.H) for chain in chains]
+def _lockstep(A: LinearOperator, chains: list[Krylov], V: Tensor, depth: int) -> Iterator[list[Krylov]]:
+    """Lanczos from the columns of V; after each block of products the chains that took part in it."""
+    fronts = [(chain, chain.inject(V[..., i : i + 1])) for i, chain in enumerate(chains)]
+    for step in range(depth):
+        if step:
+            fronts = [(chain, chain.propose()) for chain, _ in fronts]
+        fronts = [(chain, X) for chain, X in fronts if X.shape[-1]]
+        if not fronts:
+            return
+        W = products(A, torch.cat([X for _, X in fronts], dim=-1))
+        for i, (chain, _) in enumerate(fronts):
+            chain.absorb(W[..., i : i + 1])
+        yield [chain for chain, _ in fronts]
 
 
 def _quadrature(H: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,41 +93,3 @@ def _quadrature(H: Tensor) -> tuple[Tensor, Tensor]:
     nodes, S = torch.linalg.eigh(tridiagonal(H.diagonal(), H.diagonal(-1)))
     weights = S[0] ** 2
     return nodes, weights / weights.sum()
-
-
-class _Windowed:
-    """Lanczos that keeps, and orthogonalises against, the last `window` vectors only."""
-
-    def __init__(self, A: LinearOperator, window: int) -> None:
-        self.A, self.window = A, window
-        self.alpha: list[float] = []
-        self.beta: list[float] = []
-        self.scale = 0.0
-        self.basis = self.rest = A.space.zeros(0)
-
-    @property
-    def H(self) -> Tensor:
-        return tridiagonal(*(torch.tensor(x, dtype=torch.float64) for x in (self.alpha, self.beta)))
-
-    def inject(self, V: Tensor) -> Tensor:
-        self.basis = V * (1.0 / float(self.A.space.inner(V, V).sqrt()))
-        return self.basis
-
-    def propose(self) -> Tensor:
-        norm = float(self.A.space.inner(self.rest, self.rest).sqrt())
-        if norm <= 10.0 * torch.finfo(self.A.dtype).eps * self.scale:
-            return self.rest[..., :0]
-        self.beta.append(norm)
-        q = self.rest * (1.0 / norm)
-        self.basis = torch.cat([self.basis[..., max(0, self.basis.shape[-1] + 1 - self.window) :], q], dim=-1)
-        return q
-
-    def absorb(self, W: Tensor) -> None:
-        for attempt in range(2):
-            h = self.A.space.inner(self.basis, W)
-            require_finite(self.A, h)
-            if attempt == 0:
-                self.alpha.append(float(h[-1]))
-                self.scale = max(self.scale, float(self.A.space.inner(W, W).sqrt()))
-            W = W - self.A.space.combine(self.basis, h)
-        self.rest = W

@@ -42,6 +42,8 @@ class Ritz:
 class Krylov:
     """The process. A round is: `X = propose(...)` or `inject(...)`, then `absorb(A @ X)`.
 
+    Beyond `capacity` basis vectors the oldest are forgotten: only H of a single chain has a meaning then.
+
     Attributes:
         size: basis vectors, including those proposed and not yet absorbed.
         H: (size, size) float64 on the host.
@@ -106,7 +108,7 @@ class Krylov:
         for _ in range(4):
             g = self.space.inner(self.basis, X)
             X = X - self.space.combine(self.basis, g)
-            self.H += g @ self.B[:1]
+            self.H[-len(g) :] += g @ self.B[:1]
             norm = float(self.space.inner(X, X).sqrt())
             if norm <= self._floor() or float(g.norm()) <= 0.1 * norm:
                 break
@@ -138,9 +140,13 @@ class Krylov:
             self.pending = self.pending - self.space.combine(V, c)
             self.H[m:, :m] = c @ self.B
         self.B = pad(self.B, (0, b))
-        self._reserve(m + b)
-        self.size = m + b
-        self.basis[..., m:] = V
+        if m + b > self.capacity:
+            self._buffer = torch.cat([self.basis[..., b - self.capacity :], V], dim=-1)
+            self.size = m + b
+        else:
+            self._reserve(m + b)
+            self.size = m + b
+            self.basis[..., m:] = V
         return V
 
     def absorb(self, W: Tensor) -> None:
@@ -150,7 +156,7 @@ class Krylov:
             return
         h = self.space.inner(self.basis, W)
         W = W - self.space.combine(self.basis, h)
-        self.H[:, m - b :] = h
+        self.H[-len(h) :, m - b :] = h
         self.B = torch.cat([self.B, pad(torch.eye(b, dtype=torch.float64), (m - b, 0))])
         self.pending = torch.cat([self.pending, W], dim=-1) if self.pending.shape[-1] else W
         self._measure(h)

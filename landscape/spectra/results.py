@@ -217,19 +217,13 @@ class ConditionNumber:
     def _rows(self) -> list[str]:
         bound = "" if self.converged else ">= "
         size = "" if self.eigenvalues is None else f" of {len(self.eigenvalues)}"
-        head = (
-            f"kappa {bound}{self.kappa:.3g} (rank {bound}{self.rank}{size}, threshold {self.threshold:.2g}, "
-            f"smallest {self.smallest:.3g})"
-        )
+        cut = f"threshold {self.threshold:.2g}, smallest {self.smallest:.3g}"
+        rows = [f"kappa {bound}{self.kappa:.3g} (rank {bound}{self.rank}{size}, {cut})"]
         near = [(self.rank + step, kappa) for step, kappa in self.neighbours.items() if not math.isnan(kappa)]
-        return [
-            head,
-            *(f"  at rank {rank}: kappa {kappa:.3g}" for rank, kappa in near),
-            *(
-                f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}"
-                for relative, rank, kappa in self.table
-            ),
-        ]
+        rows += [f"  at rank {rank}: kappa {kappa:.3g}" for rank, kappa in near]
+        for relative, rank, kappa in self.table:
+            rows.append(f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}")
+        return rows
 
 
 Callback = Callable[[int, int, float], bool | None]

@@ -228,10 +228,9 @@ class Search:
         coupling = float(ritz.pending[settled].norm())
         g = space.random(1, "normal", self.rng)
         X = self.krylov.inject(g)
-        S = torch.cat([S, torch.zeros(X.shape[-1], S.shape[1], dtype=torch.float64)])
         start = space.inner(self.krylov.basis, g)[:, 0]
         self._expand(X)
-        return Chain(self.krylov, start, S, reach, coupling, self.task.signs, self.task.floor)
+        return Chain(self.task, self.krylov, start, S, reach, coupling)
 
     def _bounds_hold(self, chain: Chain, level: float) -> bool:
         """No wanted value can be larger than what was found by more than tol."""

@@ -77,7 +77,7 @@ def trace(
     limit = default if matvecs is None else matvecs
     rng, seed = generator_and_seed(generator)
     try:
-        return _run(A, _choose(A, method, limit), rtol, limit, rng, seed, callback)
+        return _run(A, _METHODS[_choose(A, method, limit)](A, rng), rtol, limit, seed, callback)
     finally:
         A.release()
 
@@ -102,16 +102,9 @@ def _choose(A: LinearOperator, method: str, limit: int) -> str:
 
 
 def _run(
-    A: LinearOperator,
-    name: str,
-    rtol: float | None,
-    limit: int,
-    rng: torch.Generator,
-    seed: int,
-    callback: Callback | None,
+    A: LinearOperator, estimator: _Method, rtol: float | None, limit: int, seed: int, callback: Callback | None
 ) -> Estimate[float]:
     n, used = A.shape[0], 0
-    estimator = _METHODS[name](A, rng)
     per = estimator.products_per_sample
     target = limit if rtol is None else min(limit, _FIRST)
     value, stderr, floor, stopped = math.nan, math.inf, 0.0, False

@@ -44,6 +44,15 @@ def condition_number(A: LinearOperator, *, threshold: float | None = None, rank:
             beyond 2048 that may be indefinite (Lanczos says nothing about eigenvalues around 0 inside a spectrum).
         MemoryError: the dense matrix or the Lanczos basis does not fit `A.memory`.
         FloatingPointError: a product is not finite.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> from landscape.spectra import condition_number
+        >>> A = MatrixOperator(torch.diag(torch.tensor([8.0, 4.0, 2.0, 0.0])))
+        >>> found = condition_number(A)
+        >>> found.kappa, found.rank, condition_number(A, rank=2).kappa
+        (4.0, 3, 2.0)
     """
     n = A.shape[0]
     if threshold is not None and rank is not None:

@@ -28,6 +28,15 @@ def diagonal(
     then False.
 
     Raises `ValueError` for matvecs < 1, `FloatingPointError` when a product is not finite.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> from landscape.spectra import diagonal
+        >>> A = MatrixOperator(torch.tensor([[3.0, 1.0], [1.0, 2.0]]))
+        >>> found = diagonal(A)
+        >>> found.value.tolist(), found.matvecs
+        ([3.0, 2.0], 2)
     """
     if matvecs < 1:
         raise ValueError(f"matvecs must be at least 1, not {matvecs}")

@@ -66,6 +66,15 @@ def eigsh(
         ValueError: k outside 1..n, unknown `which`, a negative tol, a start that is not finite or misshapen.
         FloatingPointError: a product is not finite.
         MemoryError: not even k + 3 basis vectors fit `A.memory`.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> from landscape.spectra import eigsh
+        >>> A = MatrixOperator(torch.diag(torch.tensor([5.0, 5.0, 2.0, -7.0])))
+        >>> pairs = eigsh(A, k=2)
+        >>> [round(w, 3) for w in pairs.values.tolist()], pairs.converged
+        ([5.0, 5.0], True)
     """
     n = A.shape[0]
     if not 1 <= k <= n:

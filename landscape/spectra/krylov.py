@@ -240,6 +240,15 @@ def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int) -> Tridiagon
 
     Raises `ValueError` for a zero or not finite v or steps < 1, `FloatingPointError` for a product that is not
     finite, `MemoryError` when the basis does not fit `A.memory`.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> from landscape.spectra import lanczos
+        >>> A = MatrixOperator(torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 1.0], [0.0, 1.0, 2.0]]))
+        >>> T = lanczos(A, torch.tensor([1.0, 0.0, 0.0]), steps=2)
+        >>> lanczos(A, T, steps=1).matrix.tolist()
+        [[2.0, 1.0, 0.0], [1.0, 2.0, 1.0], [0.0, 1.0, 2.0]]
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")

@@ -67,6 +67,15 @@ def trace(
         ValueError: unknown method, rtol <= 0, fewer than 1 product (3 for hutch++, 2 for xtrace).
         MemoryError: the sketch of the method that was asked for by name does not fit `A.memory`.
         FloatingPointError: a product is not finite.
+
+    Example:
+        >>> import torch
+        >>> from landscape import MatrixOperator
+        >>> from landscape.spectra import trace
+        >>> A = MatrixOperator(torch.diag(1.0 / torch.arange(1, 201) ** 2))
+        >>> found = trace(A, matvecs=60, generator=torch.Generator().manual_seed(0))
+        >>> round(found.value, 1), found.stderr < 0.1, found.matvecs
+        (1.6, True, 60)
     """
     if method != "auto" and method not in _METHODS:
         raise ValueError(f"method is one of auto, {', '.join(_METHODS)}, not {method!r}")

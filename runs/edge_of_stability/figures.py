@@ -62,12 +62,10 @@ def batches_figure(results: Results) -> Figure:
     """Sharpness of the whole loss, and batch sharpness, over the steps of SGD, a colour for each batch size."""
     made, panels = figure(2, height=4.8)
     rate = next(iter(results.data("sgd-*").values()))["rate"]
+    along = "curvature of mini-batches along their own gradients, ± two standard errors"
     groups = {
         "sharpness": ("λmax", f"largest eigenvalue of the whole loss; η = {rate:g} for all"),
-        "batch-sharpness": (
-            "Batch sharpness",
-            "curvature of mini-batches along their own gradients, ± two standard errors",
-        ),
+        "batch-sharpness": ("Batch sharpness", along),
     }
     top = 1.3
     for axes, (group, (title, text)) in zip(panels, groups.items(), strict=True):

@@ -128,13 +128,9 @@ def kept(groups: Groups) -> dict[str, Any]:
     """For JSON: geometric mean and spread by keys; None where it is infinite."""
     return {
         ", ".join(f"{k:g}" for k in key): {
-            "mean": _rounded(geometric(values)),
-            "spread": _rounded(spread(values)),
+            "mean": finite(float(f"{geometric(values):.6g}")),
+            "spread": float(f"{spread(values):.6g}"),
             "networks": len(values),
         }
         for key, values in groups.items()
     }
-
-
-def _rounded(value: float) -> float | None:
-    return finite(float(f"{value:.6g}"))

@@ -151,11 +151,9 @@ def slower(results: Results) -> Verdict:
         found = means(grouped(chosen(table, factor=factor, fixed=fixed), "depth"))
         return found[max(found)] / found[min(found)]
 
+    factors = distinct(table, "factor")
     return every(
-        {
-            f"{factor:g}": {"proportional": growth(factor, 0.0), "fixed": growth(factor, 1.0)}
-            for factor in distinct(table, "factor")
-        },
+        {f"{f:g}": {"proportional": growth(f, 0.0), "fixed": growth(f, 1.0)} for f in factors},
         lambda by: by["proportional"] < by["fixed"],
         lambda factor, by: f"{factor}: × {number(by['proportional'])}, fixed × {number(by['fixed'])}",
         before="kappa from shallow to deep, by c: ",

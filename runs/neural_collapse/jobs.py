@@ -39,21 +39,8 @@ MOMENTA = {"mlp": (0.0, 0.5, MOMENTUM), "cnn": (MOMENTUM,), "resnet": (MOMENTUM,
 ACCELERATION = (0.0, 0.5, 0.7, MOMENTUM)
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the decay that is coupled, between Adam and AdamW
 SEEDS = 3
-KEPT = (
-    "nc0",
-    "nc0_normalized",
-    "nc1",
-    "nc1_traces",
-    "cdnv",
-    "nc2",
-    "nc2_weight",
-    "nc2_product",
-    "nc3",
-    "nc4",
-    "accuracy",
-    "weight_norm",
-    "smallest_singular",
-)
+COLLAPSE = ("nc0", "nc0_normalized", "nc1", "nc1_traces", "cdnv", "nc2", "nc2_weight", "nc2_product", "nc3", "nc4")
+KEPT = (*COLLAPSE, "accuracy", "weight_norm", "smallest_singular")
 
 
 def plan(quick: bool) -> list[Job]:

@@ -22,12 +22,6 @@ def accelerated(results: Results) -> dict[str, list[Row]]:
     return {network: own for network, own in found.items() if len(own) > 1}
 
 
-def tell_momenta(found: dict[str, list[Row]], metric: str) -> str:
-    """The metric by momentum."""
-    told = {n: ", ".join(f"{r['momentum']:g}: {short(r['train'][metric], 2)}" for r in own) for n, own in found.items()}
-    return listed(told)
-
-
 @claim(
     "momentum accelerates collapse",
     literature=f"more momentum, lower NC0 and NC3 of SGD, at every step of it ({PAPER}, figure 5)",
@@ -38,7 +32,12 @@ def tell_momenta(found: dict[str, list[Row]], metric: str) -> str:
 def accelerates(results: Results) -> Verdict:
     found = accelerated(results)
     holds = all_hold(falling([r["train"][key] for r in own]) for own in found.values() for key in ("nc0", "nc3"))
-    told = f"NC0: {tell_momenta(found, 'nc0')}. NC3: {tell_momenta(found, 'nc3')}"
+
+    def tell(metric: str) -> str:
+        each = {n: [f"{r['momentum']:g}: {short(r['train'][metric], 2)}" for r in own] for n, own in found.items()}
+        return listed({network: ", ".join(told) for network, told in each.items()})
+
+    told = f"NC0: {tell('nc0')}. NC3: {tell('nc3')}"
     return Verdict(holds, told, {network: [row["train"] for row in own] for network, own in found.items()})
 
 
@@ -51,19 +50,16 @@ def accelerates(results: Results) -> Verdict:
     needs="grid-*-SGD-*",
 )
 def equal_loss(results: Results) -> Verdict:
-    found = {
-        network: {f"{row['momentum']:g}": row for row in own if row["momentum"] in (0.7, 0.9)}
-        for network, own in accelerated(results).items()
-    }
-    pairs = {network: (own["0.7"], own["0.9"]) for network, own in found.items() if len(own) == 2}
+    found = {network: [r for r in own if r["momentum"] in (0.7, 0.9)] for network, own in accelerated(results).items()}
+    pairs = {network: pair for network, pair in found.items() if len(pair) == 2}
 
-    def holds(pair: tuple[Row, Row]) -> bool:
+    def holds(pair: list[Row]) -> bool:
         less, more = pair
         low, high = sorted(row["loss"] for row in pair)
         nc0, nc3 = ((less["train"][metric], more["train"][metric]) for metric in ("nc0", "nc3"))
         return bool(high <= 1.5 * low and nc0[1] <= 0.5 * nc0[0] and nc3[1] < nc3[0])
 
-    def tell(network: str, pair: tuple[Row, Row]) -> str:
+    def tell(network: str, pair: list[Row]) -> str:
         values = {"loss": [row["loss"] for row in pair]}
         values |= {metric.upper(): [row["train"][metric] for row in pair] for metric in ("nc0", "nc3")}
         return f"{network}: " + ", ".join(f"{k} {short(a, 3)} → {short(b, 3)}" for k, (a, b) in values.items())

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
+from typing_extensions import override
 
 from landscape import Objective
 from landscape.objective.batch import Batch
@@ -122,13 +123,13 @@ class FiniteSum(Problem):
         with self._scope():
             return vmap(lambda x: slopes(x, data), chunk_size=self.chunk)(X)
 
+    @override
     def loss(self, X: Tensor) -> Tensor:
-        """f, `(paths,)`."""
         with self._scope():
             return vmap(lambda x: self._mean(x, self.data), chunk_size=self.chunk)(X)
 
+    @override
     def gradient(self, X: Tensor) -> Tensor:
-        """grad f, `(paths, n)`."""
         with self._scope():
             return vmap(lambda x: self._slope(x, self.data), chunk_size=self.chunk)(X)
 
@@ -171,20 +172,20 @@ class FiniteSum(Problem):
         orders = torch.rand(math.ceil(count * common / N), N, generator=generator, device=generator.device).argsort(1)
         return orders.repeat(1, B // common).reshape(-1, B).to(self.data[0].device)
 
+    @override
     def stochastic(self, X: Tensor, draws: Tensor) -> Tensor:
-        """The gradient of each path's batch at X, `(paths, n)`."""
         with self._scope():
             return vmap(self._slope, chunk_size=self.chunk)(X, self._batches(draws))
 
+    @override
     def atoms(self, X: Tensor, draws: Tensor) -> Tensor:
-        """The gradient of every batch at every path, `(draws, paths, n)`."""
         batches = self._batches(draws)
         every = vmap(self._slope, in_dims=(None, 0))
         with self._scope():
             return vmap(lambda x: every(x, batches), out_dims=1, chunk_size=self.chunk)(X)
 
+    @override
     def products(self, X: Tensor, draws: Tensor, V: Tensor) -> Tensor:
-        """H_g V with the Hessian of every batch at every path, `(draws, paths, n)`."""
         batches = self._batches(draws)
         every = vmap(lambda x, v, batch: jvp(lambda y: self._slope(y, batch), (x,), (v,))[1], in_dims=(None, 0, 0))
         with self._scope():

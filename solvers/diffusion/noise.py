@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy import special
 from torch import Tensor
+from typing_extensions import override
 
 from solvers.base import check
 
@@ -128,34 +129,34 @@ class GaussianNoise(Noise):
             self._square_root = math.sqrt(2) * root_of(covariance.square())
 
     @property
+    @override
     def covariance(self) -> Tensor:
-        """Sigma, `(n, n)`."""
         return torch.diag(self._variance) if self.diagonal else self._covariance
 
     @property
+    @override
     def variance(self) -> Tensor:
-        """`(n,)`, the diagonal of Sigma."""
         return self._variance
 
+    @override
     def root(self, xi: Tensor) -> Tensor:
-        """Sigma^{1/2} xi for standard normals `(paths, n)`."""
         return xi * self.scale if self.diagonal else xi @ self._root
 
     def squares(self, xi: Tensor) -> Tensor:
         """As the base class: Cov(z_i^2, z_j^2) = 2 Sigma_ij^2."""
         return math.sqrt(2) * self._variance * xi if self.diagonal else xi @ self._square_root
 
+    @override
     def distribution(self, z: Tensor) -> Tensor:
-        """Erf(z / sqrt(2))."""
         return torch.erf(z / math.sqrt(2))
 
     @property
+    @override
     def density(self) -> float:
-        """sqrt(2 / pi)."""
         return math.sqrt(2 / math.pi)
 
+    @override
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """`(count, n)` independent draws."""
         return self.root(normals((count, self.n), generator).to(self.scale.device))
 
     def balanced(self, count: int, seed: int = 0) -> Tensor:
@@ -165,8 +166,8 @@ class GaussianNoise(Noise):
             half = half @ torch.linalg.inv(root_of(half.mT @ half / len(half)))
         return self.root(torch.cat([half, -half]).to(self.scale.device))
 
+    @override
     def quantile(self, u: Tensor) -> Tensor:
-        """Sigma^{1/2} Phi^{-1}(u)."""
         return self.root(torch.special.ndtri(u))
 
     def sign_root(self, mean: Tensor, xi: Tensor) -> Tensor:
@@ -224,14 +225,14 @@ class StudentNoise(Noise):
         self.n, self.dof = len(self.scale), float(dof)
 
     @property
+    @override
     def covariance(self) -> Tensor:
-        """Sigma, `(n, n)`."""
         if self.dof <= 2:
             raise ValueError(f"Student noise with dof={self.dof:g} has no variance: only sign methods have an SDE")
         return torch.diag(self.scale.square() * self.dof / (self.dof - 2))
 
+    @override
     def root(self, xi: Tensor) -> Tensor:
-        """Sigma^{1/2} xi for standard normals `(paths, n)`."""
         return xi * self.variance.sqrt()
 
     def squares(self, xi: Tensor) -> Tensor:
@@ -240,18 +241,18 @@ class StudentNoise(Noise):
             raise ValueError(f"with dof={self.dof:g} the noise of z^2 has no variance: use moment_noise=False")
         return xi * self.variance * math.sqrt(3 * (self.dof - 2) / (self.dof - 4) - 1)
 
+    @override
     def distribution(self, z: Tensor) -> Tensor:
-        """2 F(z) - 1 with Student's F."""
         return torch.from_numpy(2 * special.stdtr(self.dof, z.cpu().numpy()) - 1).to(z)
 
     @property
+    @override
     def density(self) -> float:
-        """Twice Student's density at 0."""
         log = special.gammaln((self.dof + 1) / 2) - special.gammaln(self.dof / 2)
         return float(2 * math.exp(log) / math.sqrt(self.dof * math.pi))
 
+    @override
     def quantile(self, u: Tensor) -> Tensor:
-        """scale F^{-1}(u) with Student's F."""
         return torch.from_numpy(special.stdtrit(self.dof, u.cpu().numpy())).to(u) * self.scale
 
 

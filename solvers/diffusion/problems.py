@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
+from typing_extensions import override
 
 from solvers.diffusion.noise import GaussianNoise, Noise, check_symmetric
 
@@ -120,41 +121,41 @@ class Function(Problem):
         self.f, self.noise = f, noise
         self.n = self.width = noise.n
 
+    @override
     def loss(self, X: Tensor) -> Tensor:
-        """f, `(paths,)`."""
         return vmap(self.f)(X)
 
+    @override
     def gradient(self, X: Tensor) -> Tensor:
-        """grad f, `(paths, n)`."""
         return vmap(grad(self.f))(X)
 
     def product(self, X: Tensor, V: Tensor) -> Tensor:
         """(hess f) V, path by path, `(paths, n)`."""
         return vmap(lambda x, v: jvp(grad(self.f), (x,), (v,))[1])(X, V)
 
+    @override
     def law(self, X: Tensor) -> Law:
-        """The moments of g at X."""
         return Law(self.gradient(X), lambda: self.noise.variance.expand_as(X), self.noise.root, self.noise.squares)
 
+    @override
     def sample(self, paths: int, generator: torch.Generator) -> Tensor:
-        """Noise `(paths, n)`."""
         return self.noise.sample(paths, generator)
 
+    @override
     def balanced(self, count: int, generator: torch.Generator) -> Tensor:
-        """Noise `(count, n)` that fills its distribution evenly."""
         seed = torch.randint(1 << 31, (1,), generator=generator, device=generator.device)
         return self.noise.balanced(count, int(seed))
 
+    @override
     def stochastic(self, X: Tensor, draws: Tensor) -> Tensor:
-        """grad f + z, `(paths, n)`."""
         return self.gradient(X) + draws
 
+    @override
     def atoms(self, X: Tensor, draws: Tensor) -> Tensor:
-        """grad f + z for every z, `(draws, paths, n)`."""
         return self.gradient(X) + draws[:, None]
 
+    @override
     def products(self, X: Tensor, draws: Tensor, V: Tensor) -> Tensor:
-        """(hess f) V, `(draws, paths, n)`."""
         return vmap(lambda v: self.product(X, v))(V)
 
 
@@ -183,14 +184,14 @@ class Quadratic(Function):
         check_symmetric("H", self.H)
         super().__init__(lambda x: 0.5 * x @ self.H @ x, noise)
 
+    @override
     def loss(self, X: Tensor) -> Tensor:
-        """f, `(paths,)`."""
         return 0.5 * (X * self.gradient(X)).sum(-1)
 
+    @override
     def gradient(self, X: Tensor) -> Tensor:
-        """H x, `(paths, n)`."""
         return X @ self.H
 
+    @override
     def product(self, X: Tensor, V: Tensor) -> Tensor:
-        """H V."""
         return V @ self.H

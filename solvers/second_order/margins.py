@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from solvers.base import check
 
@@ -70,7 +71,7 @@ class Regulariser(Protocol):
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(Regulariser):
     """weight w^2 / 2 in each coordinate.
 
     Example:
@@ -84,21 +85,21 @@ class Ridge:
 
     weight: float
 
+    @override
     def value(self, w: Tensor) -> Tensor:
-        """`(n,)`."""
         return 0.5 * self.weight * w.square()
 
+    @override
     def first(self, w: Tensor) -> Tensor:
-        """`(n,)`."""
         return self.weight * w
 
+    @override
     def second(self, w: Tensor) -> Tensor:
-        """`(n,)`."""
         return torch.full_like(w, self.weight)
 
 
 @dataclass(frozen=True)
-class NonConvex:
+class NonConvex(Regulariser):
     """weight * beta w^2 / (1 + beta w^2) in each coordinate (the regulariser of arXiv 2406.16666).
 
     Example:
@@ -113,13 +114,13 @@ class NonConvex:
     weight: float = 0.1
     beta: float = 1.0
 
+    @override
     def value(self, w: Tensor) -> Tensor:
-        """`(n,)`."""
         s = self.beta * w.square()
         return self.weight * s / (1.0 + s)
 
+    @override
     def first(self, w: Tensor) -> Tensor:
-        """`(n,)`."""
         return self.weight * 2.0 * self.beta * w / (1.0 + self.beta * w.square()).square()
 
     def second(self, w: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 Kind = Literal["coordinates", "blocks", "layers", "gaussian"]
 
@@ -36,7 +37,7 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """The same size at every step.
 
     Example:
@@ -51,13 +52,13 @@ class Constant:
 
     value: int
 
+    @override
     def size(self, n: int, seen: Seen) -> float:
-        """tau."""
         return self.value
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(Schedule):
     """tau_0 + c exp(d k).
 
     Example:
@@ -83,7 +84,7 @@ class Exponential:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Schedule):
     """tau_0 + s k.
 
     Example:
@@ -101,13 +102,13 @@ class Linear:
     start: int
     slope: float = 0.05
 
+    @override
     def size(self, n: int, seen: Seen) -> float:
-        """tau at step k."""
         return self.start + self.slope * seen.step
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(Schedule):
     """tau / n >= max(1 - eps_1 / ||g||^2, sqrt(1 - eps_2 / ||H||^2)), eps_1 = 1e4 c ||h||^2, eps_2 = 1e16 c ||h||^2.
 
     The practical constants of the paper's experiments; ||g|| and ||H|| are running means over the subspaces seen, ||h||

@@ -1,10 +1,5 @@
 """Trace: what the probes of one run saw, in an HDF5 file that is readable while it grows and after a crash.
 
-    with Trace.create("run.h5", config={"lr": 0.1}, seed=0) as trace:
-        trace.declare("loss", {"value": Field(units="nats", description="training loss")})
-        trace.record("loss", step=0, value=2.3)
-    Trace.open("run.h5")["loss"]["value"]
-
 The layout of the file is described in `probes.trace.layout`. This module does not import torch.
 """
 

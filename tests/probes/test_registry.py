@@ -10,7 +10,7 @@ from torch import nn
 
 import probes
 from landscape import Objective
-from probes import Monitor, Trace
+from probes import Context, Monitor, Trace
 from probes.cli import main
 from probes.instruments.registry import PROBES
 from probes.views.kinds import KINDS, kind_of
@@ -87,6 +87,22 @@ def test_options_are_those_of_the_class(name):
         assert text.split("|")[0] == str(parameters[option].default)
     assert kind().name == name
     assert getattr(probes, kind.__name__) is kind
+
+
+def test_costs_are_those_that_the_probes_expect():
+    model = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 3))
+    objective = Objective(model, nn.CrossEntropyLoss(), (torch.randn(30, 4), torch.randint(0, 3, (30,))))
+    sizes = {"k": 5, "n": objective.size, "outputs": 3}
+    for name, entry in PROBES.items():
+        told = {"gradient": 0.0, "value": 0.0}
+        # of "1 or 2 passes" the mean is expected
+        text = entry.cost.partition(";")[0].removeprefix("up to ").replace("1 or 2", "1.5")
+        for term in text.split(" + "):
+            number, unit = (term, "") if term.isdigit() else term.rpartition(" ")[::2]
+            told["value" if unit.startswith("pass") else "gradient"] += float(number or 1) * sizes.get(unit, 1)
+        expected = entry.load()().expected(Context(objective, 0))
+        assert told["value"] == expected.get("value", 0), name
+        assert told["gradient"] == expected.get("gradient", 0) + 2 * expected.get("hessian", 0), name
 
 
 def test_exports_are_those_that_type_checkers_see():

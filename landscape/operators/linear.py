@@ -204,8 +204,7 @@ class MatrixOperator(LinearOperator):
         A = A if A.dtype == torch.float64 else A.to(torch.float32)
         if not bool(torch.isfinite(A).all()):
             raise ValueError("the matrix has entries that are not finite")
-        asymmetry = float((A - A.T).abs().max()) if A.numel() else 0.0
-        largest = float(A.abs().max()) if A.numel() else 0.0
+        asymmetry, largest = (float(X.abs().max()) if X.numel() else 0.0 for X in (A - A.T, A))
         if asymmetry > 1e3 * torch.finfo(A.dtype).eps * largest:
             raise ValueError(f"the matrix is not symmetric: max |A - A^T| = {asymmetry:.3g}; pass (A + A.T) / 2")
         super().__init__(A.shape[0], A.dtype, A.device, memory=memory)

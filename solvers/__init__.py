@@ -10,30 +10,44 @@ A new optimizer is a file of `first_order` (it moves by gradients, or by the los
 
 from solvers import diffusion
 from solvers.base import Solver
-from solvers.first_order.adagrad_norm import AdaGradNorm
-from solvers.first_order.adam import AdamCoupled
-from solvers.first_order.base import FirstOrder
-from solvers.first_order.momo import MoMo, MoMoAdam
-from solvers.first_order.ngn import NGN
-from solvers.first_order.sam import SAM
-from solvers.first_order.scion import Scion
-from solvers.first_order.sgd import SGD
-from solvers.first_order.sign import SignSGD, Signum
-from solvers.first_order.sps import DecSPS, SPSMax
-from solvers.second_order.coordinate_descent import CoordinateDescent
-from solvers.second_order.cubic import CubicStep, solve_cubic
-from solvers.second_order.cubic_krylov import solve_cubic_krylov
-from solvers.second_order.cubic_newton import CubicNewton
-from solvers.second_order.damped_newton import DampedNewton
-from solvers.second_order.gradient_normalized import GradientNormalizedNewton
-from solvers.second_order.gradient_regularized import GradientRegularizedNewton
-from solvers.second_order.lazy_cubic_newton import LazyCubicNewton
-from solvers.second_order.margins import LinearModel, NonConvex, Ridge, linear_model
-from solvers.second_order.newton import NewtonStep
-from solvers.second_order.rsrnm import RSRNM
-from solvers.second_order.saddle_free import SaddleFreeNewton
-from solvers.second_order.sscn import SSCN
-from solvers.second_order.subspaces import Adaptive, Constant, Exponential, Linear
+from solvers.first_order import (
+    NGN,
+    SAM,
+    SGD,
+    AdaGradNorm,
+    AdamCoupled,
+    DecSPS,
+    FirstOrder,
+    MoMo,
+    MoMoAdam,
+    Scion,
+    SignSGD,
+    Signum,
+    SPSMax,
+)
+from solvers.second_order import (
+    RSRNM,
+    SSCN,
+    Adaptive,
+    Constant,
+    CoordinateDescent,
+    CubicNewton,
+    CubicStep,
+    DampedNewton,
+    Exponential,
+    GradientNormalizedNewton,
+    GradientRegularizedNewton,
+    LazyCubicNewton,
+    Linear,
+    LinearModel,
+    NewtonStep,
+    NonConvex,
+    Ridge,
+    SaddleFreeNewton,
+    linear_model,
+    solve_cubic,
+    solve_cubic_krylov,
+)
 
 __all__ = [
     "NGN",

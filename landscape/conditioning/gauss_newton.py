@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.conditioning.inputs import Threshold, absolute_threshold
 from landscape.objective.batch import Batch
@@ -213,5 +214,6 @@ class _OuterProduct(JacobianOperator):
         targets = with_target(e)
         return lambda U: U if targets is None else U * targets
 
+    @override
     def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
         return sum((products for products, _ in parts), torch.zeros(())) / self._samples

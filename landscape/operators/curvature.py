@@ -114,9 +114,13 @@ class ObjectiveOperator(LinearOperator):
 
     def _product(self, V: Tensor) -> Tensor:
         """A V^T for rows `(k, n)`, inside `measuring()`: rows again."""
-        total: Tensor | None = None  # with as few passes over memory as can be
+        return self._accumulate(self._sweep(V))
+
+    def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
+        """The weighted mean (or the sum) of the batches' products, with as few passes over memory as can be."""
+        total: Tensor | None = None
         alone, sum_of_weights = True, 0.0
-        for products, weight in self._sweep(V):
+        for products, weight in parts:
             if total is None:
                 total, sum_of_weights = products, weight
                 continue

@@ -262,6 +262,19 @@ def test_beyond_the_budget_a_lower_bound(small):
         TangentKernel(tight).gram()
 
 
+def test_beyond_the_budget_with_more_outputs_than_parameters():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()  # 26 parameters, 80 outputs
+    x, y = torch.randn(40, 3).double(), torch.randint(0, 2, (40,))
+    y[3] = -100  # a sample without a loss term has no outputs in J
+    batches = [(x[:15], y[:15]), (x[15:], y[15:])]
+    exact = gauss_newton(Objective(model, nn.CrossEntropyLoss(), batches))
+    bound = gauss_newton(Objective(model, nn.CrossEntropyLoss(), batches, memory=9_000))
+    assert exact.converged
+    assert not bound.converged
+    assert bound.largest == pytest.approx(exact.largest, rel=1e-9)  # J^T J over the samples, in whatever batches
+
+
 def small_inputs(objective):
     batch = next(iter(objective.sweep()))
     return batch.inputs, batch.targets

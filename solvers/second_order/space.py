@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, products
+from landscape.operators.linear import LinearOperator
 from landscape.spectra.krylov import Krylov
 from solvers.second_order.trial_point import Move, Point
 
@@ -73,11 +73,10 @@ def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:
     if needed > A.memory:
         raise MemoryError(f"a Krylov space of {size} vectors needs {needed:,} bytes, the budget is {A.memory:,}")
     process = Krylov(A, size)
-    X = process.inject(g)
-    while X.shape[-1]:
-        process.absorb(products(A, X))
-        point.products += 1
-        X = process.propose() if process.size < process.capacity else X[..., :0]
+    if process.inject(g).shape[-1]:
+        process.absorb(A @ process.basis)
+        process.advance(size - 1)
+    point.products += process.size
     A.release()
     ritz = process.ritz()
     S, H, B, C = ritz.coefficients, process.H, process.B, process.pending

@@ -35,6 +35,7 @@ class Batches:
         self._one_shot = isinstance(self._source, Iterator)
         self._budget = budget(memory, torch.device("cpu"))
         self._held: list[Batch] | None = None
+        self._first: Batch | None = None
         self._prints: list[int] = []
         self._marks: list[tuple[int, int]] = []
 
@@ -47,6 +48,19 @@ class Batches:
             yield from self._stream()
         else:
             yield from self._first_pass()
+
+    def first(self) -> Batch:
+        """The first batch, without a pass over the others where the data can be read again."""
+        if self._held is None and self._one_shot:
+            for _ in self:
+                pass
+        if self._held is not None:
+            return self._held[0]
+        if self._first is None:
+            self._first = next(self._read(), None)
+        if self._first is None:
+            raise ValueError("the data is empty: it yields no batches")
+        return self._first
 
     def _first_pass(self) -> Iterator[Batch]:
         """Hold what comes while it fits; beyond the budget go over to streaming with fingerprints."""

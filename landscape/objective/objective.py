@@ -7,6 +7,7 @@ denominator: loss terms, not batches, carry equal weight. With `reduction="sum"`
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.memory import Memory
-from landscape.objective.batch import Batch
+from landscape.objective.batch import Batch, part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.evaluation import Evaluation
@@ -23,6 +24,8 @@ from landscape.objective.network import Forward, Mode, Network, inner_selection
 from landscape.objective.parameters import FlatView, Selection, half_rounding, join, split, vector_dtype
 from landscape.objective.state import Snapshot
 from landscape.tuning import Tuning
+
+CheckWhen = Literal["auto", "always", False]
 
 
 class Objective:
@@ -40,6 +43,8 @@ class Objective:
         reduction: "mean", or "sum" for losses that sum (f is then the sum over all data).
         device, dtype: measure on a converted private copy that follows the model's parameters.
         memory: bytes that one operator may use to keep graphs, or "auto" (half of what is free).
+        check: "auto" holds the first product of a curvature matrix against differences of gradients, once per model
+            as it is built; "always" does it for every operator, False never.
 
     Attributes:
         model, names, slices (name -> slice of the flat vector), size, device (of vectors and products), dtype (float64
@@ -73,9 +78,13 @@ class Objective:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         memory: Memory = "auto",
+        check: CheckWhen = "auto",
     ) -> None:
+        if check not in ("auto", "always", False):
+            raise ValueError(f'check is "auto", "always" or False, not {check!r}')
         self.model = model
         self.memory: Memory = memory
+        self.check: CheckWhen = check
         self.criterion = Criterion(loss, count, reduction)
         self._network = Network(model, forward, mode, device, dtype)
         self.module = self._network.module
@@ -172,6 +181,22 @@ class Objective:
         other._batches = Batches(data, memory=self.memory)
         other.tuning = Tuning(self.device)
         return other
+
+    def sample(self, size: int = 32) -> Objective:
+        """The same function on at most `size` samples of its first batch: what checks and measurements of noise run on.
+
+        The whole batch where it cannot be cut: where a tensor is not a row per sample, or the model or the loss
+        refuses the part, or has no terms in it.
+        """
+        whole = self._batches.first()
+        try:
+            cut = part(whole, 0, min(size, samples(whole)))
+            few = self.on([(cut.inputs, cut.targets)])
+            if math.isfinite(few.value()):
+                return few
+        except Exception:  # whatever a user's model and loss raise on a part that is none
+            pass
+        return self.on([(whole.inputs, whole.targets)])
 
     # -- the function ------------------------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 """One function of one vector: the weights of batches, moves of the parameters, and what is refused."""
 
+import math
+
 import pytest
 import torch
 from objective_cases import network, objective, refuses, samples
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import GaussNewton, Hessian, Objective
 
@@ -120,3 +122,26 @@ def test_mixed_dtypes_take_the_widest_vector():
     assert o.dtype == torch.float64
     D = Hessian(o).to_dense()
     assert torch.allclose(D, D.T, atol=1e-6)
+
+
+def test_a_sample_is_the_same_function_on_the_first_samples():
+    model, loss = nn.Linear(3, 2), nn.CrossEntropyLoss()
+    X, y = torch.randn(50, 3), torch.randint(0, 2, (50,))
+    few = Objective(model, loss, [(X, y), (X, y)]).sample(32)
+    assert few.value() == pytest.approx(loss(model(X[:32]), y[:32]).item(), rel=1e-6)
+    for kinds in (iter([(X, y), (X[:5], y[:5])]), DataLoader(TensorDataset(X, y), 20)):
+        f = Objective(model, loss, kinds)
+        assert math.isfinite(f.sample(8).value())
+        assert math.isfinite(f.value())  # the pass over all of the data is still to be had
+
+
+def test_a_batch_that_cannot_be_cut_is_taken_whole():
+    model = nn.Linear(3, 2)
+    X, A, y = torch.randn(40, 3), torch.rand(40, 40), torch.randint(0, 2, (40,))
+    graph = Objective(model, nn.CrossEntropyLoss(), [((X, A), y)], forward=lambda m, inputs: inputs[1] @ m(inputs[0]))
+    assert graph.sample(8).value() == pytest.approx(graph.value(), rel=1e-6)
+
+
+def test_check_is_one_of_three():
+    with pytest.raises(ValueError, match="check is"):
+        Objective(nn.Linear(3, 2), nn.MSELoss(), (torch.ones(1, 3), torch.ones(1, 2)), check=True)

@@ -28,3 +28,9 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def version_text() -> str:
+    """`landscape-engine 0.1.0 (torch 2.13.0, Python 3.12.3)`, without importing any of them."""
+    own = version_of("landscape-engine") or "(not installed: a checkout)"
+    return f"landscape-engine {own} (torch {version_of('torch') or 'missing'}, Python {platform.python_version()})"

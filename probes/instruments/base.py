@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 import numpy as np
 
 from probes.context import Context
+from probes.instruments.settings import rule_broken
 from probes.probe import Probe
 from probes.schedules import Schedule, as_schedule
-from probes.session import OPERATORS, Pairs
+from probes.session import Pairs
 from probes.trace.layout import Array, Field
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ CURVATURE = "loss/parameter^2"
 SLOPE = "loss/parameter"
 CONVERGED = Field((), "bool", "", "whether the asked accuracy was reached")
 MATVECS = Field((), "int64", "products", "matrix-vector products made")
-
-# Settings that several probes have and what they must be; where the default is None, None is possible too.
-_COUNTS = ("k", "steps", "probes", "parts", "batch_size")
-_POSITIVE = ("tol", "rtol", "lr", "rho", "scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +41,11 @@ class Instrument(Probe):
 
     def __post_init__(self) -> None:
         as_schedule(self.every)
-        self._check(name=bool(self.name))
         for field in dataclasses.fields(self):
-            name, value = field.name, getattr(self, field.name)
-            words = list(OPERATORS) if name == "operator" else _words_of(str(field.type))
-            if value is None and field.default is None:
-                continue
-            if words and value not in words:
-                self._refuse(name, f"is one of {', '.join(words)}")
-            if name in _COUNTS and not value >= 1:
-                self._refuse(name, "must be at least 1")
-            if name in _POSITIVE and not 0 < value < np.inf:
-                self._refuse(name, "must be positive and finite")
+            rule = rule_broken(field.name, getattr(self, field.name), str(field.type))
+            if rule:
+                self._refuse(field.name, rule)
+        self._check(name=bool(self.name))
 
     @property
     def pairs(self) -> Pairs | None:
@@ -85,11 +74,6 @@ class Instrument(Probe):
     def _refuse(self, setting: str, rule: str = "") -> NoReturn:
         found = f"{type(self).__name__}: {setting}={getattr(self, setting)!r} is not possible"
         raise ValueError(f"{found}: {setting} {rule}" if rule else found)
-
-
-def _words_of(annotation: str) -> list[str]:
-    """The words that a setting may be by its annotation, `Literal["LA", "SA"]`; none for other annotations."""
-    return re.findall(r"""['"]([^'"]+)['"]""", annotation) if annotation.startswith("Literal[") else []
 
 
 def values_of(result: Any, names: Iterable[str]) -> dict[str, Any]:

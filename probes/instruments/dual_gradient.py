@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from typing_extensions import override
@@ -45,7 +45,7 @@ class DualGradient(Instrument):
     """
 
     name: str = "dual-gradient"
-    norm: str = "auto"
+    norm: Literal["auto", "spectral", "sign", "euclidean", "rms", "column", "row"] = "auto"
     scale: float = 1.0
     layers: tuple[tuple[str, str, float], ...] = ()
     infimum: float = 0.0
@@ -55,7 +55,7 @@ class DualGradient(Instrument):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(
-            layers=all(len(layer) == 3 and 0 < layer[2] < math.inf for layer in self.layers),
+            layers=isinstance(self.layers, tuple | list) and all(map(_is_layer, self.layers)),
             infimum=math.isfinite(self.infimum),
         )
 
@@ -104,3 +104,10 @@ class DualGradient(Instrument):
             if not any(fnmatchcase(name, layer) for name in context.objective.names):
                 raise ValueError(f"{self.name}: no parameter is named {layer!r}: use a name or a glob of one")
         return found
+
+
+def _is_layer(layer: Any) -> bool:
+    """Whether it is (glob of parameters, norm, scale)."""
+    if not isinstance(layer, tuple | list) or [type(part) for part in layer[:2]] != [str, str]:
+        return False
+    return len(layer) == 3 and isinstance(layer[2], int | float) and 0 < layer[2] < math.inf

@@ -74,8 +74,7 @@ class FunctionClass(Instrument):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = self.infimum == "estimate" if isinstance(self.infimum, str) else np.isfinite(self.infimum)
-        self._check(infimum=bool(known), sketch=self.sketch >= 16)
+        self._check(infimum=isinstance(self.infimum, str) or bool(np.isfinite(self.infimum)), sketch=self.sketch >= 16)
         if self.end is None and (self.per == "sample" or self.infimum == "estimate"):
             raise ValueError(f"{type(self).__name__}: per='sample' and infimum='estimate' need an end point")
 

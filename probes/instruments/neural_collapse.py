@@ -74,11 +74,7 @@ class NeuralCollapse(Instrument):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(
-            head=isinstance(self.head, str | None),
-            num_classes=self.num_classes is None or (isinstance(self.num_classes, int) and self.num_classes >= 2),
-            nc4=isinstance(self.nc4, bool),
-        )
+        self._check(num_classes=self.num_classes is None or self.num_classes >= 2)
 
     @override
     def expected(self, context: Context) -> dict[str, float]:

@@ -388,3 +388,12 @@ def test_doctor(folder: Path, landscape: Landscape, monkeypatch: pytest.MonkeyPa
     assert done.status == 1
     assert "FAIL cpu double backward" in done.out
     assert done.err.count("\n") == 1
+
+
+def test_version() -> None:
+    code = "import sys; from probes.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    done = own_process("--version", code=code)
+    assert done.returncode == 0
+    assert done.stdout.startswith("landscape-engine ")
+    assert f"(torch {torch.__version__.partition('+')[0]}" in done.stdout
+    assert done.stdout.endswith("False\n")

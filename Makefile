@@ -1,11 +1,14 @@
 # Two commands do everything on a machine that has only Python:
 #   make demo    creates .venv, installs, and runs the main job
 #   make test    the same installation with the test tools, then ruff, the type checker and pytest
+# Peers pull in a torchvision, which transformers and peft import where there is one: they live apart.
+#   make peers   creates .venv-peers, holds our numbers against PyHessian and curvlinops, and times all three
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PEERS := .venv-peers/bin
+INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint slow benchmark clean
+.PHONY: demo test lint slow peers clean
 
 demo: .venv/installed
 	$(BIN)/landscape demo
@@ -22,19 +25,24 @@ lint: .venv/installed-test
 slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow
 
-benchmark: .venv/installed-test
-	$(BIN)/python -m runs.benchmarks.products
+peers: .venv-peers/installed
+	OMP_NUM_THREADS=1 $(PEERS)/python -m pytest tests/landscape/test_peers.py
+	$(PEERS)/python -m runs.benchmarks.products
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+%/bin/python:
+	$(PYTHON) -m venv $*
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) -e .
+	$(BIN)/python $(INSTALL) -e .
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(INSTALL) -e ".[test,peers,analysis]"
+	$(BIN)/python $(INSTALL) -e ".[test,analysis,integrations]"
+	touch $@
+
+.venv-peers/installed: pyproject.toml constraints.txt | .venv-peers/bin/python
+	$(PEERS)/python $(INSTALL) -e ".[test,peers]"
 	touch $@
 
 clean:
-	rm -rf .venv runs/out
+	rm -rf .venv .venv-peers runs/out

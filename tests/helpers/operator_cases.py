@@ -256,6 +256,27 @@ def counted_function() -> Case:
     return Case(perceptron(nn.Tanh()), masked, batches, options)
 
 
+@case
+def penalised() -> Case:
+    model = perceptron(nn.Tanh())
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets) + 0.1 * model[0].weight.square().sum() + model[4].bias.cos().sum()
+
+    return Case(model, loss, classification(vectors()))
+
+
+class Loss(nn.Module):
+    """The loss of a batch as a module: with `functional_call` a penalty in it sees the parameters that are given."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.model, self.loss = case.model, case.loss
+
+    def forward(self, X: Tensor, y: Tensor) -> Tensor:
+        return self.loss(self.model(X), y)
+
+
 # -- the oracle --------------------------------------------------------------------------------------------------
 
 
@@ -271,13 +292,17 @@ def dense(case: Case, names: list[str]) -> tuple[Tensor, Tensor, Tensor]:
     shapes = {name: values[name].shape for name in names}
     theta = torch.cat([values[name].reshape(-1) for name in names])
 
-    def outputs(theta: Tensor) -> Tensor:
+    def state(theta: Tensor) -> dict[str, Tensor]:
         pieces = theta.split([shapes[name].numel() for name in names])
-        state = {name: piece.reshape(shapes[name]) for name, piece in zip(names, pieces, strict=True)}
-        return functional_call(case.model, state, (X,))
+        return {name: piece.reshape(shapes[name]) for name, piece in zip(names, pieces, strict=True)}
+
+    def outputs(theta: Tensor) -> Tensor:
+        return functional_call(case.model, state(theta), (X,))
+
+    def f(theta: Tensor) -> Tensor:
+        return functional_call(Loss(case), {f"model.{name}": p for name, p in state(theta).items()}, (X, y))
 
     with sdpa_kernel(SDPBackend.MATH):
-        f = lambda theta: case.loss(outputs(theta), y)  # noqa: E731
         gradient = torch.func.grad(f)(theta)
         hessian = torch.func.jacrev(torch.func.grad(f))(theta)
         o = outputs(theta).detach()

@@ -168,6 +168,15 @@ def test_merged_in_any_order(generator):
                 assert getattr(total.metrics(W), name) == pytest.approx(value, rel=1e-10, nan_ok=True), name
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_merged_features_are_as_rough_as_the_roughest(generator, order):
+    X, y = drawn(generator, [9, 7, 5], 4)
+    both = [collected(X, y, 3), collected(X.float(), y, 3)]
+    assert both[0].rounding == torch.finfo(torch.float64).eps
+    first, second = (both[i] for i in order)
+    assert first.merge(second).rounding == torch.finfo(torch.float32).eps
+
+
 def test_merged_with_itself_counts_twice(generator):
     X, y = drawn(generator, [9, 7, 5], 4)
     once, twice = collected(X, y, 3), collected(X, y, 3)

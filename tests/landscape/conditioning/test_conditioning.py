@@ -270,7 +270,7 @@ def test_convolutions_chain_to_a_linear_network(generator):
 def test_rank_threshold_and_neighbours():
     summary = from_eigenvalues(torch.tensor([4.0, 1e-20, 2.0, 1.0, 0.5, -1e-17], **torch64))
     assert (summary.kappa, summary.rank, summary.smallest, summary.largest) == (8.0, 4, 0.5, 4.0)
-    assert summary.threshold == pytest.approx(6 * 2.22e-16 * 4, rel=0.01)
+    assert summary.threshold == pytest.approx(6 * 2.22e-16 * 4, rel=0.01, abs=0)
     assert summary.neighbours == {-2: 2.0, -1: 4.0, 1: pytest.approx(4e20)}
     assert summary.robust == pytest.approx(4.0 / 1.5)
     assert summary.stable_rank == pytest.approx((16 + 4 + 1 + 0.25) / 16)

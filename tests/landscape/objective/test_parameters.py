@@ -3,6 +3,10 @@
 import pytest
 import torch
 from objective_cases import network, objective
+from operator_cases import CASES
+from torch.nn import functional as F
+
+from landscape import Objective
 
 
 def test_names_slices_and_vectors():
@@ -26,5 +30,7 @@ def test_selections():
     assert objective(parameters=["*.bias"]).names == ["0.bias", "4.bias"]
     assert objective(parameters=lambda name: name.startswith("0")).names == ["0.weight", "0.bias"]
     assert objective(parameters=lambda name, p: p.ndim == 1).names == ["0.bias", "4.bias"]
+    tied = CASES["tied_and_ignored"]().model
+    assert Objective(tied, F.cross_entropy, [], parameters="head.weight").names == ["embedding.weight"]
     with pytest.raises(ValueError, match="matches none of"):
         objective(parameters="head.*")

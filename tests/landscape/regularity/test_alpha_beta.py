@@ -113,7 +113,8 @@ def test_violated_and_margins_by_hand():
     alphas, betas = np.linspace(-1, 6, 23), rng.permutation(np.linspace(0, 5, 37))
     T = t.inner - alphas[:, None, None] * t.drop + betas[:, None] * (t.drop + t.excess)
     np.testing.assert_allclose(margins(t, alphas, betas), T.min(axis=-1), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(margins(t, betas, alphas), margins(t, betas, alphas[::-1])[:, ::-1], rtol=1e-12)
+    turned = t.inner - betas[:, None, None] * t.drop + alphas[:, None] * (t.drop + t.excess)  # more alphas than betas
+    np.testing.assert_allclose(margins(t, betas, alphas), turned.min(axis=-1), rtol=1e-12, atol=1e-12)
     assert violated(t, alphas[9], betas[4]) == pytest.approx((T[9, 4] < 0).mean())
     same = t.select(np.zeros(3000, dtype=int))
     np.testing.assert_allclose(margins(same, alphas, betas), T[..., 0], atol=1e-12)
@@ -165,6 +166,10 @@ def test_best_ratio_by_hand():
     best = best_ratio(made([-1.0], [2.0], 1.0))
     assert (best.gap, best.beta, best.ratio, best.binding_step) == (math.inf, math.inf, 2.0, 0)
     assert str(best) == "ratio 2 as the gap grows, reached by no gap (step 0 binds)"
+    assert best.vacuous
+    # the same beside a row that no beta changes: not every f_k(x_K) > f_k^*
+    best = best_ratio(made([-1.0, 1.0], [2.0, 0.0], [1.0, 0.0]))
+    assert (best.gap, best.ratio, best.binding_step, best.vacuous) == (math.inf, 2.0, 0, False)
     # the largest gap with beta = 0
     best = best_ratio(made([1.0, 1.0], [0.5, 0.25], 1.0))
     assert (best.gap, best.beta, best.alpha, best.binding_step) == (2.0, 0.0, 2.0, None)

@@ -242,6 +242,13 @@ def test_batch_sharpness_errors_are_honest():
     assert early.converged
     assert 8 <= early.batches < 48
     assert early.stderr <= 0.5 * early.value
+    # a tolerance just below what the fewest batches reach is not reached by them
+    fewest = batch_sharpness(objective, batch_size=4, rtol=1e3, generator=seeded_generator(0))
+    assert fewest.batches == 8
+    rtol = 0.9 * fewest.stderr / fewest.value
+    later = batch_sharpness(objective, batch_size=4, rtol=rtol, generator=seeded_generator(0))
+    assert later.batches > 8
+    assert later.converged == (later.stderr <= rtol * later.value)
     assert not batch_sharpness(objective, batch_size=16, rtol=1e-6).converged
 
 

@@ -8,7 +8,7 @@ import torch
 from spectra_cases import BrokenOperator, DiagonalOperator, matrix
 
 from landscape.operators.linear import MatrixOperator
-from landscape.spectra import DENSE_LIMIT, condition_number
+from landscape.spectra import DENSE_LIMIT, Eigenpairs, condition, condition_number
 
 
 def test_known_condition_numbers() -> None:
@@ -27,7 +27,7 @@ def test_singular_thresholds_and_ranks() -> None:
     A = MatrixOperator(matrix(d))
     result = condition_number(A)
     assert (result.rank, result.kappa) == (4, pytest.approx(4e3, rel=1e-9))
-    assert result.threshold == pytest.approx(30 * 2.2e-16 * 4, rel=0.02)
+    assert result.threshold == pytest.approx(30 * 2.2e-16 * 4, rel=0.02, abs=0)
     cut = condition_number(A, threshold=0.5)
     assert (cut.rank, cut.kappa, cut.smallest) == (3, pytest.approx(4.0), pytest.approx(1.0))
     assert condition_number(A, rank=2).kappa == pytest.approx(2.0)
@@ -65,6 +65,52 @@ def test_the_lower_bound_is_one(seed: int) -> None:
         cut = result.threshold
         kept = d[d > cut]
         assert result.kappa <= kept[0] / kept[-1] * (1 + 1e-9)
+
+
+def test_the_lower_bound_is_that_of_the_ritz_values_with_their_residuals() -> None:
+    """Few steps of a Lanczos process of our own, so that Ritz values are off by much."""
+    d = np.linspace(1.0, 100.0, 60)
+    steps = 8
+    A = DiagonalOperator(d, memory=(steps + 4) * 3 // 2 * 60 * 8)
+    q = A.random(1, "normal", torch.Generator().manual_seed(0))[:, 0].numpy()
+    Q = [q / np.linalg.norm(q)]
+    for _ in range(steps):
+        w = d * Q[-1]
+        w -= np.array(Q).T @ (np.array(Q) @ w)
+        Q.append(w / np.linalg.norm(w))
+    basis = np.array(Q[:steps]).T
+    T = basis.T @ (d[:, None] * basis)
+    values, vectors = np.linalg.eigh(T)
+    residuals = np.linalg.norm(d[:, None] * (basis @ vectors) - basis @ vectors * values, axis=0)
+    assert (residuals > 0.1).all()
+    inside = values[2] - 0.5 * residuals[2]  # below this Ritz value, but not by its error
+    for threshold in (0.0, inside, values[2] - 1.01 * residuals[2]):
+        certain = values - residuals > threshold
+        found = condition.lower_bound(A, threshold)
+        smallest = (values + residuals)[certain].min()
+        assert (found.rank, found.converged) == (int(certain.sum()), False)
+        assert found.smallest == pytest.approx(smallest, rel=1e-9)
+        assert found.kappa == pytest.approx(values[-1] / smallest, rel=1e-9)
+        assert found.matvecs == steps
+
+
+@pytest.mark.parametrize(("converged", "residual"), [(False, 1e-3), (True, 0.3)])
+def test_what_has_not_converged_gives_a_lower_bound(
+    monkeypatch: pytest.MonkeyPatch, converged: bool, residual: float
+) -> None:
+    pairs = Eigenpairs(
+        values=torch.tensor([4.0, -1.0], dtype=torch.float64),
+        vectors=torch.zeros(3, 2),
+        residuals=torch.tensor([0.0, residual], dtype=torch.float64),
+        converged=converged,
+        confirmed=False,
+        matvecs=2,
+        seed=0,
+    )
+    monkeypatch.setattr(condition, "DENSE_LIMIT", 2)
+    monkeypatch.setattr(condition, "eigsh", lambda *_, **__: pairs)
+    found = condition_number(DiagonalOperator(np.ones(3)), rank=2)
+    assert (found.kappa, found.converged) == (pytest.approx(4.0 / (1.0 + residual)), False)
 
 
 def test_refusals() -> None:

@@ -45,11 +45,13 @@ def test_curve_mass_and_moment_against_the_spectrum() -> None:
 
 def test_moments_cover_the_truth() -> None:
     d = spectra(200)["decaying"]
-    inside = []
-    for seed in range(200):
-        m = density(DiagonalOperator(d), probes=5, steps=4, generator=seeded_generator(seed)).moment(1)
-        inside.append(abs(m.value - d.mean()) <= 2 * m.stderr)
+    found = [density(DiagonalOperator(d), probes=5, steps=4, generator=seeded_generator(s)) for s in range(200)]
+    moments = [one.moment(1) for one in found]
+    inside = [abs(m.value - d.mean()) <= 2 * m.stderr for m in moments]
     assert np.mean(inside) >= 0.88  # five samples of a skew distribution
+    masses = [one.mass(0.01, 1.0) for one in found]
+    for estimates in (moments, masses):  # Student's factor is 1.42
+        assert np.mean([m.stderr for m in estimates]) < 2.0 * np.std([m.value for m in estimates])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -7,6 +7,7 @@ from spectra_cases import BrokenOperator, DiagonalOperator, NoisyOperator, matri
 
 from landscape.operators.linear import MatrixOperator
 from landscape.spectra import diagonal, trace
+from landscape.spectra.hutchpp import HutchPlusPlus
 from landscape.spectra.xtrace import XTrace
 
 METHODS = ["hutchinson", "hutch++", "xtrace", "auto"]
@@ -27,6 +28,8 @@ def test_truth_lies_within_two_standard_errors(name: str, method: str) -> None:
     inside = np.mean([abs(r.value - true) <= 2 * r.stderr for r in runs])
     assert inside >= 0.9, inside
     assert all(r.matvecs <= 36 and r.converged for r in runs)
+    # nor is the error bar wider than the scatter asks for (Student's factor, and XTrace's for shared sketches)
+    assert np.mean([r.stderr for r in runs]) < 2.5 * np.std([r.value for r in runs])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -68,6 +71,25 @@ def test_xtrace_equals_naive_leave_one_out(stages: list[int]) -> None:
     assert value == pytest.approx(float(naive.mean()), rel=1e-9)
     assert stderr > float(naive.std()) / 12**0.5
     assert estimator.estimate()[0] == value
+
+
+@pytest.mark.parametrize("stages", [[9], [2, 7]])
+def test_hutchpp_equals_naive(stages: list[int]) -> None:
+    A = MATRICES["outliers"]
+    estimator, op, rng = HutchPlusPlus(MatrixOperator(A), seeded_generator(3)), MatrixOperator(A), seeded_generator(3)
+    sketch, probes = [], []
+    for k in stages:
+        estimator.extend(k)
+        sketch.append(op.random(k, "rademacher", rng))
+        probes.append(op.random(k, "rademacher", rng))
+    Q = torch.linalg.qr(A @ torch.cat(sketch, dim=1)).Q
+    G = torch.cat(probes, dim=1)
+    G = G - Q @ (Q.T @ G)
+    naive = torch.trace(Q.T @ A @ Q) + (G * (A @ G)).sum(dim=0)
+    value, stderr, _ = estimator.estimate()
+    assert value == pytest.approx(float(naive.mean()), rel=1e-10)
+    student = 2.306004 / 1.959964  # t of 8 degrees of freedom at 0.975 over that of infinitely many
+    assert stderr == pytest.approx(student * float(naive.std()) / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -159,6 +181,8 @@ def test_diagonal_covers_the_truth() -> None:
     results = [diagonal(op, matvecs=20, generator=seeded_generator(s)) for s in range(50)]
     inside = torch.stack([(r.value - A.diagonal()).abs() <= 2 * r.stderr for r in results]).double().mean()
     assert inside > 0.93
+    scatter = torch.stack([r.value for r in results]).std(dim=0)
+    assert torch.stack([r.stderr for r in results]).mean() < 1.5 * scatter.mean()
     assert results[0].value.shape == results[0].stderr.shape == (N,)
     assert results[0].matvecs == 20
     low = diagonal(MatrixOperator(A.float()), matvecs=20, generator=seeded_generator(0))

@@ -194,16 +194,16 @@ def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Thr
         >>> round(linear_network_of(f).kappa, 4)
         9.0
     """
-    layers = [m for m in objective.module.modules() if isinstance(m, nn.Linear)]
-    weights = [m.weight.detach().double() for m in layers]
-    chosen = [id(p) for p in objective.leaves()]
-    if not layers or chosen != [id(m.weight) for m in layers]:
-        return None
-    if any(first.shape[0] != second.shape[1] for first, second in pairwise(weights)):
-        return None
-    d = weights[0].shape[1]
-    total, samples = torch.zeros(d, d, dtype=torch.float64, device=weights[0].device), 0
     with objective.measuring(), torch.no_grad():
+        layers = [m for m in objective.module.modules() if isinstance(m, nn.Linear)]
+        weights = [m.weight.detach().double() for m in layers]
+        chosen = [id(p) for p in objective.leaves()]
+        if not layers or chosen != [id(m.weight) for m in layers]:
+            return None
+        if any(first.shape[0] != second.shape[1] for first, second in pairwise(weights)):
+            return None
+        d = weights[0].shape[1]
+        total, samples = torch.zeros(d, d, dtype=torch.float64, device=weights[0].device), 0
         for e in objective.evaluations():
             outputs, inputs = output_tensor(e.outputs), e.batch.inputs
             if not isinstance(inputs, Tensor) or outputs.ndim != 2 or inputs.numel() != len(outputs) * d:

@@ -1,8 +1,7 @@
-"""The module that is measured: the user's own, looked at through wrappers, or a converted copy that follows it."""
+"""The module that is measured: the user's own, looked at through wrappers, on its own tensors or on converted ones."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from torch.func import functional_call
 
 from landscape.objective import state
 from landscape.objective.batch import Batch, move
+from landscape.objective.converted import Converted
 from landscape.objective.parameters import FlatView, Selection
 
 Mode = Literal["as-is", "eval", "train"]
@@ -38,13 +38,15 @@ class Forward(nn.Module):
 
 
 class Network:
-    """How the model is run: on the user's own module or a converted copy that follows it, leaving no mark.
+    """How the model is run: the user's own module, on its own tensors or on converted ones, leaving no mark.
 
     Attributes:
-        module: the one that is run.
+        module: the one that is run, without wrappers.
+        converted: what stands for its tensors in another dtype or on another device.
         function: the user's `forward(model, inputs)`, or None.
         device: where it is, for inputs and vectors.
         pinned: how many `Objective.at` blocks hold the parameters.
+        confirmed: the converted tensors are known to carry the whole loss.
     """
 
     def __init__(
@@ -54,57 +56,55 @@ class Network:
         mode: Mode,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        loss: object = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         if mode not in ("as-is", "eval", "train"):
             raise ValueError(f'mode is "as-is", "eval" or "train", not {mode!r}')
-        self._source = unwrap(model)
+        self.module = unwrap(model)
         self.function = forward
         self._mode = mode
         self._dtype = dtype
         self._parts: state.Parts | None = None  # while measuring: walking over a large model is not free
         self._seen: state.Snapshot | None = None
-        self.module = self._source
         self.pinned = 0
-        wanted = torch.device(device) if device is not None else None
-        tensors = [*self._source.parameters(), *self._source.buffers()]
-        moves = wanted is not None and any(t.device != _indexed(wanted) for t in tensors)
-        casts = dtype is not None and any(t.is_floating_point() and t.dtype != dtype for t in tensors)
-        if moves or casts:
-            self.module = copy.deepcopy(self._source).to(device=wanted, dtype=dtype)
-        self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        self.confirmed = False
+        measured = (
+            [self.module, loss] if isinstance(loss, nn.Module) else [self.module]
+        )  # class weights lie in the loss
+        self.converted = Converted(measured, None if device is None else _indexed(torch.device(device)), dtype)
+        self.device = next((self.converted(p).device for p in self.module.parameters()), torch.device("cpu"))
 
     def follow(self) -> None:
-        """Bring the copy up to date with the model (not while `at` has set its parameters)."""
-        if self.module is self._source or self.pinned or (self._seen is not None and self._seen.holds()):
+        """Bring the converted tensors up to date with the model (not while `at` has set them, nor in a measurement)."""
+        inside = self.pinned or self._parts is not None
+        if not self.converted or inside or (self._seen is not None and self._seen.holds()):
             return
-        self._seen = state.Snapshot(lambda: state.Parts(self._source).contents())
-        theirs, ours = ([*module.parameters(), *module.buffers()] for module in (self._source, self.module))
-        with torch.inference_mode(False), torch.no_grad():
-            for source, target in zip(theirs, ours, strict=True):
-                target.copy_(source.detach())
-        for a, b in zip(self._source.modules(), self.module.modules(), strict=True):
-            b.training = a.training
+        self._seen = state.Snapshot(lambda: state.Parts(self.module).contents())
+        self.converted.follow()
 
     def parts(self) -> state.Parts:
         """The module's parts: found once per measurement, anew outside of one."""
-        return self._parts if self._parts is not None else state.Parts(self.module)
+        return self._parts if self._parts is not None else state.Parts(self.module, self.converted)
 
     @contextmanager
     def measuring(self, view: FlatView) -> Iterator[None]:
         """A scope in which the module may be run and differentiated twice in the view's parameters."""
         with ExitStack() as stack:
             self.follow()
-            outer, self._parts = self._parts, state.Parts(self.module)
+            outer, self._parts = self._parts, self.parts()
             stack.callback(setattr, self, "_parts", outer)
+            stack.enter_context(self.converted.in_place())
             stack.enter_context(state.random_states(self.device))
             stack.enter_context(state.differentiable_twice(self._parts.modules, self.device))
             stack.enter_context(state.flags(self._parts, view.resolve(self._parts.parameters), self._mode))
+            if self.converted:
+                stack.enter_context(self.converted.explained())
             yield
 
     def place(self, batch: Batch) -> Batch:
-        """The batch on the device, in the copy's dtype."""
+        """The batch on the device, in the dtype that was asked."""
         placed: Batch = move(batch, self.device, self._dtype)
         return placed
 

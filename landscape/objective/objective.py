@@ -22,6 +22,7 @@ from landscape.objective.data import Batches
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.network import Forward, Mode, Network, inner_selection
 from landscape.objective.parameters import FlatView, Selection, half_rounding, join, split, vector_dtype
+from landscape.objective.remembered import identity, remembered, structure
 from landscape.objective.state import Snapshot
 from landscape.tuning import Tuning
 
@@ -41,7 +42,7 @@ class Objective:
         mode: "as-is" leaves each module's training flag, "eval" and "train" set them while measuring. Dropout in
             train mode becomes one fixed function: each batch's forward pass starts from the same seed.
         reduction: "mean", or "sum" for losses that sum (f is then the sum over all data).
-        device, dtype: measure on a converted private copy that follows the model's parameters.
+        device, dtype: measure on converted tensors, which follow the model's own and take their places meanwhile.
         memory: bytes that one operator may use to keep graphs, or "auto" (half of what is free).
         check: "auto" holds the first product of a curvature matrix against differences of gradients, once per model
             as it is built; "always" does it for every operator, False never.
@@ -49,7 +50,7 @@ class Objective:
     Attributes:
         model, names, slices (name -> slice of the flat vector), size, device (of vectors and products), dtype (float64
             if any parameter is, else float32).
-        module: what is measured: the model without its wrappers, or the converted copy of it.
+        module: what is measured: the model without its wrappers.
 
     Raises:
         TypeError, ValueError: one line that says what is wrong with the model, the selection or the data.
@@ -86,7 +87,7 @@ class Objective:
         self.memory: Memory = memory
         self.check: CheckWhen = check
         self.criterion = Criterion(loss, count, reduction)
-        self._network = Network(model, forward, mode, device, dtype)
+        self._network = Network(model, forward, mode, device, dtype, loss)
         self.module = self._network.module
         self.device = self._network.device
         self._view = FlatView(self.module, inner_selection(model, parameters))
@@ -234,7 +235,39 @@ class Objective:
 
     def measuring(self) -> AbstractContextManager[None]:
         """A scope in which the model may be run and differentiated twice, and which leaves no mark on it."""
+        if self._network.converted and not self._network.confirmed:
+            self._confirm_conversion()
         return self._network.measuring(self._view)
+
+    def _confirm_conversion(self) -> None:
+        """Refuse what the converted tensors cannot follow, once for each model and loss."""
+        network = self._network
+        network.confirmed = True  # what follows measures
+
+        def follows() -> bool:
+            few = self.sample()
+            with few.measuring():
+                return network.converted.follows(lambda: next(few.evaluations()).loss())
+
+        key = (
+            structure(network.module),
+            identity(self.criterion.loss),
+            identity(network.function),
+            self.dtype,
+            str(self.device),
+        )
+        try:
+            fine = remembered(network.module, "conversion", key, follows)
+        except BaseException:
+            network.confirmed = False
+            raise
+        if not fine:
+            network.confirmed = False
+            raise ValueError(
+                "the loss (or forward=) holds the model's parameter objects, for example in a list made before or "
+                "through an optimizer: measured with dtype= or device= that term would not move; walk "
+                "model.parameters() in it instead, or convert the model yourself and leave dtype= and device= out"
+            )
 
     def leaves(self) -> list[nn.Parameter]:
         """The chosen parameter objects, resolved by name."""

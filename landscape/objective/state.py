@@ -11,7 +11,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ _FORWARD_SEED = 0x5EED
 class Parts:
     """The modules, parameters (by their first names) and buffers of a model, from one walk over it."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, stand_in: Callable[[Tensor], Tensor] = lambda t: t) -> None:
         self.modules: list[nn.Module] = []
         self.parameters: dict[str, nn.Parameter] = {}
         self.buffers: list[Tensor] = []
@@ -35,11 +35,11 @@ class Parts:
             for name, p in module._parameters.items():
                 if p is not None and id(p) not in seen:
                     seen.add(id(p))
-                    self.parameters[f"{prefix}.{name}" if prefix else name] = p
+                    self.parameters[f"{prefix}.{name}" if prefix else name] = cast(nn.Parameter, stand_in(p))
             for b in module._buffers.values():
                 if b is not None and id(b) not in seen:
                     seen.add(id(b))
-                    self.buffers.append(b)
+                    self.buffers.append(stand_in(b))
 
     def contents(self) -> tuple[list[Tensor], list[bool]]:
         """All that the model's function depends on and that can be seen: tensors and training flags."""

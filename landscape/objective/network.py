@@ -14,6 +14,7 @@ from landscape.objective import state
 from landscape.objective.batch import Batch, move
 from landscape.objective.converted import Converted
 from landscape.objective.parameters import FlatView, Selection
+from landscape.objective.remembered import identity, remembered, structure
 
 Mode = Literal["as-is", "eval", "train"]
 
@@ -46,7 +47,6 @@ class Network:
         function: the user's `forward(model, inputs)`, or None.
         device: where it is, for inputs and vectors.
         pinned: how many `Objective.at` blocks hold the parameters.
-        confirmed: the converted tensors are known to carry the whole loss.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Network:
         self._parts: state.Parts | None = None  # while measuring: walking over a large model is not free
         self._seen: state.Snapshot | None = None
         self.pinned = 0
-        self.confirmed = False
+        self._confirmed = False
         measured = (
             [self.module, loss] if isinstance(loss, nn.Module) else [self.module]
         )  # class weights lie in the loss
@@ -83,6 +83,23 @@ class Network:
             return
         self._seen = state.Snapshot(lambda: state.Parts(self.module).contents())
         self.converted.follow()
+
+    def confirm(self, loss: object, follows: Callable[[], bool]) -> None:
+        """Refuse a loss that the converted tensors do not carry whole; asked once for each model and loss."""
+        if not self.converted or self._confirmed:
+            return
+        self._confirmed = True  # what follows measures
+        key = (structure(self.module), identity(loss), identity(self.function), self._dtype, self.device)
+        try:
+            if not remembered(self.module, "conversion", key, follows):
+                raise ValueError(
+                    "the loss (or forward=) holds the model's parameter objects, for example in a list made before or "
+                    "through an optimizer: measured with dtype= or device= that term would not move; walk "
+                    "model.parameters() in it instead, or convert the model yourself and leave dtype= and device= out"
+                )
+        except BaseException:
+            self._confirmed = False
+            raise
 
     def parts(self) -> state.Parts:
         """The module's parts: found once per measurement, anew outside of one."""

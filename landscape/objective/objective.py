@@ -22,7 +22,6 @@ from landscape.objective.data import Batches
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.network import Forward, Mode, Network, inner_selection
 from landscape.objective.parameters import FlatView, Selection, half_rounding, join, split, vector_dtype
-from landscape.objective.remembered import identity, remembered, structure
 from landscape.objective.state import Snapshot
 from landscape.tuning import Tuning
 
@@ -235,39 +234,13 @@ class Objective:
 
     def measuring(self) -> AbstractContextManager[None]:
         """A scope in which the model may be run and differentiated twice, and which leaves no mark on it."""
-        if self._network.converted and not self._network.confirmed:
-            self._confirm_conversion()
+        self._network.confirm(self.criterion.loss, self._follows)
         return self._network.measuring(self._view)
 
-    def _confirm_conversion(self) -> None:
-        """Refuse what the converted tensors cannot follow, once for each model and loss."""
-        network = self._network
-        network.confirmed = True  # what follows measures
-
-        def follows() -> bool:
-            few = self.sample()
-            with few.measuring():
-                return network.converted.follows(lambda: next(few.evaluations()).loss())
-
-        key = (
-            structure(network.module),
-            identity(self.criterion.loss),
-            identity(network.function),
-            self.dtype,
-            str(self.device),
-        )
-        try:
-            fine = remembered(network.module, "conversion", key, follows)
-        except BaseException:
-            network.confirmed = False
-            raise
-        if not fine:
-            network.confirmed = False
-            raise ValueError(
-                "the loss (or forward=) holds the model's parameter objects, for example in a list made before or "
-                "through an optimizer: measured with dtype= or device= that term would not move; walk "
-                "model.parameters() in it instead, or convert the model yourself and leave dtype= and device= out"
-            )
+    def _follows(self) -> bool:
+        few = self.sample()
+        with few.measuring():
+            return self._network.converted.follows(lambda: next(few.evaluations()).loss())
 
     def leaves(self) -> list[nn.Parameter]:
         """The chosen parameter objects, resolved by name."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from landscape.objective.batch import Batch, first_leaf
+from landscape.objective.batch import Batch, samples
 from landscape.objective.losses import KnownLoss, recognise
 
 
@@ -42,6 +42,11 @@ class Criterion:
         try:
             loss = self.loss(outputs, targets)
         except (TypeError, AttributeError) as error:
+            if targets is None:
+                raise TypeError(
+                    f"the data has no targets and the loss cannot do without ({error}): give (inputs, targets), for an "
+                    "autoencoder (X, X), or a loss that takes None for them"
+                ) from error
             if isinstance(outputs, Tensor):
                 raise
             raise TypeError(
@@ -77,7 +82,7 @@ def _samples(batch: Batch) -> float:
             "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
             "count=lambda outputs, targets: (targets != -100).sum() so that batches are weighted rightly"
         )
-    value = first_leaf(batch.inputs)
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=")
-    return float(value.shape[0])
+    try:
+        return float(samples(batch))
+    except ValueError:
+        raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=") from None

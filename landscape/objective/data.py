@@ -7,17 +7,17 @@ each pass is compared with the first by fingerprints. The training loop's own it
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from landscape.memory import Memory, budget
 from landscape.objective.batch import Batch, tensors_in
+from landscape.objective.pairs import batches_of, pair
 from landscape.objective.state import random_states, seed_everything
 
 _SAMPLED = 1 << 16  # elements of a large tensor that enter its fingerprint
@@ -30,8 +30,9 @@ class DataChanged(RuntimeError):
 class Batches:
     """Batches that can be passed over again and again, with a check that they stay the same."""
 
-    def __init__(self, data: Any, *, memory: Memory = "auto") -> None:
-        self._source = _iterable(data)
+    def __init__(self, data: Any, *, memory: Memory = "auto", dtype: torch.dtype = torch.float32) -> None:
+        self._source = batches_of(data)
+        self._dtype = dtype  # of floating numbers that come as numpy arrays or lists
         self._one_shot = isinstance(self._source, Iterator)
         self._budget = budget(memory, torch.device("cpu"))
         self._held: list[Batch] | None = None
@@ -121,7 +122,7 @@ class Batches:
                     raw = next(iterator)
                 except StopIteration:
                     return
-            yield Batch(index, *_pair(raw))
+            yield Batch(index, *pair(raw, self._dtype))
             index += 1
 
     def _check(self, held: list[Batch]) -> None:
@@ -188,31 +189,6 @@ def own_loader(loader: DataLoader[Any]) -> _OwnLoader:
     finally:
         for key, g in generators.items():
             g.set_state(states[key])
-
-
-def _iterable(data: Any) -> Any:
-    """The batches: a dict, or exactly two items of which the second is a tensor, is one."""
-    if isinstance(data, Mapping):
-        return [data]
-    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
-        return [tuple(data)]
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        raise TypeError("the data is a Dataset of single samples: wrap it in a torch.utils.data.DataLoader")
-    if isinstance(data, Tensor) or not isinstance(data, Iterable):
-        raise TypeError(
-            f"data must be (inputs, targets), a dict, or an iterable of such batches, not {type(data).__name__}"
-        )
-    return data
-
-
-def _pair(raw: Any) -> tuple[Any, Any]:
-    """(inputs, targets) of what a loader yields; a dict goes to the model whole and its "labels" are the targets."""
-    if isinstance(raw, Mapping):
-        return raw, raw.get("labels")
-    if isinstance(raw, tuple | list) and len(raw) == 2:
-        return raw[0], raw[1]
-    kind = f"{type(raw).__name__} of {len(raw)} items" if isinstance(raw, tuple | list) else type(raw).__name__
-    raise TypeError(f"a batch must be a pair (inputs, targets) or a dict, not a {kind}: map the loader to such pairs")
 
 
 def fingerprint(batch: Batch) -> int:

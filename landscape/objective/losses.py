@@ -31,7 +31,7 @@ _KNOWN: dict[str, tuple[type[nn.Module], Callable[..., Tensor], str]] = {
     "hinge_embedding": (nn.HingeEmbeddingLoss, F.hinge_embedding_loss, "elements"),
     "multi_margin": (nn.MultiMarginLoss, F.multi_margin_loss, "batch"),
     "multilabel_margin": (nn.MultiLabelMarginLoss, F.multilabel_margin_loss, "batch"),
-    "multilabel_soft_margin": (nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, "batch"),
+    "multilabel_soft_margin": (nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, "vectors"),
 }
 CONVEX = ("cross_entropy", "nll", "mse", "l1", "smooth_l1", "huber", "bce", "bce_with_logits", "kl_div", "soft_margin")
 _OPTIONS = (
@@ -61,14 +61,23 @@ class KnownLoss:
     options: dict[str, Any]
 
     @property
+    def separable(self) -> bool:
+        """Whether the loss is a sum over elements, or over positions that have a class each."""
+        return self.denominator in ("elements", "classes") and self.reduction in ("mean", "sum")
+
+    @property
     def reduction(self) -> str:
         """What the loss itself returns: "mean", "sum", "none" or "batchmean"."""
         return str(self.options.get("reduction", "mean"))
 
     def count(self, outputs: Tensor, targets: Tensor) -> float:
         """The denominator of the batch mean: how many loss terms (or their total weight) the batch has."""
-        if self.reduction == "batchmean" or self.denominator == "batch":
+        if self.reduction == "batchmean":
+            return float(outputs.shape[0]) if outputs.ndim else 1.0
+        if self.denominator == "batch":
             return float(outputs.shape[0]) if outputs.ndim > 1 else 1.0
+        if self.denominator == "vectors":  # the last dimension is averaged within each term
+            return float(outputs.shape[:-1].numel())
         if self.denominator == "elements":
             return float(torch.broadcast_shapes(outputs.shape, targets.shape).numel())
         return float(self.class_weights(outputs, targets).sum(dtype=torch.float64))

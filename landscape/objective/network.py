@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.rnn import PackedSequence
 
 from landscape.objective import state
 from landscape.objective.batch import Batch, move
@@ -33,7 +34,7 @@ class Forward(nn.Module):
             return self.function(self.model, inputs)
         if isinstance(inputs, Mapping):
             return self.model(**inputs)
-        if isinstance(inputs, tuple | list):
+        if isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence):
             return self.model(*inputs)
         return self.model(inputs)
 

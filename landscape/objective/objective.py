@@ -34,7 +34,8 @@ class Objective:
     Args:
         model: any `nn.Module`; compiled and DDP wrappers are looked through.
         loss: `loss(outputs, targets)` -> scalar, the mean over the batch's loss terms.
-        data: `(inputs, targets)`, a dict, or an iterable of such batches (a DataLoader).
+        data: `(inputs, targets)`, a dict, or an iterable of such batches (a DataLoader). Targets may be anything that
+            the loss takes; those of inputs alone, `X`, are None. Numpy arrays become tensors.
         parameters: names, globs, or a predicate of (name) or (name, parameter); default all that require grad.
         forward: `forward(model, inputs)` -> outputs, for models that are not called as `model(inputs)`.
         count: `count(outputs, targets)` -> the denominator of the batch mean, for losses that are not torch's own.
@@ -91,7 +92,7 @@ class Objective:
         self.device = self._network.device
         self._view = FlatView(self.module, inner_selection(model, parameters))
         self.dtype = vector_dtype(self.leaves())
-        self._batches = Batches(data, memory=memory)
+        self._batches = Batches(data, memory=memory, dtype=self.dtype)
         self.tuning = Tuning(self.device)
 
     # -- the flat vector -------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ class Objective:
     def on(self, data: Any) -> Objective:
         """The same model, loss and parameters on other data, e.g. a mini-batch of the training loop."""
         other = copy.copy(self)
-        other._batches = Batches(data, memory=self.memory)
+        other._batches = Batches(data, memory=self.memory, dtype=self.dtype)
         other.tuning = Tuning(self.device)
         return other
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from landscape.objective.batch import tensors_in
+
 
 def gradient_graph(
     root: Tensor, leaves: Sequence[Tensor], cotangent: Tensor | None = None
@@ -79,8 +81,8 @@ def graph_bytes(roots: Iterable[Tensor]) -> int:
                     saved = getattr(node, name)
                 except RuntimeError:
                     continue
-                for t in saved if isinstance(saved, tuple | list) else (saved,):
-                    if isinstance(t, Tensor) and not (t.is_leaf and t.requires_grad):
+                for t in tensors_in(saved):
+                    if not (t.is_leaf and t.requires_grad):
                         storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
     return sum(storages.values())
 

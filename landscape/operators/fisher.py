@@ -65,8 +65,7 @@ class EmpiricalFisher(JacobianOperator):
     def _units(self, outputs: Tensor, criterion: Criterion, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Mean loss and weight of every unit, and the dimensions of the outputs that belong to one unit."""
         known, targets = criterion.known, batch.targets
-        apart = known is not None and known.denominator != "batch" and known.reduction in ("mean", "sum")
-        if known is not None and apart and isinstance(targets, Tensor):
+        if known is not None and known.separable and isinstance(targets, Tensor):
             losses, weights = known.terms(outputs, targets)
             if self.per == "term":
                 return losses, weights, () if known.denominator == "elements" else (class_dim(outputs),)

@@ -58,8 +58,8 @@ def test_bad_arguments():
         objective(data=TensorDataset(X, y))
     with refuses("iterable of such batches"):
         objective(data=3)
-    with refuses("iterable of such batches"):
-        objective(data=X)
+    with refuses("the data has no targets"):
+        objective(data=X).value()
     with refuses("no batches"):
         objective(data=[]).value()
     with refuses("a tuple of 3 items"):

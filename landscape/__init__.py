@@ -7,7 +7,8 @@ from landscape.operators.fisher import EmpiricalFisher, MonteCarloFisher
 from landscape.operators.functional_hessian import FunctionalHessian
 from landscape.operators.gauss_newton import GaussNewton
 from landscape.operators.hessian import Hessian
-from landscape.operators.linear import LinearOperator, MatrixOperator
+from landscape.operators.linear import LinearOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.operators.tangent_kernel import TangentKernel
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -85,14 +85,22 @@ class Network:
         self._seen = state.Snapshot(lambda: state.Parts(self.module).contents())
         self.converted.follow()
 
+    def key(self, loss: object) -> Hashable:
+        """All that the derivatives of the loss depend on, except numbers: what is known of them is kept under it."""
+        settings = (self._mode, self._dtype, self.device)
+        return structure(self.module), identity(loss), identity(self.function), settings
+
+    def converted_to(self, dtype: torch.dtype, loss: object) -> Network:
+        """The same model run the same way in another dtype."""
+        return Network(self.module, self.function, self._mode, self.device, dtype, loss)
+
     def confirm(self, loss: object, follows: Callable[[], bool]) -> None:
         """Refuse a loss that the converted tensors do not carry whole; asked once for each model and loss."""
         if not self.converted or self._confirmed:
             return
         self._confirmed = True  # what follows measures
-        key = (structure(self.module), identity(loss), identity(self.function), self._dtype, self.device)
         try:
-            if not remembered(self.module, "conversion", key, follows):
+            if not remembered(self.module, "conversion", self.key(loss), follows):
                 raise ValueError(
                     "the loss (or forward=) holds the model's parameter objects, for example in a list made before or "
                     "through an optimizer: measured with dtype= or device= that term would not move; walk "

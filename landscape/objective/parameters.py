@@ -81,12 +81,6 @@ def vector_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
     return torch.float64 if any(p.dtype == torch.float64 for p in parameters) else torch.float32
 
 
-def half_rounding(parameters: Iterable[Tensor]) -> float:
-    """Relative rounding of products beyond that dtype: eps of the coarsest half precision among them, else 0."""
-    half = [p.dtype for p in parameters if p.is_floating_point() and p.dtype.itemsize < 4]
-    return max((torch.finfo(dtype).eps for dtype in half), default=0.0)
-
-
 def _select(model: nn.Module, selection: Selection) -> list[str]:
     first = dict(model.named_parameters())
     if not first:

@@ -3,7 +3,8 @@
 Each matrix has a file of its own and is handed on by `landscape`.
 """
 
-from landscape.operators.linear import LinearOperator, MatrixOperator
+from landscape.operators.linear import LinearOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.operators.vectors import Kind, VectorSpace
 
 __all__ = ["Kind", "LinearOperator", "MatrixOperator", "VectorSpace"]

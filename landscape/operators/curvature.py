@@ -43,7 +43,8 @@ class ObjectiveOperator(LinearOperator):
 
     def __init__(self, objective: Objective, size: int | None = None) -> None:
         size = objective.size if size is None else size
-        super().__init__(size, objective.dtype, objective.device, noise=objective.noise, memory=objective.memory)
+        noise = lambda: objective.noise  # noqa: E731 - measured when an algorithm asks for it, not before
+        super().__init__(size, objective.dtype, objective.device, noise=noise, memory=objective.memory)
         self.objective = objective
         self._kept: dict[int, tuple[Graph, float]] = {}
         self._empty: set[int] = set()

@@ -37,19 +37,17 @@ class FiniteDifferenceHessian(LinearOperator):
 
     def __init__(self, objective: Objective) -> None:
         self._length: float | None = None
+        self._gap = 0.0
         self._snapshot: Snapshot | None = None
-        super().__init__(objective.size, objective.dtype, objective.device, memory=objective.memory)
+        super().__init__(
+            objective.size, objective.dtype, objective.device, noise=self._disagreement, memory=objective.memory
+        )
         self.objective = objective
 
-    @property
-    def noise(self) -> float:
+    def _disagreement(self) -> float:
         """Relative error of one product, as far as neighbouring step lengths disagree."""
         self._choose()
-        return self._noise
-
-    @noise.setter
-    def noise(self, value: float) -> None:
-        self._noise = value
+        return self._gap
 
     def restrict(self, names: Iterable[str] | str) -> Self:
         """The same matrix for some of the parameters."""
@@ -91,7 +89,7 @@ class FiniteDifferenceHessian(LinearOperator):
             float((a - b).norm()) / max(float(a.norm()), float(b.norm()), tiny) for a, b in itertools.pairwise(products)
         ]
         best = min(range(len(gaps)), key=gaps.__getitem__)
-        self._noise = gaps[best]
+        self._gap = gaps[best]
         # of the two that agree, take the one whose other neighbour is nearer as well
         left = gaps[best - 1] if best > 0 else float("inf")
         right = gaps[best + 1] if best + 1 < len(gaps) else float("inf")

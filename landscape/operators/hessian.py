@@ -6,6 +6,7 @@ again for every vector: reverse over reverse, with the first reverse pass kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from landscape.memory import Memory
 from landscape.objective.evaluation import Evaluation
+from landscape.objective.noise import coarsest_eps
 from landscape.objective.objective import Objective
-from landscape.objective.parameters import half_rounding, join, split, vector_dtype
+from landscape.objective.parameters import join, split, vector_dtype
 from landscape.objective.state import Snapshot
 from landscape.operators.autograd import fill_zeros, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
@@ -92,8 +94,9 @@ class LossHessian(LinearOperator):
         if not leaves or not all(isinstance(p, Tensor) and p.requires_grad for p in leaves):
             raise ValueError("from_loss needs the parameters of the loss: tensors that require grad")
         size = sum(p.numel() for p in leaves)
-        super().__init__(size, vector_dtype(leaves), leaves[0].device, noise=half_rounding(leaves), memory=memory)
+        super().__init__(size, vector_dtype(leaves), leaves[0].device, noise=self._measured_noise, memory=memory)
         self._loss: Tensor | None = loss
+        self._noise_found: float | None = None
         self._leaves = leaves
         self._shapes = [p.shape for p in leaves]
         self._gradient: tuple[Tensor | None, ...] | None = None
@@ -112,6 +115,26 @@ class LossHessian(LinearOperator):
             gradient = self._gradient = self._gradient or gradient_graph(loss, self._leaves)
             columns = [self._join(vjp(gradient, self._leaves, split(v, self._shapes))) for v in V.T]
         return torch.stack(columns, dim=-1)
+
+    def _measured_noise(self) -> float:
+        """How far from symmetric the product is where its graph has a coarser precision, at least that one's unit.
+
+        For an error E, u.Ev - v.Eu of two random unit vectors is about sqrt(2 / n) of ||Ev||.
+        """
+        if self._noise_found is not None:
+            return self._noise_found
+        self._noise_found = coarsest = coarsest_eps([self._current()], self.dtype) / 2
+        if coarsest == 0.0:
+            return 0.0
+        U = self.random(2, "normal", torch.Generator().manual_seed(0))
+        with torch.inference_mode(False):
+            products = self._matmat(U)
+        crossed = self.inner(U, products)
+        skew = abs(float(crossed[0, 1] - crossed[1, 0]))
+        scale = float((self.inner(U, U).diagonal() * self.inner(products, products).diagonal().flip(0)).sqrt().mean())
+        asymmetry = math.sqrt(self.shape[0] / 2) * skew / scale if scale > 0 else 0.0
+        self._noise_found = max(asymmetry, coarsest)
+        return self._noise_found
 
     def _current(self) -> Tensor:
         if self._loss is None:

@@ -7,7 +7,7 @@ to take inner products, combine, draw and so on: an operator whose vectors are s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # Roundings in a number that is read off products: they, inner products and orthonormal bases round once or more per
 # entry. Up to 16 in the trace of dense matrices of n = 50 to 1500 whose eigenvalues decay over all digits.
 ROUNDINGS = 16.0
+
+
+Noise = float | Callable[[], float]
 
 
 class LinearOperator:
@@ -56,15 +59,24 @@ class LinearOperator:
     __array_priority__: ClassVar[float] = 1e6  # a * A with a numpy scalar must come to __rmul__
 
     def __init__(
-        self, size: int, dtype: torch.dtype, device: torch.device, *, noise: float = 0.0, memory: Memory = "auto"
+        self, size: int, dtype: torch.dtype, device: torch.device, *, noise: Noise = 0.0, memory: Memory = "auto"
     ) -> None:
         self.space = VectorSpace(size, dtype, device)
         self.shape = (size, size)
         self.dtype = dtype
         self.device = self.space.device
-        self.noise = noise
+        self._noise: Noise = noise
         self.matvecs = 0
         self._memory = memory
+
+    @property
+    def noise(self) -> float:
+        """Relative error of one product beyond rounding; where it has to be measured, when it is asked for."""
+        return self._noise() if callable(self._noise) else self._noise
+
+    @noise.setter
+    def noise(self, value: float) -> None:
+        self._noise = value
 
     # -- what a subclass provides ------------------------------------------------------------------------
 
@@ -182,46 +194,16 @@ class LinearOperator:
         return f"{type(self).__name__}(n={self.shape[0]}, dtype={self.dtype}, device={self.device})"
 
 
-class MatrixOperator(LinearOperator):
-    """A dense symmetric matrix `(n, n)` as an operator.
-
-    Raises `ValueError` when the matrix is not square, not finite or not symmetric to rounding.
-
-    Example:
-        >>> import torch
-        >>> from landscape import MatrixOperator
-        >>> A = MatrixOperator(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
-        >>> (A + 0.5 * A) @ torch.ones(2)
-        tensor([4.5000, 4.5000])
-    """
-
-    def __init__(self, A: Tensor | np.ndarray[Any, Any], *, memory: Memory = "auto") -> None:
-        A = torch.as_tensor(A).detach()
-        if A.ndim != 2 or A.shape[0] != A.shape[1]:
-            raise ValueError(f"a matrix operator needs a square matrix, not shape {tuple(A.shape)}")
-        if A.is_complex():
-            raise TypeError("a matrix operator needs a real matrix")
-        A = A if A.dtype == torch.float64 else A.to(torch.float32)
-        if not bool(torch.isfinite(A).all()):
-            raise ValueError("the matrix has entries that are not finite")
-        asymmetry, largest = (float(X.abs().max()) if X.numel() else 0.0 for X in (A - A.T, A))
-        if asymmetry > 1e3 * torch.finfo(A.dtype).eps * largest:
-            raise ValueError(f"the matrix is not symmetric: max |A - A^T| = {asymmetry:.3g}; pass (A + A.T) / 2")
-        super().__init__(A.shape[0], A.dtype, A.device, memory=memory)
-        self._matrix = A
-
-    def _matmat(self, V: Tensor) -> Tensor:
-        return self._matrix @ V
-
-
 class CombinedOperator(LinearOperator):
     """An operator made of others on one space, that of the first; what `A + B`, `a * A` and the like are."""
 
     def __init__(self, first: LinearOperator, *others: LinearOperator) -> None:
-        noise = max(A.noise for A in (first, *others))
-        super().__init__(first.shape[0], first.dtype, first.device, noise=noise, memory=first._memory)
+        super().__init__(first.shape[0], first.dtype, first.device, noise=self._largest_noise, memory=first._memory)
         self.space = first.space
         self._parts = (first, *others)
+
+    def _largest_noise(self) -> float:
+        return max(A.noise for A in self._parts)
 
     @override
     def release(self) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from landscape.operators.linear import LinearOperator, MatrixOperator
+from landscape.operators.linear import LinearOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.operators.vectors import Kind, VectorSpace
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from spectra_cases import BrokenOperator, DiagonalOperator, matrix
 
-from landscape.operators.linear import MatrixOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.spectra import DENSE_LIMIT, Eigenpairs, condition, condition_number
 
 

@@ -10,7 +10,7 @@ import torch
 from spectra_cases import matrix, seeded_generator
 from torch import Tensor
 
-from landscape.operators.linear import MatrixOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.spectra.confirm import Chain, largest_overlap
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.task import Task

@@ -5,7 +5,7 @@ import pytest
 import torch
 from spectra_cases import BrokenOperator, DiagonalOperator, matrix, seeded_generator, spectra
 
-from landscape.operators.linear import MatrixOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.spectra import density
 
 

@@ -7,7 +7,7 @@ import torch
 from spectra_cases import BrokenOperator, DiagonalOperator, NoisyOperator, best, matrix, seeded_generator, spectra
 
 from landscape import Hessian, Objective
-from landscape.operators.linear import MatrixOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.spectra import Eigenpairs, eigsh
 
 N = 300

@@ -4,7 +4,7 @@ import pytest
 import torch
 from spectra_cases import BrokenOperator, matrix, seeded_generator, spectra
 
-from landscape.operators.linear import MatrixOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.operators.vectors import orthonormal
 from landscape.spectra import lanczos
 from landscape.spectra.krylov import Krylov

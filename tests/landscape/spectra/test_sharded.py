@@ -9,7 +9,8 @@ import pytest
 import torch
 from spectra_cases import ShardedOperator, matrix, seeded_generator, spectra
 
-from landscape.operators.linear import LinearOperator, MatrixOperator
+from landscape.operators.linear import LinearOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.operators.preconditioned import Preconditioned
 from landscape.spectra import condition_number, density, diagonal, eigsh, lanczos, trace
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from spectra_cases import BrokenOperator, DiagonalOperator, NoisyOperator, matrix, seeded_generator
 
-from landscape.operators.linear import MatrixOperator
+from landscape.operators.matrix import MatrixOperator
 from landscape.spectra import diagonal, trace
 from landscape.spectra.hutchpp import HutchPlusPlus
 from landscape.spectra.xtrace import XTrace

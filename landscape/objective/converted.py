@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landscape.objective.graph import nodes
+
 # What recurrent layers keep of their parameters beside the table; made anew by their next forward pass.
 _RECURRENT = ("_flat_weights", "_flat_weight_refs")
 
@@ -102,17 +104,7 @@ class Converted:
 
     def _leads_back(self, result: Tensor) -> bool:
         originals = {id(original) for original, _ in self._pairs.values()}
-        seen: set[Any] = set()
-        queue = [result.grad_fn]
-        while queue:
-            node = queue.pop()
-            if node is None or node in seen:
-                continue
-            if id(getattr(node, "variable", None)) in originals:
-                return True
-            seen.add(node)
-            queue += [following for following, _ in node.next_functions]
-        return False
+        return any(id(getattr(node, "variable", None)) in originals for node in nodes([result]))
 
     def _places(self) -> Iterator[tuple[Any, str, Tensor]]:
         for top in self._modules:

@@ -19,8 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from landscape.memory import Memory, budget
 from landscape.objective.batch import Batch, samples, split, tensors_in
 from landscape.objective.evaluation import Evaluation
+from landscape.objective.graph import nodes
 
 _CLEAN = 16.0  # roundings of the vectors' own dtype that pass for exact
+_COARSE = 1 / 32  # an error above this part of the coarsest eps seen comes from there, and is taken for that eps
 _UNORDERED = 0.1  # two orders that differ by more are no rounding: a sample's output depends on its place
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -46,47 +48,34 @@ def measured_noise(few: Measured) -> float:
     """The relative error of the function on a few samples beyond the rounding of its vectors; 0.0 when there is none.
 
     The larger one of the outputs' and of J^T r's, r of random signs: no cancellation near a minimum inflates it, as it
-    would the gradient's. A coarse precision whose error cannot be measured counts with its unit roundoff.
+    would the gradient's. What errs as the coarsest precision of the graph does counts with at least its eps: the
+    roundings of one draw may cancel, in deep networks by more than half. So does what cannot be measured.
     """
     with few.measuring():
         e = next(few.evaluations(), None)
         if e is None:
             return 0.0
         coarsest = coarsest_eps(_roots(e), few.dtype)
-        if coarsest == 0.0 and not _rounded_products(few):
+        if coarsest == 0.0 and not _rounded_products(few) and not _out_of_sight(_roots(e)):
             return 0.0
         outputs, slopes = _values(few, e)
     found = _against_float64(few, outputs, slopes)
     if found is None:
-        found = max(_between_orders(few, e.batch, outputs), coarsest / 2)
+        return max(_between_orders(few, e.batch, outputs), coarsest)
+    found = max(found, coarsest) if found > _COARSE * coarsest else found
     return found if found > _CLEAN * torch.finfo(few.dtype).eps else 0.0
 
 
 def coarsest_eps(roots: Sequence[Tensor], dtype: torch.dtype) -> float:
     """eps of the coarsest precision in the graphs of the roots, leaves included; 0.0 where none is below `dtype`."""
-    found = [torch.finfo(seen).eps for seen in _dtypes(roots)]
-    coarsest = max(found, default=0.0)
+    seen = {r.dtype for r in roots} | {of.dtype for node in nodes(roots) for of in node._input_metadata}
+    coarsest = max((torch.finfo(one).eps for one in seen if one.is_floating_point), default=0.0)
     return coarsest if coarsest > torch.finfo(dtype).eps else 0.0
 
 
-def _dtypes(roots: Sequence[Tensor]) -> set[torch.dtype]:
-    """Floating dtypes of all that is differentiated between the roots and their leaves.
-
-    A function of the user's own may compute in anything inside: it counts as half precision until it is measured.
-    """
-    found = {r.dtype for r in roots}
-    seen: set[Any] = set()
-    queue = [r.grad_fn for r in roots]
-    while queue:
-        node = queue.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        found |= {of.dtype for of in node._input_metadata}
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found.add(torch.float16)
-        queue += [following for following, _ in node.next_functions]
-    return {dtype for dtype in found if dtype.is_floating_point}
+def _out_of_sight(roots: Sequence[Tensor]) -> bool:
+    """Whether a function of somebody's own is in the graph: it may compute in anything."""
+    return any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes(roots))
 
 
 def _rounded_products(few: Measured) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from landscape.objective.batch import tensors_in
+from landscape.objective.graph import nodes
 
 
 def gradient_graph(
@@ -74,9 +74,9 @@ def stack(rows: Sequence[Tensor]) -> Tensor:
 def graph_bytes(roots: Iterable[Tensor]) -> int:
     """Bytes that the autograd graphs of `roots` keep alive (distinct storages, parameters not counted)."""
     storages: dict[int, int] = {}
-    for node in _nodes(roots):
+    for node in nodes(roots):
         for name in dir(node):
-            if name.startswith("_saved_"):
+            if name.startswith("_saved_"):  # a leaf's own node saves nothing: it holds the parameter
                 try:
                     saved = getattr(node, name)
                 except RuntimeError:
@@ -91,25 +91,12 @@ def _refuse_dead_ends(roots: Iterable[Tensor]) -> None:
     """torch marks functions without a second derivative with a node that raises when it is reached, but
     differentiating in chosen inputs prunes it: the product would silently miss everything behind it.
     """
-    for node in _nodes(roots):
+    for node in nodes(roots):
         if type(node).__name__ == "Error":
             raise RuntimeError(
                 "the model has a custom autograd function marked once_differentiable: it has no second derivative; "
                 "use FiniteDifferenceHessian, or an implementation of that function in torch operations"
             )
-
-
-def _nodes(roots: Iterable[Tensor]) -> Iterator[Any]:
-    """The nodes of the graphs of `roots`, leaves left out."""
-    seen: set[Any] = set()
-    stack = [root.grad_fn for root in roots if root.grad_fn is not None]
-    while stack:
-        node = stack.pop()
-        if node in seen or hasattr(node, "variable"):  # the leaf's own node holds the parameter
-            continue
-        seen.add(node)
-        stack.extend(following for following, _ in node.next_functions if following is not None)
-        yield node
 
 
 def cause(error: RuntimeError) -> RuntimeError | None:

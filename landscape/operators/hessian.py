@@ -123,7 +123,7 @@ class LossHessian(LinearOperator):
         """
         if self._noise_found is not None:
             return self._noise_found
-        self._noise_found = coarsest = coarsest_eps([self._current()], self.dtype) / 2
+        self._noise_found = coarsest = coarsest_eps([self._current()], self.dtype)
         if coarsest == 0.0:
             return 0.0
         U = self.random(2, "normal", torch.Generator().manual_seed(0))

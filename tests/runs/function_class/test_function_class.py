@@ -110,6 +110,13 @@ def test_sizes() -> None:
     assert judged(claims.batch, halved).holds
     assert judged(claims.noise_batch, halved).holds
     assert "0.5; 2: 0.25; 4: 0.125" in judged(claims.noise_batch, halved).measured
+    for claim, name in ((claims.deep, "depth"), (claims.batch, "batch"), (claims.noise_width, "mlp")):
+        assert judged(claim, {f"{name}-{size}": [1.0 / size] for size in (1, 2, 4)}).holds
+    for claim in (claims.deep, claims.batch, claims.noise_width, claims.noise_depth, claims.noise_batch):
+        name = claim.needs[0].removesuffix("*")
+        assert judged(claim, {f"{name}{size}": [b] for size, b in ((1, 1.0), (2, 0.5), (4, 0.6))}).holds is False
+    assert judged(claims.channels, {f"cnn-{c}": [b] for c, b in ((4, 1.0), (8, 3.0), (16, 2.0))}).holds
+    assert judged(claims.channels, {f"cnn-{c}": [b] for c, b in ((4, 3.0), (8, 2.0), (16, 2.5))}).holds is False
     order = {"optimizer-adam": [1.0], "optimizer-momentum": [2.0], "optimizer-sgd": [3.0]}
     assert judged(claims.optimizer, order).holds
     assert judged(claims.optimizer, order | {"optimizer-sgd": [1.5]}).holds is False
@@ -176,6 +183,31 @@ def test_examples_and_theorem(tmp_path: Path) -> None:
     made["constant"]["tightest"] = -1e-3
     assert exact.one_step.measure(results).holds is False
     assert exact.bounds.measure(results).holds is False
+
+
+def test_claims_on_exact_constants_by_hand() -> None:
+    def of(**data: Any) -> Results:
+        return Results({name.replace("_", "-"): JobResult(found, Path("none.h5")) for name, found in data.items()})
+
+    def examples(first: float, *sixth: float) -> Results:
+        regions = [{"region": [-6.0, 8.0], "beta": beta} for beta in sixth]
+        return of(example_1={"regions": [{"beta": first}]}, example_6={"regions": regions})
+
+    assert exact.tight.measure(examples(1.9585, 19.0625)).holds
+    assert exact.tight.measure(examples(1.96, 19.0625)).holds is False
+    assert exact.tight.measure(examples(1.9585, 19.06)).holds is False
+    assert exact.region.measure(examples(0.0, 20.0, 19.0, 17.0)).holds
+    assert exact.region.measure(examples(0.0, 20.0, 21.0, 17.0)).holds is False
+    assert exact.region.measure(examples(0.0, 20.0, 19.5, 18.1)).holds is False
+
+    def ends(*measured: float) -> Results:
+        rows = {f"theorem_constant_{i}": {"rows": [{"measured": 9.0, "neighbourhood": 2.0}]} for i in range(2)}
+        for made, value in zip(rows.values(), measured, strict=True):
+            made["rows"].append({"measured": value, "neighbourhood": 2.0})
+        return of(**rows)
+
+    assert exact.neighbourhood.measure(ends(0.01, 0.21)).holds
+    assert exact.neighbourhood.measure(ends(1.0, 0.19)).holds is False
 
 
 def test_half_space_rows_are_those_of_the_samples(tmp_path: Path) -> None:

@@ -114,6 +114,23 @@ def test_depth_and_width() -> None:
     assert judged(linear.far_deeper, usual, loose=lambda t: 9 * t["bound"]) is False
 
 
+def test_the_reference_is_met_within_three_errors() -> None:
+    def judged(**changed: float) -> bool | None:
+        """Ten kappas about the reference at each depth, shifted by so many standard errors of the difference."""
+        kappa, depths = [], []
+        for level, mean in jobs.REFERENCE.items():
+            values = mean * (1 + 0.1 * np.linspace(-1, 1, 10))
+            error = values.std(ddof=1) * math.sqrt(1 / 10 + 1 / 3)
+            kappa += list(values + changed.get(f"L{level}", 0.0) * error)
+            depths += [level] * 10
+        return depth.agrees.measure(MadeUp({"reference": table(kappa, depth=depths)})).holds
+
+    assert judged()
+    assert judged(L2=2.9, L6=-2.9)
+    assert judged(L3=3.1) is False
+    assert judged(L6=-3.1) is False
+
+
 def test_proportional() -> None:
     def judged(claim: Any, proportional: float, fixed: float) -> bool | None:
         part = [grid(lambda f, d, p=p: d**p, [10, 160], [2, 10], ("factor", "depth")) for p in (proportional, fixed)]

@@ -85,6 +85,11 @@ def test_order() -> None:
     swapped = order(SGD=0.4, Adam=0.3, SGDW=0.5, Signum=0.7, AdamW=5.0, SignumW=30.0)
     assert claims.nc0_order.measure(grid(*swapped)).holds is False
     assert claims.nc3_order.measure(grid(*swapped)).holds  # SGD and Adam may change places
+    for place in ({"Adam": 6.0}, {"AdamW": 31.0}):
+        wrong = [
+            row | {"train": row["train"] | {"nc3": place.get(row["optimizer"], row["train"]["nc3"])}} for row in paper
+        ]
+        assert claims.nc3_order.measure(grid(*wrong)).holds is False
     other = [row | {"network": "cnn"} for row in swapped]
     assert claims.nc0_order.measure(grid(*paper, *other)).holds is False  # every network
     untrained = [run("SGD", 9.0, accuracy=0.98, seed=1)]
@@ -206,15 +211,35 @@ def test_theorems_on_made_up_runs() -> None:
     ends = [{"name": "SGD-0", "factor": f, "vanished": f < 1, "diverged": f > 1} for f in (0.99, 1.01)]
     assert theorems.bounds.measure(of("theory-stability", runs=ends)).holds
     assert theorems.bounds.measure(of("theory-stability", runs=[ends[0], ends[1] | {"diverged": False}])).holds is False
-    exact = {"name": "SGD-0.9", "error": 1e-12}
-    both = {name: {"steps": 9, "runs": [exact]} for name in ("theory-model", "theory-network")}
-    assert theorems.heavy_ball.measure(MadeUp(both)).holds
-    assert (
-        theorems.heavy_ball.measure(
-            MadeUp(both | {"theory-network": {"steps": 9, "runs": [exact | {"error": 1e-9}]}})
-        ).holds
-        is False
-    )
+    errors = {"SGD-0.9": 1e-12, "SGDW-0": 1e-12, "SGDW-0.9": 1e-12}
+
+    def both(**network: float) -> MadeUp:
+        made = {"theory-model": errors, "theory-network": errors | {k.replace("_", "-"): v for k, v in network.items()}}
+        return MadeUp(
+            {n: {"steps": 9, "runs": [{"name": k, "error": v} for k, v in e.items()]} for n, e in made.items()}
+        )
+
+    for claim, own, other in (
+        (theorems.heavy_ball, "SGD-0.9", "SGDW-0.9"),
+        (theorems.geometric, "SGDW-0.9", "SGD-0.9"),
+    ):
+        assert claim.measure(both()).holds
+        assert claim.measure(both(**{own: 1e-9})).holds is False
+        assert claim.measure(both(**{other: 1e-9})).holds
+    small, large = ({"name": "SGD-0", "error": error} for error in (1e-7, 2e-6))
+    assert theorems.scheduled.measure(of("theory-schedule", runs=[small, small])).holds
+    assert theorems.scheduled.measure(of("theory-schedule", runs=[small, large])).holds is False
+    for values, holds in (([1.485, 0.305], True), ([1.485, 0.33], False), ([1.46, 0.31], False)):
+        cells = of("theory-heat-map", momenta=[0.0, 0.9], values=values, paper=[1.48, 0.31])
+        assert theorems.heat_map.measure(cells).holds is holds
+    end = {"classes": 3, "last": 1.0, "error": 0.0, "limit_error": 1e-13, "falls": 0.0}
+    assert theorems.limit.measure(of("theory-sign-decoupled", runs=[end])).holds
+    for change in ({"limit_error": 1e-11}, {"falls": 1e-11}):
+        assert theorems.limit.measure(of("theory-sign-decoupled", runs=[end, end | change])).holds is False
+    arrived = {"peak": 100.0, "last": 1e-5, "error": 1e-7, "a": 9.0, "b": 1.0}
+    assert theorems.arrives.measure(of("theory-sign-decaying", **arrived)).holds
+    for change in ({"last": 1e-3}, {"error": 1e-5}):
+        assert theorems.arrives.measure(of("theory-sign-decaying", **(arrived | change))).holds is False
 
 
 def test_formulas() -> None:

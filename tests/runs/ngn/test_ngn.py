@@ -210,6 +210,8 @@ def test_claims_on_sensitivity_and_ranges() -> None:
     assert judged(networks.ranges).numbers["vit"] == pytest.approx({"sgd-m": 1.0, "momo": 1.0, "ngn-m": 2.0}, abs=1e-3)
     assert judged(networks.ranges, text_momo={"width": 6}).holds is False
     assert judged(networks.ranges_adaptive, text_adam={"width": 5}).holds
+    for other in ("adam", "momo_adam"):
+        assert judged(networks.ranges_adaptive, **{f"text_{other}": {"width": 6}}).holds is False
 
 
 def test_claims_at_the_best_step_size() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,8 @@ def test_covariances_and_controls() -> None:
     for changed in ({"quiet": 0.95}, {"sde": 0.8}):
         assert claims.moment_noise.measure(all_tracked(rotated_adam=tracked("rotated", **changed))).holds is False
     assert claims.finite_sum.measure(all_tracked()).holds
+    assert claims.finite_sum.measure(all_tracked(cancer_sam=tracked("cancer", sde=0.7))).holds is False
+    assert claims.finite_sum.measure(all_tracked(cancer_sam=tracked("cancer", constant=0.9))).holds is False
     assert claims.network.measure(all_tracked(network_sam=tracked("network", sde=0.7))).holds is False
     assert claims.network.measure(all_tracked(cancer_sam=tracked("cancer", sde=0.7))).holds
 
@@ -255,6 +258,33 @@ def test_phases(tmp_path: Path) -> None:
         assert fit > 0.999
 
 
+class Decay(Results):
+    """The job of the phases with the same path of solver and SDE, but what is changed of the solver's."""
+
+    def __init__(self, slope: float = 1.0, rate: float = math.sqrt(2 / math.pi), bend: float = 0.0) -> None:
+        super().__init__({"phases": JobResult({}, Path("none.h5"))})
+        self.rows = {"solver": self.path(slope, rate, bend), "sde": self.path(1.0, math.sqrt(2 / math.pi), 0.0)}
+
+    @staticmethod
+    def path(slope: float, rate: float, bend: float) -> dict[str, Any]:
+        """x falls by `slope` a time unit down to Y = 1/4, then at the rate."""
+        t, low = np.linspace(0, 10, 4001), 0.25 * math.sqrt(2)
+        x = stationary.PHASE_START - slope * t - bend * t**2
+        begin = t[(x <= low).argmax()]
+        x = np.where(t < begin, x, low * np.exp(-rate * (t - begin)))
+        return {"t": t, "x": x, "loss": x**2 / 2}
+
+    def trace(self, name: str) -> Any:
+        return nullcontext(self.rows)
+
+
+def test_claim_on_the_decay_of_sign_descent() -> None:
+    assert findings.decay.measure(Decay()).holds
+    for changed in ({"slope": 1.06}, {"slope": 0.94}, {"rate": 0.7}, {"rate": 0.9}, {"slope": 0.9, "bend": 0.05}):
+        found = findings.decay.measure(Decay(**changed))
+        assert found.holds is False, found.measured
+
+
 def test_saddles(tmp_path: Path) -> None:
     results = made(saddle=saddles.saddle(context(tmp_path), eta=0.2, end=40.0))
     assert saddle_claims.saddle.measure(results).holds
@@ -286,8 +316,19 @@ def test_covariance_at_the_saddle_and_drift(tmp_path: Path) -> None:
     results = made(covariance=saddles.covariance(context(tmp_path), 200_000))
     assert saddle_claims.whole.measure(results).holds
     assert saddle_claims.published.measure(results).holds is False
+    data = {"solver": [1.0, 2.0], "stderr": [1e-4, 1e-4], "psd": [1.009, 1.985], "published": [9.0, 9.0]}
+    assert saddle_claims.whole.measure(made(covariance=data)).holds
+    assert saddle_claims.whole.measure(made(covariance=data | {"psd": [1.009, 1.96]})).holds is False
     results = made(drift_network=saddles.drift(context(tmp_path), "network", 2))
     assert saddle_claims.drift.measure(results).holds
+
+    def rows(power: float, last: float) -> list[dict[str, float]]:
+        return [{"rho": rho, "error": last * (rho / saddles.RAISES[-1]) ** power} for rho in saddles.RAISES]
+
+    assert saddle_claims.drift.measure(made(drift_cancer={"sam": rows(1, 0.01)})).holds
+    for wrong in (rows(0.8, 0.01), rows(1, 0.03)):
+        found = saddle_claims.drift.measure(made(drift_cancer={"sam": rows(1, 0.01), "usam": wrong}))
+        assert found.holds is False
 
 
 @pytest.mark.parametrize(("problem", "rule"), [("commuting", "adam"), ("rotated", "sam"), ("cauchy", "sign")])

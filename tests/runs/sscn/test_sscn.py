@@ -71,6 +71,9 @@ def test_claims_on_steps() -> None:
     assert judged(claims.fewer, duke_cubic=1e9).holds  # Krylov, not one of the sizes
     assert judged(claims.fewer, lse_cubic=1e9).holds is False
     assert judged(claims.tight).holds
+    assert judged(claims.tight, duke_doubling_50=5000).holds
+    for steps in (5001, None):
+        assert judged(claims.tight, duke_doubling_50=steps).holds is False
     assert judged(claims.tight_published).holds
     assert judged(claims.tight_published, duke_ratio_500=5001).holds is False
 
@@ -94,6 +97,8 @@ def test_claims_beside_other_solvers() -> None:
     assert judged(peer_claims.lbfgs).holds is False
     assert judged(peer_claims.lbfgs, **{f"{p}_lbfgs": None for p in jobs.LINEAR}).holds
     assert judged(peer_claims.gradient_descent, **{f"{p}_gd": 1e3 for p in jobs.LINEAR}).holds
+    for problem in jobs.LINEAR:  # on one of them it is faster
+        assert judged(peer_claims.gradient_descent, **{f"{problem}_gd": 1e-6}).holds is False
 
 
 def test_second_order() -> None:

@@ -349,9 +349,10 @@ def test_rounding_is_not_a_crossing():
     objective = quadratic(A, 1e-3 * normal(9).float(), offset=1e3)
     found = critical_sharpness(objective)
     assert not found.converged
-    assert "rounding" in found.reason or "ascent" in found.reason
+    assert "rounding" in found.reason
     uphill = critical_sharpness(quadratic(A, normal(9).float(), offset=1e3), -(A @ normal(9).float()), start=1e-9)
     assert not uphill.converged
+    assert "ascent" in uphill.reason
 
 
 def test_nan_far_away_counts_as_exceeding():

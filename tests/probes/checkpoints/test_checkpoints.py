@@ -99,8 +99,15 @@ def test_a_mask_may_be_infinite_a_parameter_not(tmp_path: Path) -> None:
             self.weight = nn.Parameter(torch.ones(2))
             self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
 
-    torch.save(Masked().state_dict(), tmp_path / "a.pt")
-    load_checkpoint(tmp_path / "a.pt", Masked())
+    model, saved = Masked(), Masked().state_dict()
+    model.mask.zero_()
+    torch.save(saved, tmp_path / "a.pt")
+    load_checkpoint(tmp_path / "a.pt", model)
+    assert model.mask.tolist() == [0.0, -torch.inf]
+    torch.save(spoil(saved, "weight", torch.inf), tmp_path / "b.pt")
+    with pytest.raises(UserError, match=r"weight .* not finite in 1 of 2"):
+        load_checkpoint(tmp_path / "b.pt", model)
+    assert model.weight.tolist() == [1.0, 1.0]
 
 
 def spoil(state: dict[str, torch.Tensor], key: str, value: float) -> dict[str, torch.Tensor]:

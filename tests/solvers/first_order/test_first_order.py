@@ -240,9 +240,15 @@ def test_bad_settings(solver, settings, name):
         solver([torch.zeros(1, requires_grad=True)], **settings)
 
 
-def test_bfloat16_parameters_keep_their_dtype():
-    model = network(torch.bfloat16)
-    for solver in (SGD, Signum, AdamCoupled):
-        optimizer = solver(model.parameters(), lr=0.01)
-        optimizer.step(lambda: loss_of(model))
-    assert all(p.dtype == torch.bfloat16 for p in model.parameters())
+@pytest.mark.parametrize("solver", [SGD, Signum, AdamCoupled])
+def test_bfloat16_parameters_keep_their_dtype_and_move_as_exact_ones(solver):
+    narrow, exact = network(torch.bfloat16), network(torch.bfloat16).double()
+    start = flat(exact)
+    for model in (narrow, exact):
+        optimizer = solver(model.parameters(), lr=0.1)
+        for p, q in zip(model.parameters(), network(torch.bfloat16).parameters(), strict=True):
+            p.grad = (1.0 + q.detach()).to(p.dtype)
+        optimizer.step()
+    assert all(p.dtype == torch.bfloat16 for p in narrow.parameters())
+    torch.testing.assert_close(flat(narrow).double(), flat(exact), rtol=0.01, atol=1e-3)
+    assert (flat(exact) - start).abs().min() > 0.02

@@ -19,7 +19,7 @@ ROOMS = {
         {"spectra"},
         {"surface", "conditioning", "regularity", "collapse", "sharpness"},
     ],
-    "solvers": [{"base"}, {"first_order", "second_order"}, {"diffusion"}],
+    "solvers": [{"distributed", "repeatable"}, {"base"}, {"first_order", "second_order"}, {"diffusion"}],
     "probes": [
         {"environment", "errors", "numbers", "outliers", "schedules", "seeds"},
         {"files", "specs", "terminal"},

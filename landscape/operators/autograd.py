@@ -25,6 +25,8 @@ def gradient_graph(
     Raises `RuntimeError` when that graph passes through a function that has no second derivative.
     """
     gradients = torch.autograd.grad(root, leaves, cotangent, create_graph=True, allow_unused=True)
+    if any(g is not None and g.is_sparse for g in gradients):
+        raise RuntimeError("an embedding with sparse=True has no second derivative: make it with sparse=False")
     _refuse_dead_ends(g for g in gradients if g is not None)
     return gradients
 

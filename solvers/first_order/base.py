@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from solvers.base import Closure, Solver, check, to_dense
-from solvers.first_order.distributed import average_gradients, average_loss
+from solvers.distributed import average_loss
 
 
 class Update(NamedTuple):
-    """What a step moves of one group: its parameters that have a gradient, with their states."""
+    """What a step moves of one group: its parameters that have a gradient, with their states.
+
+    Complex ones come as pairs of reals, and gradients of a group that maximizes come negated.
+    """
 
     group: Mapping[str, Any]
     parameters: list[Tensor]
@@ -26,9 +29,10 @@ class Update(NamedTuple):
 class FirstOrder(Solver):
     """A solver that moves by gradients alone: `step(closure)`, or `loss.backward(); step()` as usual.
 
-    A subclass implements `_move(update)`. Parameters without a gradient stay where they are, weight decay included, as
-    in torch; sparse gradients are made dense. Where `torch.distributed` runs, the gradients of a closure are averaged
-    over the processes, as `DistributedDataParallel` does with those of `backward()`.
+    A subclass implements `_move(update)`. Parameters without a gradient and frozen ones stay where they are, weight
+    decay included; sparse gradients are made dense. A closure that calls `backward()` itself, as Lightning's, is a
+    step with the `.grad` that it leaves. Where `torch.distributed` runs, the gradients that are taken of a closure are
+    averaged over the processes, as `DistributedDataParallel` does with those of `backward()`.
 
     Example:
         >>> import torch
@@ -42,6 +46,8 @@ class FirstOrder(Solver):
         (13.0, [0.0, 0.0])
     """
 
+    maximizes = True
+
     @torch.no_grad()
     def step(self, closure: Closure | None = None, *, loss: Tensor | float | None = None) -> Any:  # type: ignore[override]
         """One step; the loss at the point where it began: the closure's, or `loss` as it was given.
@@ -49,17 +55,18 @@ class FirstOrder(Solver):
         Raises `ValueError` for both a closure and a loss.
         """
         if closure is None:
-            given = {p: to_dense(p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None}
+            given = {p: to_dense(p.grad) for p in self.leaves() if p.grad is not None}
         elif loss is not None:
             raise ValueError("pass a closure or the loss, not both")
         else:
             loss, given = self.evaluate(closure)
-            average_gradients(self.param_groups, given)
         updates = []
         for group in self.param_groups:
             ps = [p for p in group["params"] if p in given]
             if ps:
-                updates.append(Update(group, ps, [given[p] for p in ps], [self.state[p] for p in ps]))
+                gs = [as_real(given[p]) for p in ps]
+                gs = list(torch._foreach_neg(gs)) if group.get("maximize") else gs
+                updates.append(Update(group, [as_real(p) for p in ps], gs, [self.state[p] for p in ps]))
         self._apply(loss, updates)
         return loss
 
@@ -96,11 +103,15 @@ class LossFirstOrder(FirstOrder):
     """
 
     last: StepSize | None = None
+    maximizes = False
 
     def _apply(self, loss: Tensor | float | None, updates: list[Update]) -> None:
         if loss is None:
             name = type(self).__name__
-            raise ValueError(f"{name} needs the loss: call step(closure), or loss.backward() and step(loss=loss)")
+            raise ValueError(
+                f"{name} needs the loss: call step(closure), or loss.backward() and step(loss=loss); where a trainer "
+                "calls step() without it, as transformers.Trainer does, take a solver that moves by gradients alone"
+            )
         value = average_loss(float(loss), updates[0].parameters[0].device if updates else torch.device("cpu"))
         if not math.isfinite(value):
             raise ValueError(f"the loss is {value}: nothing was moved")
@@ -120,10 +131,20 @@ class LossFirstOrder(FirstOrder):
         return max(loss - bound, 0.0)
 
 
+def as_real(t: Tensor) -> Tensor:
+    """A complex tensor as pairs of reals: a view, but for gradients that torch has left to be conjugated."""
+    return torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
+
+
 def square_norm(tensors: list[Tensor]) -> float:
     """||g||^2 over all tensors, summed in their dtype, in float32 for those of 16 bits."""
-    narrow = any(t.dtype.itemsize < 4 for t in tensors)
-    norms = torch._foreach_norm(tensors, 2, dtype=torch.float32 if narrow else None)
+    narrow = [t for t in tensors if t.dtype.itemsize < 4]
+    norms = (
+        list(torch._foreach_norm([t for t in tensors if t.dtype.itemsize >= 4], 2))
+        if len(narrow) < len(tensors)
+        else []
+    )
+    norms += torch._foreach_norm(narrow, 2, dtype=torch.float32) if narrow else []
     return float(torch.stack([n.to(dtype=torch.float64, device=norms[0].device) for n in norms]).square().sum())
 
 
@@ -137,10 +158,12 @@ def inner_products(first: list[Tensor], second: list[Tensor]) -> Tensor:
 
 
 def buffers(states: list[dict[str, Any]], parameters: list[Tensor], name: str) -> list[Tensor]:
-    """A state tensor of each parameter, zero at first."""
+    """A state tensor of each parameter, zero at first, in its dtype and on its device as they are now."""
     for state, p in zip(states, parameters, strict=True):
         if name not in state:
             state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        elif state[name].dtype != p.dtype or state[name].device != p.device:
+            state[name] = state[name].to(p)
     return [state[name] for state in states]
 
 

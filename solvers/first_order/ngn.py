@@ -95,9 +95,8 @@ class NGN(LossFirstOrder):
         decays = {"weight_decay": weight_decay, "decay": decay}
         super().__init__(params, settings | decays | {"lower_bound": lower_bound})
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's. Raises `ValueError` for settings that are not possible."""
-        group = {**self.defaults, **param_group}
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
         lr, decay = group["lr"], group["weight_decay"]
         check(
             lr=(lr, 0 <= lr < math.inf),
@@ -112,7 +111,6 @@ class NGN(LossFirstOrder):
             raise ValueError(f'decay="w" is for the variants "ngn" and "md1"; "{group["variant"]}" has decay="dec"')
         if group["lower_bound"] != self.defaults["lower_bound"]:
             raise ValueError("lower_bound belongs to the loss, not to a group: pass it to NGN itself")
-        super().add_param_group(param_group)
 
     def _move_all(self, loss: float, updates: list[Update]) -> None:
         f = self.gap(loss, float(updates[0].group["lower_bound"]))
@@ -139,16 +137,20 @@ class NGN(LossFirstOrder):
         """D^-1 g, for which v sees g; in memory that is kept, but for "ngn", whose directions are the gradients."""
         if update.group["variant"] == "ngn":
             return update.gradients
-        kept = self.__dict__.setdefault("_kept", {})  # a copied or pickled solver comes without
-        for p in update.parameters:
-            if p not in kept:
-                kept[p] = torch.empty_like(p, memory_format=torch.contiguous_format)
-        us: list[Tensor] = [kept[p] for p in update.parameters]
+        scratch = self.__dict__.setdefault("_scratch", {})  # a copied or pickled solver comes without
+        us: list[Tensor] = scratch.get(id(update.group), [])
+        if [_layout(u) for u in us] != [_layout(p) for p in update.parameters]:
+            us = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in update.parameters]
+            scratch[id(update.group)] = us
         if update.group["variant"] == "d":
             torch._foreach_copy_(us, update.gradients)
         else:
             _precondition(us, update)
         return us
+
+
+def _layout(t: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return t.shape, t.dtype, t.device
 
 
 def _rates(group: Mapping[str, Any]) -> tuple[float, float]:

@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 
 from solvers.base import Closure, Parameters, Solver, check
 from solvers.first_order.base import FirstOrder, LossFirstOrder, square_norm
-from solvers.first_order.distributed import average_gradients
 from solvers.first_order.sgd import SGD
+from solvers.repeatable import Repeatable
 
 VARIANTS = ("sam", "usam", "dnsam")
 
@@ -30,10 +30,10 @@ class SAM(Solver):
 
     Only `step(closure)`: the closure is called twice on one batch, so `loss.backward(); step()` and
     `torch.amp.GradScaler` cannot be used (bfloat16 autocast inside of the closure can). Both calls meet the same random
-    numbers of torch (dropout), which go on as after one call; generators of the closure's own are not wound back.
-    Buffers are updated by both calls, running means of batch norm too: let the closure set `momentum = 0.0` in these
-    layers while `solver.uphill` is True. The parameters come back from uphill bit by bit, also when the closure raises
-    there, and `.grad` is as before. With several processes gradients are averaged before each use.
+    numbers (dropout) and the same buffers, and both go on as after one call: running means are updated once; see
+    `solvers.repeatable`. `solver.uphill` is True in the second one. The parameters come back from uphill bit by bit,
+    also when the closure raises there, and `.grad` is as before. A closure may call `backward()` if it clears `.grad`
+    first, as Lightning's does. With several processes gradients are averaged before each use.
 
     Groups may have their own `rho`. `base`'s settings are in `param_groups`, where schedulers find them, and its state
     is the `state_dict`.
@@ -49,7 +49,8 @@ class SAM(Solver):
 
     Raises:
         ValueError: settings that are not possible or that do not go together, a base that needs the loss; at a step,
-            no closure, or a gradient that is not finite: parameters are unchanged then.
+            no closure, a closure that adds to the `.grad` of before, or a gradient that is not finite: parameters are
+            unchanged then.
 
     Example:
         >>> import torch
@@ -98,26 +99,24 @@ class SAM(Solver):
         """One step; the loss where it began, not uphill. Raises what `Solver.evaluate` does, and as the class says."""
         if closure is None:
             raise ValueError("SAM needs step(closure): it evaluates the batch at two points")
-        restore_before = _keep_random_state(self.param_groups)
-        loss, gradients, norm = self._gradients(closure)
-        restore_after = _keep_random_state(self.param_groups)
-        try:
-            if self.full is not None:
-                norm = self._gradients(self.full)[2]
-            with self._moved(gradients, norm):
-                restore_before()
-                torch.clear_autocast_cache()  # it may hold the weights of before
-                gradients = self._gradients(closure)[1]
-        finally:
-            restore_after()
-            torch.clear_autocast_cache()
+        batch = Repeatable(closure, self.leaves())
+        loss, gradients, norm = self._gradients(batch)
+        full = self.full
+        if full is not None:
+            norm = self._gradients(lambda: batch.aside(full))[2]
+        with self._moved(gradients, norm):
+            gradients = self._gradients(batch)[1]
         self._descend(gradients)
         return loss
 
     def _gradients(self, closure: Closure) -> tuple[Tensor, dict[Tensor, Tensor], float]:
         """Loss, gradients, and their norm over all groups, which is finite."""
+        kept = {p: p.grad for p in self.leaves() if p.grad is not None}
         loss, given = self.evaluate(closure)
-        average_gradients(self.param_groups, given)
+        if any(given.get(p) is grad for p, grad in kept.items()):
+            raise ValueError(
+                "SAM takes the gradient of one batch: let the closure call zero_grad(set_to_none=True) first"
+            )
         norm = math.sqrt(square_norm(list(given.values()))) if given else 0.0
         if not math.isfinite(norm):
             raise ValueError(f"the norm of the gradient is {norm}: the parameters are as before")
@@ -153,7 +152,7 @@ class SAM(Solver):
                 p.grad = grad
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch. Raises `ValueError` for a rho that is not possible."""
+        """As in torch, at any time. Raises `ValueError` for settings that are not possible."""
         rho = param_group.get("rho", self.defaults["rho"])
         check(rho=(rho, 0 <= rho < math.inf))
         if hasattr(self, "base"):
@@ -161,17 +160,11 @@ class SAM(Solver):
         else:
             super().add_param_group(param_group)
 
-    def state_dict(self) -> dict[str, Any]:
-        """That of the base, with rho in the groups."""
-        return self.base.state_dict()
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on bit by bit, with a base of the same kind."""
-        self.base.load_state_dict(state_dict)
+        super().load_state_dict(state_dict)
+        self.base.__setstate__({"state": self.state, "param_groups": self.param_groups})
         self._share()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base": self.base, "variant": self.variant, "full": self.full}
 
     def _share(self) -> None:
         """Groups, state and defaults are the base's."""
@@ -179,18 +172,3 @@ class SAM(Solver):
         for group in self.param_groups:
             group.setdefault("rho", self.defaults["rho"])  # where the base has made groups of its own
         self.defaults = {**self.base.defaults, "rho": self.defaults["rho"]}
-
-
-def _keep_random_state(groups: list[dict[str, Any]]) -> Callable[[], None]:
-    """Brings back torch's random state of now, on the CPU and the accelerators that hold parameters."""
-    devices = {p.device for group in groups for p in group["params"]} - {torch.device("cpu")}
-    where = {d: () if d.type == "mps" else (d,) for d in devices}  # there is only one mps
-    cpu = torch.get_rng_state()
-    others = [(d, torch.get_device_module(d).get_rng_state(*where[d])) for d in devices]
-
-    def restore() -> None:
-        torch.set_rng_state(cpu)
-        for d, state in others:
-            torch.get_device_module(d).set_rng_state(state, *where[d])
-
-    return restore

@@ -49,6 +49,8 @@ class Scion(FirstOrder):
         0.1
     """
 
+    takes_complex = False
+
     def __init__(
         self,
         params: Parameters,
@@ -65,19 +67,13 @@ class Scion(FirstOrder):
             {"lr": lr, "momentum": momentum, "scale": scale, "norm": norm, "constrained": constrained, "exact": exact},
         )
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch. Raises `ValueError` for settings that are not possible."""
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
         lr, momentum, scale = float(group["lr"]), group["momentum"], group["scale"]
         possible = lr >= 0 and not (group["constrained"] and lr > 1)
-        try:
-            check(lr=(lr, possible), momentum=(momentum, 0 < momentum <= 1), scale=(scale, scale > 0))
-            for p in group["params"]:
-                resolve(group["norm"], p.shape)
-        except ValueError:
-            self.param_groups.pop()
-            raise
+        check(lr=(lr, possible), momentum=(momentum, 0 < momentum <= 1), scale=(scale, scale > 0))
+        for p in group["params"]:
+            resolve(group["norm"], p.shape)
 
     def _move(self, update: Update) -> None:
         group, parameters, gradients, states = update

@@ -14,7 +14,7 @@ from solvers.second_order.gradient_normalized import GradientNormalizedNewton
 from solvers.second_order.gradient_regularized import GradientRegularizedNewton
 from solvers.second_order.lazy_cubic_newton import LazyCubicNewton
 from solvers.second_order.margins import LinearModel, NonConvex, Ridge, linear_model
-from solvers.second_order.newton import NewtonStep
+from solvers.second_order.newton_step import NewtonStep
 from solvers.second_order.rsrnm import RSRNM
 from solvers.second_order.saddle_free import SaddleFreeNewton
 from solvers.second_order.sscn import SSCN

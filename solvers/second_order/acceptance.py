@@ -1,7 +1,9 @@
 """When a step is taken, and the solver's constant after it.
 
 With f the loss where the step began, f+ at the trial point, -m(h) what the model promised and M the constant, which
-shortens the step as it grows. A method with a rule of its own keeps it beside its update, as one more `Acceptance`.
+shortens the step as it grows. With an lr that is not 1 all of this is of the step that is made, lr times the model's
+minimiser: for an M that bounds the third derivative f <= m along all of that line, so that what is promised there is
+kept as well. A method with a rule of its own keeps it beside its update, as one more `Acceptance`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
 from typing_extensions import override
 
 from solvers.second_order.trial_point import Move, Point
@@ -17,6 +20,7 @@ from solvers.second_order.trial_point import Move, Point
 TRIES = 40  # trial points of a step, and points in a row at which f is not finite
 SMALLEST = 1e-10  # of constants that are halved
 ACCEPT, GOOD = 0.05, 0.9
+STALLED = 100.0  # roundings of f
 
 Rule = Literal["doubling", "ratio", "fixed"]
 
@@ -41,6 +45,20 @@ class Acceptance(ABC):
     @abstractmethod
     def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
         """(whether the step is taken, the next constant) where the loss is finite, `new`, after a move with `used`."""
+
+    def lends(self, move: Move) -> bool:
+        """Whether the constant changes for this step alone."""
+        return False
+
+
+def rounding(point: Point) -> float:
+    """What differences of losses cannot tell."""
+    return STALLED * point.eps * max(1.0, abs(point.loss))
+
+
+def gradient_left(point: Point, move: Move) -> Tensor:
+    """g+ - (1 - lr) g, for the step lr h with (H + lam I) h = -g: -lr lam h where the model is exact."""
+    return point.gradient_after() - (1.0 - move.lr) * point.g
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,25 @@ class Fixed(Acceptance):
     @override
     def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
         return True, used
+
+
+@dataclass(frozen=True)
+class ConvexFixed(Acceptance):
+    """As `Fixed`, of methods for convex losses: where the Hessian is indefinite only if f does not rise.
+
+    For such a step alone the constant grows until that is so.
+    """
+
+    stalls: int = 0
+
+    @override
+    def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
+        accepted = not move.indefinite or new <= point.loss + rounding(point)
+        return accepted, used if accepted else self.growth * used
+
+    @override
+    def lends(self, move: Move) -> bool:
+        return move.indefinite
 
 
 RULES: dict[str, type[Acceptance]] = {"doubling": Doubling, "ratio": Ratio, "fixed": Fixed}

@@ -17,11 +17,12 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
-from solvers.base import Closure, Parameters
+from solvers.base import Parameters
 from solvers.second_order.acceptance import Doubling
 from solvers.second_order.newton import NewtonSolver
+from solvers.second_order.subspace_point import SubspacePoint
 from solvers.second_order.subspaces import Schedule, Seen, as_schedule, choose, subspace_size
-from solvers.second_order.trial_point import BlockModel, GraphPoint, Move, Point, SubspacePoint
+from solvers.second_order.trial_point import GraphPoint, Move, Point
 
 
 class CoordinateDescent(NewtonSolver):
@@ -56,14 +57,18 @@ class CoordinateDescent(NewtonSolver):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(params, ("L", L), Doubling(remembers=keep), dense=False, generator=generator)
-        self.schedule = as_schedule(subspace, self.n)
+        self.schedule = as_schedule(subspace, self.most)
         self._steps = 0
 
     @override
-    def _point(self, closure: Closure | BlockModel) -> Point:
-        point = GraphPoint(closure, self._leaves, curvature=False)  # type: ignore[arg-type]
-        size = subspace_size(self.schedule, self.n, Seen(self._steps))
-        return SubspacePoint(point, choose(self.n, size, "coordinates", [], self.generator))
+    def _curvature(self) -> bool:
+        return False
+
+    @override
+    def _within(self, whole: GraphPoint) -> Point:
+        n = len(whole.g)
+        size = subspace_size(self.schedule, n, Seen(self._steps))
+        return SubspacePoint(whole, choose(n, size, "coordinates", [], self.generator))
 
     @override
     def _model(self, point: Point) -> Callable[[float], Move]:

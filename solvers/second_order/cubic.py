@@ -51,6 +51,11 @@ class CubicStep:
     products: int = 0
     converged: bool = True
 
+    @property
+    def indefinite(self) -> bool:
+        """Whether an eigenvalue is negative, beyond rounding."""
+        return self.lowest < -len(self.h) * torch.finfo(torch.float64).eps * self.largest
+
 
 def solve_cubic(g: Tensor, H: Tensor, M: float) -> CubicStep:
     """The global minimiser of g.h + h.H h / 2 + (M / 6) ||h||^3.

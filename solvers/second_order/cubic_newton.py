@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from solvers.base import Parameters, check
 from solvers.second_order.acceptance import RULES, Rule
-from solvers.second_order.cubic import assemble
+from solvers.second_order.cubic import CubicStep, assemble
 from solvers.second_order.cubic_krylov import solve_cubic_krylov
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import eigenbasis
@@ -68,7 +68,7 @@ class CubicNewton(NewtonSolver):
 
         def propose(M: float) -> Move:
             step = assemble(point.g, w, U, c, M)
-            return Move(step.h, step.decrease, step.lowest, len(c), step.multiplier, step.hard_case)
+            return _move(step, len(c))
 
         return propose
 
@@ -80,4 +80,18 @@ class CubicNewton(NewtonSolver):
             point.g, point.operator(), M, tol=self.tol, max_products=self._max_products, generator=self.generator
         )
         point.products += found.products
-        return Move(found.h, found.decrease, found.lowest, found.products, found.multiplier, found.hard_case)
+        return _move(found, found.products)
+
+
+def _move(step: CubicStep, size: int) -> Move:
+    cubic = step.multiplier / 3.0 * float(step.h.double().square().sum())
+    return Move(
+        step.h,
+        step.decrease,
+        step.lowest,
+        size,
+        step.multiplier,
+        step.hard_case,
+        cubic=cubic,
+        indefinite=step.indefinite,
+    )

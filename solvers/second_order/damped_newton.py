@@ -8,7 +8,9 @@ With G = sqrt(g.n):
 
 Neither changes when the parameters are transformed linearly, and alpha -> 1 near a minimum. Every finite step is
 taken; L doubles where f was not finite. The methods are for strictly convex losses: where the Hessian is not positive
-definite (to rounding) it is shifted until its smallest eigenvalue is `floor` times its largest in absolute value.
+definite (to rounding) it is shifted until its smallest eigenvalue is `floor` times its largest in absolute value, and
+`last.shift` is positive. Where it has a negative eigenvalue `last.indefinite` says so, and the step is taken only if f
+does not rise: L doubles until then, for this step alone.
 """
 
 from __future__ import annotations
@@ -17,11 +19,10 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from typing_extensions import override
 
 from solvers.base import Parameters, check
-from solvers.second_order.acceptance import Fixed
+from solvers.second_order.acceptance import ConvexFixed
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import Space
 from solvers.second_order.trial_point import Move, Point
@@ -60,7 +61,7 @@ class DampedNewton(NewtonSolver):
         krylov: int | None = None,
     ) -> None:
         check(rule=(rule, rule in ("aicn", "root")), q=(q, 2 <= q <= 4), floor=(floor, 0 < floor <= 1))
-        super().__init__(params, ("L", L), Fixed(growth=2.0), krylov=krylov)
+        super().__init__(params, ("L", L), ConvexFixed(), krylov=krylov)
         self.rule, self.q, self.floor = rule, q, floor
 
     @override
@@ -73,7 +74,10 @@ class DampedNewton(NewtonSolver):
         def propose(L: float) -> Move:
             alpha = self.length(L, math.sqrt(squared))
             decrease = (alpha - 0.5 * alpha**2) * squared
-            return Move(space.lift(alpha * n), decrease, space.lowest, len(space.w), shift)
+            h = space.lift(alpha * n)
+            return Move(
+                h, decrease, space.lowest, len(space.w), shift, slope=alpha * squared, indefinite=space.indefinite
+            )
 
         return propose
 
@@ -89,7 +93,6 @@ def _positive_shift(space: Space, floor: float) -> float:
     """What makes the Hessian positive definite; 0 where it is."""
     if not len(space.w):
         return 0.0
-    largest = float(space.w.abs().max())
-    if space.lowest > len(space.w) * torch.finfo(torch.float64).eps * largest:
+    if space.lowest > space.rounding:
         return 0.0
-    return floor * largest - space.lowest
+    return floor * float(space.w.abs().max()) - space.lowest

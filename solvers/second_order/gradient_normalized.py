@@ -5,7 +5,8 @@
 H~ is the Hessian or an approximation with H~ >= 0, such as the Gauss-Newton or the Fisher matrix. The step is taken if
 f - f+ >= ||g+||^2 / (8 lam), after which gamma doubles (and is at least 1e-9); else gamma halves. gamma is the radius
 in which the gradient field is linear to the accuracy that the method needs. Where H~ has a negative eigenvalue w_1,
--w_1 is added to lam; a saddle point where g = 0 is not left.
+-w_1 is added to lam; a saddle point where g = 0 is not left. A step with another lr than 1 leaves (1 - lr) g even of an
+exact model: it is taken if f - f+ >= ||g+ - (1 - lr) g||^2 / (8 lr lam).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing_extensions import override
 
 from landscape.operators.linear import LinearOperator
 from solvers.base import Parameters
-from solvers.second_order.acceptance import Acceptance
+from solvers.second_order.acceptance import Acceptance, gradient_left
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import Space, krylov_space, whole_space
 from solvers.second_order.trial_point import Move, Point
@@ -27,14 +28,14 @@ _SMALLEST = 1e-9
 
 @dataclass(frozen=True)
 class GradientDecrease(Acceptance):
-    """Taken iff f - f+ >= ||g+||^2 / (8 lam), after which gamma doubles; else it halves."""
+    """Taken iff f - f+ >= ||g+||^2 / (8 lam), after which gamma doubles; else it halves. For lr see the module."""
 
     growth: float = 0.5
 
     @override
     def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        after = float(point.gradient_after().square().sum())
-        accepted = point.loss - new >= after / (8.0 * move.shift)
+        after = float(gradient_left(point, move).square().sum())
+        accepted = point.loss - new >= after / (8.0 * move.lr * move.shift)
         return accepted, max(2.0 * used, _SMALLEST) if accepted else self.growth * used
 
 
@@ -75,17 +76,21 @@ class GradientNormalizedNewton(NewtonSolver):
         return self.curvature is None
 
     @override
+    def _whole(self) -> bool:
+        return self.curvature is not None
+
+    @override
     def _space(self, point: Point) -> Space:
         if self.curvature is None:
             return super()._space(point)
         A = self.curvature()
-        if A.shape[0] != self.n:
-            raise ValueError(f"curvature() is of size {A.shape[0]}, the parameters are {self.n}")
+        if A.shape[0] != len(point.g):
+            raise ValueError(f"curvature() is of size {A.shape[0]}, the parameters are {len(point.g)}")
         if self.krylov is not None:
             return krylov_space(point, A, self.krylov)
         B = A.to_dense().double().cpu()
         A.release()
-        point.products += self.n
+        point.products += len(B)
         return whole_space(point.g, B)
 
     @override

@@ -9,7 +9,12 @@
     fixed            lam = sqrt(H ||g||); every finite step is taken
 
 These are methods for convex losses. Where the Hessian has a negative eigenvalue w_1 (in the space that is looked at),
--w_1 is added to lam, which no convex loss will notice; a saddle point where g = 0 is not left.
+-w_1 is added to lam, which no convex loss will notice; `last.indefinite` says so, and "adaptive" and "fixed" take such
+a step only if f does not rise (H doubles until then, for this step alone). A saddle point where g = 0 is not left.
+
+A step with another lr than 1 leaves (1 - lr) g even of an exact model. With s = lr h and r = g+ - (1 - lr) g "line-
+search" asks for f+ <= f - (1 / lr - lr / 3) lam ||s||^2 and ||r|| <= 2 lam ||s||, "super-universal" for
+<r, -s> >= ||r||^2 / (4 lam), and "adaptive" measures the model's error at s: bounds of the same proofs at that point.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from solvers.base import Parameters, check
-from solvers.second_order.acceptance import SMALLEST, Acceptance, Fixed
+from solvers.second_order.acceptance import SMALLEST, Acceptance, ConvexFixed, gradient_left
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.trial_point import Move, Point
 
@@ -36,8 +41,9 @@ class LineSearch(Acceptance):
 
     @override
     def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        after, r = float(point.gradient_after().norm()), float(move.h.double().norm())
-        accepted = new <= point.loss - 2.0 / 3.0 * move.shift * r**2 and after <= 2.0 * move.shift * r
+        after, r = float(gradient_left(point, move).norm()), float(move.h.double().norm())
+        share = 1.0 / move.lr - move.lr / 3.0
+        accepted = new <= point.loss - share * move.shift * r**2 and after <= 2.0 * move.shift * r
         return accepted, used if accepted else self.growth * used
 
 
@@ -47,17 +53,17 @@ class SuperUniversal(Acceptance):
 
     @override
     def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        after = point.gradient_after()
+        after = gradient_left(point, move)
         accepted = -float(after @ move.h.double().cpu()) >= float(after.square().sum()) / (4.0 * move.shift)
         return accepted, max(0.25 * used, _SMALLEST_UNIVERSAL) if accepted else 4.0 * used
 
 
 # "adaptive" estimates H_k from the gradients, and takes what comes of it
 _RULES: dict[str, Acceptance] = {
-    "adaptive": Fixed(growth=2.0),
+    "adaptive": ConvexFixed(),
     "line-search": LineSearch(),
     "super-universal": SuperUniversal(),
-    "fixed": Fixed(growth=2.0),
+    "fixed": ConvexFixed(),
 }
 
 
@@ -118,15 +124,20 @@ class GradientRegularizedNewton(NewtonSolver):
             lam = H * size**self.alpha if self.rule == "super-universal" else math.sqrt(H * size)
             step, move = space.newton_step(lam)
             if self.rule == "adaptive":
-                self._next = point.g + space.image(step), float(step.norm())
+                self._next = space.image(step), float(step.norm())
             return move
 
         return propose
 
     @override
+    def _forget(self) -> None:
+        self._predicted = None
+
+    @override
     def _finish(self, point: Point, move: Move, accepted: bool) -> None:
         if accepted and self._next is not None:
-            self._predicted, self._length = self._next
+            image, length = self._next
+            self._predicted, self._length = point.g + move.lr * image, move.lr * length
         elif not accepted:
             self._predicted = None
         self._next = None

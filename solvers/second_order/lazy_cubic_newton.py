@@ -63,5 +63,9 @@ class LazyCubicNewton(CubicNewton):
         return self._kept
 
     @override
+    def _forget(self) -> None:
+        self._kept = None
+
+    @override
     def _finish(self, point: Point, move: Move, accepted: bool) -> None:
         self._age += 1

@@ -16,11 +16,12 @@ from collections.abc import Callable
 import torch
 from typing_extensions import override
 
-from solvers.base import Closure, Parameters, check
+from solvers.base import Parameters, check
 from solvers.second_order.acceptance import Doubling
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import eigenbasis
-from solvers.second_order.trial_point import BlockModel, GraphPoint, Move, Point, SubspacePoint
+from solvers.second_order.subspace_point import SubspacePoint
+from solvers.second_order.trial_point import GraphPoint, Move, Point
 
 
 class RSRNM(NewtonSolver):
@@ -69,16 +70,16 @@ class RSRNM(NewtonSolver):
         )
         armijo = Doubling(growth=beta, remembers=False)  # with -m(h) = -alpha t g.d
         super().__init__(params, ("step", 1.0), armijo, dense=False, generator=generator)
-        if subspace > self.n:
-            raise ValueError(f"a subspace of {subspace} dimensions does not fit into {self.n} parameters")
+        if subspace > self.most:
+            raise ValueError(f"a subspace of {subspace} dimensions does not fit into {self.most} parameters")
         self.subspace, self.c1, self.c2, self.gamma, self.alpha, self.beta = subspace, c1, c2, gamma, alpha, beta
         self.scale = 1.0 / subspace if scale is None else scale
 
     @override
-    def _point(self, closure: Closure | BlockModel) -> Point:
-        point = GraphPoint(closure, self._leaves, curvature=True)  # type: ignore[arg-type]
-        P = self.scale * torch.randn(self.n, self.subspace, generator=self.generator, dtype=torch.float64)
-        return SubspacePoint(point, P)
+    def _within(self, whole: GraphPoint) -> Point:
+        n = len(whole.g)
+        P = torch.randn(n, min(self.subspace, n), generator=self.generator, dtype=torch.float64)
+        return SubspacePoint(whole, self.scale * P)
 
     @override
     def _model(self, point: Point) -> Callable[[float], Move]:
@@ -90,6 +91,8 @@ class RSRNM(NewtonSolver):
         slope, length = -float(point.g @ d), float(point.lift(d).norm())
 
         def propose(t: float) -> Move:
-            return Move(t * d, self.alpha * t * slope, lowest, self.subspace, eta, length=t * length)
+            promised = self.alpha * t * slope  # of a line: the search compares with no model of second order
+            at = t * length
+            return Move(t * d, promised, lowest, len(d), eta, length=at, slope=promised, indefinite=lowest < 0)
 
         return propose

@@ -62,8 +62,8 @@ class SaddleFreeNewton(NewtonSolver):
             raise ValueError("pass rank or krylov, not both")
         constant = ("damping", damping)
         super().__init__(params, constant, RULES[rule](), dense=rank is None, krylov=krylov, generator=generator)
-        if rank is not None and rank > self.n:
-            raise ValueError(f"{rank} eigenpairs do not fit into {self.n} parameters")
+        if rank is not None and rank > self.most:
+            raise ValueError(f"{rank} eigenpairs do not fit into {self.most} parameters")
         self.rule, self.rank, self.tol = rule, rank, tol
 
     @override
@@ -75,24 +75,31 @@ class SaddleFreeNewton(NewtonSolver):
 
         def propose(damping: float) -> Move:
             s = -space.c / (absolute + damping)
-            return Move(space.lift(s), -0.5 * float(space.c @ s), space.lowest, len(space.w), damping)
+            return Move(
+                space.lift(s),
+                -0.5 * float(space.c @ s),
+                space.lowest,
+                len(space.w),
+                damping,
+                indefinite=space.indefinite,
+            )
 
         return propose
 
     def _by_rank(self, point: Point, rank: int) -> Callable[[float], Move]:
         A = point.operator()
-        pairs = eigsh(A, rank, which="LM", tol=self.tol, generator=self.generator)
+        pairs = eigsh(A, min(rank, len(point.g)), which="LM", tol=self.tol, generator=self.generator)
         point.products += pairs.matvecs
         V, absolute = pairs.vectors, pairs.values.abs()
         c = A.inner(V, A.space.columns(point.g))[:, 0]
         inside = lambda s: A.combine(V, s.reshape(-1, 1))[..., 0].double().cpu()  # noqa: E731
         rest = point.g - inside(c)
-        bound = float(absolute[-1])
+        bound, lowest = float(absolute[-1]), float(pairs.values.min())
 
         def propose(damping: float) -> Move:
             s = c / (absolute + damping)
             h = -inside(s) - rest / (bound + damping)
             decrease = 0.5 * float(c @ s) + 0.5 * float(rest @ rest) / (bound + damping)
-            return Move(h, decrease, float(pairs.values.min()), len(c), damping)
+            return Move(h, decrease, lowest, len(c), damping, indefinite=lowest < -self.tol * float(absolute[0]))
 
         return propose

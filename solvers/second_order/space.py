@@ -37,6 +37,16 @@ class Space:
         """The smallest eigenvalue; nan in a space without dimensions."""
         return float(self.w[0]) if len(self.w) else math.nan
 
+    @property
+    def rounding(self) -> float:
+        """Of the eigenvalues."""
+        return len(self.w) * torch.finfo(torch.float64).eps * float(self.w.abs().max()) if len(self.w) else 0.0
+
+    @property
+    def indefinite(self) -> bool:
+        """Whether an eigenvalue is negative, beyond rounding."""
+        return self.lowest < -self.rounding
+
     def solve(self, base: float, lam: float = 0.0) -> Tensor:
         """s with (diag(w) + base + lam) s = -c, base first so that it may cancel; 0 where c is."""
         return torch.where(self.c == 0, torch.zeros_like(self.c), -self.c / ((self.w + base) + lam))
@@ -46,7 +56,7 @@ class Space:
         base = max(0.0, -self.lowest) if len(self.w) else 0.0
         s = self.solve(base, lam)
         decrease = max(0.0, -0.5 * float(self.c @ s))
-        return s, Move(self.lift(s), decrease, self.lowest, len(self.w), shift=base + lam)
+        return s, Move(self.lift(s), decrease, self.lowest, len(self.w), shift=base + lam, indefinite=self.indefinite)
 
 
 def eigenbasis(H: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,13 +22,15 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from solvers.base import Closure, Parameters, check
+from solvers.base import Parameters, check
 from solvers.second_order.acceptance import RULES, Doubling, Rule
+from solvers.second_order.block_point import BlockModel, BlockPoint
 from solvers.second_order.cubic import assemble
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import eigenbasis
+from solvers.second_order.subspace_point import SubspacePoint
 from solvers.second_order.subspaces import Kind, Schedule, Seen, as_schedule, choose, subspace_size
-from solvers.second_order.trial_point import BlockModel, BlockPoint, GraphPoint, Move, Point, SubspacePoint
+from solvers.second_order.trial_point import GraphPoint, Move, Point
 
 _FRESH = 0.8  # weight of the newest norm in the running means
 
@@ -80,25 +82,33 @@ class SSCN(NewtonSolver):
         # the next subset is as good a chance as the next M where losses say nothing
         acceptance = Doubling(stalls=1) if rule == "doubling" else RULES[rule]()
         super().__init__(params, ("M", M), acceptance, dense=False, generator=generator)
-        self.schedule, self.kind, self.rule = as_schedule(subspace, self.n), kind, rule
+        self.schedule, self.kind, self.rule = as_schedule(subspace, self.most), kind, rule
         self._block = hessian_block
         self._largest = math.nan
         self._seen: dict[str, Any] = vars(Seen(0))
 
     @override
-    def _point(self, closure: Closure | BlockModel) -> Point:
-        if isinstance(closure, BlockModel):
-            if self.kind == "gaussian":
-                raise ValueError("a model that gives blocks of coordinates does not fit kind='gaussian'")
-            return BlockPoint(closure, self._directions())
-        return SubspacePoint(GraphPoint(closure, self._leaves, curvature=True), self._directions(), self._block)
+    def _whole(self) -> bool:
+        return self._block is not None
 
-    def _directions(self) -> Tensor:
-        """Indices `(tau,)`, or random directions `(n, tau)`."""
-        size = subspace_size(self.schedule, self.n, Seen(**self._seen))
+    @override
+    def _blocks(self, model: BlockModel, leaves: list[Tensor]) -> Point:
         if self.kind == "gaussian":
-            return torch.randn(self.n, size, generator=self.generator, dtype=torch.float64) / math.sqrt(self.n)
-        return choose(self.n, size, self.kind, [p.numel() for p in self._leaves], self.generator)
+            raise ValueError("a model that gives blocks of coordinates does not fit kind='gaussian'")
+        return BlockPoint(model, leaves, self._directions(leaves))
+
+    @override
+    def _within(self, whole: GraphPoint) -> Point:
+        return SubspacePoint(whole, self._directions(whole.leaves), self._block)
+
+    def _directions(self, leaves: list[Tensor]) -> Tensor:
+        """Indices `(tau,)`, or random directions `(n, tau)`."""
+        sizes = [p.numel() for p in leaves]
+        n = sum(sizes)
+        size = subspace_size(self.schedule, n, Seen(**self._seen))
+        if self.kind == "gaussian":
+            return torch.randn(n, size, generator=self.generator, dtype=torch.float64) / math.sqrt(n)
+        return choose(n, size, self.kind, sizes, self.generator)
 
     @override
     def _model(self, point: Point) -> Callable[[float], Move]:
@@ -107,7 +117,16 @@ class SSCN(NewtonSolver):
 
         def propose(M: float) -> Move:
             step = assemble(point.g, w, U, c, M)
-            return Move(step.h, step.decrease, step.lowest, len(c), hard_case=step.hard_case)
+            cubic = M / 6.0 * float(step.h.norm()) ** 3
+            return Move(
+                step.h,
+                step.decrease,
+                step.lowest,
+                len(c),
+                hard_case=step.hard_case,
+                cubic=cubic,
+                indefinite=step.indefinite,
+            )
 
         return propose
 
@@ -117,7 +136,7 @@ class SSCN(NewtonSolver):
         old = Seen(**self._seen)
         gradient, curvature = float(point.g.norm()), self._largest
         if math.isnan(old.gradient):
-            gradient *= math.sqrt(self.n / move.size)
+            gradient *= math.sqrt(sum(p.numel() for p in point.leaves) / move.size)
         else:
             gradient = _FRESH * gradient + (1 - _FRESH) * old.gradient
             curvature = _FRESH * curvature + (1 - _FRESH) * old.curvature

@@ -1,15 +1,10 @@
-"""Where a step begins: the loss and its derivatives there, and the loss at trial points.
-
-By a closure's graph, by a model that knows its own blocks, or either of them seen in a subspace.
-"""
+"""Where a step begins: the loss and its derivatives there, and the loss at trial points; here by a closure's graph."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,27 +12,8 @@ from typing_extensions import override
 
 from landscape import Hessian
 from landscape.operators.linear import LinearOperator
-from solvers.base import Closure, closure_loss, explain_backward
-
-
-@runtime_checkable
-class BlockModel(Protocol):
-    """A loss that knows its own blocks, such as `solvers.linear_model`: no graph is built."""
-
-    def value(self) -> float:
-        """f as it stands."""
-
-    def blocks(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(g_S, H_SS)."""
-
-    def trial(self, indices: Tensor, h: Tensor) -> float:
-        """f after a step in S, which is not made."""
-
-    def trial_gradient(self) -> Tensor:
-        """g_S at the last trial point."""
-
-    def move(self) -> None:
-        """Make the step that was tried last."""
+from solvers.base import Closure, check_loss, explain_backward, to_dense
+from solvers.repeatable import Repeatable
 
 
 @dataclass(frozen=True)
@@ -48,6 +24,9 @@ class Move:
         h: in the coordinates of the point.
         decrease: of the model.
         length: of the step of the parameters, where it is not ||h||.
+        slope: how fast the model falls along h where the step begins; None: -g.h.
+        cubic: the model's term of third order at h.
+        lr: the share of the solver's own step that this is.
     """
 
     h: Tensor
@@ -57,6 +36,23 @@ class Move:
     shift: float = math.nan
     hard_case: bool = False
     length: float | None = None
+    slope: float | None = None
+    cubic: float = 0.0
+    indefinite: bool = False
+    lr: float = 1.0
+
+    def scaled(self, lr: float, g: Tensor) -> Move:
+        """lr h, and what the same model promises there.
+
+        Along t h the model falls by t s - t^2 (s - c - d) - t^3 c, with s the slope, c the cubic term and d the
+        decrease at h. g: the gradient where the step begins.
+        """
+        if lr == 1.0:
+            return self
+        slope = -float(g @ self.h.double().cpu()) if self.slope is None else self.slope
+        decrease = lr * slope - lr**2 * (slope - self.cubic - self.decrease) - lr**3 * self.cubic
+        length = None if self.length is None else lr * self.length
+        return replace(self, h=lr * self.h, decrease=decrease, length=length, lr=lr)
 
 
 class Point(ABC):
@@ -64,12 +60,14 @@ class Point(ABC):
 
     Attributes:
         loss, eps: f, and the rounding of its dtype.
+        leaves: the parameters that the step is in.
         g: `(n,)` float64 on the host.
         products: with the Hessian, so far.
     """
 
     loss: float
     eps: float
+    leaves: list[Tensor]
     g: Tensor
     products: int = 0
 
@@ -99,32 +97,47 @@ class Point(ABC):
 
 
 class GraphPoint(Point):
-    """A point of a closure, by its graph; `curvature` says whether second derivatives will be asked for."""
+    """A point of a closure, by its graph.
 
-    def __init__(self, closure: Closure, leaves: list[Tensor], curvature: bool) -> None:
-        self._closure, self._leaves = closure, leaves
+    Args:
+        closure: what returns the loss.
+        leaves: the parameters.
+        curvature: whether second derivatives will be asked for.
+        whole: keep the parameters that the loss does not use, as coordinates with zero derivatives. They are left out
+            else, so that nothing moves them.
+    """
+
+    def __init__(self, closure: Closure, leaves: list[Tensor], curvature: bool, *, whole: bool = False) -> None:
+        self._closure = Repeatable(closure, leaves)
         self._old: list[Tensor] | None = None
         self._after: Tensor | None = None
+        self._A: LinearOperator | None = None
         loss = self._evaluate()
         self.loss, self.eps = float(loss.detach()), torch.finfo(loss.dtype).eps
-        self._A = Hessian.from_loss(loss, leaves) if curvature else None
         with explain_backward():
-            self.g = self._gradient(loss) if self._A is None else self._A.gradient().double().cpu()
+            self.leaves = leaves if whole else _used(loss, leaves)
+            if curvature and self.leaves:
+                self._A = A = Hessian.from_loss(loss, self.leaves)
+                self.g = A.gradient().double().cpu()
+            else:
+                self.g = self._gradient(loss)
 
     def _evaluate(self) -> Tensor:
         with torch.enable_grad():
-            return closure_loss(self._closure).sum()
+            return check_loss(self._closure()).sum()
 
     def _gradient(self, loss: Tensor) -> Tensor:
-        pieces = torch.autograd.grad(loss, self._leaves, allow_unused=True, materialize_grads=True)
-        return torch.cat([g.reshape(-1).double().cpu() for g in pieces])
+        if not self.leaves:
+            return torch.zeros(0, dtype=torch.float64)
+        pieces = torch.autograd.grad(loss, self.leaves, allow_unused=True, materialize_grads=True)
+        return torch.cat([to_dense(g).reshape(-1).double().cpu() for g in pieces])
 
     @override
     def operator(self) -> LinearOperator:
         # by the first graph; by a new one once a trial point has changed the parameters
         if self._A is None:
             self.reject()
-            self._A = Hessian.from_loss(self._evaluate(), self._leaves)
+            self._A = Hessian.from_loss(self._evaluate(), self.leaves)
         return self._A
 
     @override
@@ -139,8 +152,8 @@ class GraphPoint(Point):
     def trial(self, h: Tensor) -> float:
         self.reject()
         self._A = None  # its graph is of no use once the parameters have changed
-        self._old = [p.detach().clone() for p in self._leaves]
-        for p, piece in zip(self._leaves, h.split([p.numel() for p in self._leaves]), strict=True):
+        self._old = [p.detach().clone() for p in self.leaves]
+        for p, piece in zip(self.leaves, h.split([p.numel() for p in self.leaves]), strict=True):
             p.add_(piece.reshape(p.shape).to(device=p.device, dtype=p.dtype))
         with torch.no_grad():
             return float(self._closure())
@@ -160,98 +173,21 @@ class GraphPoint(Point):
     def reject(self) -> None:
         self._after = None
         if self._old is not None:
-            for p, old in zip(self._leaves, self._old, strict=True):
+            for p, old in zip(self.leaves, self._old, strict=True):
                 p.copy_(old)
             self._old = None
 
 
-class BlockPoint(Point):
-    """A point of a model that knows its blocks, in the coordinates S: no products are needed.
-
-    With the gradient given, the model is not asked for its block, and there is no `dense`.
-    """
-
-    def __init__(self, model: BlockModel, indices: Tensor, gradient: Tensor | None = None) -> None:
-        self._model, self._S = model, indices
-        if gradient is None:
-            gradient, self._H = model.blocks(indices)
-        self.g = gradient.double().cpu()
-        self.loss, self.eps = model.value(), torch.finfo(torch.float64).eps
-
-    @override
-    def dense(self) -> Tensor:
-        return self._H.double().cpu()
-
-    @override
-    def trial(self, h: Tensor) -> float:
-        return self._model.trial(self._S, h)  # the model's weight stays
-
-    @override
-    def gradient_after(self) -> Tensor:
-        return self._model.trial_gradient().double().cpu()
-
-    @override
-    def accept(self) -> None:
-        self._model.move()
-
-    @override
-    def reject(self) -> None:
-        pass  # nothing has moved
-
-
-class SubspacePoint(Point):
-    """A point seen in a subspace: g, the Hessian and steps are in the coordinates of its directions.
-
-    Args:
-        point: in the whole space.
-        directions: indices of coordinates `(tau,)`, or vectors `(n, tau)`.
-        block: indices -> H_SS, instead of tau products.
-    """
-
-    def __init__(self, point: GraphPoint, directions: Tensor, block: Callable[[Tensor], Tensor] | None = None) -> None:
-        self.whole, self._block, self._P = point, block, directions
-        self.loss, self.eps = point.loss, point.eps
-        if directions.ndim == 2:
-            A = point.operator()
-            self._P = directions.to(device=A.device, dtype=A.dtype)
-        self.g = self._project(point.g)
-
-    def _project(self, gradient: Tensor) -> Tensor:
-        if self._P.ndim == 2:
-            return (self._P.T @ gradient.to(self._P)).double().cpu()
-        return gradient[self._P]
-
-    def lift(self, h: Tensor) -> Tensor:
-        """The step `(n,)` in the whole space."""
-        if self._P.ndim == 2:
-            return self._P.double() @ h.to(self._P.device)
-        step = torch.zeros_like(self.whole.g)
-        step[self._P] = h
-        return step
-
-    @override
-    def dense(self) -> Tensor:
-        A, P = self.whole.operator(), self._P
-        if P.ndim == 2:
-            H = A.inner(P, A @ P)
-        else:
-            H = (A.block if self._block is None else self._block)(P.to(A.device)).detach()
-        A.release()
-        self.products += len(H) if self._block is None else 0
-        return H.double().cpu()
-
-    @override
-    def trial(self, h: Tensor) -> float:
-        return self.whole.trial(self.lift(h))
-
-    @override
-    def gradient_after(self) -> Tensor:
-        return self._project(self.whole.gradient_after())
-
-    @override
-    def accept(self) -> None:
-        self.whole.accept()
-
-    @override
-    def reject(self) -> None:
-        self.whole.reject()
+def _used(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    """The leaves that the graph of the loss reaches."""
+    reached: set[Tensor] = set()
+    seen, stack = set(), [loss.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            reached.add(node.variable)
+        stack.extend(following for following, _ in node.next_functions)
+    return [p for p in leaves if p in reached or p is loss]

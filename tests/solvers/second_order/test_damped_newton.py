@@ -11,16 +11,21 @@ from solvers import DampedNewton
 
 def damped_reference(fgh, w, L, rule, q=3.0, floor=1e-3):
     while True:
-        _, g, H = fgh(w)
+        f, g, H = fgh(w)
         values = np.linalg.eigvalsh(H)
         if values[0] <= len(g) * 2.3e-16 * values.max():
             H = H + (floor * np.abs(values).max() - values[0]) * np.eye(len(g))
         n = np.linalg.solve(H, g)
         G = math.sqrt(g @ n)
-        if rule == "aicn":
-            alpha = (math.sqrt(1 + 2 * L * G) - 1) / (L * G)
-        else:
-            alpha = 1 / (1 + (9 * L) ** (1 / (q - 1)) * G ** ((q - 2) / (q - 1)))
+        constant = L
+        while True:
+            if rule == "aicn":
+                alpha = (math.sqrt(1 + 2 * constant * G) - 1) / (constant * G)
+            else:
+                alpha = 1 / (1 + (9 * constant) ** (1 / (q - 1)) * G ** ((q - 2) / (q - 1)))
+            if values[0] > -1e-14 or fgh.f(w - alpha * n) <= f:  # indefinite: f must not rise
+                break
+            constant *= 2
         w = w - alpha * n
         yield w, L
 

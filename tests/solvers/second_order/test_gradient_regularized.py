@@ -19,6 +19,7 @@ def gradient_regularised_reference(fgh, w, constant, rule):
             constant = max(constant / 2, np.linalg.norm(g - g_old - H_old @ dx) / (dx @ dx))
         if rule == "line-search":
             constant /= 2
+        own = constant
         while True:
             lam = constant * size if rule == "super-universal" else math.sqrt(constant * size)
             h, lam = regularised_step(g, H, lam)
@@ -33,8 +34,11 @@ def gradient_regularised_reference(fgh, w, constant, rule):
                     constant = max(constant / 4, 1e-5)
                     break
                 constant *= 4
-            else:
+            elif np.linalg.eigvalsh(H)[0] > -1e-14 or f_new <= f:  # indefinite: f must not rise
+                constant = own
                 break
+            else:
+                constant *= 2
         before = (g, H, h)
         w = w + h
         yield w, constant

@@ -211,10 +211,10 @@ def test_single_precision():
         (lambda p: CoordinateDescent(p, 50), "50 coordinates does not fit into 17"),
         (lambda p: RSRNM(p, 50), "50 dimensions does not fit into 17"),
         (lambda p: RSRNM(p, 5, c1=1.0), "c1=1.0"),
-        (lambda p: CubicNewton([{"params": [p[0]]}, {"params": [p[1]]}]), "one group"),
+        (lambda p: CubicNewton([{"params": [p[0]]}, {"params": [p[1]], "M": 2.0}]), "they have one M, not 1 and 2"),
+        (lambda p: CubicNewton([{"params": [p[0]]}, {"params": [p[1]], "lr": 0.1}]), "they have one lr, not 1 and 0.1"),
         (lambda p: CubicNewton([p[0], nn.Parameter(torch.ones(2, device="meta"))]), "one device, not on cpu, meta"),
         (lambda p: CubicNewton([nn.Parameter(torch.zeros(10_001))]), "dense Hessian of at most 10000"),
-        (lambda p: CubicNewton([torch.zeros(3)]), "no parameter that requires grad"),
     ],
 )
 def test_bad_settings(make, words):

@@ -272,10 +272,8 @@ def test_bad_settings(settings, words):
         SSCN(network().parameters(), **settings)
 
 
-def test_several_groups_and_devices_are_refused():
-    a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    with pytest.raises(ValueError, match="one group"):
-        SSCN([{"params": [a]}, {"params": [b]}], 1)
+def test_several_devices_are_refused():
+    a = nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match="one device"):
         SSCN([a, nn.Parameter(torch.ones(2, device="meta"))], 1)
 

@@ -6,9 +6,6 @@ takes of a closure by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -28,15 +25,12 @@ def average_loss(loss: float, device: torch.device) -> float:
     return float(total) / dist.get_world_size()
 
 
-def average_gradients(groups: Iterable[Mapping[str, Any]], given: dict[Tensor, Tensor]) -> None:
-    """Replace dense gradients by their means over processes; all of them must call this, with the same groups.
+def average_gradients(parameters: list[Tensor], given: dict[Tensor, Tensor]) -> None:
+    """Replace dense gradients by their means over processes; all of them must call this, with the same parameters.
 
     A parameter that some process uses gets a gradient on all, 0 counting for those that do not use it.
     """
-    if not is_distributed():
-        return
-    parameters = [p for group in groups for p in group["params"] if p.requires_grad]
-    if not parameters:
+    if not parameters or not is_distributed():
         return
     used = torch.tensor([p in given for p in parameters], dtype=torch.int32, device=parameters[0].device)
     dist.all_reduce(used, op=dist.ReduceOp.MAX)

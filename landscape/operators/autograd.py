@@ -26,7 +26,7 @@ def gradient_graph(
     """
     gradients = torch.autograd.grad(root, leaves, cotangent, create_graph=True, allow_unused=True)
     if any(g is not None and g.is_sparse for g in gradients):
-        raise RuntimeError("an embedding with sparse=True has no second derivative: make it with sparse=False")
+        raise RuntimeError("use sparse=False: an embedding with sparse=True has no second derivative")
     _refuse_dead_ends(g for g in gradients if g is not None)
     return gradients
 

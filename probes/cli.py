@@ -118,20 +118,21 @@ def probe(
     from probes.checkpoints.steps import checkpoint_steps
 
     wanted = parse_probes(probe or ["spectrum", "trace"], operator)
-    files = checkpoint_steps(checkpoints, parse_steps(steps))
+    said: list[str] = []
+    files = checkpoint_steps(checkpoints, parse_steps(steps), said.append)
 
     from probes.checkpoints.run import Request
     from probes.checkpoints.run import run as measure
 
-    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite)
-    made = measure(request, err())
+    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite, said)
+    notes = err()
+    made = measure(request, notes)
     from probes.trace.trace import Trace
     from probes.views.tables import steps_table
 
     console = out()
     with Trace.open(output) as trace:
         console.print(steps_table(trace, width=console.width))
-    notes = err()
     if notes.is_terminal:  # quiet in a pipe
         what = f"written to {output}" if made else f"nothing to do, {output} has every measurement already"
         notes.print(f"{what}; next: landscape show {output}, landscape plot {output}", soft_wrap=True)

@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from probes.checkpoints.load import check_file, load_checkpoint, match_checkpoint
+from probes.checkpoints.files import locate
+from probes.checkpoints.load import load_checkpoint, match_checkpoint
 from probes.checkpoints.problem import build_objective
-from probes.errors import UserError, one_line
+from probes.checkpoints.resume import Kept
+from probes.checkpoints.values import hash_of
+from probes.errors import UserError, first_few, one_line
 from probes.instruments.base import Instrument
 from probes.monitor.measure import measure_once
 from probes.probe import check_needs
@@ -37,9 +41,11 @@ if TYPE_CHECKING:
 
 # A trace of a few probes is some ten kilobytes; with less room than this its first records may not fit.
 _ROOM = 1 << 20
+_END = ("end", "sketch")  # settings of a probe that looks ahead, known when the last checkpoint is loaded
 _LOSS = {
     "value": Field(description="the objective's value at the checkpoint"),
     "gradient_norm": Field(description="Euclidean norm of its gradient"),
+    "weights": Field((), "S32", "", "hash of the checkpoint's weights"),
 }
 
 
@@ -55,6 +61,18 @@ class Request:
     seed: int = 0
     resume: bool = False
     overwrite: bool = False
+    notes: Sequence[str] = ()  # for the person who asked, before measuring begins
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the trace keeps of it."""
+        return {
+            "command": "probe",
+            "problem": self.problem,
+            "operator": self.operator,
+            "probes": [probe.name for probe in self.probes],
+            "checkpoints": {str(step): str(path) for step, path in self.checkpoints},
+        }
 
 
 def check_output(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -88,18 +106,24 @@ def run(request: Request, console: Console) -> int:
     except ValueError as error:
         raise UserError(f"{error}; a checkpoint has none", status=2) from error
     check_output(request.output, resume=request.resume, overwrite=request.overwrite)
+    fresh = not (request.resume and request.output.exists())
+    kept = Kept(request.output) if fresh else Kept.read(request.output, request.config, request.seed)
+    kept.check_settings(request.probes, but=_END)
     for _, path in request.checkpoints:
-        check_file(path)
+        locate(path)
 
     objective = build_objective(request.problem)
-    for _, path in request.checkpoints:
-        match_checkpoint(path, objective.model)
-    todo = _missing(request, objective)
+    hashes, notes = _examine(request, objective)
+    kept.check_weights(request.checkpoints, hashes)
+    todo = _missing(request, objective, kept)
+    if kept.weights is None:
+        notes.append(f"{request.output} has no hashes of its checkpoints: whether they are the same cannot be told")
+    for note in (*request.notes, *notes):
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not todo:
         return 0
     trace: Trace | None = None
-    kept = 0
-    fresh = not (request.resume and request.output.exists())
+    measured = 0
     try:
         with ExitStack() as stack:
             # a user's model or data set may print: stdout is for results
@@ -114,35 +138,60 @@ def run(request: Request, console: Console) -> int:
                 callback = show(f"step {step} {name}", made)
                 if probe is None:
                     # before the trace is made: a loss without a gradient must not cost the old file
-                    values = _loss(objective, path)
+                    values = _loss(objective, path) | {"weights": hashes[step]}
                 if trace is None:
                     trace = stack.enter_context(_open(request))
                 if probe is None:
-                    trace.declare("loss", _LOSS)
-                    trace.record("loss", step, **values)
+                    _record_loss(trace, step, values)
                 else:
                     _measure(objective, probe, trace, step, path, request.problem, callback)
-                    kept += 1
+                    measured += 1
     except BaseException as error:
-        if fresh and kept == 0 and trace is not None:
+        if fresh and measured == 0 and trace is not None:
             request.output.unlink(missing_ok=True)
         if isinstance(error, KeyboardInterrupt):
-            raise UserError(_stop_message("interrupted", kept, request.output), status=130) from error
-        if kept and isinstance(error, UserError):
-            raise UserError(_stop_message(str(error), kept, request.output)) from error
+            raise UserError(_stop_message("interrupted", measured, request.output), status=130) from error
+        if measured and isinstance(error, UserError):
+            raise UserError(_stop_message(str(error), measured, request.output)) from error
         raise
     return len(todo)
 
 
-def _missing(request: Request, objective: Objective) -> list[tuple[int, Path, Instrument | None]]:
-    """What the output has not got yet: step, checkpoint and probe, None for the loss itself."""
-    done = _rows_there(request)
+def _examine(request: Request, objective: Objective) -> tuple[dict[int, str], list[str]]:
+    """The hash of each checkpoint's weights, by step, and what was decided in reading them, in a line each."""
+    hashes: dict[int, str] = {}
+    paths: defaultdict[str, list[str]] = defaultdict(list)
+    for step, path in request.checkpoints:
+        said: list[str] = []
+        hashes[step] = hash_of(match_checkpoint(path, objective.model, said.append))
+        for text in said:
+            paths[text].append(str(path))
+    steps: defaultdict[str, list[str]] = defaultdict(list)
+    for step, code in hashes.items():
+        steps[code].append(str(step))
+    notes = [f"{first_few(files)}: {text}" for text, files in paths.items()]
+    same = [f"the checkpoints of steps {first_few(some)} hold the same weights" for some in steps.values() if some[1:]]
+    return hashes, notes + same
+
+
+def _missing(request: Request, objective: Objective, kept: Kept) -> list[tuple[int, Path, Instrument | None]]:
+    """What the output has not got yet: step, checkpoint and probe, None for the loss itself.
+
+    Raises `UserError` when what it has is not of this problem.
+    """
+    for step, path in request.checkpoints:
+        if step in kept.losses:  # one is enough to see that the problem is the same
+            load_checkpoint(path, objective.model)
+            with redirect_stdout(sys.stderr):
+                kept.check_loss(step, objective.value, request.problem)
+            break
     probes = [probe.end_at(lambda: _last_theta(request, objective)) for probe in request.probes]
+    kept.check_settings(probes)
     return [
         (step, path, probe)
         for step, path in request.checkpoints
         for probe in (None, *probes)
-        if step not in done.get("loss" if probe is None else probe.name, ())
+        if step not in kept.steps.get("loss" if probe is None else probe.name, ())
     ]
 
 
@@ -153,39 +202,26 @@ def _last_theta(request: Request, objective: Objective) -> torch.Tensor:
     return objective.theta()
 
 
-def _stop_message(what: str, kept: int, output: Path) -> str:
-    if kept == 0:
+def _stop_message(what: str, measured: int, output: Path) -> str:
+    if measured == 0:
         return f"{what}; nothing was measured"
     return f"{what}; what was measured before is kept in {output}, go on with --resume"
-
-
-def _rows_there(request: Request) -> dict[str, set[int]]:
-    """The steps that a trace to be resumed has already, by probe."""
-    if not (request.resume and request.output.exists()):
-        return {}
-    with Trace.open(request.output) as trace:
-        problem = trace.config.get("problem") if isinstance(trace.config, dict) else None
-        if problem is not None and problem != request.problem:
-            raise UserError(f"{request.output} was measured on {problem}, not on {request.problem}: choose another -o")
-        if trace.seed != request.seed:
-            raise UserError(f"{request.output} has seed {trace.seed}: resume it with --seed {trace.seed}")
-        return {name: set(trace[name]["step"].tolist()) for name in trace}
 
 
 def _open(request: Request) -> Trace:
     if request.resume and request.output.exists():
         return Trace.resume(request.output)
-    config = {
-        "command": "probe",
-        "problem": request.problem,
-        "operator": request.operator,
-        "probes": [probe.name for probe in request.probes],
-        "checkpoints": {str(step): str(path) for step, path in request.checkpoints},
-    }
-    return Trace.create(request.output, config=config, seed=request.seed, overwrite=request.overwrite)
+    return Trace.create(request.output, config=request.config, seed=request.seed, overwrite=request.overwrite)
 
 
-def _loss(objective: Objective, path: Path) -> dict[str, float]:
+def _record_loss(trace: Trace, step: int, values: dict[str, Any]) -> None:
+    """One row of the loss; a trace of a time that knew no hashes goes on without them."""
+    known = trace["loss"].fields if "loss" in trace else _LOSS
+    trace.declare("loss", known)
+    trace.record("loss", step, **{name: value for name, value in values.items() if name in (*known, "cost")})
+
+
+def _loss(objective: Objective, path: Path) -> dict[str, Any]:
     start = time.perf_counter()
     value = objective.value()
     norm = float(objective.gradient().double().norm())

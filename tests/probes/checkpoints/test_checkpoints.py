@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from probes.checkpoints.load import load_checkpoint, match, read_state_dict
+from probes.checkpoints.load import load_checkpoint, match_checkpoint
+from probes.checkpoints.match import match
+from probes.checkpoints.saved import read_state_dict
 from probes.checkpoints.steps import checkpoint_steps
+from probes.checkpoints.values import hash_of
 from probes.errors import UserError
 
 
@@ -43,6 +46,10 @@ def same(model: nn.Module, state: dict[str, torch.Tensor]) -> bool:
         lambda s: {"model": {"state_dict": s}},
         lambda s: prefixed(s, "_orig_mod.module."),
         lambda s: prefixed(s, "module.model."),
+        lambda s: prefixed(s, "module._orig_mod.model."),
+        lambda s: {"checkpoint": {"model": {"state_dict": prefixed(s, "module.")}}, "epoch": 2},
+        lambda s: {**s, "epoch": 3, "args": {"lr": 0.1}},
+        lambda s: {"n_averaged": torch.tensor(3), **prefixed(s, "module.")},
         lambda s: {("module." + k if k.startswith("0") else k): v for k, v in s.items()},
         lambda s: {k.replace("0.", "0._orig_mod."): v for k, v in s.items()},
     ],
@@ -52,6 +59,40 @@ def test_wrapped_and_prefixed(tmp_path: Path, state: dict[str, torch.Tensor], wr
     model = network(0)
     load_checkpoint(tmp_path / "a.pt", model)
     assert same(model, state)
+
+
+LOOKED_THROUGH = {
+    "net": (lambda s, o: {"state_dict": prefixed(s, "net."), "epoch": 3}, ["'net.', which is looked through"]),
+    "compiled inside": (lambda s, o: prefixed(s, "module.net._orig_mod."), ["under 'net.'"]),
+    "two names": (lambda s, o: prefixed(s, "model.backbone."), ["under 'model.backbone.'"]),
+    "a loss beside": (lambda s, o: {**prefixed(s, "net."), "loss.weight": torch.ones(2)}, ["; loss.weight left out"]),
+    "another network": (
+        lambda s, o: {"generator": s, "critic": {"w": torch.ones(2)}},
+        ["'generator.'", "critic.w left"],
+    ),
+    "one odd name": (lambda s, o: {"my_weights": s, "args": {"lr": 0.1}}, ["under 'my_weights'"]),
+    "an average beside": (lambda s, o: {"model": s, "ema": o}, ["under 'model'; 'ema' left out"]),
+}
+
+
+@pytest.mark.parametrize("case", LOOKED_THROUGH)
+def test_a_name_that_is_not_known_is_looked_through_and_said(
+    tmp_path: Path, state: dict[str, torch.Tensor], case: str
+) -> None:
+    make, words = LOOKED_THROUGH[case]
+    torch.save(make(state, dict(network(7).state_dict())), tmp_path / "a.pt")
+    model, said = network(0), []
+    matched = match_checkpoint(tmp_path / "a.pt", model, said.append)
+    assert all(torch.equal(matched[key], value) for key, value in state.items())
+    assert len(said) == 1
+    assert all(word in said[0] for word in words), said
+
+
+def test_a_name_that_only_the_model_has_is_added_and_said(state: dict[str, torch.Tensor]) -> None:
+    said: list[str] = []
+    matched = match(state, nn.ModuleDict({"net": network()}), say=said.append)
+    assert torch.equal(matched["net.0.weight"], state["0.weight"])
+    assert said == ["the keys are loaded under 'net.', which the model's keys have before them"]
 
 
 def test_other_formats(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -134,6 +175,23 @@ BAD = {
     "tensor": (lambda s: torch.ones(3), "holds a Tensor"),
     "object": (lambda s: {"state_dict": s, "hyper": argparse.Namespace(a=1)}, r"more than weights \(argparse"),
     "module": (lambda s: network(), "more than weights .*state_dict"),
+    "keys and shapes": (
+        lambda s: {**{k: v for k, v in s.items() if k != "0.bias"}, "x": s["0.bias"], "2.weight": torch.ones(7, 4)},
+        r"missing 0.bias; unexpected x; of another shape 2.weight \(7, 4\) in the file and \(2, 4\)",
+    ),
+    "shapes under a name": (
+        lambda s: prefixed(s | {"2.weight": torch.ones(7, 4)}, "net."),
+        r"2.weight has shape \(7, 4",
+    ),
+    "twice": (lambda s: prefixed(s, "student.") | prefixed(s, "teacher."), "2 times, under 'student.', 'teacher.'"),
+    "meta": (lambda s: {k: v.to("meta") for k, v in s.items()}, "0.weight .* meta device"),
+    "int8": (lambda s: {**s, "0.weight": s["0.weight"].to(torch.int8)}, "0.weight .* torch.int8.* quantised"),
+    "adapter": (
+        lambda s: {"base.0.lora_A.weight": torch.ones(2, 3), "base.0.lora_B.weight": torch.ones(4, 2)},
+        r"LoRA adapter \(base.0.lora_A.weight.* merge it",
+    ),
+    "packed": (lambda s: {"0.qweight": torch.ones(2, dtype=torch.int32)}, r"quantised weights \(0.qweight\)"),
+    "scheduler": (lambda s: {"last_epoch": 3, "base_lrs": [0.1]}, "no weights .* last_epoch, base_lrs"),
 }
 
 
@@ -197,6 +255,16 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
         (["a-1e.pt", "a-2e.pt"], [1, 2]),
         (["lr0.1_10.pt", "lr0.2_20.pt"], [10, 20]),
         (["run/checkpoint-500/model.safetensors", "run/checkpoint-1000/model.safetensors"], [500, 1000]),
+        (["step1e3.pt", "step2e3.pt"], [1000, 2000]),
+        (["step_2.5e4", "step_1e3"], [1000, 25000]),
+        (["step10k.pt", "step2k.pt"], [2000, 10000]),
+        (["lr1e-3_10.pt", "lr1e-4_20.pt"], [10, 20]),
+        (["a1e3f.pt", "a2e3f.pt"], [1, 2]),
+        (["run/checkpoint-500", "run/checkpoint-1000"], [500, 1000]),
+        (["run/checkpoint-500/model.safetensors"], [500]),
+        (["global_step5/mp_rank_00_states.pt", "global_step9/mp_rank_00_states.pt"], [5, 9]),
+        (["epoch1_step5.pt", "epoch2_step5.pt"], [1, 2]),
+        (["resnet18_a.pt", "resnet18_b.pt"], [0, 1]),
         (["first.pt", "last.pt"], [0, 1]),
         (["step10.pt", "step20.pt", "final.pt"], [0, 1, 2]),
         (["model_v2_step100.pt"], [100]),
@@ -221,3 +289,61 @@ def test_steps_given() -> None:
     ):
         with pytest.raises(UserError, match=message):
             checkpoint_steps(paths, steps)
+
+
+@pytest.mark.parametrize(
+    ("names", "step"),
+    [
+        (["step200.pt", "step200.safetensors"], 200),
+        (["net_1.pt", "net_1.safetensors"], 1),
+        (["run1/step200.pt", "run2/step200.pt"], 200),
+        (["step200_seed1.pt", "step200_seed2.pt"], 200),
+        (["step1e3.pt", "step1000.pt"], 1000),
+    ],
+)
+def test_two_files_of_one_step_are_refused_by_name(names: list[str], step: int) -> None:
+    with pytest.raises(UserError, match=rf"{names[0]} and {names[1]} both claim step {step}"):
+        checkpoint_steps(names)
+
+
+def test_steps_inside_the_files(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    best, last = tmp_path / "best.pt", tmp_path / "last.pt"
+    torch.save({"model": state, "epoch": 1, "global_step": torch.tensor(20)}, best)
+    torch.save({"state_dict": state, "epoch": 1, "global_step": 10}, last)
+    said: list[str] = []
+    assert checkpoint_steps([best, last], say=said.append) == [(10, last), (20, best)]
+    assert said == ["the names give no steps: they are the global_step inside the files; --steps sets others"]
+    assert checkpoint_steps([best]) == [(20, best)]
+    assert checkpoint_steps([best, last], [3, 4]) == [(3, best), (4, last)]
+    numbered = tmp_path / "step7.pt"
+    torch.save({"model": state, "global_step": 10}, numbered)
+    assert checkpoint_steps([numbered]) == [(7, numbered)]  # the name goes before the content
+    torch.save({"model": state, "epoch": 1, "global_step": 10}, best)
+    with pytest.raises(UserError, match="both claim step 10, the global_step inside it"):
+        checkpoint_steps([best, last])
+    torch.save({"model": state}, best)  # one that says nothing: the positions
+    assert checkpoint_steps([best, last], say=said.append) == [(0, best), (1, last)]
+    assert "positions" in said[-1]
+
+
+def test_one_file_under_two_names(tmp_path: Path) -> None:
+    (tmp_path / "step3.pt").write_bytes(b"x")
+    (tmp_path / "last.pt").symlink_to(tmp_path / "step3.pt")
+    with pytest.raises(UserError, match=r"step3.pt and .*last.pt are one file"):
+        checkpoint_steps([tmp_path / "step3.pt", tmp_path / "last.pt"])
+
+
+def test_the_hash_is_of_the_weights_not_of_the_file(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    torch.save({"state_dict": prefixed(state, "net."), "epoch": 3}, tmp_path / "a.pt")
+    torch.save(state, tmp_path / "b.pt")
+    model = network()
+    first, second = (hash_of(match_checkpoint(tmp_path / name, model)) for name in ("a.pt", "b.pt"))
+    assert first == second
+    assert len(first) == 32
+    for changed in (
+        spoil(state, "2.bias", 0.5),
+        {**state, "2.bias": state["2.bias"].double()},
+        {**state, "0.bias": state["1.bias"], "1.bias": state["0.bias"]},
+    ):
+        assert hash_of(changed) != hash_of(state)
+    assert hash_of({"a": torch.ones(3, dtype=torch.bfloat16), "b": torch.tensor(1)}) != hash_of({"a": torch.ones(3)})

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
+from probes.checkpoints.faults import SAVE, sharded, truncation
 from probes.checkpoints.files import Place
-from probes.errors import UserError, first_few, one_line
-
-SAVE = "save torch.save(model.state_dict(), path) where it was made"
+from probes.errors import UserError, first_few
 
 
 def read_content(place: Place) -> Any:
@@ -26,17 +25,12 @@ def read_content(place: Place) -> Any:
     Raises `UserError` for a truncated or corrupt file, and for one that holds more than weights.
     """
     if place.kind == "distributed":
-        from probes.checkpoints.distributed import read_distributed
+        from probes.checkpoints.distributed import read_distributed  # heavy, and rarely needed
 
         return read_distributed(place.path)
     if place.kind == "safetensors":
         return _read_safetensors(place.path)
     return _read_torch(place.path) if place.kind == "torch" else _read_shards(place)
-
-
-def truncation(path: Path, error: BaseException | str) -> UserError:
-    """The line about a file that is not whole."""
-    return UserError(f"the checkpoint {path} is truncated or corrupt ({one_line(error, limit=120)}): copy it again")
 
 
 def _read_shards(place: Place) -> dict[str, Any]:
@@ -72,7 +66,7 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         if "DTensor" in str(error) or "ShardedTensor" in str(error):
-            raise UserError(sharded(path)) from error
+            raise sharded(path) from error
         what = re.search(r"(?:GLOBAL|class) ([\w.]+\.\w+)", str(error))
         name = f" ({what[1]})" if what else ""
         raise UserError(f"{path} holds more than weights{name}: loading it may run code; {SAVE}") from error
@@ -82,11 +76,3 @@ def _read_torch(path: Path) -> Any:
         if "not in a subdirectory" in str(error):
             raise UserError(f"{path} is a zip archive but no torch file: {SAVE}") from error
         raise truncation(path, error) from error
-
-
-def sharded(path: str | Path) -> str:
-    """The line about a file of one rank."""
-    return (
-        f"{path} holds the shards of one rank (DTensor): save it with torch.distributed.checkpoint, or the full state "
-        "dict, get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))"
-    )

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from probes.checkpoints.faults import SAVE
 from probes.checkpoints.files import locate
-from probes.checkpoints.read import SAVE, read_content
+from probes.checkpoints.read import read_content
 from probes.errors import UserError, first_few
 
 Say = Callable[[str], None]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probes.checkpoints.read import sharded
+from probes.checkpoints.faults import sharded
 from probes.errors import UserError
 
 
@@ -58,7 +58,7 @@ def _check_kind(name: str, value: Tensor, own: Tensor, model: str, path: str | P
             "save the model when all of it is in memory"
         )
     if type(value).__name__ in ("DTensor", "ShardedTensor"):
-        raise UserError(sharded(path))
+        raise sharded(path)
     if value.is_quantized or (own.is_floating_point() and not (value.is_floating_point() or value.is_complex())):
         raise UserError(
             f"{name} in {path} is {value.dtype}, in the model {own.dtype}: quantised weights have no second "

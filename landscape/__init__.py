@@ -2,6 +2,7 @@
 
 from landscape.objective.data import DataChanged
 from landscape.objective.objective import Objective
+from landscape.operators.check import WrongDerivatives
 from landscape.operators.finite_difference import FiniteDifferenceHessian
 from landscape.operators.fisher import EmpiricalFisher, MonteCarloFisher
 from landscape.operators.functional_hessian import FunctionalHessian
@@ -23,4 +24,5 @@ __all__ = [
     "MonteCarloFisher",
     "Objective",
     "TangentKernel",
+    "WrongDerivatives",
 ]

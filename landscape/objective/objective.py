@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
@@ -120,8 +120,7 @@ class Objective:
 
         On a few samples against the same function in float64, once for each model as it is built.
         """
-        run = (self._network.key(self.criterion.loss), tuple(self.names))
-        return remembered(self.module, "noise", run, lambda: measured_noise(self.sample()))
+        return remembered(self.module, "noise", self.structure(), lambda: measured_noise(self.sample()))
 
     @property
     def rounding(self) -> float:
@@ -256,6 +255,10 @@ class Objective:
         few = self.sample()
         with few.measuring():
             return self._network.converted.follows(lambda: next(few.evaluations()).loss())
+
+    def structure(self) -> Hashable:
+        """All that decides what the derivatives are, except the numbers: to know that a question was put before."""
+        return self._network.key(self.criterion.loss), tuple(self.names), self.criterion.reduction
 
     def leaves(self) -> list[nn.Parameter]:
         """The chosen parameter objects, resolved by name."""

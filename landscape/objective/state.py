@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape.objective.weight_norm import unfused_weight_norm
+
 # The seed of every batch's forward pass: dropout becomes one fixed function of the parameters.
 _FORWARD_SEED = 0x5EED
 
@@ -88,6 +90,7 @@ def differentiable_twice(modules: Sequence[nn.Module], device: torch.device) -> 
         stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
         if any("_orig_mod" in m._modules for m in modules):  # compiled parts have no second derivatives
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(unfused_weight_norm())
         with _no_lost_gradients():
             yield
 

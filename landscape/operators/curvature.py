@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.memory import budget
 from landscape.objective.batch import Batch, tensors_in
@@ -19,7 +20,9 @@ from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.objective.state import Snapshot
 from landscape.operators.autograd import cause, graph_bytes
+from landscape.operators.check import Check
 from landscape.operators.linear import LinearOperator
+from landscape.operators.self_check import Claims, self_check
 
 
 class Graph(Protocol):
@@ -38,8 +41,10 @@ class ObjectiveOperator(LinearOperator):
     """A curvature matrix of an objective: (sum over batches of weight * batch matrix) / (sum of weights).
 
     A subclass implements `_graph(evaluation)`. `release()` drops the kept graphs; a product after any
-    change of the model rebuilds them by itself.
+    change of the model rebuilds them by itself. `claims` are held against differences before the first product.
     """
+
+    claims: Claims = ()
 
     def __init__(self, objective: Objective, size: int | None = None) -> None:
         size = objective.size if size is None else size
@@ -52,6 +57,12 @@ class ObjectiveOperator(LinearOperator):
         self._bytes = 0
         self._bytes_per_input = 0.0
         self._keepers = 0
+        self._checked: Check | None = None
+
+    @property
+    @override
+    def checked(self) -> Check | None:
+        return self._checked
 
     def _graph(self, e: Evaluation) -> Graph:
         raise NotImplementedError
@@ -100,6 +111,7 @@ class ObjectiveOperator(LinearOperator):
         self._bytes = 0
 
     def _matmat(self, V: Tensor) -> Tensor:
+        self._check()
         try:
             with self.objective.measuring():
                 return self._product(V.T.contiguous()).T
@@ -112,6 +124,11 @@ class ObjectiveOperator(LinearOperator):
         except BaseException:
             self._drop()  # a graph that was interrupted half-way is not worth keeping
             raise
+
+    def _check(self) -> None:
+        """Before the first product. Raises `WrongDerivatives`."""
+        if self._checked is None:
+            self._checked = self_check(self.objective, self.claims)
 
     def _product(self, V: Tensor) -> Tensor:
         """A V^T for rows `(k, n)`, inside `measuring()`: rows again."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.operators.curvature import Graph, ObjectiveOperator
-from landscape.operators.gauss_newton import GaussNewton
-from landscape.operators.hessian import GradientGraph
+from landscape.operators.gauss_newton import GaussNewton, JacobianClaim
+from landscape.operators.hessian import GradientClaim, GradientGraph
+from landscape.operators.self_check import Claims
 
 
 class FunctionalHessian(ObjectiveOperator):
@@ -29,6 +30,8 @@ class FunctionalHessian(ObjectiveOperator):
         tensor([[0., 4.],
                 [4., 0.]])
     """
+
+    claims: Claims = (GradientClaim, JacobianClaim)
 
     def _graph(self, e: Evaluation) -> Graph:
         held = e.detach().outputs.clone().requires_grad_(True)

@@ -20,11 +20,62 @@ from landscape.objective.objective import Objective
 from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.output_curvature import Curvature, loss_hessian
+from landscape.operators.self_check import Claims, central
+
+
+class JacobianClaim:
+    """J v of a model's outputs, against differences of them."""
+
+    def __init__(self, objective: Objective, v: Tensor) -> None:
+        self._objective, self._v = objective, v
+
+    def product(self) -> Tensor:
+        """The outputs' shape, by differentiating J^T u in u."""
+        with self._objective.measuring():
+            e = next(self._objective.evaluations())
+            return JacobianGraph(self._objective, e, lambda U: U).by_reverse(self._v.unsqueeze(0))[0]
+
+    def difference(self, step: float) -> Tensor:
+        """The outputs' shape."""
+        return central(self._objective, self._v, step, self._outputs)
+
+    def _outputs(self) -> Tensor:
+        with self._objective.measuring(), torch.no_grad():
+            return output_tensor(next(self._objective.evaluations()).outputs).detach()
+
+
+class LossClaim:
+    """B u of a loss in the outputs, against differences of its slope there; u is fixed and random."""
+
+    def __init__(self, objective: Objective, v: Tensor) -> None:
+        self._objective = objective
+        with objective.measuring(), torch.no_grad():
+            self._e = next(objective.evaluations()).detach()
+        outputs = self._e.outputs
+        u = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(outputs)
+        # as long, relative to the outputs, as v is to the parameters
+        self._u = u * (outputs.norm() or 1.0) / (u.norm() * (objective.theta().norm() or 1.0))
+
+    def product(self) -> Tensor:
+        """The outputs' shape."""
+        with self._objective.measuring():
+            return loss_hessian(self._e)(self._u.unsqueeze(0))[0]
+
+    def difference(self, step: float) -> Tensor:
+        """The outputs' shape."""
+        with self._objective.measuring():
+            ahead, behind = (self._slope(sign * step * self._u) for sign in (1.0, -1.0))
+        return (ahead - behind) / (2 * step)
+
+    def _slope(self, moved: Tensor) -> Tensor:
+        leaf = (self._e.outputs + moved).requires_grad_(True)
+        return torch.autograd.grad(self._e.criterion(leaf, self._e.batch.targets), leaf)[0]
 
 
 class JacobianOperator(ObjectiveOperator):
     """J^T B J for a block-diagonal B in the space of a batch's outputs. A subclass says what B is."""
 
+    claims: Claims = (JacobianClaim,)
     positive_semidefinite = True
 
     def _curvature(self, e: Evaluation) -> Curvature:
@@ -77,6 +128,9 @@ class GaussNewton(JacobianOperator):
         # a loss of the user's own may be concave somewhere in the outputs
         self.positive_semidefinite = known is not None and known.kind in CONVEX
 
+        if known is None:
+            self.claims = (JacobianClaim, LossClaim)
+
     def _curvature(self, e: Evaluation) -> Curvature:
         return loss_hessian(e)
 
@@ -114,12 +168,12 @@ class JacobianGraph:
     def _fastest(self, key: str, V: Tensor, then: Callable[[Tensor, bool], Tensor]) -> Tensor:
         """`then(J V, batched)`, with J V from the graph of J^T u or from forward mode."""
         ways: dict[str, Callable[[], Tensor]] = {
-            "reverse": lambda: then(self._reverse(V, False), False),
+            "reverse": lambda: then(self.by_reverse(V), False),
             "forward": lambda: then(self._forward(V), False),
         }
         if len(V) > 1:
             key = f"{key}-block"
-            ways["batched"] = lambda: then(self._reverse(V, True), True)
+            ways["batched"] = lambda: then(self.by_reverse(V, True), True)
         tuning = self._objective.tuning
         first = tuning.choice(key) is None
         result = tuning.fastest(key, ways)
@@ -137,7 +191,7 @@ class JacobianGraph:
                 rows.append(torch.zeros_like(self._outputs) if tangent is None else tangent)
         return torch.stack(rows)
 
-    def _reverse(self, V: Tensor, batched: bool) -> Tensor:
+    def by_reverse(self, V: Tensor, batched: bool = False) -> Tensor:
         """d/du <J^T u, v> = J v, since J^T u is linear in u."""
         if self._cotangent is None:
             self._cotangent = torch.zeros_like(self._outputs, requires_grad=True)

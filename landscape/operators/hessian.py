@@ -21,6 +21,25 @@ from landscape.objective.state import Snapshot
 from landscape.operators.autograd import fill_zeros, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.linear import LinearOperator
+from landscape.operators.self_check import Claims, central
+
+
+class GradientClaim:
+    """H v of a function, against differences of its gradient."""
+
+    def __init__(self, objective: Objective, v: Tensor) -> None:
+        self._objective, self._v = objective, v
+
+    def product(self) -> Tensor:
+        """`(n,)`, by double backward."""
+        A = Hessian(self._objective)
+        product = A @ self._v
+        A.release()
+        return product
+
+    def difference(self, step: float) -> Tensor:
+        """`(n,)`."""
+        return central(self._objective, self._v, step, self._objective.gradient)
 
 
 class Hessian(ObjectiveOperator):
@@ -34,6 +53,8 @@ class Hessian(ObjectiveOperator):
         >>> Hessian(f) @ torch.ones(2)
         tensor([1., 9.])
     """
+
+    claims: Claims = (GradientClaim,)
 
     def _graph(self, e: Evaluation) -> GradientGraph:
         return GradientGraph(self.objective, e.loss())

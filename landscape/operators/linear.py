@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from landscape.memory import Memory, budget
+from landscape.operators.check import Check, worst
 from landscape.operators.vectors import Kind, VectorSpace
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class LinearOperator:
             their error bars and do not try to converge below it.
         positive_semidefinite: True when that is known by construction.
         memory: bytes that algorithms may use for vectors of this operator.
+        checked: what its self-check has found, made at the first product; None before it, and without one.
 
     Example:
         >>> import torch
@@ -89,6 +91,11 @@ class LinearOperator:
 
     def release(self) -> None:
         """Drop everything kept between products (graphs, batches on the device). The next product rebuilds it."""
+
+    @property
+    def checked(self) -> Check | None:
+        """The verdict of the self-check; results of algorithms carry it."""
+        return None
 
     # -- products and algebra ----------------------------------------------------------------------------
 
@@ -204,6 +211,11 @@ class CombinedOperator(LinearOperator):
 
     def _largest_noise(self) -> float:
         return max(A.noise for A in self._parts)
+
+    @property
+    @override
+    def checked(self) -> Check | None:
+        return worst(part.checked for part in self._parts)
 
     @override
     def release(self) -> None:

@@ -15,7 +15,8 @@ from landscape.objective.batch import Batch
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.operators.curvature import ObjectiveOperator
-from landscape.operators.gauss_newton import JacobianGraph
+from landscape.operators.gauss_newton import JacobianClaim, JacobianGraph
+from landscape.operators.self_check import Claims
 from landscape.operators.tangent_gram import Rows, tangent_gram
 
 
@@ -44,6 +45,7 @@ class TangentKernel(ObjectiveOperator):
                 [0.0000, 0.5000]], dtype=torch.float64)
     """
 
+    claims: Claims = (JacobianClaim,)
     positive_semidefinite = True
 
     def __init__(self, objective: Objective) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from landscape.operators.linear import LinearOperator, require_finite, rounding
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.results import ConditionNumber
+from landscape.spectra.results import ConditionNumber, carries_check
 
 DENSE_LIMIT = 2048
 LANCZOS_STEPS = 200
@@ -21,6 +21,7 @@ NEIGHBOURS = (-2, -1, 1)
 RELATIVE_THRESHOLDS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 
 
+@carries_check
 def condition_number(A: LinearOperator, *, threshold: float | None = None, rank: int | None = None) -> ConditionNumber:
     """kappa = max / min of |eigenvalue| over the eigenvalues with |eigenvalue| > threshold.
 
@@ -135,6 +136,7 @@ def _by_rank(A: LinearOperator, rank: int) -> ConditionNumber:
     return ConditionNumber(kappa, float(sizes[0]), bound, rank, 0.0, converged, pairs.matvecs)
 
 
+@carries_check
 def lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
     """A lower bound of kappa of a positive semi-definite operator from Lanczos; see `condition_number`."""
     n = A.shape[0]

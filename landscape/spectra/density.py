@@ -15,9 +15,10 @@ from torch import Tensor
 from landscape.operators.linear import LinearOperator, error_floor, products
 from landscape.randomness import generator_and_seed
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.results import Callback, Density, tridiagonal
+from landscape.spectra.results import Callback, Density, carries_check, tridiagonal
 
 
+@carries_check
 def density(
     A: LinearOperator,
     *,

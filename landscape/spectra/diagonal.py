@@ -7,12 +7,13 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
 from landscape.randomness import generator_and_seed
-from landscape.spectra.results import Callback, Estimate
+from landscape.spectra.results import Callback, Estimate, carries_check
 from landscape.statistics import student
 
 DEFAULT_MATVECS = 64
 
 
+@carries_check
 def diagonal(
     A: LinearOperator,
     *,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor
 from landscape.randomness import generator_and_seed
-from landscape.spectra.results import Callback, Eigenpairs
+from landscape.spectra.results import Callback, Eigenpairs, carries_check
 from landscape.spectra.search import Search
 from landscape.spectra.task import Task
 
@@ -23,6 +23,7 @@ from landscape.spectra.task import Task
 DEFAULT_BLOCK = 1
 
 
+@carries_check
 def eigsh(
     A: LinearOperator,
     k: int = 6,

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from landscape.operators.linear import LinearOperator, products, require_finite
 from landscape.operators.vectors import orthonormal
-from landscape.spectra.results import Tridiagonal
+from landscape.spectra.results import Tridiagonal, carries_check
 
 # A remainder below this many roundings of the product is rounding itself: it carries no direction of A.
 _NOISE = 10.0
@@ -232,6 +232,7 @@ class Krylov:
         return process
 
 
+@carries_check
 def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int) -> Tridiagonal:
     """Lanczos with full reorthogonalisation: `steps` products from v, or `steps` more from a Tridiagonal.
 

@@ -7,21 +7,51 @@ gives the same numbers). A standard error holds Student's factor for few samples
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from landscape.operators.check import Check
+from landscape.operators.linear import LinearOperator
 from landscape.statistics import mean_stderr
 
 Value = TypeVar("Value", float, Tensor)
+Arguments = ParamSpec("Arguments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What every result carries.
+
+    Attributes:
+        checked: what the operator's self-check of its derivatives has found; None where there was none.
+    """
+
+    checked: Check | None = field(default=None, repr=False)
+
+
+Kind = TypeVar("Kind", bound=Result)
+
+
+def carries_check(algorithm: Callable[Arguments, Kind]) -> Callable[Arguments, Kind]:
+    """The same algorithm on an operator A, its result with the verdict of A's self-check."""
+
+    @functools.wraps(algorithm)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Kind:
+        result = algorithm(*args, **kwargs)
+        A = args[0] if args else kwargs["A"]
+        return replace(result, checked=A.checked) if isinstance(A, LinearOperator) else result
+
+    return run
 
 
 @dataclass(frozen=True)
-class Eigenpairs:
+class Eigenpairs(Result):
     """Eigenvalues, best first for the `which` that was asked.
 
     Attributes:
@@ -48,7 +78,7 @@ class Eigenpairs:
 
 
 @dataclass(frozen=True)
-class Estimate(Generic[Value]):
+class Estimate(Result, Generic[Value]):
     """A number (or a tensor of numbers) with its standard error.
 
     Attributes:
@@ -72,7 +102,7 @@ class Estimate(Generic[Value]):
 
 
 @dataclass(frozen=True)
-class Tridiagonal:
+class Tridiagonal(Result):
     """A Lanczos process after m steps: A Q = Q T + r e_m^T with T = tridiag(beta, alpha, beta).
 
     Attributes:
@@ -99,7 +129,7 @@ def tridiagonal(alpha: Tensor, beta: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Density:
+class Density(Result):
     """The spectral density as Gaussian quadratures, one per probe: the mean over probes of sum_j w_j delta(x - t_j).
 
     Masses and moments are fractions of the n eigenvalues and means over them: `mass(-inf, inf)` is 1 and
@@ -173,11 +203,13 @@ class Density:
 
     def _estimate(self, samples: Tensor, error: float) -> Estimate[float]:
         mean, stderr = mean_stderr(samples)
-        return Estimate(float(mean), float(stderr) + error, self.matvecs, self.complete, self.seed)
+        return Estimate(
+            float(mean), float(stderr) + error, self.matvecs, self.complete, self.seed, checked=self.checked
+        )
 
 
 @dataclass(frozen=True)
-class ConditionNumber:
+class ConditionNumber(Result):
     """max / min of |eigenvalue| above a threshold.
 
     Attributes:

@@ -12,7 +12,7 @@ from landscape.operators.linear import LinearOperator, error_floor, require_fini
 from landscape.randomness import generator_and_seed
 from landscape.spectra.hutchinson import Hutchinson
 from landscape.spectra.hutchpp import HutchPlusPlus
-from landscape.spectra.results import Callback, Estimate
+from landscape.spectra.results import Callback, Estimate, carries_check
 from landscape.spectra.xtrace import XTrace
 
 DEFAULT_MATVECS = 120
@@ -36,6 +36,7 @@ _METHODS: dict[str, Callable[[LinearOperator, torch.Generator], _Method]] = {
 }
 
 
+@carries_check
 def trace(
     A: LinearOperator,
     *,

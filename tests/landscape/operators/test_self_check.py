@@ -1,0 +1,133 @@
+"""The self-check: what is wrong is found and named, what is right or cannot be told raises nothing."""
+
+import pytest
+import torch
+from operator_cases import CASES
+from torch import nn
+from wrong_layers import WRONG, network
+
+from landscape import (
+    EmpiricalFisher,
+    FiniteDifferenceHessian,
+    FunctionalHessian,
+    GaussNewton,
+    Hessian,
+    Objective,
+    TangentKernel,
+    WrongDerivatives,
+)
+from landscape.spectra import condition_number, density, diagonal, eigsh, lanczos, trace
+
+FAST = range(2)
+ALL = [pytest.param(seed, marks=pytest.mark.slow) if seed not in FAST else seed for seed in range(20)]
+
+
+def problem(seed, kind, dtype, activation=nn.Tanh, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = network(kind, activation).to(dtype) if kind in WRONG else kind().to(dtype)
+        X, y = torch.randn(40, 4, dtype=dtype), torch.randint(0, 3, (40,))
+    return Objective(model, nn.CrossEntropyLoss(), (X, y), **options)
+
+
+def product(A):
+    return A @ torch.ones(A.shape[0])
+
+
+# -- what is wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("seed", ALL)
+def test_wrong_derivatives_are_found_and_named(seed, kind, dtype):
+    for activation in (nn.Tanh, nn.ReLU):
+        f = problem(seed, kind, dtype, activation)
+        for matrix in (Hessian, FunctionalHessian):
+            with pytest.raises(WrongDerivatives, match="of '3' "):
+                product(matrix(f))
+        if kind != "fused weight norm":  # its first derivatives are right
+            for matrix in (GaussNewton, EmpiricalFisher, TangentKernel):
+                with pytest.raises(WrongDerivatives, match="of '3' "):
+                    product(matrix(f))
+
+
+def test_the_jacobian_of_a_fused_weight_norm_is_right():
+    A = GaussNewton(problem(0, "fused weight norm", torch.float64))
+    product(A)
+    assert A.checked.verdict == "agrees"
+
+
+def test_check_false_measures_all_the_same():
+    A = Hessian(problem(0, "opaque backward", torch.float64, check=False))
+    product(A)
+    assert A.checked is None
+
+
+def test_finite_differences_measure_behind_an_opaque_backward():
+    f = problem(0, "opaque backward", torch.float64)
+    plain = nn.Sequential(*f.model[:3], nn.Tanh(), *f.model[4:])
+    data = next(iter(f.sweep()))
+    g = Objective(plain, nn.CrossEntropyLoss(), (data.inputs, data.targets))
+    v = torch.ones(f.size, dtype=torch.float64)
+    assert torch.allclose(FiniteDifferenceHessian(f) @ v, Hessian(g) @ v, atol=1e-6)
+
+
+def test_a_product_stays_refused():
+    A = Hessian(problem(0, "opaque backward", torch.float64))
+    for _ in range(2):
+        with pytest.raises(WrongDerivatives):
+            product(A)
+
+
+# -- what is right -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_false_alarm(name):
+    case = CASES[name]()
+    f = Objective(case.model, case.loss, case.batches, **case.options)
+    for matrix in (Hessian, GaussNewton, FunctionalHessian, TangentKernel):
+        A = matrix(f)
+        product(A)
+        assert A.checked.verdict == "agrees"
+        assert A.checked.dtype == torch.float64
+
+
+# -- when it is made -----------------------------------------------------------------------------------------------
+
+
+def test_once_per_model_and_again_when_it_is_built_otherwise(monkeypatch):
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), torch.float64)
+    calls = []
+    sample = Objective.sample
+    monkeypatch.setattr(Objective, "sample", lambda self, size: calls.append(size) or sample(self, size))
+    for _ in range(2):
+        product(Hessian(f))
+    assert calls == [32]
+    f.model.eval()
+    product(Hessian(f))
+    assert calls == [32, 32]
+
+
+def test_always_checks_every_operator(monkeypatch):
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), torch.float64, check="always")
+    calls = []
+    sample = Objective.sample
+    monkeypatch.setattr(Objective, "sample", lambda self, size: calls.append(size) or sample(self, size))
+    for _ in range(2):
+        A = Hessian(f)
+        product(A)
+        product(A)
+    assert calls == [32, 32]
+
+
+def test_results_and_combinations_carry_it():
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh()), torch.float64)
+    A = Hessian(f)
+    assert A.checked is None
+    v = torch.ones(f.size)
+    found = [eigsh(A, 1), trace(A), diagonal(A), density(A), lanczos(A, v, 2), condition_number(A)]
+    found += [density(A).moment(1), eigsh(2.0 * A + A.shifted(1.0), 1)]
+    assert all(result.checked == A.checked for result in found)
+    assert A.checked.verdict == "agrees"

@@ -64,7 +64,7 @@ def split(v: Tensor, shapes: Iterable[torch.Size]) -> list[Tensor]:
     """Views of `(..., n)` in these shapes, in order."""
     shapes = list(shapes)
     pieces = v.split([shape.numel() for shape in shapes], dim=-1)
-    return [piece.reshape(*v.shape[:-1], *shape) for piece, shape in zip(pieces, shapes, strict=True)]
+    return [piece.reshape((*v.shape[:-1], *shape)) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def join(pieces: Iterable[Tensor], shapes: Iterable[torch.Size], dtype: torch.dtype, device: torch.device) -> Tensor:

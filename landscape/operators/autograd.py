@@ -33,7 +33,7 @@ def gradient_graph(
 
 def fill_zeros(pieces: Sequence[Tensor | None], leaves: Sequence[Tensor], lead: Sequence[int] = ()) -> list[Tensor]:
     """The pieces with zeros, in the leaf's shape, where there is None."""
-    return [p.new_zeros(*lead, *p.shape) if g is None else g for p, g in zip(leaves, pieces, strict=True)]
+    return [p.new_zeros((*lead, *p.shape)) if g is None else g for p, g in zip(leaves, pieces, strict=True)]
 
 
 def vjp(

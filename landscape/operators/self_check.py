@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from landscape.objective.objective import Objective
-from landscape.objective.parameters import half_rounding
 from landscape.objective.remembered import remembered
 from landscape.operators.check import WRONG, Check, WrongDerivatives, clearly_off, judge, relative, worst
 from landscape.operators.culprit import culprit
@@ -102,7 +101,7 @@ def _tell(few: Objective, claim: Callable[[Objective, Tensor], Claim], v: Tensor
     scale = float(few.theta().double().norm()) or 1.0
     own = claim(few, v)
     product = own.product()
-    half = half_rounding(few.module.parameters()) > 0.0
+    half = any(p.dtype.itemsize < 4 for p in few.module.parameters())
     first = Check("untold", note="half precision")
     if not half:
         first = judge(product, own.difference, [scale * _FIRST[few.dtype]])

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, require_finite, rounding
+from landscape.operators.linear import ROUNDINGS, LinearOperator, require_finite, rounding
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import ConditionNumber, carries_check
@@ -104,6 +104,7 @@ def of_eigenvalues(
     values = eigenvalues.cpu().sort().values
     sizes = (values.clamp(min=0.0) if semidefinite else values.abs()).sort(descending=True).values
     largest = float(sizes[0])
+    own = rank is None and threshold is None
     if rank is not None:
         threshold = float(sizes[rank]) if rank < n else 0.0
     elif threshold is None:
@@ -114,7 +115,24 @@ def of_eigenvalues(
     counts = [(relative, int((sizes > relative * largest).sum())) for relative in RELATIVE_THRESHOLDS]
     table = tuple((relative, above, _at_rank(sizes, above) if above else math.inf) for relative, above in counts)
     kappa = _at_rank(sizes, count) if count else math.inf
-    return ConditionNumber(kappa, largest, smallest, count, threshold, True, matvecs, table, values, neighbours)
+    below = float(sizes[count]) if rank is None and count < n else 0.0  # the largest that does not count
+    # the default threshold is far above rounding errors, which are about sqrt(n) * unit
+    cut_off = own and below > max(ROUNDINGS, math.sqrt(n)) * unit * largest
+    limit = _limiter(own, unit) if below > 0.0 and (cut_off or 0.0 < smallest < 2.0 * threshold) else ""
+    return ConditionNumber(kappa, largest, smallest, count, threshold, True, matvecs, table, values, neighbours, limit)
+
+
+def _limiter(own: bool, unit: float) -> str:
+    """What limits kappa where the threshold cuts through the spectrum; see `ConditionNumber.limited_by`."""
+    return _precision(unit) if own else "the threshold"
+
+
+def _precision(unit: float) -> str:
+    """The dtype with this rounding, else the noise."""
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        if math.isclose(unit, torch.finfo(dtype).eps, rel_tol=1e-6):
+            return str(dtype).removeprefix("torch.")
+    return f"noise {unit:.0e}"
 
 
 def _at_rank(sizes: Tensor, rank: int) -> float:
@@ -162,4 +180,5 @@ def lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
 
     rank, kappa, smallest = row(cut)
     table = tuple((r, *row(r * largest)[:2]) for r in RELATIVE_THRESHOLDS)
-    return ConditionNumber(kappa, largest, smallest, rank, cut, False, space.size, table)
+    limit = _limiter(threshold is None, rounding(A)) if 0.0 < smallest < 2.0 * cut else ""
+    return ConditionNumber(kappa, largest, smallest, rank, cut, False, space.size, table, limited_by=limit)

@@ -224,6 +224,9 @@ class ConditionNumber(Result):
         neighbours: kappa if the rank were 2 or 1 less or 1 more (keys -2, -1, 1), when the matrix was formed: large
             steps say that kappa is a matter of the threshold. nan where no such rank exists, inf where the
             eigenvalue there is 0.
+        limited_by: "" where kappa is the matrix's own. Else the threshold cuts through the spectrum, so that kappa is
+            about largest / threshold whatever the matrix is: "float32" (or another precision, or "noise 3e-04") where
+            that set the threshold, "the threshold" where it was given.
     """
 
     kappa: float
@@ -236,26 +239,37 @@ class ConditionNumber(Result):
     table: tuple[tuple[float, int, float], ...] = ()
     eigenvalues: Tensor | None = field(default=None, repr=False)
     neighbours: Mapping[int, float] = field(default_factory=dict)
+    limited_by: str = ""
 
     def __str__(self) -> str:
-        rows = self._rows()
-        if self.converged and self.threshold > 0 and self.kappa > 0.5 * self.largest / self.threshold:
-            rows.append(
-                "  kappa is little more than largest / threshold: the threshold cuts through the spectrum (a float64 "
-                "copy, Objective(..., dtype=torch.float64), lowers it)"
-            )
-        return "\n".join(rows)
+        return "\n".join(self._rows())
 
     def _rows(self) -> list[str]:
         bound = "" if self.converged else ">= "
         size = "" if self.eigenvalues is None else f" of {len(self.eigenvalues)}"
-        cut = f"threshold {self.threshold:.2g}, smallest {self.smallest:.3g}"
-        rows = [f"kappa {bound}{self.kappa:.3g} (rank {bound}{self.rank}{size}, {cut})"]
+        cut = f"threshold {self.threshold:.3g}, smallest {self.smallest:.3g}"
+        limit = f", limited by {self.limited_by}" if self.limited_by else ""
+        rows = [f"kappa {bound}{self.kappa:.3g}{limit} (rank {bound}{self.rank}{size}, {cut})"]
+        if self.rank == 0:
+            rows.append(f"  {'no eigenvalue is above the threshold' if self.largest else 'the matrix is zero'}")
+        if limit:
+            rows.append(f"  {limit_note(self.limited_by)}")
         near = [(self.rank + step, kappa) for step, kappa in self.neighbours.items() if not math.isnan(kappa)]
         rows += [f"  at rank {rank}: kappa {kappa:.3g}" for rank, kappa in near]
         for relative, rank, kappa in self.table:
-            rows.append(f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}")
+            below = ", below the threshold" if relative * self.largest < self.threshold else ""
+            rows.append(f"  at {relative:.0e} of the largest: kappa {bound}{kappa:.3g}, rank {bound}{rank}{below}")
         return rows
+
+
+def limit_note(limited_by: str) -> str:
+    """What it means that kappa is limited by a precision or by the threshold, and what to do about it."""
+    if limited_by == "the threshold":
+        return "the threshold cuts through the spectrum: kappa is about largest / threshold, whatever the matrix is"
+    told = "the threshold, n eps of the largest, cuts through the spectrum: eigenvalues that are there count as zero"
+    if limited_by == "float64":
+        return told
+    return f"{told}; a float64 copy, Objective(..., dtype=torch.float64), tells them from rounding"
 
 
 Callback = Callable[[int, int, float], bool | None]

@@ -121,3 +121,55 @@ def test_refusals() -> None:
     with pytest.raises(FloatingPointError, match="finite"):
         condition_number(BrokenOperator(torch.eye(4)))
     assert condition_number(A).kappa == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("decades", [2, 40])
+def test_a_spectrum_that_goes_on_below_the_threshold_limits_kappa(dtype: torch.dtype, decades: int) -> None:
+    n = 300
+    d = torch.logspace(0, -decades, n, dtype=torch.float64)
+    result = condition_number(MatrixOperator(torch.diag(d).to(dtype)))
+    name = str(dtype).removeprefix("torch.")
+    assert result.limited_by == (name if decades == 40 else "")
+    assert (f"limited by {name}" in str(result)) == (decades == 40)
+    assert ("float64 copy" in str(result)) == (decades == 40 and dtype == torch.float32)
+    if decades == 40:
+        assert result.kappa == pytest.approx(1 / (n * torch.finfo(dtype).eps), rel=0.3)
+
+
+def test_what_float32_makes_of_zero_is_no_limit() -> None:
+    torch.manual_seed(0)
+    Q = torch.linalg.qr(torch.randn(300, 300, dtype=torch.float64)).Q
+    d = torch.cat([torch.logspace(0, -2, 100, dtype=torch.float64), torch.zeros(200, dtype=torch.float64)])
+    A = ((Q * d) @ Q.T).float()
+    result = condition_number(MatrixOperator(0.5 * (A + A.T)))
+    assert (result.rank, result.limited_by) == (100, "")
+
+
+def test_eigenvalues_with_wide_gaps_are_cut_off_too() -> None:
+    # kappa is 1e3, far from 1 / (n eps), though one eigenvalue of 1e-5 counts as zero
+    d = torch.logspace(0, -3, 300)
+    d[-20:] = 1e-5
+    result = condition_number(MatrixOperator(torch.diag(d)))
+    assert result.rank == 280
+    assert result.limited_by == "float32"
+
+
+def test_a_threshold_of_ones_own_and_the_noise_are_named() -> None:
+    d = torch.logspace(0, -9, 200, dtype=torch.float64)
+    A = MatrixOperator(torch.diag(d))
+    assert condition_number(A, threshold=1e-4).limited_by == "the threshold"
+    assert condition_number(A, rank=7).limited_by == ""
+    A.noise = 3e-6
+    assert condition_number(A).limited_by == "noise 3e-06"
+
+
+def test_a_bound_says_what_limits_it() -> None:
+    d = np.concatenate([[1.0, 0.5], np.full(DENSE_LIMIT + 98, 1e-3)])
+    A = DiagonalOperator(d)
+    A.positive_semidefinite = True
+    near = condition_number(A, threshold=0.9e-3)
+    assert near.limited_by == "the threshold"
+    assert str(near).startswith("kappa >= 1e+03, limited by the threshold (rank >= 3,")
+    assert condition_number(A, threshold=1e-5).limited_by == ""
+    assert condition_number(A).limited_by == ""

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.numbers import at_thresholds, round_to_error, short
+from probes.outliers import outliers, single_ritz_values
 
 if TYPE_CHECKING:
     from probes.trace.records import Records
 
 # More eigenvalues than this make a row longer than a terminal is wide; the trace has them all.
 _SHOWN = 5
+_FLOAT32 = 16 * float(np.finfo(np.float32).eps)  # relative error of a node, for traces that do not say
+
+ENDS = {"LA": "largest eigenvalues", "SA": "smallest eigenvalues", "LM": "largest eigenvalues in absolute value"}
 
 Cells = Iterator[tuple[str, str]]
 Values = Mapping[str, Any]  # one row: field -> value
+Settings = Mapping[str, Any]  # of the probe
 
 
 def star(values: Values) -> str:
@@ -24,13 +29,13 @@ def star(values: Values) -> str:
     return "" if bool(values.get("converged", True)) else " *"
 
 
-def loss_cells(name: str, values: Values) -> Cells:
+def loss_cells(name: str, values: Values, settings: Settings) -> Cells:
     """Loss and gradient norm; there is one loss in a trace, whose name says nothing."""
     yield "loss", short(float(values["value"]), 5)
     yield "|gradient|", short(float(values["gradient_norm"]), 4)
 
 
-def spectrum_cells(name: str, values: Values) -> Cells:
+def spectrum_cells(name: str, values: Values, settings: Settings) -> Cells:
     """`"12.34, 8.21, 5.6 ± 0.01"`: the largest residual bounds the error of each."""
     found = np.isfinite(values["values"])  # pairs that were not found are nan
     largest = np.asarray(values["values"], dtype=float)[found][:_SHOWN]
@@ -39,42 +44,86 @@ def spectrum_cells(name: str, values: Values) -> Cells:
     text = ", ".join(round_to_error(float(v), error, 5) for v in largest)
     text += f" ± {error:.1g}".replace("e-0", "e-") if error > 0 else ""
     text += f" (+{more})" if more > 0 else ""
-    yield f"{name}: largest eigenvalues", text + star(values)
+    yield f"{name}: {ENDS[settings.get('which', 'LA')]}", (text or "none found") + star(values)
 
 
-def density_cells(name: str, values: Values) -> Cells:
-    """The range of the nodes."""
-    seen = values["nodes"][values["weights"] > 0]
+def density_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The range of the nodes, the share of eigenvalues below zero, and how many stand apart at the top."""
+    nodes, weights = np.asarray(values["nodes"]), np.asarray(values["weights"])
+    seen = nodes[weights > 0]
     yield f"{name}: from .. to", f"{short(float(seen.min()))} .. {short(float(seen.max()))}"
+    low, high = below_zero(nodes, weights, zero_within(values))
+    share = f"{short(100 * low, 2)} .. {short(100 * high, 2)} %" if high > 0 else "none seen"
+    yield f"{name}: below 0", share
+    found = outliers(single_ritz_values(nodes, weights, int(values["n"])), least=2)
+    yield f"{name}: outliers", f"{found.count} (× {short(found.ratio, 3)})" if found.count else "0"
 
 
-def condition_cells(name: str, values: Values) -> Cells:
+def below_zero(nodes: Any, weights: Any, near: float) -> tuple[float, float]:
+    """Between what the share of eigenvalues below -near lies: (0, 0) where there is no node.
+
+    The mass below a point is known up to the weights of the nodes beside it (Chebyshev, Markov and Stieltjes), which in
+    a dense part of the spectrum is much more than how the probes differ. Two standard errors of that are added.
+    """
+    if not (weights[nodes < -near] > 0).any():
+        return 0.0, 0.0
+    ends = []
+    for t, w in zip(nodes, weights, strict=True):
+        order = np.argsort(t)
+        t, w = t[order][w[order] > 0], w[order][w[order] > 0]
+        total, below = np.concatenate([[0.0], np.cumsum(w)]), int((t < -near).sum())
+        ends.append((total[max(0, below - 1)], total[min(len(w), max(below + 1, int((t <= near).sum())))]))
+    low, high = np.array(ends).T
+    error = 2 * np.std([low, high], axis=1, ddof=1) / np.sqrt(len(ends)) if len(ends) > 1 else np.zeros(2)
+    return max(0.0, float(low.mean() - error[0])), min(1.0, float(high.mean() + error[1]))
+
+
+def zero_within(values: Values) -> float:
+    """How far from 0 a node may be that stands for eigenvalues 0: by rounding, and by noise of the products."""
+    largest = float(np.abs(values["nodes"]).max())
+    return float(values.get("rounding", _FLOAT32)) * largest
+
+
+def condition_cells(name: str, values: Values, settings: Settings) -> Cells:
     """Rank and kappa, also at a few relative thresholds."""
-    yield f"{name}: rank", f"{short(float(values['rank']), 6)}"
-    yield f"{name}: kappa", f"{short(float(values['kappa']))}{star(values)}"
+    yield from _kappa_cells(name, values)
     bound = "" if bool(values["converged"]) else "≥ "
     for threshold, rank, kappa in at_thresholds(values):
         heading = f"{name} > {threshold:.0e} λ₁ (κ)".replace("e-0", "e-")
         yield heading, f"{bound}{rank} ({bound}{short(kappa, 3)})"
 
 
-def conditioning_cells(name: str, values: Values) -> Cells:
+def conditioning_cells(name: str, values: Values, settings: Settings) -> Cells:
     """Rank, kappa, how sensitive it is to the rank, and its bound where there is one."""
-    lower = "" if bool(values["converged"]) else "≥ "
-    yield f"{name}: rank", f"{lower}{int(values['rank'])}"
-    yield f"{name}: kappa", f"{lower}{short(float(values['kappa']))}"
-    yield f"{name}: at rank -2, -1, +1", ", ".join(short(float(kappa), 3) for kappa in values["neighbours"])
+    yield from _kappa_cells(name, values)
+    beside = (short(float(kappa), 3) if not np.isnan(kappa) else "-" for kappa in values["neighbours"])
+    yield f"{name}: at rank -2, -1, +1", ", ".join(beside)
     if np.isfinite(values["bound"]):
         yield f"{name}: bound", short(float(values["bound"]))
 
 
-def critical_sharpness_cells(name: str, values: Values) -> Cells:
+def _kappa_cells(name: str, values: Values) -> Cells:
+    lower, limit = "" if bool(values["converged"]) else "≥ ", limited_by(values)
+    yield f"{name}: rank", f"{lower}{int(values['rank'])}"
+    yield f"{name}: kappa{', limited by ' + limit if limit else ''}", f"{lower}{short(float(values['kappa']))}"
+
+
+def limited_by(values: Values) -> str:
+    """What limits kappa, as `landscape.spectra.ConditionNumber` has it; traces of the past do not say by what."""
+    if "limited_by" in values:
+        return str(values["limited_by"])
+    reached = values["threshold"] > 0 and 0 < values["smallest"] < 2 * values["threshold"]
+    return "the threshold" if reached else ""
+
+
+def critical_sharpness_cells(name: str, values: Values, settings: Settings) -> Cells:
     """The bracket that holds the value."""
-    yield name, f"{short(float(values['lower']))} .. {short(float(values['upper']))}"
-    yield f"{name}: threshold", short(float(values["threshold"]))
+    yield name, f"{short(float(values['lower']))} .. {short(float(values['upper']))}{star(values)}"
+    if np.isfinite(values["threshold"]):  # it is not known without an optimizer
+        yield f"{name}: threshold", short(float(values["threshold"]))
 
 
-def neural_collapse_cells(name: str, values: Values) -> Cells:
+def neural_collapse_cells(name: str, values: Values, settings: Settings) -> Cells:
     """NC0 to NC3, and NC4 where it was measured."""
     for number in range(5):
         value = float(values[f"nc{number}"])
@@ -82,15 +131,15 @@ def neural_collapse_cells(name: str, values: Values) -> Cells:
             yield f"{name}: NC{number}", short(value)
 
 
-def updates_cells(name: str, values: Values) -> Cells:
+def updates_cells(name: str, values: Values, settings: Settings) -> Cells:
     """The range over the tensors."""
     ratios = np.asarray(values["ratio"], dtype=float)
-    if np.isfinite(ratios).any():  # nothing to compare with at the first step
-        low, high = float(np.nanmin(ratios)), float(np.nanmax(ratios))
-        yield f"{name}: |update| / |weight|", f"{short(low, 2)} .. {short(high, 2)}"
+    known = ratios[~np.isnan(ratios)]
+    text = f"{short(float(known.min()), 2)} .. {short(float(known.max()), 2)}" if len(known) else "-"
+    yield f"{name}: |update| / |weight|", text
 
 
-def function_class_cells(name: str, values: Values) -> Cells:
+def function_class_cells(name: str, values: Values, settings: Settings) -> Cells:
     """The loss and the angle to the end point; means over the samples where a row has many."""
     yield f"{name}: loss", short(float(np.mean(values["loss"])), 5)
     if "inner" in values:

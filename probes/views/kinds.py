@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from probes.instruments.registry import LOSS, PROBES, Entry
@@ -25,6 +25,12 @@ def kind_of(fields: Iterable[str], settings: Mapping[str, Any] | None = None) ->
     kind = max(sizes, key=sizes.__getitem__, default=None)
     # many a probe has a value and a standard error
     return None if kind == "trace" and declared is not None else kind
+
+
+def function_of(entry: Entry, what: str, module: Any) -> Callable[..., Any] | None:
+    """The entry's own function for its "cells", "notes" or "summary" in a module of such functions."""
+    stem = entry.picture.partition(":")[2].partition("_figure")[0]
+    return getattr(module, f"{stem}_{what}", None)
 
 
 def settings_text(settings: Mapping[str, Any] | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +17,8 @@ from probes.trace.layout import COLUMNS
 from probes.trace.state import state_of
 from probes.views import cells as views_cells
 from probes.views.cells import star
-from probes.views.kinds import KINDS, kind_of, settings_text
+from probes.views.kinds import KINDS, function_of, kind_of, settings_text
+from probes.views.notes import notes_on
 
 if TYPE_CHECKING:
     from probes.trace.records import Records
@@ -53,9 +54,9 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
     for records, entry, read in _ordered(trace, tail):
         for row, step in enumerate(read["step"]):
             values = {field: column[row] for field, column in read.items()}
-            for heading, text in _cells(records.name, entry, values):
+            for heading, text in _cells(records, entry, values):
                 columns.setdefault(heading, {})[int(step)] = text
-        notes += _notes(records, entry, read)
+        notes += notes_on(records, entry, read)
     steps = sorted({step for cells in columns.values() for step in cells})
     if last is not None:
         steps = steps[-last:]
@@ -125,16 +126,11 @@ def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[Records, Entr
     return sorted(groups, key=lambda group: places.index(group[1]) if group[1] in places else len(places))
 
 
-def _function(entry: Entry, what: str) -> Callable[..., Any] | None:
-    """The entry's own function for its "cells" or "summary"."""
-    stem = entry.picture.partition(":")[2].partition("_figure")[0]
-    return getattr(views_cells, f"{stem}_{what}", None)
-
-
-def _cells(name: str, entry: Entry, values: Mapping[str, Any]) -> views_cells.Cells:
+def _cells(records: Records, entry: Entry, values: Mapping[str, Any]) -> views_cells.Cells:
     """Heading and text of each column that one row of a group fills."""
-    if function := _function(entry, "cells"):
-        yield from function(name, values)
+    name = records.name
+    if function := function_of(entry, "cells", views_cells):
+        yield from function(name, values, records.settings or {})
         return
     for heading, field, error in entry.cells:
         if error:
@@ -144,17 +140,6 @@ def _cells(name: str, entry: Entry, values: Mapping[str, Any]) -> views_cells.Ce
     for field, value in {} if entry.cells else values.items():
         if field not in COLUMNS and np.ndim(value) == 0:
             yield f"{name}: {field}", str(value) if isinstance(value, str) else short(float(value), 5)
-
-
-def _notes(records: Records, entry: Entry, columns: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader must know about a column: what its error means, what a star says, what all rows amount to."""
-    parts = [entry.note] if entry.note else []
-    if "converged" in columns and not bool(np.all(columns["converged"])):
-        parts.append("* had not converged when its products were spent")
-    if parts:
-        yield f"{records.name}: {'; '.join(parts)}"
-    if summary := _function(entry, "summary"):
-        yield f"{records.name}: {summary(records)}"
 
 
 def probes_table(width: int = 200) -> Group:

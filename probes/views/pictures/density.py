@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.outliers import outliers
+from probes.outliers import outliers, single_ritz_values
 from probes.views.pictures.axes import Columns, Settings, subject_of
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note
 
@@ -115,7 +115,8 @@ def _mark_outliers(axes: Axes, columns: Columns, row: int, spectrum: Columns | N
         values, what = spectrum["values"][list(spectrum["step"]).index(step)], "eigenvalue"
         found = outliers(values)
     else:
-        values, what = _single_ritz_values(columns, row), "Ritz value"
+        parts = columns["nodes"][row], columns["weights"][row], int(columns["n"][row])
+        values, what = single_ritz_values(*parts), "Ritz value"
         found = outliers(values, least=2)
     if not found.count:
         return
@@ -123,15 +124,3 @@ def _mark_outliers(axes: Axes, columns: Columns, row: int, spectrum: Columns | N
     gap = f"{found.count} {what}{'s' * (found.count > 1)} above the widest gap (× {short(found.ratio, 3)})"
     height = np.full(len(marked), 1.7 * axes.get_ylim()[0])
     axes.plot(marked, height, "^", ms=7, color=ORANGE, mec="white", mew=0.6, label=gap, zorder=4)
-
-
-def _single_ritz_values(columns: Columns, row: int) -> Any:
-    """One probe's Ritz values from the top down to the first that stands for several eigenvalues.
-
-    The weight of one eigenvalue is chi-squared / n, above 4 / n in one case of twenty: more is the bulk.
-    """
-    order = np.argsort(columns["nodes"][row][0])[::-1]
-    nodes, weights = columns["nodes"][row][0][order], columns["weights"][row][0][order]
-    nodes, weights = nodes[weights > 0], weights[weights > 0]
-    bulk = np.flatnonzero(weights * int(columns["n"][row]) > 4)
-    return nodes[: bulk[0] + 1] if len(bulk) else nodes

@@ -23,6 +23,9 @@ CURVATURE = "loss/parameter^2"
 SLOPE = "loss/parameter"
 CONVERGED = Field((), "bool", "", "whether the asked accuracy was reached")
 MATVECS = Field((), "int64", "products", "matrix-vector products made")
+LIMITED_BY = Field((), "S24", "", "the precision or threshold that cuts through the spectrum; empty: kappa is its own")
+# Fields that came later than the trace format: a trace without them is resumed without them.
+ADDED = frozenset({"limited_by", "rounding", "noise", "checked", "note"})
 
 
 @dataclass(frozen=True, kw_only=True)

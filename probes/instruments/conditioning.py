@@ -9,7 +9,7 @@ import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CURVATURE, Instrument, values_of
+from probes.instruments.base import CURVATURE, LIMITED_BY, Instrument, values_of
 from probes.trace.layout import Field
 
 
@@ -17,7 +17,8 @@ from probes.trace.layout import Field
 class GaussNewtonConditioning(Instrument):
     """The condition number of the Gauss-Newton matrix, its whole spectrum, and its bounds where the network is linear.
 
-    Fields: kappa, largest, smallest, rank, threshold (absolute), neighbours (kappa at the ranks 2 and 1 below and 1
+    Fields: kappa, largest, smallest, rank, threshold (absolute), limited_by (what cuts through the spectrum, such as
+    float32; empty: nothing does), neighbours (kappa at the ranks 2 and 1 below and 1
     above), size (of the Gram matrix), eigenvalues (ascending; empty where they did not fit), converged (False:
     kappa and rank are lower bounds), matvecs, linear, bound and loose_bound (inf where nothing is known), left and
     right: smallest and largest singular value of what stands behind and before each layer, W_L ... W_{l+1} and
@@ -68,6 +69,7 @@ class GaussNewtonConditioning(Instrument):
             "smallest": Field((), "float64", units, "smallest eigenvalue above the threshold"),
             "rank": Field((), "int64", "", "eigenvalues above the threshold"),
             "threshold": Field((), "float64", units, "eigenvalues up to this count as zero"),
+            "limited_by": LIMITED_BY,
             "neighbours": Field((3,), "float64", "", f"kappa at rank {', '.join(f'{n:+d}' for n in NEIGHBOURS)}"),
             "size": Field((), "int64", "", "rows of the Gram matrix whose eigenvalues were taken"),
             "eigenvalues": Field((None,), "float64", units, "of the Gram matrix, ascending"),
@@ -90,7 +92,8 @@ class GaussNewtonConditioning(Instrument):
         found = linear or gauss_newton(objective, threshold=self.threshold, loss_hessian=self.loss_hessian)
         eigenvalues = np.empty(0) if found.eigenvalues is None else found.eigenvalues.numpy()
         layers, bounds = () if linear is None else linear.layers, ("bound", "loose_bound")
-        row = values_of(found, ("kappa", "largest", "smallest", "rank", "threshold", "converged", "matvecs")) | {
+        names = ("kappa", "largest", "smallest", "rank", "threshold", "limited_by", "converged", "matvecs")
+        row = values_of(found, names) | {
             "neighbours": np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS]),
             "size": len(eigenvalues),
             "eigenvalues": eigenvalues,

@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CONVERGED, CURVATURE, MATVECS, Instrument, pad, values_of
+from probes.instruments.base import CONVERGED, CURVATURE, LIMITED_BY, MATVECS, Instrument, pad, values_of
 from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Field
 
@@ -163,7 +163,8 @@ class SpectralDensity(CurvatureInstrument):
     """The density of all eigenvalues as quadratures, one per random probe: drawn with any width later.
 
     Fields: nodes (probes, steps) in loss/parameter^2, weights (probes, steps) that sum to 1 per probe, n (the
-    size of the matrix), matvecs. More steps than parameters are padded with weight 0.
+    size of the matrix), rounding (error of the nodes, relative to the largest), matvecs. More steps than
+    parameters are padded with weight 0.
 
     Example:
         >>> from torch import eye, nn, ones
@@ -191,6 +192,7 @@ class SpectralDensity(CurvatureInstrument):
             "nodes": Field(shape, "float64", CURVATURE, f"quadrature nodes of the density {self._of}, per probe"),
             "weights": Field(shape, "float64", "", "quadrature weights; 1 per probe in all"),
             "n": Field((), "int64", "", "size of the matrix: a weight w stands for w * n eigenvalues"),
+            "rounding": Field((), "float64", "", "error of the nodes, relative to the largest: rounding and noise"),
             "matvecs": MATVECS,
         }
 
@@ -202,16 +204,17 @@ class SpectralDensity(CurvatureInstrument):
         steps, shape = min(self.steps, A.shape[0]), (self.probes, self.steps)
         density = spectra.density(A, probes=self.probes, steps=steps, **values_of(context, ("generator", "callback")))
         rows = {"nodes": pad(density.nodes, shape, None), "weights": pad(density.weights, shape, 0.0)}
-        return rows | values_of(density, ("n", "matvecs"))
+        return rows | values_of(density, ("n", "matvecs")) | {"rounding": density.noise}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionNumber(CurvatureInstrument):
     """max / min of |eigenvalue| above a threshold, and how much it depends on the threshold.
 
-    Fields: kappa, largest, smallest, rank, threshold (absolute), converged (False: kappa is a lower bound),
-    matvecs, and a table: thresholds (relative to the largest), ranks and kappas, all (8,), nan and -1 beyond
-    its end. `threshold` and `rank` are those of `landscape.spectra.condition_number`.
+    Fields: kappa, largest, smallest, rank, threshold (absolute), limited_by (what cuts through the spectrum, such as
+    float32; empty: nothing does), converged (False: kappa is a lower bound), matvecs, and a table: thresholds
+    (relative to the largest), ranks and kappas, all (8,), nan and -1 beyond its end. `threshold` and `rank` are those
+    of `landscape.spectra.condition_number`.
 
     Example:
         >>> from torch import eye, nn, ones
@@ -245,6 +248,7 @@ class ConditionNumber(CurvatureInstrument):
             "smallest": Field((), "float64", CURVATURE, "smallest |eigenvalue| above the threshold"),
             "rank": Field((), "int64", "", "eigenvalues above the threshold"),
             "threshold": Field((), "float64", CURVATURE, "|eigenvalue| up to this counts as zero"),
+            "limited_by": LIMITED_BY,
             "converged": Field((), "bool", "", "False: kappa and rank are lower bounds"),
             "matvecs": MATVECS,
             "thresholds": Field(table, "float64", "", "relative to the largest |eigenvalue|; nan: no entry"),
@@ -258,7 +262,7 @@ class ConditionNumber(CurvatureInstrument):
 
         found = spectra.condition_number(self._operator(context), threshold=self.threshold, rank=self.rank)
         thresholds, ranks, kappas = zip(*found.table[:_TABLE_ROWS], strict=True) if found.table else ((), (), ())
-        names = ("kappa", "largest", "smallest", "rank", "threshold", "converged", "matvecs")
+        names = ("kappa", "largest", "smallest", "rank", "threshold", "limited_by", "converged", "matvecs")
         return values_of(found, names) | {
             "thresholds": pad(thresholds, (_TABLE_ROWS,)),
             "ranks": pad(ranks, (_TABLE_ROWS,), -1.0).astype(np.int64),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from probes.context import Context
 from probes.errors import one_line
+from probes.instruments.base import ADDED
 from probes.monitor.costs import synchronise
 from probes.probe import Probe, ProbeWarning, check_needs, searches_of
 from probes.schedules import Moment
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from landscape.objective.objective import Objective
     from landscape.spectra import Callback
     from probes.trace.trace import Trace
+
+T = TypeVar("T")
 
 OnError = Literal["record", "raise"]
 
@@ -95,7 +98,14 @@ def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
             raise ValueError(f"two probes are named {probe.name!r}: {other} and {probe}; give one a name= of its own")
         seen[probe.name] = probe
         settings = getattr(probe, "settings", lambda: None)()
-        trace.declare(probe.name, probe.fields(replace(context, name=probe.name)), settings=settings)
+        fields = probe.fields(replace(context, name=probe.name))
+        trace.declare(probe.name, _as_before(trace, probe.name, fields), settings=settings)
+
+
+def _as_before(trace: Trace, name: str, values: Mapping[str, T]) -> dict[str, T]:
+    """Without the fields that a trace of an earlier version, which is resumed, has not got."""
+    known = trace.declared(name)
+    return {field: value for field, value in values.items() if field not in ADDED or known is None or field in known}
 
 
 def measure_all(
@@ -116,7 +126,8 @@ def _measure(probe: Probe, trace: Trace, context: Context, on_error: OnError, wa
         values = dict(probe.measure(replace(context, generator=generator, name=probe.name)))
         synchronise(context.objective)
         cost = time.perf_counter() - start
-        trace.record(probe.name, context.step, epoch=context.epoch, cost=cost, **values)
+        fields = _as_before(trace, probe.name, values)
+        trace.record(probe.name, context.step, epoch=context.epoch, cost=cost, **fields)
         return Outcome(values, cost)
     except Exception as error:
         cost = time.perf_counter() - start

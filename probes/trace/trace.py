@@ -111,6 +111,11 @@ class Trace:
         else:
             writer.declare(Table(name, fields, settings))
 
+    def declared(self, name: str) -> dict[str, Field] | None:
+        """The fields declared for `name` in a trace being written, without looking into the file; None for none."""
+        table = self._require_writer().tables.get(name)
+        return None if table is None else dict(table.fields)
+
     def record(self, name: str, step: int, *, epoch: float | None = None, cost: float = 0.0, **fields: Any) -> None:
         """Add a row: one value per declared field (numbers, sequences, arrays, CPU or GPU tensors, strings).
 

@@ -112,8 +112,7 @@ def limited_by(values: Values) -> str:
     """What limits kappa, as `landscape.spectra.ConditionNumber` has it; traces of the past do not say by what."""
     if "limited_by" in values:
         return str(values["limited_by"])
-    reached = values["threshold"] > 0 and 0 < values["smallest"] < 2 * values["threshold"]
-    return "the threshold" if reached else ""
+    return "the threshold" if 0 < values.get("smallest", 0) < 2 * values.get("threshold", 0) else ""
 
 
 def critical_sharpness_cells(name: str, values: Values, settings: Settings) -> Cells:

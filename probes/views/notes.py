@@ -1,4 +1,4 @@
-"""What a reader must know about the columns of a probe: what an error means, why a number is a bound, empty or infinite.
+"""What a reader must know about a probe's columns: what an error means, why a number is a bound, missing or infinite.
 
 A function `x_notes` takes the columns of the rows that are shown and the settings, and yields what is true of them.
 """
@@ -62,6 +62,11 @@ def _by_step(columns: Columns, field: str) -> Iterator[tuple[str, str]]:
             yield text, "" if len(found) == 1 else f" (step {few})"
 
 
+def _rows(columns: Columns) -> Iterator[dict[str, Any]]:
+    for row in range(len(columns["step"])):
+        yield {name: column[row] for name, column in columns.items()}
+
+
 def spectrum_notes(columns: Columns, settings: Settings) -> Iterator[str]:
     """Pairs that were not found."""
     missing = int(np.isnan(columns["values"]).sum(axis=1).max(initial=0))
@@ -77,8 +82,7 @@ def trace_notes(columns: Columns, settings: Settings) -> Iterator[str]:
 
 def density_notes(columns: Columns, settings: Settings) -> Iterator[str]:
     """How the shares and the outliers are meant."""
-    rows = range(len(columns["step"]))
-    near = max((cells.zero_within({name: columns[name][row] for name in columns}) for row in rows), default=0.0)
+    near = max(map(cells.zero_within, _rows(columns)), default=0.0)
     yield f"below 0: between what the share of eigenvalues under -{short(near, 2)} lies, nearer to 0 is rounding"
     yield "outliers: Ritz values above the widest gap, and how wide it is; near × 1 there is none to speak of"
 
@@ -86,10 +90,11 @@ def density_notes(columns: Columns, settings: Settings) -> Iterator[str]:
 def condition_notes(columns: Columns, settings: Settings) -> Iterator[str]:
     """What limits kappa, and which of the thresholds rounding reaches."""
     yield from _kappa_notes(columns)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.nanmax(np.where(columns["largest"] > 0, columns["threshold"] / columns["largest"], 0), initial=0)
-    if settings.get("threshold") is None and settings.get("rank") is None and relative > 1e-6:
-        yield f"below {short(float(relative), 2)} λ₁, the threshold of kappa, rounding errors count as well"
+    known = columns.get("largest", np.zeros(1)) > 0
+    if settings.get("threshold") is None and settings.get("rank") is None and known.any():
+        relative = float(np.max(columns["threshold"][known] / columns["largest"][known]))
+        if relative > 1e-6:
+            yield f"below {short(relative, 2)} λ₁, the threshold of kappa, rounding errors count as well"
 
 
 def conditioning_notes(columns: Columns, settings: Settings) -> Iterator[str]:
@@ -100,8 +105,7 @@ def conditioning_notes(columns: Columns, settings: Settings) -> Iterator[str]:
 
 
 def _kappa_notes(columns: Columns) -> Iterator[str]:
-    rows = [{name: column[row] for name, column in columns.items()} for row in range(len(columns["step"]))]
-    limits = {cells.limited_by(row) for row in rows} - {""}
+    limits = {cells.limited_by(row) for row in _rows(columns)} - {""}
     if "the threshold" in limits:
         yield "limited by the threshold: it cuts through the spectrum, kappa is about largest / threshold"
     for limit in sorted(limits - {"the threshold"}):
@@ -125,8 +129,6 @@ def batch_sharpness_notes(columns: Columns, settings: Settings) -> Iterator[str]
     """One batch; thresholds that are not known."""
     if np.isinf(columns["stderr"]).any():
         yield "± inf: the data is one batch, which has no standard error; batch_size= splits it"
-    else:
-        yield "± one standard error over the batches"
     if np.isnan(columns["threshold"]).all():
         yield _NO_THRESHOLD
 

@@ -20,6 +20,7 @@ _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 def spectrum_figure(columns: Columns, settings: Settings) -> Figure:
     """Eigenvalues over the steps with their residuals, outliers in orange; beside them the last step's."""
     several, subject = len(columns["step"]) > 1, subject_of(settings)
+    end = {"SA": "Smallest", "LM": "Largest (in absolute value)"}.get(settings.get("which", "LA"), "Largest")
     made, panels = figure(2 if several else 1)
     if several:
         found = [outliers(row) for row in columns["values"]]
@@ -35,10 +36,10 @@ def spectrum_figure(columns: Columns, settings: Settings) -> Figure:
         else:
             over_steps(axes, columns["step"], columns["values"])
         _over_steps(axes, columns, found)
-        headline(axes, f"Largest eigenvalues of the {subject}")
+        headline(axes, f"{end} eigenvalues of the {subject}")
     step = int(columns["step"][-1])
     _last(panels[-1], columns)
-    headline(panels[-1], f"Step {step}" if several else f"Largest eigenvalues of the {subject}, step {step}")
+    headline(panels[-1], f"Step {step}" if several else f"{end} eigenvalues of the {subject}, step {step}")
     return made
 
 

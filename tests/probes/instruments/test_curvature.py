@@ -7,6 +7,7 @@ from torch import nn
 
 import landscape
 from probes import ConditionNumber, CurvatureTrace, Monitor, SpectralDensity, Spectrum, Trace, measure_once
+from probes.context import Context
 from probes.instruments.registry import PROBES
 
 ALL = [Spectrum(k=3), CurvatureTrace(), SpectralDensity(probes=2, steps=8), ConditionNumber()]
@@ -169,3 +170,18 @@ def test_bad_settings(make, message):
 def test_more_eigenvalues_than_parameters_is_said_at_once(objective, trace):
     with pytest.raises(ValueError, match="k=99 eigenvalues of a matrix of size 43; use k <= 43"):
         Monitor(objective, [Spectrum(k=99)], trace)
+
+
+def test_a_trace_of_the_past_goes_on_without_fields_that_came_later(objective, tmp_path):
+    probe = ConditionNumber()
+    fields = probe.fields(Context(objective))
+    old = {name: field for name, field in fields.items() if name not in ("limited_by", "noise", "checked", "note")}
+    with Trace.create(tmp_path / "a.h5") as trace:
+        trace.declare("condition", old, settings=probe.settings())
+    with Trace.resume(tmp_path / "a.h5") as trace:
+        outcome = measure_once(objective, [probe], trace, 1, on_error="raise")["condition"]
+        with pytest.raises(ValueError, match="other fields"):
+            trace.declare("condition", {"kappa": old["kappa"]}, settings=probe.settings())
+    with Trace.open(tmp_path / "a.h5") as trace:
+        assert trace["condition"]["kappa"].tolist() == [outcome.values["kappa"]]
+        assert set(trace["condition"].fields) == set(old)

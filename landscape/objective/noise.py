@@ -108,7 +108,7 @@ def _against_float64(few: Measured, outputs: Tensor, slopes: Tensor) -> float | 
         return None
     try:
         exact = few.converted(torch.float64)
-        with exact.measuring(), _all_in_float64():
+        with exact.measuring(), all_in_float64():
             true_outputs, true_slopes = _values(exact, next(exact.evaluations()))
     except Exception:  # layers and casts that know one dtype only
         return None
@@ -126,7 +126,7 @@ class _Float64(TorchDispatchMode):
 
 
 @contextmanager
-def _all_in_float64() -> Iterator[None]:
+def all_in_float64() -> Iterator[None]:
     """Casts to a lower precision that are written into a forward pass go to float64; autocast spares float64 anyway."""
     with _Float64():
         yield

@@ -20,7 +20,7 @@ from landscape.objective.objective import Objective
 from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.output_curvature import Curvature, loss_hessian
-from landscape.operators.self_check import Claims, central
+from landscape.operators.self_check import Claims, difference
 
 
 class JacobianClaim:
@@ -35,9 +35,9 @@ class JacobianClaim:
             e = next(self._objective.evaluations())
             return JacobianGraph(self._objective, e, lambda U: U).by_reverse(self._v.unsqueeze(0))[0]
 
-    def difference(self, step: float) -> Tensor:
+    def difference(self, ahead: float, behind: float) -> Tensor:
         """The outputs' shape."""
-        return central(self._objective, self._v, step, self._outputs)
+        return difference(self._objective, self._v, ahead, behind, self._outputs)
 
     def _outputs(self) -> Tensor:
         with self._objective.measuring(), torch.no_grad():
@@ -61,11 +61,11 @@ class LossClaim:
         with self._objective.measuring():
             return loss_hessian(self._e)(self._u.unsqueeze(0))[0]
 
-    def difference(self, step: float) -> Tensor:
+    def difference(self, ahead: float, behind: float) -> Tensor:
         """The outputs' shape."""
         with self._objective.measuring():
-            ahead, behind = (self._slope(sign * step * self._u) for sign in (1.0, -1.0))
-        return (ahead - behind) / (2 * step)
+            slopes = [self._slope(step * self._u) for step in (ahead, behind)]
+        return (slopes[0] - slopes[1]) / (ahead - behind)
 
     def _slope(self, moved: Tensor) -> Tensor:
         leaf = (self._e.outputs + moved).requires_grad_(True)

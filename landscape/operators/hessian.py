@@ -21,7 +21,7 @@ from landscape.objective.state import Snapshot
 from landscape.operators.autograd import fill_zeros, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.linear import LinearOperator
-from landscape.operators.self_check import Claims, central
+from landscape.operators.self_check import Claims, difference
 
 
 class GradientClaim:
@@ -37,9 +37,9 @@ class GradientClaim:
         A.release()
         return product
 
-    def difference(self, step: float) -> Tensor:
+    def difference(self, ahead: float, behind: float) -> Tensor:
         """`(n,)`."""
-        return central(self._objective, self._v, step, self._objective.gradient)
+        return difference(self._objective, self._v, ahead, behind, self._objective.gradient)
 
 
 class Hessian(ObjectiveOperator):

@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from landscape.objective.noise import all_in_float64
 from landscape.objective.objective import Objective
 from landscape.objective.remembered import remembered
-from landscape.operators.check import WRONG, Check, WrongDerivatives, clearly_off, judge, relative, worst
+from landscape.operators.check import CLOSER, WRONG, Check, WrongDerivatives, clearly_off, judge, relative, worst
 from landscape.operators.culprit import culprit
 
 SAMPLES = 32
@@ -27,6 +28,7 @@ _SEED = 0xC4EC
 _FIRST = {torch.float64: 1e-7, torch.float32: 3e-3}
 _NEXT = {torch.float64: 1e-6, torch.float32: 1e-2}
 _SHORTEST, _LONGEST = 1e-8, 3e-2  # in float64
+_ASIDE = 1e-2
 
 
 class Claim(Protocol):
@@ -36,8 +38,8 @@ class Claim(Protocol):
         """As the operator makes it, any shape."""
         ...
 
-    def difference(self, step: float) -> Tensor:
-        """By central differences along the direction at +- step, in the same shape."""
+    def difference(self, ahead: float, behind: float) -> Tensor:
+        """By a difference along the direction between two steps from theta, in the same shape."""
         ...
 
 
@@ -62,17 +64,26 @@ def self_check(objective: Objective, claims: Claims) -> Check | None:
     return found
 
 
-def direction(objective: Objective) -> Tensor:
-    """A fixed random unit vector `(n,)`, the same on all ranks and in all precisions."""
-    v = torch.randn(objective.size, generator=torch.Generator().manual_seed(_SEED), dtype=torch.float32).double()
-    return (v / v.norm()).to(device=objective.device, dtype=objective.dtype)
+def direction(objective: Objective, seed: int = _SEED) -> Tensor:
+    """A fixed random unit vector `(n,)`, the same on all ranks and in all precisions.
+
+    Zero in the rows of embeddings that torch holds fixed (`padding_idx`): their gradient is masked, not found.
+    """
+    v = torch.randn(objective.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).double()
+    pieces = objective.unflatten(v)
+    for module in objective.module.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None:
+            for piece, leaf in zip(pieces.values(), objective.leaves(), strict=True):
+                if leaf is module.weight:
+                    piece[module.padding_idx] = 0.0
+    return (v / (v.norm() or 1.0)).to(device=objective.device, dtype=objective.dtype)
 
 
-def central(objective: Objective, v: Tensor, step: float, function: Callable[[], Tensor]) -> Tensor:
-    """(function at theta + step v - function at theta - step v) over the distance that was really set."""
+def difference(objective: Objective, v: Tensor, ahead: float, behind: float, function: Callable[[], Tensor]) -> Tensor:
+    """(function at theta + ahead v - function at theta + behind v) over the distance that was really set."""
     theta, values, places = objective.theta(), [], []
-    for sign in (1.0, -1.0):
-        with objective.at(theta + sign * step * v):
+    for step in (ahead, behind):
+        with objective.at(theta + step * v):
             places.append(objective.theta())
             values.append(function())
     distance = float((places[0] - places[1]).double() @ v.double())
@@ -101,49 +112,78 @@ def _tell(few: Objective, claim: Callable[[Objective, Tensor], Claim], v: Tensor
     scale = float(few.theta().double().norm()) or 1.0
     own = claim(few, v)
     product = own.product()
-    half = any(p.dtype.itemsize < 4 for p in few.module.parameters())
+    half = any(p.is_floating_point() and p.dtype.itemsize < 4 for p in few.module.parameters())
     first = Check("untold", note="half precision")
     if not half:
-        first = judge(product, own.difference, [scale * _FIRST[few.dtype]])
+        first = judge(product, _central(own), [scale * _FIRST[few.dtype]])
     if first.verdict == "agrees":
         return first
-    if few.dtype == torch.float64 and not half:
-        return _search(product, own.difference, scale)
     try:
         double = few.converted(torch.float64)
-        with double.at(few.theta()):
+        with double.at(few.theta()), all_in_float64():
             other = claim(double, v.double())
-            return _in_float64(product.double(), other, scale)
+            distance = relative(product.double(), other.difference(*_around(scale * _FIRST[torch.float64])))
+            if distance <= WRONG:
+                return Check("agrees", distance, dtype=torch.float64)
+            found = _search(other, scale)
+            return found if "kink" not in found.note else _beside(found, double, claim, v.double(), scale)
     except Exception as error:
         if half:
             return replace(first, note=f"half precision, and no float64 copy of it ({_first_line(error)})")
         steps = [scale * _FIRST[few.dtype], scale * _NEXT[few.dtype]]
-        found = judge(product, own.difference, steps)
+        found = _unless_on_a_kink(judge(product, _central(own), steps), own, steps[0])
+        # a large step crosses many kinks, and many of them look smooth
         return found if found.verdict != "off" or clearly_off(found) else replace(found, verdict="untold")
 
 
-def _in_float64(product: Tensor, other: Claim, scale: float) -> Check:
-    distance = relative(product, other.difference(scale * _FIRST[torch.float64]))
-    if distance <= WRONG:
-        return Check("agrees", distance, dtype=torch.float64)
-    return _search(other.product(), other.difference, scale)
+def _around(step: float) -> tuple[float, float]:
+    return step, -step
 
 
-def _search(product: Tensor, difference: Callable[[float], Tensor], scale: float) -> Check:
+def _central(claim: Claim) -> Callable[[float], Tensor]:
+    return functools.cache(lambda step: claim.difference(*_around(step)))
+
+
+def _search(claim: Claim, scale: float) -> Check:
     """Two small steps; a smaller one, as a kink may lie between; then two with the length that the noise asks for."""
-    difference = functools.cache(difference)
+    product, central = claim.product(), _central(claim)
     small, next_, shortest = (scale * step for step in (_FIRST[torch.float64], _NEXT[torch.float64], _SHORTEST))
-    found = judge(product, difference, [small, next_])
+    found = judge(product, central, [small, next_])
     if found.verdict == "untold":
-        found = judge(product, difference, [shortest, small])
-    if found.verdict != "untold" or not bool(torch.isfinite(product).all()):
+        found = judge(product, central, [shortest, small])
+    if found.verdict == "off":
+        return _unless_on_a_kink(found, claim, small)
+    if found.verdict == "agrees" or not bool(torch.isfinite(product).all()):
         return found
+    if CLOSER * relative(central(small) * small, central(shortest) * shortest) < 1.0:  # the same jump at any step
+        return replace(found, note="on a kink: the first derivative jumps at these parameters")
     # what is noise in the values moves a difference by noise / step
-    noise = float((difference(small) - difference(next_)).norm()) * small
+    noise = float((central(small) - central(next_)).norm()) * small
     longer = noise / (0.3 * WRONG * max(float(product.norm()), torch.finfo(product.dtype).tiny))
     if not next_ < 3 * longer <= _LONGEST * scale:
         return found
-    return judge(product, difference, [longer, 3 * longer])
+    return judge(product, central, [longer, 3 * longer])
+
+
+def _unless_on_a_kink(found: Check, claim: Claim, step: float) -> Check:
+    """What is off by no more than the slopes on both sides of the parameters differ is not told."""
+    if found.verdict != "off":
+        return found
+    central = claim.difference(*_around(step))
+    if CLOSER * relative(claim.difference(step, 0.0), central) < found.difference:
+        return found
+    return replace(found, verdict="untold", note="on a kink: slopes differ on its sides")
+
+
+def _beside(
+    found: Check, objective: Objective, claim: Callable[[Objective, Tensor], Claim], v: Tensor, scale: float
+) -> Check:
+    """A kink at the parameters says nothing of the model's derivatives: those are tried beside it."""
+    with objective.at(objective.theta() + _ASIDE * scale * direction(objective, _SEED + 1)):
+        other = _search(claim(objective, v), scale)
+    if other.verdict == "off":
+        return other
+    return replace(found, note=f"{found.note}; {_ASIDE:.0%} beside them {other}")
 
 
 def _first_line(error: Exception) -> str:

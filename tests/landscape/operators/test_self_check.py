@@ -22,6 +22,13 @@ FAST = range(2)
 ALL = [pytest.param(seed, marks=pytest.mark.slow) if seed not in FAST else seed for seed in range(20)]
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
 def problem(seed, kind, dtype, activation=nn.Tanh, **options):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -131,3 +138,81 @@ def test_results_and_combinations_carry_it():
     found += [density(A).moment(1), eigsh(2.0 * A + A.shifted(1.0), 1)]
     assert all(result.checked == A.checked for result in found)
     assert A.checked.verdict == "agrees"
+
+
+# -- what cannot be told -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_kink_at_the_parameters_is_a_note(layer, dtype):
+    f = problem(
+        0, lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), dtype
+    )
+    for p in f.model[layer].parameters():
+        nn.init.zeros_(p)
+    for matrix in (Hessian, GaussNewton):
+        A = matrix(f)
+        product(A)
+        assert A.checked.verdict == "untold"
+        assert "kink" in A.checked.note
+        assert "beside them agrees" in A.checked.note
+
+
+def test_what_is_wrong_on_a_kink_is_found_beside_it():
+    f = problem(0, "opaque backward", torch.float64, nn.ReLU)
+    nn.init.zeros_(f.model[0].weight)
+    nn.init.zeros_(f.model[0].bias)
+    with pytest.raises(WrongDerivatives, match="'3'"):
+        product(Hessian(f))
+
+
+def test_a_penalty_with_its_kink_at_zero():
+    model = nn.Linear(4, 3).double()
+    nn.init.zeros_(model.weight)
+
+    def loss(outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets) + sum(p.abs().sum() for p in model.parameters())
+
+    A = Hessian(Objective(model, loss, (torch.randn(9, 4).double(), torch.randint(0, 3, (9,)))))
+    product(A)
+    assert A.checked.verdict == "untold"
+
+
+def test_rows_of_padding_have_a_masked_gradient_and_raise_nothing():
+    model = nn.Sequential(nn.Embedding(5, 4, padding_idx=1), nn.Flatten(), nn.Linear(12, 3)).double()
+    A = Hessian(Objective(model, nn.CrossEntropyLoss(), (torch.randint(0, 5, (9, 3)), torch.randint(0, 3, (9,)))))
+    product(A)
+    assert A.checked.verdict == "agrees"
+
+
+class Float32Inside(nn.Module):
+    def forward(self, x):
+        return x * torch.rsqrt(x.float().square().mean(-1, keepdim=True)).to(x.dtype)
+
+
+def test_float32_inside_a_float64_model_is_no_error():
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 6), Float32Inside(), nn.Linear(6, 3)), torch.float64)
+    A = Hessian(f)
+    product(A)
+    assert A.checked.verdict == "agrees"
+
+
+def test_half_precision_is_told_in_float64():
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), torch.bfloat16)
+    A = Hessian(f)
+    product(A)
+    assert (A.checked.verdict, A.checked.dtype) == ("agrees", torch.float64)
+
+
+def test_a_check_that_fails_is_a_note():
+    class OneDtype(nn.Module):
+        def forward(self, x):
+            if x.dtype != torch.float32:
+                raise TypeError("float32 only")
+            return x.relu()
+
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 6), OneDtype(), nn.Linear(6, 3)), torch.float32)
+    A = Hessian(f)
+    product(A)
+    assert A.checked.verdict == "untold"

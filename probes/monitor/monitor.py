@@ -21,6 +21,7 @@ from probes.errors import one_line
 from probes.monitor.budget import Budget
 from probes.monitor.costs import UnitCosts, synchronise
 from probes.monitor.measure import OnError, Outcome, check_on_error, declare, measure_all
+from probes.monitor.place import last_moment, lost_since, place_of
 from probes.probe import Probe, ProbeWarning, check_needs
 from probes.schedules import Moment, as_schedule
 from probes.session import Session, Step
@@ -100,7 +101,7 @@ class Monitor:
         declare(trace, self.probes, Context(objective, optimizer=optimizer, session=self._session))
         self._recorded = {probe.name: frozenset(map(int, trace[probe.name]["step"])) for probe in self.probes}
         self._last: dict[str, int] = {}
-        self._before = {probe.name: _last_moment(trace, probe.name) for probe in self.probes}
+        self._before = {probe.name: last_moment(trace, probe.name) for probe in self.probes}
         self._call: Moment | None = None
         trace.before_close(self._write_skips)
 
@@ -261,16 +262,30 @@ class Monitor:
     # -- the state that a checkpoint keeps ------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedules and the budget stand: plain numbers and dicts, to be saved with a checkpoint.
+        """Where the schedules, the budget and the trace stand: plain numbers and dicts, to be saved with a checkpoint.
 
-        The vectors that searches start from are left out: the first search after loading starts anew.
+        The trace is flushed: what it holds at a checkpoint survives the process, as the checkpoint does. The vectors
+        that searches start from are left out: the first search after loading starts anew.
         """
+        place = None
+        try:
+            if not self.trace.closed:
+                self.trace.flush()
+            place = place_of(self.trace, self._before)
+        except TraceError as error:
+            if self.on_error == "raise":
+                raise
+            warnings.warn(f"the trace is behind this checkpoint: {one_line(error)}", ProbeWarning, stacklevel=2)
         moments = {name: None if m is None else [m.step, m.epoch] for name, m in self._before.items()}
         budget = None if self._budget.unlimited else self._budget.state_dict()
-        return {"version": _STATE_VERSION, "before": moments, "budget": budget}
+        return {"version": _STATE_VERSION, "before": moments, "budget": budget, "trace": place}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`; probes that it does not know start as new. Raises `ValueError` for another thing."""
+        """Go on from `state_dict`; probes that it does not know start as new. Raises `ValueError` for another thing.
+
+        A trace that lacks records which it held then (it was not on the disk, or it is an older copy) goes on with the
+        gap: there is a `ProbeWarning`, and a row in `/events`.
+        """
         if not isinstance(state, Mapping) or state.get("version") != _STATE_VERSION:
             raise ValueError(f"this is not the state of a Monitor (of version {_STATE_VERSION})")
         for name, moment in state["before"].items():
@@ -278,11 +293,5 @@ class Monitor:
                 self._before[name] = None if moment is None else Moment(*moment)
         if state["budget"] is not None and not self._budget.unlimited:
             self._budget.load_state_dict(state["budget"])
-
-
-def _last_moment(trace: Trace, name: str) -> Moment | None:
-    """When the probe was measured last, in a resumed trace."""
-    if not len(trace[name]):
-        return None
-    row = trace[name].row()
-    return Moment(int(row["step"]), float(row["epoch"]))
+        for name, text in lost_since(state.get("trace"), self.trace).items():
+            self._note(self._before.get(name) or Moment(0), name, text, warn=True)

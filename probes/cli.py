@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from typer.core import TyperCommand
 
+from probes.checkpoints.arguments import BatchSize, Data, Length, ProbeCommand, Samples
 from probes.errors import UserError
 from probes.terminal import err, out, run
 
@@ -65,20 +65,6 @@ def demo(
     run_demo(out_dir, seed=seed, quick=quick, console=out(), progress=err())
 
 
-class _ProbeCommand(TyperCommand):
-    """A command whose help goes on with the options of all probes."""
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """List the options of each probe, `k=5 tol=0.001`."""
-        from probes.instruments.registry import PROBES
-
-        with formatter.section("Probes and their options, besides the name= of the records"):
-            formatter.write_dl(
-                (name, " ".join(f"{key}={value}" for key, value in entry.options().items() if key != "name") or "-")
-                for name, entry in PROBES.items()
-            )
-
-
 @app.command("probes")
 def list_probes() -> None:
     """List the probes: what they measure, need and cost."""
@@ -88,12 +74,23 @@ def list_probes() -> None:
     console.print(probes_table(console.width))
 
 
-@app.command(cls=_ProbeCommand)
+@app.command(cls=ProbeCommand)
 def probe(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Files with weights: torch, safetensors, Lightning.")],
-    problem: Annotated[
-        str, typer.Option(help="module:function or file.py:function that returns a landscape.Objective.")
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(help="Weights: torch, safetensors or Lightning files, folders of from_pretrained or DCP."),
     ],
+    problem: Annotated[
+        str,
+        typer.Option(
+            help="module:function or file.py:function that returns a landscape.Objective; with --data also "
+            "hf:causal-lm, hf:masked-lm, hf:sequence-classification or hf:seq2seq, for folders of from_pretrained."
+        ),
+    ],
+    data: Data = None,
+    samples: Samples = 256,
+    length: Length = 128,
+    batch_size: BatchSize = 8,
     probe: Annotated[
         list[str] | None,
         typer.Option(
@@ -115,8 +112,12 @@ def probe(
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: add to the output or replace it", status=2)
     from probes.checkpoints.arguments import parse_probes, parse_steps
+    from probes.checkpoints.problem import check_problem
     from probes.checkpoints.steps import checkpoint_steps
+    from probes.checkpoints.texts import Texts
 
+    check_problem(problem, data)
+    texts = None if data is None else Texts(data, length, samples, batch_size)
     wanted = parse_probes(probe or ["spectrum", "trace"], operator)
     said: list[str] = []
     files = checkpoint_steps(checkpoints, parse_steps(steps), said.append)
@@ -124,7 +125,7 @@ def probe(
     from probes.checkpoints.run import Request
     from probes.checkpoints.run import run as measure
 
-    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite, said)
+    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite, said, texts)
     notes = err()
     made = measure(request, notes)
     from probes.trace.trace import Trace

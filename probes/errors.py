@@ -21,15 +21,15 @@ class UserError(Exception):
 
 
 class MissingExtra(UserError, ImportError):
-    """A package of the extra `analysis` is not installed; the message says how to install it."""
+    """A package of an extra is not installed; the message says how to install it."""
 
 
-def import_extra(package: str, what: str) -> Any:
-    """The package, imported. Raises `MissingExtra` saying that `what` needs it when it is not there."""
+def import_extra(package: str, what: str, extra: str = "analysis") -> Any:
+    """The package, imported. Raises `MissingExtra` saying that `what` needs it, and the extra that has it."""
     try:
         return importlib.import_module(package)
     except ImportError:
-        message = f'{what} needs {package}, which is not installed: pip install "landscape-engine[analysis]"'
+        message = f'{what} needs {package}, which is not installed: pip install "landscape-engine[{extra}]"'
         raise MissingExtra(message) from None
 
 

@@ -6,12 +6,36 @@ A probe is a name with options, `spectrum:k=10,tol=1e-4`; the options are the ke
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
 
 from probes.errors import UserError, did_you_mean, one_line
 from probes.instruments.registry import PROBES
 from probes.session import OPERATORS
 from probes.specs import parse_spec, value_of
+
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Texts of an hf: problem: .txt, a text a line; .jsonl or .csv with text, label, source, target."),
+]
+Samples = Annotated[int, typer.Option(min=1, help="With --data: so many texts, from the beginning.")]
+Length = Annotated[int, typer.Option(min=2, help="With --data: tokens of a text at most.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="With --data: texts of a batch.")]
+
+
+class ProbeCommand(TyperCommand):
+    """A command whose help goes on with the options of all probes."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """List the options of each probe, `k=5 tol=0.001`."""
+        with formatter.section("Probes and their options, besides the name= of the records"):
+            formatter.write_dl(
+                (name, " ".join(f"{key}={value}" for key, value in entry.options().items() if key != "name") or "-")
+                for name, entry in PROBES.items()
+            )
 
 
 def parse_steps(text: str | None) -> list[int] | None:

@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from probes.checkpoints.files import is_pretrained
 from probes.checkpoints.match import match
-from probes.checkpoints.saved import Say, read_saved
+from probes.checkpoints.pretrained import is_transformer, load_pretrained
+from probes.checkpoints.saved import Saved, Say, read_saved
 from probes.checkpoints.values import check_finite
 from probes.errors import UserError, one_line
 
@@ -35,7 +37,12 @@ def match_checkpoint(path: str | Path, model: nn.Module, say: Say | None = None)
 
     `say` hears, in one line each, what was decided: a prefix that was looked through, weights that were left out.
     """
-    saved = read_saved(path)
+    path = Path(path)
+    if path.is_dir() and is_pretrained(path) and is_transformer(model):
+        # the library renames and joins weights of older versions as it loads them
+        saved = Saved(dict(load_pretrained(path, type(model)).state_dict()), {})
+    else:
+        saved = read_saved(path)
     matched = match(saved.state, model, path, say)
     check_finite(matched, model, path)
     if say is not None:

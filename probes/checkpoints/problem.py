@@ -1,4 +1,4 @@
-"""From a text on the command line to an `Objective`: `module:function` or `file.py:function`.
+"""From a text on the command line to an `Objective`: `module:function`, `file.py:function` or `hf:task`.
 
 The current folder and, for a file, the file's own folder are importable, as they are under `python file.py`.
 """
@@ -20,8 +20,12 @@ from probes.errors import UserError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     from landscape import Objective
+    from probes.checkpoints.saved import Say
+    from probes.checkpoints.texts import Texts
 
 _HOW = "name it as module:function or file.py:function"
+TASKS = ("causal-lm", "masked-lm", "sequence-classification", "seq2seq")
+_OWN = "hf:"  # problems that need no Python: the model is the checkpoint's, the data a file of texts
 
 
 def load_problem(spec: str) -> Callable[[], Any]:
@@ -52,11 +56,35 @@ def load_problem(spec: str) -> Callable[[], Any]:
     return function
 
 
-def build_objective(spec: str) -> Objective:
+def check_problem(spec: str, data: Path | None) -> None:
+    """Raise `UserError` (status 2) for a task that there is not, one without data, and data without a task."""
+    task = spec.removeprefix(_OWN)
+    if not spec.startswith(_OWN):
+        if data is not None:
+            raise UserError(f"--data goes with --problem hf:..., {spec} has its own data", status=2)
+    elif task not in TASKS:
+        near = did_you_mean(task, TASKS)
+        known = "" if near else f": known are {', '.join(TASKS)}"
+        raise UserError(f"there is no problem hf:{task}{near or known}", status=2)
+    elif data is None:
+        raise UserError(f"--problem {spec} needs texts: --data FILE.txt, FILE.jsonl or FILE.csv", status=2)
+
+
+def build_objective(
+    spec: str, checkpoint: Path | None = None, texts: Texts | None = None, seed: int = 0, say: Say | None = None
+) -> Objective:
     """Load the problem function and call it; what it prints goes to stderr: stdout is for results.
 
-    Raises `UserError` when the function cannot be found, raises, or returns anything but an `Objective`.
+    For a task, `hf:causal-lm`, the model is that of the `checkpoint`, a folder, on `texts`; `seed` says which tokens
+    are masked, and `say` hears what was decided. Raises `UserError` when the function cannot be found, raises, or
+    returns anything but an `Objective`, and when folder or texts do not fit the task.
     """
+    if spec.startswith(_OWN):
+        check_problem(spec, None if texts is None or checkpoint is None else texts.path)
+        if texts is not None and checkpoint is not None:
+            from probes.checkpoints.tasks import build_task
+
+            return build_task(spec.removeprefix(_OWN), checkpoint, texts, seed, say or (lambda text: None))
     with contextlib.redirect_stdout(sys.stderr):
         function = load_problem(spec)
         try:

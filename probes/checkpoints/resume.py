@@ -93,7 +93,7 @@ def _check_config(output: Path, there: Mapping[str, Any], now: Mapping[str, Any]
     old = there.get("problem")
     if old is not None and old != now["problem"]:
         raise UserError(f"{output} was measured on {old}, not on {now['problem']}: choose another -o")
-    texts, these = there.get("data") or {}, now.get("data") or {}
+    texts, these = there.get("texts") or {}, now.get("texts") or {}
     for key in texts:
         if texts[key] != these.get(key):
             raise UserError(f"{output} was measured with {key} {texts[key]}, not {these.get(key)}: {_INSTEAD}")

@@ -25,6 +25,7 @@ from probes.checkpoints.files import locate
 from probes.checkpoints.load import load_checkpoint, match_checkpoint
 from probes.checkpoints.problem import build_objective
 from probes.checkpoints.resume import Kept
+from probes.checkpoints.texts import Texts
 from probes.checkpoints.values import hash_of
 from probes.errors import UserError, first_few, one_line
 from probes.instruments.base import Instrument
@@ -62,6 +63,7 @@ class Request:
     resume: bool = False
     overwrite: bool = False
     notes: Sequence[str] = ()  # for the person who asked, before measuring begins
+    texts: Texts | None = None  # of a problem that is a task
 
     @property
     def config(self) -> dict[str, Any]:
@@ -72,6 +74,7 @@ class Request:
             "operator": self.operator,
             "probes": [probe.name for probe in self.probes],
             "checkpoints": {str(step): str(path) for step, path in self.checkpoints},
+            **({} if self.texts is None else {"texts": self.texts.config}),
         }
 
 
@@ -112,8 +115,11 @@ def run(request: Request, console: Console) -> int:
     for _, path in request.checkpoints:
         locate(path)
 
-    objective = build_objective(request.problem)
-    hashes, notes = _examine(request, objective)
+    notes: list[str] = []
+    first = request.checkpoints[0][1]
+    objective = build_objective(request.problem, first, request.texts, request.seed, notes.append)
+    hashes, more = _examine(request, objective)
+    notes += more
     kept.check_weights(request.checkpoints, hashes)
     todo = _missing(request, objective, kept)
     if kept.weights is None:

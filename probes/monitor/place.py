@@ -24,9 +24,9 @@ def lost_since(place: Mapping[str, Any] | None, trace: Trace) -> dict[str, str]:
         return {}
     lost = {}
     for name, (rows, last) in place["rows"].items():
-        there = trace[name]["step"] if name in trace else ()
+        there = trace[name]["step"].tolist() if name in trace else []
         if len(there) < rows:
-            end = f"ends at step {there[-1]}" if len(there) else "is empty"
+            end = f"ends at step {there[-1]}" if there else "is empty"
             lost[name] = (
                 f"is behind the checkpoint: it {end}, {rows - len(there)} of the {rows} records that it had up to step "
                 f"{last} are lost; go on from an earlier checkpoint, or with the gap"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -62,7 +63,9 @@ class GaussNewtonConditioning(Instrument):
 
         units = CURVATURE if self.loss_hessian else "output^2/parameter^2"
         what = "J^T (d2 loss / d outputs2) J" if self.loss_hessian else "(1/N) J^T J"
+        near = ", ".join(f"{n:+d}" for n in NEIGHBOURS)
         extremes = "smallest and largest singular value of"
+        by_layer = partial(Field, (None, 2), "float64", "", dims=("layer", "extreme"))
         return {
             "kappa": Field((), "float64", "", f"condition number of {what}, above the threshold"),
             "largest": Field((), "float64", units, "largest eigenvalue"),
@@ -70,16 +73,16 @@ class GaussNewtonConditioning(Instrument):
             "rank": Field((), "int64", "", "eigenvalues above the threshold"),
             "threshold": Field((), "float64", units, "eigenvalues up to this count as zero"),
             "limited_by": LIMITED_BY,
-            "neighbours": Field((3,), "float64", "", f"kappa at rank {', '.join(f'{n:+d}' for n in NEIGHBOURS)}"),
+            "neighbours": Field((3,), "float64", "", f"kappa at rank {near}", dims=("neighbour",)),
             "size": Field((), "int64", "", "rows of the Gram matrix whose eigenvalues were taken"),
-            "eigenvalues": Field((None,), "float64", units, "of the Gram matrix, ascending"),
+            "eigenvalues": Field((None,), "float64", units, "of the Gram matrix, ascending", dims=("eigenvalue",)),
             "converged": Field((), "bool", "", "False: kappa and rank are lower bounds"),
             "matvecs": Field((), "int64", "products", "rows of J, or products where Lanczos was needed"),
             "linear": Field((), "bool", "", "whether the network is a product of its weights"),
             "bound": Field((), "float64", "", "upper bound of kappa, convex combination; inf where nothing is known"),
             "loose_bound": Field((), "float64", "", "cruder upper bound of kappa"),
-            "left": Field((None, 2), "float64", "", f"{extremes} W_L ... W_(l+1), by layer"),
-            "right": Field((None, 2), "float64", "", f"{extremes} W_(l-1) ... W_1, by layer"),
+            "left": by_layer(f"{extremes} W_L ... W_(l+1), by layer"),
+            "right": by_layer(f"{extremes} W_(l-1) ... W_1, by layer"),
         }
 
     @override

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -94,10 +95,11 @@ class Spectrum(CurvatureInstrument):
         n = self._size(context)
         if self.k > n:
             raise ValueError(f"{self.name}: k={self.k} eigenvalues of a matrix of size {n}; use k <= {n}")
+        eigen = partial(Field, (self.k,), "float64", CURVATURE, dims=("eigenvalue",))
         end = {"LA": "largest", "SA": "smallest", "LM": "largest in absolute value"}[self.which]
         return {
-            "values": Field((self.k,), "float64", CURVATURE, f"eigenvalues {self._of}: the {end}, best first"),
-            "residuals": Field((self.k,), "float64", CURVATURE, "||A v - w v||: bounds the eigenvalue's error"),
+            "values": eigen(f"eigenvalues {self._of}: the {end}, best first"),
+            "residuals": eigen("||A v - w v||: bounds the eigenvalue's error"),
             "converged": CONVERGED,
             "matvecs": MATVECS,
         }
@@ -187,10 +189,10 @@ class SpectralDensity(CurvatureInstrument):
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:
-        shape = (self.probes, self.steps)
+        quadrature = partial(Field, (self.probes, self.steps), "float64", dims=("probe", "node"))
         return {
-            "nodes": Field(shape, "float64", CURVATURE, f"quadrature nodes of the density {self._of}, per probe"),
-            "weights": Field(shape, "float64", "", "quadrature weights; 1 per probe in all"),
+            "nodes": quadrature(CURVATURE, f"quadrature nodes of the density {self._of}, per probe"),
+            "weights": quadrature("", "quadrature weights; 1 per probe in all"),
             "n": Field((), "int64", "", "size of the matrix: a weight w stands for w * n eigenvalues"),
             "rounding": Field((), "float64", "", "error of the nodes, relative to the largest: rounding and noise"),
             "matvecs": MATVECS,
@@ -241,7 +243,7 @@ class ConditionNumber(CurvatureInstrument):
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:
-        table = (_TABLE_ROWS,)
+        table = partial(Field, (_TABLE_ROWS,), dims=("level",))
         return {
             "kappa": Field((), "float64", "", f"condition number {self._of}, above the threshold"),
             "largest": Field((), "float64", CURVATURE, "largest |eigenvalue|"),
@@ -251,9 +253,9 @@ class ConditionNumber(CurvatureInstrument):
             "limited_by": LIMITED_BY,
             "converged": Field((), "bool", "", "False: kappa and rank are lower bounds"),
             "matvecs": MATVECS,
-            "thresholds": Field(table, "float64", "", "relative to the largest |eigenvalue|; nan: no entry"),
-            "ranks": Field(table, "int64", "", "rank at each of the thresholds; -1: no entry"),
-            "kappas": Field(table, "float64", "", "condition number at each of the thresholds; nan: no entry"),
+            "thresholds": table("float64", "", "relative to the largest |eigenvalue|; nan: no entry"),
+            "ranks": table("int64", "", "rank at each of the thresholds; -1: no entry"),
+            "kappas": table("float64", "", "condition number at each of the thresholds; nan: no entry"),
         }
 
     @override

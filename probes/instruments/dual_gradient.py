@@ -64,9 +64,9 @@ class DualGradient(Instrument):
         """Raises `ValueError` for a norm that does not fit a tensor."""
         names = tuple(context.objective.names)
         self._norms(context)
-        slope = "loss/radius"
+        slope, each = "loss/radius", "scale * dual norm of each tensor's gradient"
         return {
-            "dual": Field((len(names),), "float64", slope, "scale * dual norm of each tensor's gradient", labels=names),
+            "dual": Field((len(names),), "float64", slope, each, labels=names, dims=("tensor",)),
             "total": Field((), "float64", slope, "sum of dual: the dual norm of the whole gradient"),
             "gap": Field((), "float64", "loss", "f - infimum, on the objective's data"),
             "mu": Field((), "float64", "1/radius", "total / gap; nan where the gap is not positive"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -97,12 +98,14 @@ class FunctionClass(Instrument):
     @override
     def fields(self, context: Context) -> dict[str, Field]:
         if self.end is not None:
-            shape = (None,) if self.per == "sample" else ()
-            return {name: Field(shape, "float64", *row) for name, row in _ROW.items()} | {"rounding": _ROUNDING}
+            dims = ("sample",) if self.per == "sample" else ()
+            row = {name: Field((None,) * len(dims), "float64", *what, dims=dims) for name, what in _ROW.items()}
+            return row | {"rounding": _ROUNDING}
+        sketch = partial(Field, (self.sketch,), "float64", dims=("projection",))
         return {
             **{name: Field((), "float64", *_ROW[name]) for name in ("loss", "infimum", "grad_norm")},
-            "gradient_sketch": Field((self.sketch,), "float64", SLOPE, "random projections of the gradient"),
-            "position_sketch": Field((self.sketch,), "float64", "parameter", "the same projections of the parameters"),
+            "gradient_sketch": sketch(SLOPE, "random projections of the gradient"),
+            "position_sketch": sketch("parameter", "the same projections of the parameters"),
             "rounding": _ROUNDING,
         }
 

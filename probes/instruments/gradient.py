@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -163,16 +164,16 @@ class Alignment(Instrument):
         n = context.objective.size
         if self.k >= n:
             raise ValueError(f"{self.name}: k={self.k} eigenvectors of a matrix of size {n}; use k < {n}")
-        shape = (self.k,)
+        eigen = partial(Field, (self.k,), "float64", dims=("eigenvalue",))
         matrix = OPERATORS[self.operator]
         total = f"share of the {self.of}'s square in the span of the {self.k} eigenvectors"
         return {
-            "cosines": Field(shape, "float64", "", f"squared cosine of the {self.of} with each top eigenvector"),
-            "bounds": Field(shape, "float64", "", "bounds the error of cosines; 1 when nothing is known"),
+            "cosines": eigen("", f"squared cosine of the {self.of} with each top eigenvector"),
+            "bounds": eigen("", "bounds the error of cosines; 1 when nothing is known"),
             "total": Field((), "float64", "", total),
             "total_bound": Field((), "float64", "", "bounds the error of total; 1 when nothing is known"),
-            "eigenvalues": Field(shape, "float64", CURVATURE, f"largest eigenvalues of {matrix}, best first"),
-            "residuals": Field(shape, "float64", CURVATURE, "||A v - w v||: bounds the eigenvalue's error"),
+            "eigenvalues": eigen(CURVATURE, f"largest eigenvalues of {matrix}, best first"),
+            "residuals": eigen(CURVATURE, "||A v - w v||: bounds the eigenvalue's error"),
         }
 
     @override
@@ -231,11 +232,11 @@ class Updates(Instrument):
     @override
     def fields(self, context: Context) -> dict[str, Field]:
         names = tuple(context.objective.names)
-        shape = (len(names),)
+        tensors = partial(Field, (len(names),), "float64", labels=names, dims=("tensor",))
         return {
-            "ratio": Field(shape, "float64", "", "norm of the update / norm of the tensor", labels=names),
-            "update": Field(shape, "float64", "parameter", "norm of the tensor's change", labels=names),
-            "weight": Field(shape, "float64", "parameter", "norm of the tensor", labels=names),
+            "ratio": tensors("", "norm of the update / norm of the tensor"),
+            "update": tensors("parameter", "norm of the tensor's change"),
+            "weight": tensors("parameter", "norm of the tensor"),
             "steps": Field((), "int64", "step", "steps of training that the change went over"),
         }
 

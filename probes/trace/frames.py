@@ -30,12 +30,13 @@ def dataset_of(name: str, fields: Fields, settings: Settings | None, columns: Co
         column: ((row,), columns[column], _attributes(field)) for column, field in COLUMNS.items()
     }
     variables: dict[str, Any] = {}
+    axes_so_far: dict[str, _Axis] = {}
     for column, field in fields.items():
         values = columns[column]
-        axes = [_free_name(f"{column}_{axis}", taken) for axis in range(len(field.shape))]
         if field.ragged:
             coordinates[f"{column}.count"] = ((row,), np.array([len(part) for part in values], dtype=np.int64))
             values = pad(values, field)
+        axes = _axes(column, field, values.shape[1:], axes_so_far, taken)
         if field.labels:
             coordinates[axes[0]] = ((axes[0],), np.array(field.labels))
         variables[column] = ((row, *axes), values, _attributes(field))
@@ -43,6 +44,28 @@ def dataset_of(name: str, fields: Fields, settings: Settings | None, columns: Co
     if settings is not None:
         attributes["settings"] = json.dumps(settings)
     return xr.Dataset(variables, coordinates, attributes)
+
+
+_Axis = tuple[int, tuple[str, ...]]  # its length, and the labels of its entries
+
+
+def _axes(
+    column: str, field: Field, shape: tuple[int, ...], so_far: dict[str, _Axis], taken: Collection[str]
+) -> list[str]:
+    """Names of a field's axes: as it says, else those of an earlier field with the same labels, else of its own.
+
+    One name stands for one length and one set of labels: where they differ, the later axis is the field's own.
+    """
+    names = []
+    for number, length in enumerate(shape):
+        axis = (length, field.labels if number == 0 else ())
+        alike = [name for name, known in so_far.items() if axis[1] and known == axis]
+        name = _free_name(field.dims[number], taken) if field.dims else next(iter(alike), "")
+        if not name or name in names or so_far.get(name, axis) != axis:
+            name = _free_name(f"{column}_{number}", {*taken, *so_far})
+        so_far[name] = axis
+        names.append(name)
+    return names
 
 
 def tree_of(attributes: Mapping[str, Any], nodes: Mapping[str, xarray.Dataset | xarray.DataTree]) -> xarray.DataTree:

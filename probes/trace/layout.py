@@ -4,7 +4,8 @@
     /events             a table: which probe failed or was skipped, at which step, and why
     /probes/<name>      a table; attributes fields (JSON list of names, in order) and settings (JSON)
     a table             step (T,) int64, epoch, time, cost (T,) float64, and one dataset per field, (T, ...)
-    a field's dataset   attributes units, description, and labels (JSON list of names of its first axis) if it has any
+    a field's dataset   attributes units, description, and labels (JSON list of names of the entries of its first axis)
+                        and dims (JSON list of names of its axes) if it has any
     a ragged field      <field>: the rows end to end, (sum of lengths, ...); <field>.offsets (T + 1,) int64
 
 `step` is written last: a row exists when `step` has it, and whatever other datasets hold beyond is ignored. Strings are
@@ -13,6 +14,7 @@ of fixed length: in single-writer mode variable-length data is written without a
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import secrets
 import uuid
@@ -54,8 +56,10 @@ class Field:
         units: of the values, "" for pure numbers.
         description: one line for the reader of the file.
         labels: names of the entries of the first axis (of layers, of classes), one each; () for none.
+        dims: what each axis is over ("eigenvalue", "layer"): fields of one record share the axes that they name alike.
+            They say how to read the values, not what these are: fields that differ in them only are equal.
 
-    Raises `ValueError` for a shape, a dtype or labels that cannot be stored.
+    Raises `ValueError` for a shape, a dtype, labels or dims that cannot be stored.
 
     Example:
         >>> from probes import Field
@@ -68,6 +72,7 @@ class Field:
     units: str = ""
     description: str = ""
     labels: tuple[str, ...] = ()
+    dims: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         shape = tuple(self.shape)
@@ -76,6 +81,7 @@ class Field:
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "dtype", _dtype_name(self.dtype))
         object.__setattr__(self, "labels", _check_labels(self.labels, shape))
+        object.__setattr__(self, "dims", _check_dims(self.dims, shape))
         if self.row_bytes >= 1 << 30:
             raise ValueError(f"a field of shape {shape} needs {self.row_bytes >> 20} MiB a row; the limit is 1024")
 
@@ -112,6 +118,15 @@ def _check_labels(labels: Any, shape: tuple[int | None, ...]) -> tuple[str, ...]
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ValueError(f"a field's labels differ from each other; {twice!r:.80} is there twice")
     return labels
+
+
+def _check_dims(dims: Any, shape: tuple[int | None, ...]) -> tuple[str, ...]:
+    if isinstance(dims, str) or not all(isinstance(dim, str) and dim.isidentifier() for dim in dims):
+        raise ValueError(f"a field's dims are a sequence of names, not {dims!r:.80}")
+    dims = tuple(dims)
+    if dims and (len(dims) != len(shape) or len(set(dims)) != len(dims)):
+        raise ValueError(f"a field of shape {shape} has {len(shape)} dims that differ from each other, not {dims}")
+    return dims
 
 
 def _dtype_name(dtype: Any) -> str:
@@ -219,6 +234,8 @@ def create_table(
         _write_text(dataset, "description", field.description)
         if field.labels:
             _write_text(dataset, "labels", json.dumps(field.labels))
+        if field.dims:
+            _write_text(dataset, "dims", json.dumps(field.dims))
         if field.ragged:
             offsets = group.create_dataset(
                 offsets_name(column), data=np.zeros(1, np.int64), maxshape=(None,), chunks=(_CHUNK_ROWS,)

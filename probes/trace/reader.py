@@ -155,6 +155,7 @@ def _read_field(group: h5py.Group, name: str) -> Field:
         _read_text(dataset, "units"),
         _read_text(dataset, "description"),
         tuple(json.loads(_read_text(dataset, "labels", "[]"))),
+        tuple(json.loads(_read_text(dataset, "dims", "[]"))),
     )
 
 

@@ -81,9 +81,10 @@ class Records:
         """All columns as a Dataset, along `step`, or along `row` when a step occurs more than once.
 
         step, epoch, time and cost are coordinates; each field is a variable with its units and description as
-        attributes. The further axes of field `values` are `values_0`, `values_1`; the field's labels are the
-        coordinate of the first. A ragged field is padded to its longest row (floats with nan, integers with 0,
-        strings with ""), and the coordinate `values.count` says how many entries of each row are real.
+        attributes. The further axes are named by what they are over where the field says so (`eigenvalue`: values
+        and residuals of one spectrum share it), else `values_0`, `values_1`; labels are the coordinate of the first.
+        A ragged field is padded to its longest row (floats with nan, integers with 0, strings with ""), and the
+        coordinate `values.count` says how many entries of each row are real.
         Raises `MissingExtra` when xarray is not installed.
         """
         return dataset_of(self.name, self.fields, self.settings, self.read())

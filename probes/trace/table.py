@@ -53,6 +53,8 @@ class Table:
             number = operator.index(step)
         except TypeError:
             raise TypeError(f"{self.name}: step is an integer, not {step!r}") from None
+        if not -(1 << 63) <= number < 1 << 63:
+            raise ValueError(f"{self.name}: step is a 64-bit integer, not {number}")
         row = {name: encode(values[name]) for name, encode in self._encoders.items()}
         row |= {"epoch": np.nan if epoch is None else float(epoch), "time": time, "cost": float(cost), "step": number}
         for name, value in row.items():
@@ -139,6 +141,7 @@ def _encoder(where: str, field: Field) -> Callable[[Any], Any]:
 
 def _encode(where: str, field: Field, value: Any) -> Array:
     """`value` as a new array of the field's dtype and shape."""
+    value = _unmasked(where, field, value)
     if hasattr(value, "detach"):  # a tensor, known without importing torch; double() because numpy has no bfloat16
         value = value.detach().cpu()
         value = (value.double() if value.is_floating_point() else value).numpy()
@@ -150,17 +153,31 @@ def _encode(where: str, field: Field, value: Any) -> Array:
     return array
 
 
+def _unmasked(where: str, field: Field, value: Any) -> Any:
+    """Masked entries are nan; what has no nan is refused, for the number under a mask means nothing."""
+    if isinstance(value, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in value):
+        value = np.ma.array(value)
+    if not np.ma.is_masked(value):
+        return value
+    if np.dtype(field.dtype).kind != "f" or value.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{where} holds {field.dtype}, which has no nan for masked entries; {value!r:.80} does not fit"
+        )
+    return value.astype(np.result_type(value.dtype, np.float64)).filled(np.nan)
+
+
 def _numbers(where: str, field: Field, value: Any) -> Array:
     try:
         array = np.array(value)
     except ValueError:
         array = np.array(None)
     target = np.dtype(field.dtype)
-    if array.dtype.kind not in "biuf" and array.size:
+    if array.dtype.kind not in "biuf" and (array.size or array.dtype.kind == "c"):
         raise TypeError(f"{where} holds {field.dtype}, not {value!r:.80}")
     with np.errstate(invalid="ignore", over="ignore"):
         converted = array.astype(target)
-    if target.kind in "biu" and array.dtype != target and not np.array_equal(converted, array):
+    exact = target.kind == "f" or array.dtype == target or np.array_equal(converted, array)
+    if not exact or (target.kind == "f" and np.any(np.isinf(converted) & ~np.isinf(array))):
         raise ValueError(f"{where} holds {field.dtype}; {value!r:.80} does not fit")
     return converted
 

@@ -11,7 +11,7 @@ from torch import nn
 from landscape import Objective
 from probes import Every, Field, Monitor, ProbeWarning, Spectrum, Trace
 from probes.monitor import costs
-from probes.monitor.budget import WINDOW
+from probes.monitor.budget import WINDOW, Budget
 
 
 class Clock:
@@ -245,6 +245,44 @@ def test_the_state_goes_on_where_it_was(clock, tmp_path):
         assert len(set(resumed[name])) == len(resumed[name])
         assert abs(len(whole[name]) - len(resumed[name])) <= 1
         assert [s for s in whole[name] if s < 200] == [s for s in resumed[name] if s < 200]
+
+
+def test_a_debt_is_earned_back_first():
+    budget = Budget(0.1)
+    budget.advance(0.0)
+    budget.advance(10.0)
+    assert budget.credit == pytest.approx(1.0)
+    budget.note_measurement("a", 0.5, 0, True)
+    assert budget.fits("a", 0.0)
+    budget.spend(21.0)
+    for now, credit, fits in ((110.0, -10.0, False), (209.0, -0.1, False), (214.0, 0.4, False), (216.0, 0.6, True)):
+        budget.advance(now)
+        assert budget.credit == pytest.approx(credit)
+        assert budget.fits("a", 0.0) == fits
+
+
+def test_the_dearest_of_the_last_five_is_expected():
+    budget = Budget(0.1)
+    budget.expect("a", 9.0)
+    expected = []
+    for cost in (1.0, 5.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0):
+        budget.note_measurement("a", cost, 0, True)
+        expected.append(budget.cost_of("a"))
+    assert expected == [1, 5, 5, 5, 5, 5, 2, 2, 1]
+
+
+def test_credit_and_savings_come_back_with_the_state():
+    budget = Budget(0.1)
+    budget.expect("a", 9.0)
+    budget.advance(0.0)
+    budget.wait("a", 3, True)
+    budget.advance(20.0)
+    budget.spend(0.5)
+    assert (budget.credit, budget.saved) == (pytest.approx(1.5), pytest.approx(1.0))
+    other = Budget(0.1)
+    other.load_state_dict(json.loads(json.dumps(budget.state_dict())))
+    assert (other.credit, other.saved) == (budget.credit, budget.saved)
+    assert other.owes("a")
 
 
 def test_other_states_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Trace: what a killed process, a full disk, a removed file and a fork leave behind."""
 
+import errno
 import os
 import random
 import signal
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from trace_cases import check, killed, scalars, start
 
-from probes import Trace, TraceError
+from probes import Field, Trace, TraceError
+from probes.trace import writer
 from probes.trace.state import state_of
 
 
@@ -122,6 +124,24 @@ Trace.create(sys.argv[1])
     assert "TraceError: cannot write" in process.communicate()[1]
     assert process.returncode == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_does_not_fill_the_memory(tmp_path, monkeypatch):
+    def full(descriptor, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writer, "FLUSH_SECONDS", 1000.0)
+    monkeypatch.setattr(writer, "_MOST_WAITING", 4096)
+    with Trace.create(tmp_path / "run.h5") as trace:
+        trace.declare("x", {"v": Field((64,))})
+        trace.flush()
+        with monkeypatch.context() as disk:
+            disk.setattr(writer, "make_room", full)
+            with pytest.raises(TraceError, match=r"No space left.*8 records wait"):
+                for step in range(100):
+                    trace.record("x", step, v=np.zeros(64))
+        trace.record("x", step, v=np.zeros(64))
+        assert trace["x"]["step"].tolist() == list(range(step + 1))
 
 
 def test_a_removed_file_is_written_again_and_another_one_is_left_alone(tmp_path):

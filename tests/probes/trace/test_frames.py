@@ -2,13 +2,20 @@
 
 import builtins
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from trace_cases import scalars
 
-from probes import Field, Trace
+import probes
+import solvers
+from landscape import Objective
+from probes import Context, Field, Trace
 from probes.errors import MissingExtra
+from probes.instruments.registry import PROBES
 
 FIELDS = {
     "value": Field((), "float64", "nats", "a number"),
@@ -83,6 +90,49 @@ def test_a_dataset_has_steps_labels_units_and_counts(path):
     assert data["counts"].dtype == np.int32
     assert data["pairs"].shape == (4, 3, 2)
     assert float(data["value"].mean()) == pytest.approx(0.5)
+
+
+def test_fields_share_the_axes_that_they_name_alike(tmp_path):
+    fields = {
+        "values": Field((2,), dims=("eigenvalue",)),
+        "residuals": Field((2,), dims=("eigenvalue",)),
+        "table": Field((3, 2), dims=("probe", "eigenvalue")),
+        "other": Field((3,), dims=("eigenvalue",)),  # another length: another axis
+        "probe": Field(),  # a variable has the name
+        "rows": Field((None,), dims=("sample",)),
+        "marks": Field((None,), dims=("sample",)),
+        "ratio": Field((2,), labels=("a", "b")),
+        "update": Field((2,), labels=("a", "b")),
+        "plain": Field((2,)),
+    }
+    with Trace.create(tmp_path / "run.h5") as trace:
+        trace.declare("x", fields)
+        values = {name: np.ones(tuple(n or 4 for n in field.shape)) for name, field in fields.items()}
+        trace.record("x", 0, **values)
+        trace.declare("x", {name: replace(field, dims=()) for name, field in fields.items()})  # as before they had any
+    data = Trace.open(tmp_path / "run.h5")["x"].to_xarray()
+    dims = {name: data[name].dims[1:] for name in fields}
+    assert dims["values"] == dims["residuals"] == ("eigenvalue",)
+    assert (data["values"] - data["residuals"]).dims == ("step", "eigenvalue")
+    assert dims["table"] == ("probe_", "eigenvalue")
+    assert dims["other"] == ("other_0",)
+    assert dims["rows"] == dims["marks"] == ("sample",)
+    assert dims["ratio"] == dims["update"] == ("ratio_0",)
+    assert data["update"].sel(ratio_0="b").item() == 1
+    assert dims["plain"] == ("plain_0",)
+    for bad in (("a",), ("a", "a"), "ab", ("a b", "c")):
+        with pytest.raises(ValueError, match="dims"):
+            Field((2, 3), dims=bad)
+
+
+def test_what_every_probe_measures_has_axes_with_names():
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False))
+    objective = Objective(model, nn.MSELoss(), (torch.ones(5, 3), torch.ones(5, 2)))
+    context = Context(objective, optimizer=solvers.CubicNewton(model.parameters()))
+    for name, entry in PROBES.items():
+        probe = getattr(probes, entry.class_name)()
+        for field, spec in probe.fields(context).items():
+            assert len(spec.dims) == len(spec.shape), f"{name}: {field}"
 
 
 def test_repeated_steps_and_names_that_clash(path):

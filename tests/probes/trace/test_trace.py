@@ -8,9 +8,11 @@ import time
 import h5py
 import numpy as np
 import pytest
+import torch
 from trace_cases import scalars
 
 from probes import Field, Trace, TraceError
+from probes.trace import build, lock
 
 FIELDS = {
     "scalar": Field((), "float64", "nats", "a number"),
@@ -173,6 +175,15 @@ def test_what_was_recorded_is_a_copy(path):
         assert trace["x"]["r"][0].tolist() == [1, 1]
 
 
+FITTING = {
+    "v": Field((2,)),
+    "n": Field((), "int64"),
+    "s": Field((), "S8"),
+    "h": Field((), "float16"),
+    "f": Field((2,), "float32"),
+}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -188,18 +199,42 @@ def test_what_was_recorded_is_a_copy(path):
         ({"s": 3}, "s holds strings"),
         ({"w": 1}, "unknown: w"),
         ({"step": 0.5}, "step is an integer"),
+        ({"step": 2**63}, "step is a 64-bit integer"),
+        ({"h": 1e6}, "h holds float16; 1000000.0 does not fit"),
+        ({"h": 70000}, "h holds float16; 70000 does not fit"),
+        ({"f": [0.0, -1e39]}, "f holds float32; .* does not fit"),
+        ({"f": torch.tensor([0.0, 1e39], dtype=torch.float64)}, "f holds float32"),
+        ({"v": np.longdouble("1e400") * np.ones(2)}, "v holds float64"),
+        ({"v": [1.0, 1j]}, "v holds float64"),
+        ({"v": torch.tensor([1.0, 1j])}, "v holds float64"),
+        ({"v": np.ma.masked_array([1j, 2], [False, True])}, "v holds float64"),
+        ({"n": np.ma.masked}, "n holds int64, which has no nan"),
+        ({"s": np.ma.masked_array("ok", True)}, "s holds S8, which has no nan"),
     ],
 )
 def test_values_that_do_not_fit_are_named_and_not_kept(path, values, message):
     with Trace.create(path) as trace:
-        trace.declare("x", {"v": Field((2,)), "n": Field((), "int64"), "s": Field((), "S8")})
-        good = {"step": 0, "v": [1, 2], "n": 1, "s": "ok"}
+        trace.declare("x", FITTING)
+        good = {"step": 0, "v": [1, 2], "n": 1, "s": "ok", "h": 1, "f": [1, 2]}
         with pytest.raises((ValueError, TypeError), match=message):
             trace.record("x", **(good | values))
         trace.record("x", **good)
         assert len(trace["x"]) == 1
-        with pytest.raises(ValueError, match="missing: n, s"):
+        with pytest.raises(ValueError, match="missing: n, s, h, f"):
             trace.record("x", 1, v=[1, 2])
+
+
+def test_infinities_are_kept_and_masked_entries_are_nan(path):
+    with Trace.create(path) as trace:
+        trace.declare("x", {"h": Field((), "float16"), "v": Field((2,)), "r": Field((None, 2))})
+        masked = np.ma.masked_array([1, 2], [False, True])
+        trace.record("x", 0, h=np.inf, v=masked, r=[masked, np.ma.masked_array([3, 4], [True, False])])
+        trace.record("x", 1, h=65504.0, v=np.ma.masked_array([1.0, 2.0]), r=np.ma.masked_array([[5.0, 6.0]], True))
+        found = trace["x"]
+        assert found["h"].tolist() == [np.inf, 65504.0]
+        np.testing.assert_array_equal(found["v"], [[1, np.nan], [1, 2]])
+        np.testing.assert_array_equal(found["r"][0], [[1, np.nan], [np.nan, 4]])
+        np.testing.assert_array_equal(found["r"][1], [[np.nan, np.nan]])
 
 
 def test_bad_declarations(path):
@@ -256,6 +291,16 @@ def test_resume_goes_on_and_drops_later_steps(path):
     check_rows(Trace.open(path)["all"], list(range(12)))
 
 
+def test_rows_are_copied_in_blocks(path, monkeypatch):
+    monkeypatch.setattr(build, "_COPY_BYTES", 3 * sum(field.row_bytes for field in FIELDS.values()))
+    with Trace.create(path) as trace:
+        write_rows(trace, range(20))
+    with Trace.resume(path, step=15) as trace:
+        check_rows(trace["all"], list(range(16)))
+        write_rows(trace, range(16, 18))
+    check_rows(Trace.open(path)["all"], list(range(18)))
+
+
 def test_rows_of_any_order_of_steps_are_dropped_by_their_step(path):
     with Trace.create(path) as trace:
         write_rows(trace, (5, 2, 9, 1))
@@ -284,6 +329,19 @@ def test_second_writer_is_refused(path):
         trace.record("x", 1, v=1)
     with Trace.resume(path) as trace:
         assert len(trace["x"]) == 2
+
+
+def test_a_lock_that_its_owner_removed_meanwhile_is_no_lock(path, monkeypatch):
+    take = lock._lock_soon
+
+    def after_the_last_writer_has_gone(descriptor):
+        monkeypatch.setattr(lock, "_lock_soon", take)
+        path.with_name(f".{path.name}.lock").unlink()
+        return take(descriptor)
+
+    monkeypatch.setattr(lock, "_lock_soon", after_the_last_writer_has_gone)
+    with Trace.create(path), pytest.raises(TraceError, match="is being written"):
+        Trace.resume(path)
 
 
 def test_reading_and_writing_are_told_apart(path):

@@ -95,6 +95,6 @@ def eigsh(
         start = A.space.random(min(width, n, limit), "normal", rng) if v0 is None else A.space.columns(v0)
         width = width if v0 is None or block else 1
         task = Task(k, which, tol, limit, width, callback, confirm, error_floor(A))
-        return Search(A, task, start, rng).run(start, seed)
+        return Search.run(A, task, start, rng, seed)
     finally:
         A.release()

@@ -29,20 +29,32 @@ _TIGHTER = 0.3
 
 
 class Search:
-    """One call of `eigsh`: the task, the Krylov process (where the products are taken in) and where it stands."""
+    """One search: the task, the Krylov process (where the products are taken in) and where it stands.
 
-    def __init__(self, A: LinearOperator, task: Task, start: Tensor, rng: torch.Generator) -> None:
-        self.A, self.task, self.rng = A, task, rng
-        self.krylov = Krylov(A, basis_capacity(A, task.k, max(task.width, start.shape[-1])))
+    `run` is a call of `eigsh`. A process that has products already, for some other purpose, goes on with `settle`.
+    """
+
+    def __init__(self, A: LinearOperator, task: Task, krylov: Krylov, rng: torch.Generator) -> None:
+        self.A, self.task, self.krylov, self.rng = A, task, krylov, rng
         # products would be burnt for a residual below the floor
         target = max(task.tol - task.floor, task.floor)
-        self.state = State(self.krylov.ritz(), torch.zeros(0, dtype=torch.long), target)
+        self.state = State(krylov.ritz(), torch.zeros(0, dtype=torch.long), target, matvecs=krylov.size)
+        if krylov.size:
+            self._rayleigh_ritz()
 
-    def run(self, start: Tensor, seed: int) -> Eigenpairs:
-        """Search until nothing is missed or the products run out."""
+    @classmethod
+    def run(cls, A: LinearOperator, task: Task, start: Tensor, rng: torch.Generator, seed: int) -> Eigenpairs:
+        """Search from these columns until nothing is missed or the products run out."""
+        search = cls(A, task, Krylov(A, basis_capacity(A, task.k, max(task.width, start.shape[-1]))), rng)
+        search.settle(start)
+        return search._result(seed)
+
+    def settle(self, start: Tensor | None = None) -> State:
+        """Search, from the basis as it is or from new columns, until nothing is missed or the products run out."""
         state = self.state
         try:
-            self._begin(start)
+            if start is not None:
+                self._begin(start)
             while not state.stopped:
                 self._converge()
                 state.main_steps = state.main_steps or state.matvecs
@@ -51,7 +63,7 @@ class Search:
             self._converge()  # the chain may have brought in pairs within tol of the wanted ones; values only improve
         except Stop as stop:
             state.stopped = state.stopped or str(stop)
-        return self._result(seed)
+        return state
 
     def _begin(self, start: Tensor) -> None:
         """Random columns enter at once. Of given ones their sum enters first: if its image shows that they still
@@ -103,7 +115,10 @@ class Search:
     @property
     def _tolerance(self) -> float:
         """How far a value may be from the true one."""
-        return max(self.task.tol, 2.0 * self.task.floor) * self.state.largest
+        least = 2.0 * self.task.floor * self.state.largest
+        if self.task.enough is not None:
+            return max(least, self.task.enough - float(self._keys[-1]))
+        return max(self.task.tol * self.state.largest, least)
 
     def _unconverged(self, count: int) -> Tensor:
         """Those of the best `count` Ritz pairs whose residuals are too large."""

@@ -13,7 +13,13 @@ from landscape.spectra.results import Callback
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for, as in `eigsh`."""
+    """What is asked for, as in `eigsh`.
+
+    Attributes:
+        floor: relative error of a residual; a smaller one is not seen.
+        enough: in place of the accuracy `tol` of the values it will do that no `key` is above this; `tol` is then where
+            the search begins.
+    """
 
     k: int
     which: str
@@ -22,7 +28,8 @@ class Task:
     width: int  # candidates that enter the basis per round
     callback: Callback | None
     confirm: bool
-    floor: float  # relative error of a residual; a smaller one is not seen
+    floor: float
+    enough: float | None = None
 
     @property
     def signs(self) -> list[float]:

@@ -19,6 +19,9 @@ from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import eigenbasis
 from solvers.second_order.trial_point import Move, Point
 
+# Products of a step that may go into the search for negative curvature that g hides.
+_LOOK = 20
+
 
 class CubicNewton(NewtonSolver):
     """Cubic Newton; see the module for the update.
@@ -77,7 +80,13 @@ class CubicNewton(NewtonSolver):
 
     def _search(self, point: Point, M: float) -> Move:
         found = solve_cubic_krylov(
-            point.g, point.operator(), M, tol=self.tol, max_products=self._max_products, generator=self.generator
+            point.g,
+            point.operator(),
+            M,
+            tol=self.tol,
+            max_products=self._max_products,
+            max_look=_LOOK,
+            generator=self.generator,
         )
         point.products += found.products
         return _move(found, found.products)

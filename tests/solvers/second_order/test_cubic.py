@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from newton_cases import generator
 
 from landscape import MatrixOperator
 from solvers.second_order.cubic import solve_cubic
@@ -203,3 +204,55 @@ def test_single_precision_operators():
     step = solve_cubic_krylov(g, MatrixOperator(H.float()), 1.0, tol=1e-12, generator=torch.Generator().manual_seed(2))
     assert step.h.dtype == torch.float32
     assert step.decrease == pytest.approx(solve_cubic(g.double(), H, 1.0).decrease, rel=1e-4)
+
+
+@pytest.mark.parametrize("hidden", [1, 3])
+@pytest.mark.parametrize("kind", ["wigner", "tail", "positive"])
+@pytest.mark.parametrize("share", [0.3, 1.0, 3.0])
+def test_what_converged_is_the_minimum(kind, hidden, share):
+    """g orthogonal to the lowest eigenvectors, in spectra with and without a gap: right, or converged=False."""
+    n, claimed = 90, 0
+    for seed in range(4):
+        draw = generator(seed)
+        values = {
+            "wigner": torch.randn(n, generator=draw).double(),
+            "tail": torch.cat([-torch.logspace(-5, -1, 5), torch.logspace(-6, 2, n - 5)]).double(),
+            "positive": torch.logspace(-4, 1, n).double(),
+        }[kind]
+        U, H = spectrum_case(values.sort().values, seed)
+        c = torch.randn(n, generator=draw).double()
+        c[:hidden] = 0.0
+        M = 10.0 ** float(4 * torch.rand(1, generator=draw) - 2)
+        limit = int(share * n)
+        step = solve_cubic_krylov(U @ c, MatrixOperator(H), M, max_products=limit, generator=generator(1))
+        exact = solve_cubic(U @ c, H, M)
+        assert step.products <= limit
+        if step.converged:
+            claimed += 1
+            assert step.decrease >= (1 - 2e-3) * exact.decrease
+    assert claimed == 4 or share < 1.0
+
+
+def test_a_search_beside_g_that_is_cut_short_is_not_converged():
+    values = torch.linspace(-1, 3, 120).double()
+    U, H = spectrum_case(values)
+    c = torch.randn(120, generator=generator(1)).double()
+    c[0] = 0.0
+    short, full = (
+        solve_cubic_krylov(U @ c, MatrixOperator(H), 1.0, max_look=look, generator=generator(2)) for look in (3, None)
+    )
+    assert not short.converged
+    assert full.converged
+    assert short.products < full.products
+
+
+def test_a_gradient_that_sees_all_costs_little_more_than_its_own_space():
+    """Where lam is far above the curvature that could be hidden, a short random chain proves that nothing is."""
+    values = torch.linspace(1, 4, 400).double()
+    _, H = spectrum_case(values)
+    g = torch.randn(400, generator=generator(1)).double()
+    step = solve_cubic_krylov(g, MatrixOperator(H), 1.0, generator=generator(2))
+    own = solve_cubic_krylov(g, MatrixOperator(H), 1.0, max_look=0, generator=generator(2))
+    assert step.converged
+    assert not own.converged
+    assert step.products <= own.products + 15

@@ -27,6 +27,7 @@ class AdaGradNorm(FirstOrder):
         lr: >= 0.
         b0: > 0. The theorem asks for at least 2 L lr / (alpha - beta). Of the first group, as `variant`.
         variant: "sum", or "max" with the largest gradient so far in place of each.
+        maximize: climb in place of descending, as in torch.
 
     Raises:
         ValueError: settings that are not possible, or a gradient that is not finite at a step: nothing is moved then.
@@ -41,9 +42,12 @@ class AdaGradNorm(FirstOrder):
         (12.5, True, True)
     """
 
-    def __init__(self, params: Parameters, lr: float, *, b0: float = 0.1, variant: str = "sum") -> None:
+    def __init__(
+        self, params: Parameters, lr: float, *, b0: float = 0.1, variant: str = "sum", maximize: bool = False
+    ) -> None:
         possible = variant in ("sum", "max")
-        super().__init__(params, check(lr=(lr, lr >= 0), b0=(b0, 0 < b0 < math.inf), variant=(variant, possible)))
+        settings = check(lr=(lr, lr >= 0), b0=(b0, 0 < b0 < math.inf), variant=(variant, possible))
+        super().__init__(params, settings | {"maximize": maximize})
 
     @property
     def scale(self) -> float:

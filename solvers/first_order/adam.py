@@ -26,6 +26,7 @@ class AdamCoupled(FirstOrder):
         betas: of the two running means, in [0, 1).
         eps: > 0.
         coupled, decoupled: weight decays, >= 0.
+        maximize: climb in place of descending, as in torch.
 
     Example:
         >>> import torch
@@ -46,6 +47,7 @@ class AdamCoupled(FirstOrder):
         eps: float = 1e-8,
         coupled: float = 0.0,
         decoupled: float = 0.0,
+        maximize: bool = False,
     ) -> None:
         settings = check(
             lr=(lr, lr >= 0),
@@ -53,6 +55,7 @@ class AdamCoupled(FirstOrder):
             eps=(eps, eps > 0),
             coupled=(coupled, coupled >= 0),
             decoupled=(decoupled, decoupled >= 0),
+            maximize=(maximize, True),
         )
         super().__init__(params, settings)
 

@@ -181,13 +181,16 @@ def adam_root(update: Update, beta: float) -> list[Tensor]:
     return list(root)
 
 
-def momentum_settings(lr: float, momentum: float, weight_decay: float, decoupled: bool) -> dict[str, Any]:
+def momentum_settings(
+    lr: float, momentum: float, weight_decay: float, decoupled: bool, maximize: bool
+) -> dict[str, Any]:
     """Of a solver with a running mean and either kind of weight decay. Raises `ValueError` as `check`."""
     return check(
         lr=(lr, lr >= 0),
         momentum=(momentum, 0 <= momentum < 1),
         weight_decay=(weight_decay, weight_decay >= 0),
         decoupled=(decoupled, True),
+        maximize=(maximize, True),
     )
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import LossFirstOrder, StepSize, Update, adam_root, inner_products
+from solvers.first_order.base import LossFirstOrder, StepSize, Update, adam_root, buffers, inner_products
 
 
 class MoMo(LossFirstOrder):
@@ -103,7 +103,7 @@ class MoMo(LossFirstOrder):
                 state["mean"] = torch.zeros_like(g) if corrected else g.clone()
                 state["inner"] = 0.0 if corrected else product
             state["inner"] = beta * state["inner"] + (1.0 - beta) * product
-        mean = [state["mean"] for state in update.states]
+        mean = buffers(update.states, update.parameters, "mean")
         torch._foreach_lerp_(mean, update.gradients, 1.0 - beta)
         return mean, [state["inner"] for state in update.states]
 

@@ -35,6 +35,7 @@ class Scion(FirstOrder):
         constrained: keep within the ball; from outside, (||theta|| - scale)_+ shrinks by 1 - lr a step at least.
         exact: the spectral norm by an SVD. Otherwise by five Newton-Schulz steps, whose singular values end in
             about [0.7, 1.2] in place of 1, so that the constrained ball is 1.21 scale.
+        maximize: climb in place of descending, as in torch.
 
     Raises:
         ValueError: settings that are not possible, such as a norm of matrices for a group that has vectors.
@@ -61,10 +62,19 @@ class Scion(FirstOrder):
         norm: str = "auto",
         constrained: bool = False,
         exact: bool = False,
+        maximize: bool = False,
     ) -> None:
         super().__init__(
             params,
-            {"lr": lr, "momentum": momentum, "scale": scale, "norm": norm, "constrained": constrained, "exact": exact},
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "scale": scale,
+                "norm": norm,
+                "constrained": constrained,
+                "exact": exact,
+                "maximize": maximize,
+            },
         )
 
     def _check_group(self, group: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ class SGD(FirstOrder):
         momentum: in [0, 1).
         weight_decay: >= 0.
         decoupled: False adds the decay to the gradient, as `torch.optim.SGD`; True takes it off the parameters.
+        maximize: climb in place of descending, as in torch.
 
     Example:
         >>> import torch
@@ -43,8 +44,9 @@ class SGD(FirstOrder):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         decoupled: bool = False,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, momentum_settings(lr, momentum, weight_decay, decoupled))
+        super().__init__(params, momentum_settings(lr, momentum, weight_decay, decoupled, maximize))
 
     def _move(self, update: Update) -> None:
         group, parameters, gradients, states = update

@@ -24,6 +24,7 @@ class Signum(FirstOrder):
         momentum: in [0, 1).
         weight_decay: >= 0.
         decoupled: False puts the decay inside the sign, True takes it off the parameters.
+        maximize: climb in place of descending, as in torch.
 
     Example:
         >>> import torch
@@ -43,8 +44,9 @@ class Signum(FirstOrder):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         decoupled: bool = False,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, momentum_settings(lr, momentum, weight_decay, decoupled))
+        super().__init__(params, momentum_settings(lr, momentum, weight_decay, decoupled, maximize))
 
     def _move(self, update: Update) -> None:
         group, parameters, gradients, states = update
@@ -73,5 +75,13 @@ class SignSGD(Signum):
         (13.0, [2.9, -1.9])
     """
 
-    def __init__(self, params: Parameters, lr: float, *, weight_decay: float = 0.0, decoupled: bool = False) -> None:
-        super().__init__(params, lr, momentum=0.0, weight_decay=weight_decay, decoupled=decoupled)
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float,
+        *,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr, momentum=0.0, weight_decay=weight_decay, decoupled=decoupled, maximize=maximize)

@@ -1,0 +1,104 @@
+"""Every solver by a name, each with settings under which a few steps on a small network are harmless."""
+
+import torch
+from newton_cases import generator
+from torch import nn
+from torch.nn import functional as F
+
+from solvers import (
+    NGN,
+    RSRNM,
+    SAM,
+    SGD,
+    SSCN,
+    AdaGradNorm,
+    AdamCoupled,
+    CoordinateDescent,
+    CubicNewton,
+    DampedNewton,
+    DecSPS,
+    GradientNormalizedNewton,
+    GradientRegularizedNewton,
+    LazyCubicNewton,
+    MoMo,
+    MoMoAdam,
+    SaddleFreeNewton,
+    Scion,
+    SignSGD,
+    Signum,
+    SPSMax,
+)
+
+BY_GRADIENT = {  # what steps with .grad alone
+    "SGD": lambda p: SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
+    "SignSGD": lambda p: SignSGD(p, 0.01),
+    "Signum": lambda p: Signum(p, 0.01, weight_decay=0.1),
+    "AdamCoupled": lambda p: AdamCoupled(p, 0.01, coupled=0.1),
+    "AdaGradNorm": lambda p: AdaGradNorm(p, 0.5),
+    "Scion": lambda p: Scion(p, 0.01),
+}
+BY_LOSS = {  # what needs the loss too
+    "NGN": lambda p: NGN(p, 0.5, momentum=0.5),
+    "NGN-D": lambda p: NGN(p, 0.5, variant="d"),
+    "NGN-MDv1": lambda p: NGN(p, 0.01, variant="md1"),
+    "SPSMax": lambda p: SPSMax(p, 0.5),
+    "DecSPS": lambda p: DecSPS(p, 0.5),
+    "MoMo": lambda p: MoMo(p, 0.5),
+    "MoMoAdam": lambda p: MoMoAdam(p, 0.01),
+}
+TWICE = {  # what evaluates at two points
+    "SAM": lambda p: SAM(p, 0.1),
+    "SAM-Adam": lambda p: SAM(p, base=lambda groups: torch.optim.AdamW(groups, 0.01)),
+}
+FIRST = BY_GRADIENT | BY_LOSS | TWICE
+SECOND = {
+    "SSCN": lambda p: SSCN(p, 5, generator=generator()),
+    "SSCN-gaussian": lambda p: SSCN(p, 5, kind="gaussian", generator=generator()),
+    "CubicNewton": CubicNewton,
+    "CubicNewton-Krylov": lambda p: CubicNewton(p, krylov=6, generator=generator()),
+    "LazyCubicNewton": lambda p: LazyCubicNewton(p, period=3),
+    "adaptive": GradientRegularizedNewton,
+    "line-search": lambda p: GradientRegularizedNewton(p, rule="line-search"),
+    "super-universal": lambda p: GradientRegularizedNewton(p, rule="super-universal"),
+    "GradientNormalizedNewton": GradientNormalizedNewton,
+    "DampedNewton": lambda p: DampedNewton(p, 10.0),
+    "SaddleFreeNewton": SaddleFreeNewton,
+    "SaddleFreeNewton-rank": lambda p: SaddleFreeNewton(p, rank=3, generator=generator()),
+    "RSRNM": lambda p: RSRNM(p, 5, generator=generator()),
+    "CoordinateDescent": lambda p: CoordinateDescent(p, 5, generator=generator()),
+}
+ALL = FIRST | SECOND
+
+X = torch.randn(16, 3, generator=generator(1))
+Y = torch.randint(0, 2, (16,), generator=generator(2))
+
+
+def small_model(*middle):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), *middle, nn.Tanh(), nn.Linear(4, 2))
+
+
+def closure_of(model):
+    dtype = next(model.parameters()).dtype
+    return lambda: F.cross_entropy(model(X.to(dtype)), Y)
+
+
+def backward_closure(solver, model):
+    """As torch's own optimizers, and Lightning, have it."""
+
+    def closure():
+        with torch.enable_grad():
+            solver.zero_grad()
+            loss = closure_of(model)()
+            loss.backward()
+        return loss.detach()
+
+    return closure
+
+
+def values(model):
+    return torch.cat([p.detach().reshape(-1).clone() for p in model.parameters()])
+
+
+def steps(solver, closure, count):
+    return [float(solver.step(closure)) for _ in range(count)]

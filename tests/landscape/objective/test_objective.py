@@ -24,6 +24,18 @@ def test_value_weights_batches_by_their_terms():
     )
 
 
+def test_value_and_gradient_are_those_of_all_data():
+    X, y = samples()
+    model = network().double()
+    split = [(X[:16].double(), y[:16]), (X[16:].double(), y[16:])]
+    for loss in (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum")):
+        value, gradient = objective(model, split, loss).value_and_gradient()
+        whole = loss(model(X.double()), y)
+        assert value == pytest.approx(whole.item(), rel=1e-12)
+        pieces = torch.autograd.grad(whole, list(model.parameters()))
+        assert torch.allclose(gradient, torch.cat([g.reshape(-1) for g in pieces]), rtol=1e-12, atol=1e-14)
+
+
 def test_sums_are_sums():
     X, y = samples()
     model = network()

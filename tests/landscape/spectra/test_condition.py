@@ -35,6 +35,8 @@ def test_singular_thresholds_and_ranks() -> None:
     assert rows[1e-2] == (3, pytest.approx(4.0))
     assert rows[1e-4] == (4, pytest.approx(4e3, rel=1e-9))
     assert "1e-02" in str(result)
+    scaled = condition_number(MatrixOperator(1e3 * matrix(d)))
+    assert [row[1] for row in scaled.table] == [row[1] for row in result.table]  # thresholds are relative
     zero = condition_number(MatrixOperator(torch.zeros(5, 5)))
     assert (zero.kappa, zero.rank, zero.smallest) == (math.inf, 0, 0.0)
 

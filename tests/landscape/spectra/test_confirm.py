@@ -82,6 +82,26 @@ def grown(A: Tensor, seed: int, steps: int) -> tuple[Chain, Tensor]:
     return chain, U
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_refined_vectors_raise_the_level_by_the_angle_that_they_have_turned(seed: int) -> None:
+    A = matrix(np.random.default_rng(seed).standard_normal(N), seed)
+    chain, U = grown(A, seed, 5)
+    krylov, k = chain.space, U.shape[1]
+    ritz = krylov.ritz()
+    wanted = ritz.coefficients[:, torch.argsort(ritz.values, descending=True)[:k]]
+    G = krylov.basis @ wanted
+    sine = float(torch.linalg.matrix_norm(U - G @ (G.T @ U), 2))
+    assert sine > 0.05
+    level = float(torch.linalg.eigvalsh(complement(A, U))[-1])
+    coupling = float(torch.linalg.matrix_norm(A @ U - U @ (U.T @ A @ U), 2))
+    assert chain.coupling >= coupling * (1 - 1e-9)
+    raised = level + sine**2 * max(0.0, chain.reach - level) + 2 * sine * chain.coupling
+    assert float(torch.linalg.eigvalsh(complement(A, G))[-1]) <= raised
+    bounds = chain.upper_bounds(level, wanted)
+    assert float((bounds - raised).abs().min()) < 1e-10 * raised
+    assert (bounds[:k] >= torch.linalg.eigvalsh(A).flip(0)[:k] - 1e-12).all()
+
+
 def test_a_chain_bounds_what_its_start_may_have_missed() -> None:
     A = matrix(np.linspace(-1.0, 1.0, N), 3)
     steps = 6

@@ -6,7 +6,7 @@ import torch
 from spectra_cases import BrokenOperator, DiagonalOperator, matrix, seeded_generator, spectra
 
 from landscape.operators.matrix import MatrixOperator
-from landscape.spectra import density
+from landscape.spectra import Density, density
 
 
 def test_first_moments_are_right_for_a_fixed_probe() -> None:
@@ -41,6 +41,20 @@ def test_curve_mass_and_moment_against_the_spectrum() -> None:
         moment = result.moment(k)
         assert abs(moment.value - np.mean(d**k)) <= 3 * moment.stderr
     assert result.moment(0).value == pytest.approx(1.0)
+
+
+def test_mass_and_moments_of_given_nodes() -> None:
+    nodes = torch.tensor([[-1.0, 0.5, 2.0], [-1.0, 1.0, 2.0]], dtype=torch.float64)
+    weights = torch.tensor([[0.2, 0.3, 0.5], [0.4, 0.6, 0.0]], dtype=torch.float64)
+    made = Density(nodes, weights, n=7, matvecs=6, seed=0)
+    for bounds, mass in (((-1.0, 0.5), 0.45), ((0.5, 0.5), 0.15), ((0.75, 2.0), 0.55), ((-0.9, 0.4), 0.0)):
+        assert made.mass(*bounds).value == pytest.approx(mass), bounds  # both ends belong to the interval
+    for k, moment in (
+        (0, 1.0),
+        (1, 0.5 * (-0.2 + 0.15 + 1.0) + 0.5 * 0.2),
+        (3, 0.5 * (-0.2 + 0.0375 + 4.0) + 0.5 * 0.2),
+    ):
+        assert made.moment(k).value == pytest.approx(moment), k
 
 
 def test_moments_cover_the_truth() -> None:

@@ -108,3 +108,24 @@ def test_orthonormal_keeps_graded_directions_and_drops_dependent_ones(dtype: tor
     assert (Qd.T @ Qd - torch.eye(8)).abs().max() < 20 * eps
     left = Xd - Qd @ (Qd.T @ Xd)
     assert left.norm(dim=0).max() < 100 * eps
+
+
+def test_residuals_hold_the_asymmetry_of_products_with_noise() -> None:
+    """What is not symmetric in H is part of ||A u - theta u||, though no candidate carries it."""
+
+    class Skewed(MatrixOperator):
+        def _matmat(self, V: torch.Tensor) -> torch.Tensor:
+            return super()._matmat(V) + skew @ V
+
+    A = matrix(spectra(60)["outliers"])
+    noise = torch.randn(60, 60, dtype=torch.float64, generator=seeded_generator(5))
+    skew = 1e-3 * (noise - noise.T)
+    process = Krylov(Skewed(A), 10)
+    process.absorb(Skewed(A) @ process.inject(MatrixOperator(A).random(1, "normal", seeded_generator(6))))
+    process.advance(9)
+    ritz = process.ritz()
+    U = process.combine(ritz.coefficients)
+    true = ((A + skew) @ U - U * ritz.values).norm(dim=0)
+    assert (ritz.asymmetry > 0.1 * true).any()
+    # the two parts are orthogonal only to the accuracy of C B
+    torch.testing.assert_close(ritz.residuals, true, rtol=1e-6, atol=1e-12)

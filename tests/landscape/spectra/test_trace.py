@@ -157,6 +157,19 @@ def test_noise_is_relative_to_columns_not_to_a_small_diagonal() -> None:
     assert whole.stderr == pytest.approx(float(columns.sum()), rel=0.02)
 
 
+def test_noise_alone_is_the_error_where_all_samples_agree() -> None:
+    """z^T A z is the same for all signs z of a diagonal A: what is left is the stated noise."""
+    d = np.linspace(1.0, 2.0, N)
+    A = DiagonalOperator(d)
+    A.noise = 1e-2
+    entries = diagonal(A, matvecs=20)
+    assert torch.allclose(entries.stderr, 1e-2 * torch.from_numpy(d), rtol=1e-9)
+    whole = trace(A, method="hutchinson", matvecs=20)
+    assert whole.stderr == pytest.approx(1e-2 * d.sum(), rel=1e-9)
+    for rtol, reached in ((0.0101, True), (0.0099, False)):
+        assert trace(A, method="hutchinson", rtol=rtol, matvecs=100).converged is reached
+
+
 def test_callbacks_seeds_and_refusals() -> None:
     A = MatrixOperator(MATRICES["outliers"])
     seen: list[int] = []

@@ -55,6 +55,9 @@ class Converted:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside, the stand-ins are the modules' parameters and buffers; afterwards the originals are again."""
+        if not self._pairs:
+            yield
+            return
         owned = [(table, name, t) for table, name, t in self._places() if id(t) in self._pairs]
         flat = [
             (vars(m), k, vars(m)[k]) for top in self._modules for m in top.modules() for k in _RECURRENT if k in vars(m)

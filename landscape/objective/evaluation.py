@@ -60,7 +60,8 @@ class Evaluation:
 
         Raises `ValueError` when the loss has no graph back to any parameter of the model, though autograd records.
         """
-        loss = self.criterion(self.outputs, self.batch.targets)
+        with self.network.recording():
+            loss = self.criterion(self.outputs, self.batch.targets)
         if loss.requires_grad or not torch.is_grad_enabled():
             return loss
         if not self._loses_its_graph():

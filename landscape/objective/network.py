@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,12 +13,28 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence
 
 from landscape.objective import state
+from landscape.objective.admission import refuse_absent
 from landscape.objective.batch import Batch, move
+from landscape.objective.belongings import Belongings
+from landscape.objective.checkpointing import recomputed_alike
 from landscape.objective.converted import Converted
 from landscape.objective.parameters import FlatView, Selection
 from landscape.objective.remembered import identity, remembered, structure
 
 Mode = Literal["as-is", "eval", "train"]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What is known of the way a model runs.
+
+    Attributes:
+        rewritten: names of tensors and arrays that a pass writes into.
+        records: autograd has to record for its value too, since it differentiates something itself.
+    """
+
+    rewritten: frozenset[str] = frozenset()
+    records: bool = False
 
 
 class Forward(nn.Module):
@@ -63,13 +80,19 @@ class Network:
             raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
         if mode not in ("as-is", "eval", "train"):
             raise ValueError(f'mode is "as-is", "eval" or "train", not {mode!r}')
+        refuse_absent(model)
         self.module = unwrap(model)
         self.function = forward
-        self._mode = mode
+        self.mode = mode
         self._dtype = dtype
         self._parts: state.Parts | None = None  # while measuring: walking over a large model is not free
         self._seen: state.Snapshot | None = None
         self.pinned = 0
+        self.belongings: Belongings | None = None  # while measuring
+        self._habits = Habits()
+        self.tried: Habits | None = None  # while they are found out
+        self._known: dict[bool, tuple[Any, Habits]] = {}
+        self._last: tuple[Any, Belongings] | None = None  # of the last scope: looking anew costs more than comparing
         self._confirmed = False
         measured = (
             [self.module, loss] if isinstance(loss, nn.Module) else [self.module]
@@ -115,19 +138,66 @@ class Network:
         return self._parts if self._parts is not None else state.Parts(self.module, self.converted)
 
     @contextmanager
-    def measuring(self, view: FlatView) -> Iterator[None]:
-        """A scope in which the module may be run and differentiated twice in the view's parameters."""
+    def measuring(
+        self, view: FlatView, find: Callable[[], Habits], derivative: bool, functions: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """A scope in which the module may be run and differentiated twice in the view's parameters.
+
+        find: how the model's habits are found out. functions: what else f depends on, by name.
+        """
         with ExitStack() as stack:
             self.follow()
-            outer, self._parts = self._parts, self.parts()
+            parts = self.parts()
+            mark = [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in parts.modules]
+            habits = self._known_habits(derivative, mark, find)
+            outer, self._parts = self._parts, parts
             stack.callback(setattr, self, "_parts", outer)
             stack.enter_context(self.converted.in_place())
             stack.enter_context(state.random_states(self.device))
-            stack.enter_context(state.differentiable_twice(self._parts.modules, self.device))
-            stack.enter_context(state.flags(self._parts, view.resolve(self._parts.parameters), self._mode))
+            stack.enter_context(state.differentiable_twice(parts.modules, self.device))
+            stack.enter_context(state.flags(parts, view.resolve(parts.parameters), self.mode))
             if self.converted:
                 stack.enter_context(self.converted.explained())
+            roots = {"": self.module, **functions}
+            stack.enter_context(recomputed_alike(self.module, roots))
+            stack.enter_context(self._putting_back(roots, mark, habits))
             yield
+
+    def _known_habits(self, derivative: bool, mark: Any, find: Callable[[], Habits]) -> Habits:
+        """Found out once, and again when a training flag or a hook is another."""
+        if self.tried is not None:
+            return self.tried
+        if derivative not in self._known or self._known[derivative][0] != mark:
+            self._known[derivative] = (mark, find())
+        return self._known[derivative][1]
+
+    @contextmanager
+    def _putting_back(self, roots: Mapping[str, Any], mark: Any, habits: Habits) -> Iterator[None]:
+        outer = self.belongings, self._habits
+        if self.belongings is not None:
+            self.belongings.restore()
+        key = (mark, habits.rewritten, [id(root) for root in roots.values()])
+        last, self._last = self._last, None
+        kept = last is not None and last[0] == key and last[1].renewed()
+        belongings = last[1] if last is not None and kept else Belongings(roots, habits.rewritten)
+        self.belongings, self._habits = belongings, habits
+        try:
+            yield
+            new = [name for name in belongings.written() if name not in habits.rewritten]
+            if new and self.tried is None:
+                raise RuntimeError(
+                    f"the model wrote into its tensor {new[0]!r} while it was measured, which it did not at its first "
+                    "measurement, so it cannot be put back: take that out of the forward pass"
+                )
+        finally:
+            belongings.restore()
+            self.belongings, self._habits = outer
+            if not belongings.loose:
+                self._last = (key, belongings)
+
+    def recording(self) -> AbstractContextManager[Any]:
+        """Inside, autograd records if it did, or if the function differentiates something itself."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() or (self.tried or self._habits).records)
 
     def place(self, batch: Batch) -> Batch:
         """The batch on the device, in the dtype that was asked."""
@@ -137,11 +207,30 @@ class Network:
     def outputs(self, batch: Batch, replaced: Mapping[str, Tensor] | None = None) -> Any:
         """What the module returns on a batch, with other tensors for some of its parameters where they are given."""
         state.seed_everything(batch.index, self.device)
+        if self.belongings is not None:
+            self.belongings.begin_pass()
         run = Forward(self.module, self.function)
-        with state.borrowed_buffers(self.module):
+        with state.borrowed_buffers(self.module), self._parameters_kept(), self.recording():
             if replaced is None:
                 return run(batch.inputs)
             return functional_call(run, {f"model.{name}": t for name, t in replaced.items()}, (batch.inputs,))
+
+    @contextmanager
+    def _parameters_kept(self) -> Iterator[None]:
+        """Parameters that the forward pass writes into are put back; derivatives would be others than f's."""
+        names = (self.tried or self._habits).rewritten
+        kept = [(n, p, p.detach().clone()) for n, p in self.parts().parameters.items() if n in names]
+        yield
+        for name, p, copy in kept:
+            if torch.equal(p.detach(), copy):
+                continue
+            if torch.is_grad_enabled() and self.tried is None:
+                raise RuntimeError(
+                    f"the model gives its parameter {name!r} other values in the forward pass (as max_norm of an "
+                    "Embedding does, or clipping), so its derivatives are not those of f: run the model on all of the "
+                    "data before measuring if that has no effect twice, or take it out of the forward pass"
+                )
+            p.data.copy_(copy)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

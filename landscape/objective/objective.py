@@ -20,11 +20,13 @@ from landscape.objective.batch import Batch, part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.evaluation import Evaluation
+from landscape.objective.guard import habits
 from landscape.objective.network import Forward, Mode, Network, inner_selection
 from landscape.objective.noise import measured_noise
 from landscape.objective.parameters import FlatView, Selection, join, split, vector_dtype
 from landscape.objective.remembered import remembered
 from landscape.objective.state import Snapshot
+from landscape.precision import accurate
 from landscape.tuning import Tuning
 
 CheckWhen = Literal["auto", "always", False]
@@ -217,9 +219,9 @@ class Objective:
     def value(self) -> float:
         """f at the parameters as they stand."""
         total, weight = 0.0, 0.0
-        with self.measuring(), torch.no_grad():
+        with self.measuring(derivative=False), torch.no_grad():
             for e in self.evaluations():
-                total += e.weight * float(e.loss())
+                total += e.weight * float(e.loss().detach())
                 weight += e.weight
         return float(self.normalise(total, weight))
 
@@ -231,12 +233,12 @@ class Objective:
         """f and its gradient `(n,)` from one pass."""
         weight = 0.0
         with self.measuring():
-            value = torch.zeros((), dtype=torch.float64, device=self.device)  # read once, at the end
+            value: Tensor | float = 0.0  # read once, at the end
             total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
             for e in self.evaluations():
                 loss, pieces = e.loss_and_gradient()
                 total.add_(self.join(pieces), alpha=e.weight)
-                value += e.weight * loss.double()
+                value = value + e.weight * accurate(loss)
                 weight += e.weight
         return float(self.normalise(value, weight)), self.normalise(total, weight)
 
@@ -246,10 +248,16 @@ class Objective:
 
     # -- what operators use --------------------------------------------------------------------------------------
 
-    def measuring(self) -> AbstractContextManager[None]:
-        """A scope in which the model may be run and differentiated twice, and which leaves no mark on it."""
-        self._network.confirm(self.criterion.loss, self._follows)
-        return self._network.measuring(self._view)
+    def measuring(self, derivative: bool = True) -> AbstractContextManager[None]:
+        """A scope in which the model may be run and differentiated twice, and which leaves no mark on it.
+
+        derivative: False where only values are wanted. Raises `ValueError`, at the first measurement of a model, when
+        it is not one function of its parameters.
+        """
+        network, criterion = self._network, self.criterion
+        network.confirm(criterion.loss, self._follows)
+        functions = {"loss": criterion.loss, "count": criterion.counter, "forward": network.function}
+        return network.measuring(self._view, lambda: habits(self, network, derivative), derivative, functions)
 
     def _follows(self) -> bool:
         few = self.sample()

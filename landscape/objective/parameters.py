@@ -72,7 +72,8 @@ def join(pieces: Iterable[Tensor], shapes: Iterable[torch.Size], dtype: torch.dt
     flat = []
     for piece, shape in zip(pieces, shapes, strict=True):
         lead = piece.shape[: piece.ndim - len(shape)]
-        flat.append(piece.detach().reshape(*lead, -1).to(dtype=dtype, device=device))
+        dense = piece.detach().to_dense() if piece.is_sparse else piece.detach()
+        flat.append(dense.reshape(*lead, -1).to(dtype=dtype, device=device))
     return torch.cat(flat, dim=-1)
 
 

@@ -8,7 +8,9 @@ states are as they were, also after an exception.
 from __future__ import annotations
 
 import random
+import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -22,6 +24,8 @@ from landscape.objective.weight_norm import unfused_weight_norm
 
 # The seed of every batch's forward pass: dropout becomes one fixed function of the parameters.
 _FORWARD_SEED = 0x5EED
+
+_BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 
 
 class Parts:
@@ -88,7 +92,7 @@ def differentiable_twice(modules: Sequence[nn.Module], device: torch.device) -> 
         fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
-        if any("_orig_mod" in m._modules for m in modules):  # compiled parts have no second derivatives
+        if "torch._dynamo" in sys.modules:  # what is compiled, parts or functions, has no second derivatives
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(unfused_weight_norm())
         with _no_lost_gradients():
@@ -114,13 +118,22 @@ def _no_lost_gradients() -> Iterator[None]:
 
 @contextmanager
 def flags(parts: Parts, leaves: Sequence[nn.Parameter], mode: str) -> Iterator[None]:
-    """Exactly `leaves` require grad, without hooks, and the model is in `mode` ("as-is", "eval" or "train")."""
+    """Exactly `leaves` require grad, and the model is in `mode` ("as-is", "eval" or "train").
+
+    Hooks on gradients, of the leaves and of modules, are off: what they make of a gradient is not a derivative of f.
+    """
     chosen = {id(p) for p in leaves}
     parameters = parts.parameters.values()
     required = [p.requires_grad for p in parameters]
     hooks = [p._backward_hooks for p in leaves]
     training = [(m, m.training) for m in parts.modules]
+    backward = [(vars(m), k, vars(m)[k]) for m in parts.modules for k in _BACKWARD_HOOKS if vars(m)[k]]
+    sparse = [m for m in parts.modules if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
     try:
+        for table, key, _ in backward:
+            table[key] = OrderedDict()
+        for e in sparse:  # sparse gradients cannot be differentiated again
+            e.sparse = False
         for p in parameters:
             p.requires_grad_(id(p) in chosen)
         for p in leaves:  # a clipping hook would be applied to every product
@@ -131,6 +144,10 @@ def flags(parts: Parts, leaves: Sequence[nn.Parameter], mode: str) -> Iterator[N
                 m.training = mode == "train"
         yield
     finally:
+        for e in sparse:
+            e.sparse = True
+        for table, key, hook_table in backward:
+            table[key] = hook_table
         for m, was in training:
             m.training = was
         for p, hook in zip(leaves, hooks, strict=True):

@@ -110,12 +110,12 @@ class Network:
 
     def key(self, loss: object) -> Hashable:
         """All that the derivatives of the loss depend on, except numbers: what is known of them is kept under it."""
-        settings = (self._mode, self._dtype, self.device)
+        settings = (self.mode, self._dtype, self.device)
         return structure(self.module), identity(loss), identity(self.function), settings
 
     def converted_to(self, dtype: torch.dtype, loss: object) -> Network:
         """The same model run the same way in another dtype."""
-        return Network(self.module, self.function, self._mode, self.device, dtype, loss)
+        return Network(self.module, self.function, self.mode, self.device, dtype, loss)
 
     def confirm(self, loss: object, follows: Callable[[], bool]) -> None:
         """Refuse a loss that the converted tensors do not carry whole; asked once for each model and loss."""
@@ -220,17 +220,20 @@ class Network:
         """Parameters that the forward pass writes into are put back; derivatives would be others than f's."""
         names = (self.tried or self._habits).rewritten
         kept = [(n, p, p.detach().clone()) for n, p in self.parts().parameters.items() if n in names]
-        yield
-        for name, p, copy in kept:
-            if torch.equal(p.detach(), copy):
-                continue
-            if torch.is_grad_enabled() and self.tried is None:
-                raise RuntimeError(
-                    f"the model gives its parameter {name!r} other values in the forward pass (as max_norm of an "
-                    "Embedding does, or clipping), so its derivatives are not those of f: run the model on all of the "
-                    "data before measuring if that has no effect twice, or take it out of the forward pass"
-                )
-            p.data.copy_(copy)
+        changed: list[str] = []
+        try:
+            yield
+        finally:
+            for name, p, copy in kept:
+                if not torch.equal(p.detach(), copy):
+                    changed.append(name)
+                    p.data.copy_(copy)
+        if changed and torch.is_grad_enabled() and self.tried is None:
+            raise RuntimeError(
+                f"the model gives its parameter {changed[0]!r} other values in the forward pass (as max_norm of an "
+                "Embedding does, or clipping), so its derivatives are not those of f: run the model on all of the "
+                "data before measuring if that has no effect twice, or take it out of the forward pass"
+            )
 
 
 def unwrap(model: nn.Module) -> nn.Module:

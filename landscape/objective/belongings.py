@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from landscape.objective.contents import copy_of, overlap, put_back, version
 from landscape.objective.generators import GENERATORS, set_state, state_of
 from landscape.objective.tables import ATOMS, Path, Table, in_words
 
@@ -51,16 +52,11 @@ class Belongings:
         self._seen: dict[int, Any] = {}
         for name, root in roots.items():
             self._look((None, name) if name else (), root, 0, records=False)
-        self._written = [
-            (table, key, value)
-            for table in ((*self.tables, *self.buffers) if rewritten else ())
-            for key, value in table.items()
-            if _can_be_copied(value) and in_words((table.path, key)) in rewritten
-        ]
         tables = [*self.tables, *self.buffers]
         self._dicts = [table.owner for table in tables if table.keyed]
         self._others = [table for table in tables if not table.keyed]
         self._ids = self._now()
+        self._placed, self._copied = self._writable(tables, rewritten) if rewritten else ([], [])
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
@@ -75,6 +71,7 @@ class Belongings:
             self.loose = True
             self.tensors.append((path, value, version(value)))
         elif isinstance(value, np.ndarray):
+            self.loose = True
             self.arrays.append((path, value))
         elif isinstance(value, GENERATORS):
             self.generators.append((path, value, state_of(value)))
@@ -155,33 +152,48 @@ class Belongings:
         if not self.holds():
             for table in (*self.tables, *self.buffers) if buffers else self.tables:
                 table.restore()
+        for value, copy in self._copied:
+            put_back(value, copy)
         for _, generator, state in self.generators:
             set_state(generator, state)
 
     def begin_pass(self) -> None:
         """The same, with fresh copies in the place of what a pass writes into."""
         self.restore()
-        for table, key, value in self._written:
-            table.owner[key] = _copy(value)
+        fresh: dict[int, Any] = {}
+        for table, key, value in self._placed:
+            if id(value) not in fresh:
+                fresh[id(value)] = copy_of(value)
+            table.owner[key] = fresh[id(value)]
+
+    def _writable(
+        self, tables: list[Table], rewritten: frozenset[str]
+    ) -> tuple[list[tuple[Table, Any, Any]], list[tuple[Any, Any]]]:
+        """What a pass writes into: the places for copies of it, and, where views of it would miss them, its copy."""
+        every = [*((path, t) for path, t, _ in self.tensors), *self.arrays]
+        chosen = {id(t): t for path, t in every if not isinstance(t, nn.Parameter) and in_words(path) in rewritten}
+        alone = {
+            key for key, t in chosen.items() if not any(other is not t and overlap(t, other) for _, other in every)
+        }
+        places = [(table, key, v) for table in tables for key, v in table.items() if id(v) in chosen and id(v) in alone]
+        placed = {id(value) for _, _, value in places}
+        return places, [(t, copy_of(t)) for key, t in chosen.items() if key not in placed]
+
+    def replaced(self) -> list[tuple[str, str]]:
+        """Kind and name of the parameters and modules that are others than before, or new."""
+        if self.holds():
+            return []
+        tables = [table for table in self.tables if table.keyed and not table.records]
+        changed = [(table.path, name, table.owner[name]) for table in tables for name in table.others()]
+        return [
+            ("parameter" if isinstance(now, nn.Parameter) else "module", in_words((path, name)))
+            for path, name, now in changed
+            if isinstance(now, nn.Parameter | nn.Module)
+        ]
 
     def written(self) -> list[str]:
         """Names of the tensors that were written into, by their version counters."""
         return [in_words(path) for path, t, before in self.tensors if version(t) != before]
-
-
-def version(t: Tensor) -> int:
-    """How often the tensor was written into; -1 where torch does not count."""
-    return -1 if t.is_inference() else t._version
-
-
-def _can_be_copied(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray) and not isinstance(value, nn.Parameter)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone().requires_grad_(value.requires_grad and value.is_floating_point())
-    return value.copy()
 
 
 def _closed_over(function: Any) -> list[tuple[str, Any]] | None:

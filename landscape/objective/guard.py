@@ -14,14 +14,15 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from landscape.objective.batch import Batch, tensors_in
 from landscape.objective.belongings import Belongings
-from landscape.objective.contents import Contents
+from landscape.objective.contents import overlap, put_back, version
 from landscape.objective.criterion import Criterion
 from landscape.objective.evaluation import Evaluation
-from landscape.objective.network import Habits, Network
-from landscape.objective.remembered import identity, remembered, structure
+from landscape.objective.network import Habits, Network, replaced_in_forward
+from landscape.objective.remembered import identity, remembered
 from landscape.objective.tables import in_words
 
 _SAMPLES = 32
@@ -48,8 +49,7 @@ def habits(objective: Measured, network: Network, derivative: bool) -> Habits:
     Raises `ValueError`, one line with the name of the module, for a model that is not one function of its parameters
     or that puts other parameters or modules in the place of its own while it runs.
     """
-    functions = tuple(identity(f) for f in (objective.criterion.loss, objective.criterion.counter, network.function))
-    key = (structure(objective.module), functions, network.mode, derivative)
+    key = (network.key(objective.criterion.loss), identity(objective.criterion.counter), derivative)
     try:
         return remembered(objective.module, "habits", key, lambda: _examine(objective, network, derivative))
     except _Untold:
@@ -63,11 +63,16 @@ class _Untold(Exception):
 def _examine(objective: Measured, network: Network, derivative: bool) -> Habits:
     try:
         network.tried = Habits(records=True)
-        few = objective.sample(_SAMPLES if derivative else _SAMPLES_OF_A_VALUE)
-        with few.measuring():
-            return _Examination(few, network, derivative).found()
-    except _Refused:
-        raise
+        with objective.measuring():
+            assert network.belongings is not None
+            state = _State(network.belongings)
+            try:
+                few = objective.sample(_SAMPLES if derivative else _SAMPLES_OF_A_VALUE)
+            finally:
+                state.put_back()
+            return _Examination(few, network, derivative, state).found()
+    except _Refused as refused:
+        raise ValueError(str(refused)) from None
     except Exception as error:
         raise _Untold from error
     finally:
@@ -78,27 +83,71 @@ class _Refused(ValueError):
     """The model is not one function."""
 
 
+class _State:
+    """The belongings with copies of all tensors and arrays.
+
+    Attributes:
+        written: names of those that were written into, or handed out in a way that torch does not count.
+    """
+
+    def __init__(self, belongings: Belongings) -> None:
+        self.belongings = belongings
+        self._tensors = [(path, t, t.detach().clone(), before) for path, t, before in belongings.tensors]
+        self._arrays = [(path, array, array.copy()) for path, array in belongings.arrays]
+        self.written: frozenset[str] = frozenset()
+
+    def put_back(self) -> None:
+        """Everything is what it was, contents too."""
+        self.belongings.restore()
+        written = [path for path, t, copy, before in self._tensors if version(t) != before or put_back(t, copy)]
+        for _, t, copy, _ in self._tensors:
+            put_back(t, copy)
+        written += [path for path, array, copy in self._arrays if put_back(array, copy)]
+        self.written |= {in_words(path) for path in written}
+
+    def note(self, handed_out: list[Tensor]) -> None:
+        """Count these as written into: `p.data` and the like can be at any time."""
+        self.written |= {
+            in_words(path) for path, t, _ in self.belongings.tensors if any(overlap(t, other) for other in handed_out)
+        }
+
+
+class _HandedOut(TorchFunctionMode):
+    """Notes the tensors whose memory is given away uncounted."""
+
+    WAYS = frozenset({Tensor.data.__get__, Tensor.numpy, Tensor.untyped_storage})  # type: ignore[attr-defined]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.WAYS:
+            self.tensors.append(args[0])
+        return func(*args, **(kwargs or {}))
+
+
 class _Examination:
-    def __init__(self, few: Measured, network: Network, derivative: bool) -> None:
-        assert network.belongings is not None
+    def __init__(self, few: Measured, network: Network, derivative: bool, state: _State) -> None:
         self.few = few
         self.network = network
-        self.belongings = network.belongings
-        self.contents = Contents(self.belongings)
+        self.state = state
         self.batch = next(few.sweep())
         self.derivative = derivative
-        self.rewritten: frozenset[str] = frozenset()
 
     def found(self) -> Habits:
         """What two passes tell, and one in the other mode of recording."""
         recorded = self.derivative or self.run(False) is None
         first, slopes = self.must_run(recorded)
+        with _HandedOut() as noted:
+            self.run(recorded)
+        self.state.note(noted.tensors)
         again, slopes_again = self.must_run(recorded)
         if not _agree(first + slopes, again + slopes_again):
             raise _Refused(self.who(recorded, _agree(first, again), _agree(first[:-1], again[:-1])))
         other = self.run(not recorded)
         records = recorded if other is None else not _agree(first, other[0], loosely=True)
-        return Habits(self.rewritten, records)
+        return Habits(self.state.written, records)
 
     def must_run(self, recorded: bool) -> tuple[Numbers, Numbers]:
         result = self.run(recorded)
@@ -108,7 +157,7 @@ class _Examination:
 
     def run(self, recorded: bool) -> tuple[Numbers, Numbers] | None:
         """Outputs and loss, and the gradient where it is wanted; None where the model fails."""
-        self.network.tried = Habits(self.rewritten, recorded)
+        self.network.tried = Habits(self.state.written, recorded)
         try:
             with torch.set_grad_enabled(recorded):
                 e = self.few.evaluate(self.batch)
@@ -116,14 +165,15 @@ class _Examination:
                 slopes: Sequence[Tensor] = ()
                 if recorded and self.derivative and loss.requires_grad:
                     slopes = torch.autograd.grad(loss, e.leaves, allow_unused=True, materialize_grads=True)
-            _refuse_replaced(self.belongings)
+            for kind, name in self.state.belongings.replaced():
+                raise _Refused(replaced_in_forward(kind, name))
             return [t.detach().clone() for t in (*tensors_in(e.outputs), loss)], [t.clone() for t in slopes]
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, _Refused):
                 raise
             return None
         finally:
-            self.rewritten |= self.contents.put_back()
+            self.state.put_back()
 
     def who(self, recorded: bool, same: bool, same_outputs: bool) -> str:
         """The message: what gives other numbers each time."""
@@ -137,18 +187,19 @@ class _Examination:
         if same_outputs:
             return f"the loss gives another number each time for the same outputs: {way}"
         first, second = self.trace(recorded), self.trace(recorded)
-        for (name, a), (_, b) in zip(first, second, strict=False):
-            if not _agree(a, b):
+        for (name, given, a), (_, given_again, b) in zip(first, second, strict=False):
+            if _agree(given, given_again) and not _agree(a, b):
                 return f"{name} gives other outputs each time for the same inputs: {way}"
         return f"the model (or forward=) gives other outputs each time for the same inputs: {way}"
 
-    def trace(self, recorded: bool) -> list[tuple[str, Numbers]]:
-        """The outputs of all modules in the order in which they return."""
-        seen: list[tuple[str, Numbers]] = []
+    def trace(self, recorded: bool) -> list[tuple[str, Numbers, Numbers]]:
+        """Inputs and outputs of all modules in the order in which they return."""
+        seen: list[tuple[str, Numbers, Numbers]] = []
 
         def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
             label = f"the module {name!r} ({type(module).__name__})" if name else f"the model {type(module).__name__}"
-            seen.append((label, [t.detach().clone() for t in tensors_in(output)]))
+            given, made = ([t.detach().clone() for t in tensors_in(nest)] for nest in (args, output))
+            seen.append((label, given, made))
 
         named = self.few.module.named_modules()
         handles = [module.register_forward_hook(functools.partial(note, name)) for name, module in named]
@@ -158,19 +209,6 @@ class _Examination:
             for handle in handles:
                 handle.remove()
         return seen
-
-
-def _refuse_replaced(belongings: Belongings) -> None:
-    for table in belongings.tables:
-        for name in table.moved() if table.keyed else ():
-            now = table.owner.get(name)
-            if isinstance(now, nn.Parameter | nn.Module):
-                what = "parameter" if isinstance(now, nn.Parameter) else "module"
-                raise _Refused(
-                    f"the model makes its {what} {in_words((table.path, name))!r} in the forward pass, so that it is "
-                    "not among those that are measured: make it in __init__, or run the model on one batch before "
-                    "measuring if that happens only once"
-                )
 
 
 def _agree(first: Numbers, second: Numbers, loosely: bool = False) -> bool:

@@ -18,6 +18,7 @@ from landscape.objective.batch import Batch, move
 from landscape.objective.belongings import Belongings
 from landscape.objective.checkpointing import recomputed_alike
 from landscape.objective.converted import Converted
+from landscape.objective.criterion import Criterion
 from landscape.objective.parameters import FlatView, Selection
 from landscape.objective.remembered import identity, remembered, structure
 
@@ -90,6 +91,7 @@ class Network:
         self.pinned = 0
         self.belongings: Belongings | None = None  # while measuring
         self._habits = Habits()
+        self._leaves: list[nn.Parameter] = []
         self.tried: Habits | None = None  # while they are found out
         self._known: dict[bool, tuple[Any, Habits]] = {}
         self._last: tuple[Any, Belongings] | None = None  # of the last scope: looking anew costs more than comparing
@@ -139,11 +141,11 @@ class Network:
 
     @contextmanager
     def measuring(
-        self, view: FlatView, find: Callable[[], Habits], derivative: bool, functions: Mapping[str, Any]
+        self, view: FlatView, criterion: Criterion, derivative: bool, find: Callable[[], Habits]
     ) -> Iterator[None]:
         """A scope in which the module may be run and differentiated twice in the view's parameters.
 
-        find: how the model's habits are found out. functions: what else f depends on, by name.
+        find: how the model's habits are found out.
         """
         with ExitStack() as stack:
             self.follow()
@@ -155,10 +157,14 @@ class Network:
             stack.enter_context(self.converted.in_place())
             stack.enter_context(state.random_states(self.device))
             stack.enter_context(state.differentiable_twice(parts.modules, self.device))
-            stack.enter_context(state.flags(parts, view.resolve(parts.parameters), self.mode))
+            leaves = view.resolve(parts.parameters)
+            stack.enter_context(state.flags(parts, leaves, self.mode))
             if self.converted:
                 stack.enter_context(self.converted.explained())
-            roots = {"": self.module, **functions}
+            outer_leaves, self._leaves = self._leaves, leaves
+            stack.callback(setattr, self, "_leaves", outer_leaves)
+            others = {"loss": criterion.loss, "count": criterion.counter, "forward": self.function}
+            roots = {"": self.module, **others}
             stack.enter_context(recomputed_alike(self.module, roots))
             stack.enter_context(self._putting_back(roots, mark, habits))
             yield
@@ -183,8 +189,12 @@ class Network:
         self.belongings, self._habits = belongings, habits
         try:
             yield
+            if self.tried is not None:
+                return
+            for kind, name in belongings.replaced():
+                raise RuntimeError(replaced_in_forward(kind, name))
             new = [name for name in belongings.written() if name not in habits.rewritten]
-            if new and self.tried is None:
+            if new:
                 raise RuntimeError(
                     f"the model wrote into its tensor {new[0]!r} while it was measured, which it did not at its first "
                     "measurement, so it cannot be put back: take that out of the forward pass"
@@ -210,10 +220,24 @@ class Network:
         if self.belongings is not None:
             self.belongings.begin_pass()
         run = Forward(self.module, self.function)
-        with state.borrowed_buffers(self.module), self._parameters_kept(), self.recording():
+        with state.borrowed_buffers(self.module), self._parameters_kept(), self._leaves_kept(), self.recording():
             if replaced is None:
                 return run(batch.inputs)
             return functional_call(run, {f"model.{name}": t for name, t in replaced.items()}, (batch.inputs,))
+
+    @contextmanager
+    def _leaves_kept(self) -> Iterator[None]:
+        """Refuses a forward pass that switches off what is differentiated in: its derivative would be 0."""
+        yield
+        off = [p for p in self._leaves if not p.requires_grad]
+        for p in off:
+            p.requires_grad_(True)
+        if off and torch.is_grad_enabled():
+            name = next(name for name, p in self.parts().parameters.items() if p is off[0])
+            raise RuntimeError(
+                f"the model switches requires_grad of its parameter {name!r} off in the forward pass: do that before "
+                "measuring, or leave the parameter out by parameters="
+            )
 
     @contextmanager
     def _parameters_kept(self) -> Iterator[None]:
@@ -234,6 +258,14 @@ class Network:
                 "Embedding does, or clipping), so its derivatives are not those of f: run the model on all of the "
                 "data before measuring if that has no effect twice, or take it out of the forward pass"
             )
+
+
+def replaced_in_forward(kind: str, name: str) -> str:
+    """The message for a model that makes a parameter or module while it runs."""
+    return (
+        f"the model makes its {kind} {name!r} in the forward pass, so it is not among those that are measured: make "
+        "it in __init__, or run the model on one batch before measuring if that happens only once"
+    )
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -233,31 +233,29 @@ class Objective:
         """f and its gradient `(n,)` from one pass."""
         weight = 0.0
         with self.measuring():
-            value: Tensor | float = 0.0  # read once, at the end
+            value = accurate(torch.zeros((), device=self.device))  # read once, at the end
             total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
             for e in self.evaluations():
                 loss, pieces = e.loss_and_gradient()
                 total.add_(self.join(pieces), alpha=e.weight)
-                value = value + e.weight * accurate(loss)
+                value += e.weight * accurate(loss)
                 weight += e.weight
         return float(self.normalise(value, weight)), self.normalise(total, weight)
 
     def forward(self, inputs: Any) -> Any:
-        """The outputs of the user's own model as it stands, as a training step has them: nothing is put back."""
+        """The outputs of the user's own model as a training step has them: nothing is put back."""
         return Forward(self.model, self._network.function)(inputs)
 
     # -- what operators use --------------------------------------------------------------------------------------
 
     def measuring(self, derivative: bool = True) -> AbstractContextManager[None]:
-        """A scope in which the model may be run and differentiated twice, and which leaves no mark on it.
+        """A scope in which the model may be run and differentiated twice (or its values taken), and no mark is left.
 
-        derivative: False where only values are wanted. Raises `ValueError`, at the first measurement of a model, when
-        it is not one function of its parameters.
+        Raises `ValueError`, at the first measurement of a model, when it is not one function of its parameters.
         """
-        network, criterion = self._network, self.criterion
-        network.confirm(criterion.loss, self._follows)
-        functions = {"loss": criterion.loss, "count": criterion.counter, "forward": network.function}
-        return network.measuring(self._view, lambda: habits(self, network, derivative), derivative, functions)
+        network = self._network
+        network.confirm(self.criterion.loss, self._follows)
+        return network.measuring(self._view, self.criterion, derivative, lambda: habits(self, network, derivative))
 
     def _follows(self) -> bool:
         few = self.sample()

@@ -75,27 +75,11 @@ class Table:
             add: Callable[[Any], None] = self.owner.extend if isinstance(self.owner, deque) else self.owner.update
             add(self.entries)
 
-    def moved(self) -> list[Any]:
-        """Keys of what is another object than before and not equal to it."""
-        if self.holds() or (self.records and not self._concerns_tensors()):
-            return []
-        if not self.keyed:
-            return [None]
-        keys = dict.fromkeys([*self.entries, *self.owner])
-        return [key for key in keys if not _alike(self.owner.get(key, keys), self.entries.get(key, keys))]
+    def others(self) -> list[Any]:
+        """Keys under which there is another object than before, or a new one."""
+        return [key for key, value in self.owner.items() if self.entries.get(key, self) is not value]
 
     def _concerns_tensors(self) -> bool:
         now = self.owner.values() if self.keyed else self.owner
         before = self.entries.values() if self.keyed else self.entries
         return any(isinstance(value, Tensor | nn.Module) for value in (*now, *before))
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Equal as far as that can be told at once; tensors by their values."""
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a.detach(), b.detach()))
-    return bool(a == b) if type(a) in ATOMS else False

@@ -249,10 +249,7 @@ class Objective:
     # -- what operators use --------------------------------------------------------------------------------------
 
     def measuring(self, derivative: bool = True) -> AbstractContextManager[None]:
-        """A scope in which the model may be run and differentiated twice (or its values taken), and no mark is left.
-
-        Raises `ValueError`, at the first measurement of a model, when it is not one function of its parameters.
-        """
+        """A scope to run the model in and to differentiate it; no mark is left. `ValueError`: f is not one function."""
         network = self._network
         network.confirm(self.criterion.loss, self._follows)
         return network.measuring(self._view, self.criterion, derivative, lambda: habits(self, network, derivative))

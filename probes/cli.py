@@ -88,9 +88,9 @@ def probe(
         ),
     ],
     data: Data = None,
-    samples: Samples = 256,
-    length: Length = 128,
-    batch_size: BatchSize = 8,
+    samples: Samples = None,
+    length: Length = None,
+    batch_size: BatchSize = None,
     probe: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,13 +111,10 @@ def probe(
     """Measure the loss at saved checkpoints. Each becomes one step of the trace."""
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other: add to the output or replace it", status=2)
-    from probes.checkpoints.arguments import parse_probes, parse_steps
-    from probes.checkpoints.problem import check_problem
+    from probes.checkpoints.arguments import parse_probes, parse_steps, parse_texts
     from probes.checkpoints.steps import checkpoint_steps
-    from probes.checkpoints.texts import Texts
 
-    check_problem(problem, data)
-    texts = None if data is None else Texts(data, length, samples, batch_size)
+    texts = parse_texts(problem, data, samples=samples, length=length, batch_size=batch_size)
     wanted = parse_probes(probe or ["spectrum", "trace"], operator)
     said: list[str] = []
     files = checkpoint_steps(checkpoints, parse_steps(steps), said.append)

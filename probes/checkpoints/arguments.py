@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from probes.checkpoints.problem import check_problem
+from probes.checkpoints.texts import Texts
 from probes.errors import UserError, did_you_mean, one_line
 from probes.instruments.registry import PROBES
 from probes.session import OPERATORS
@@ -21,9 +23,11 @@ Data = Annotated[
     Path | None,
     typer.Option(help="Texts of an hf: problem: .txt, a text a line; .jsonl or .csv with text, label, source, target."),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="With --data: so many texts, from the beginning.")]
-Length = Annotated[int, typer.Option(min=2, help="With --data: tokens of a text at most.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="With --data: texts of a batch.")]
+Samples = Annotated[
+    int | None, typer.Option(min=1, help="With --data: so many texts, from the beginning.", show_default="256")
+]
+Length = Annotated[int | None, typer.Option(min=2, help="With --data: tokens of a text at most.", show_default="128")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="With --data: texts of a batch.", show_default="8")]
 
 
 class ProbeCommand(TyperCommand):
@@ -36,6 +40,18 @@ class ProbeCommand(TyperCommand):
                 (name, " ".join(f"{key}={value}" for key, value in entry.options().items() if key != "name") or "-")
                 for name, entry in PROBES.items()
             )
+
+
+def parse_texts(problem: str, data: Path | None, **sizes: int | None) -> Texts | None:
+    """What --data and its sizes say; None for a problem that has its own data.
+
+    Raises `UserError` (status 2) for a task that there is not, one without data, and data or sizes without a task.
+    """
+    check_problem(problem, data)
+    given = {name: size for name, size in sizes.items() if size is not None}
+    if data is None and given:
+        raise UserError(f"--{next(iter(given)).replace('_', '-')} goes with --data and --problem hf:...", status=2)
+    return None if data is None else Texts(data, **given)
 
 
 def parse_steps(text: str | None) -> list[int] | None:

@@ -40,12 +40,12 @@ def match_checkpoint(path: str | Path, model: nn.Module, say: Say | None = None)
     path = Path(path)
     if path.is_dir() and is_pretrained(path) and is_transformer(model):
         # the library renames and joins weights of older versions as it loads them
-        saved = Saved(dict(load_pretrained(path, type(model)).state_dict()), {})
+        saved = Saved(dict(load_pretrained(path, type(model), say).state_dict()), {})
     else:
         saved = read_saved(path)
-    matched = match(saved.state, model, path, say)
-    check_finite(matched, model, path)
     if say is not None:
         for note in saved.notes:
             say(note)
+    matched = match(saved.state, model, path, say)
+    check_finite(matched, model, path)
     return matched

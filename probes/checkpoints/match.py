@@ -128,12 +128,13 @@ def _same_shapes(part: Mapping[str, Any], target: Mapping[str, Any]) -> bool:
 def _refuse(best: Mapping[str, Any], target: Mapping[str, Any], model: nn.Module, path: str | Path) -> dict[str, Any]:
     """Raise the one line about keys that do not match, or about what kind of file it is."""
     name = type(model).__name__
+    missing = [key for key in target if key not in best]
     unexpected = [key for key in best if key not in target]
     adapters, quantised = ([key for key in unexpected if kind.search(key)] for kind in (_ADAPTER, _QUANTISED))
-    if adapters:
+    if adapters or (missing and all(map(_ADAPTER.search, best))):
         raise UserError(
-            f"{path} holds a LoRA adapter ({first_few(adapters, 2)}), which {name} has not: merge it, "
-            "model.merge_and_unload(), and save that, or build the adapter in the problem function"
+            f"{path} holds a LoRA adapter ({first_few(adapters or best, 2)}) that {name} cannot take alone: merge it, "
+            "model.merge_and_unload(), and save that, or save all of model.state_dict()"
         )
     if quantised:
         raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.checkpoints.files import is_pretrained, locate
+from probes.checkpoints.saved import Say
 from probes.errors import UserError, first_few, import_extra, one_line
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
 
 
-def load_pretrained(folder: Path, kind: Any) -> nn.Module:
+def load_pretrained(folder: Path, kind: Any, say: Say | None = None) -> nn.Module:
     """The model of a folder in float32 and eval mode; `kind` is the class with the `from_pretrained` to use.
+
+    `say` hears of weights in the folder that the model has no place for.
 
     Raises `UserError` when it is no such folder, when it does not hold all of the model's weights (a head that would
     be drawn at random), and when it is quantised.
@@ -40,6 +43,9 @@ def load_pretrained(folder: Path, kind: Any) -> nn.Module:
             f"{folder} has no weights for {first_few(missing)} of {type(model).__name__}: it is a checkpoint of "
             f"{made}, and a part drawn at random says nothing"
         )
+    unexpected = sorted(map(str, info.get("unexpected_keys", ())))
+    if unexpected and say is not None:
+        say(f"{first_few(unexpected)} left out: {type(model).__name__} has no place for them")
     model.config.use_cache = False
     return model.float().eval()
 

@@ -222,7 +222,7 @@ def _open(request: Request) -> Trace:
 
 def _record_loss(trace: Trace, step: int, values: dict[str, Any]) -> None:
     """One row of the loss; a trace of a time that knew no hashes goes on without them."""
-    known = trace["loss"].fields if "loss" in trace else _LOSS
+    known = trace.declared("loss") or _LOSS
     trace.declare("loss", known)
     trace.record("loss", step, **{name: value for name, value in values.items() if name in (*known, "cost")})
 

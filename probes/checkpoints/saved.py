@@ -62,7 +62,7 @@ def read_saved(path: str | Path) -> Saved:
             break
         if key is None and not sets:
             break
-        others = [other for other in sets if other != key]
+        others = [other for other in sets if other != key and _alike(content[other], content[key or other])]
         if key is None:
             (key,) = sets
             notes.append(f"the weights are those under {key!r}")
@@ -79,6 +79,11 @@ def is_state(content: Mapping[Any, Any]) -> bool:
         isinstance(key, str) and (isinstance(value, Tensor) or key.endswith("_extra_state"))
         for key, value in content.items()
     )
+
+
+def _alike(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
+    """Whether both have some keys in common: an average of the weights, not what a callback keeps."""
+    return bool(one.keys() & other.keys())
 
 
 def _holds_weights(name: Any, value: Any) -> bool:

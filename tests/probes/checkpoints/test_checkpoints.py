@@ -47,7 +47,6 @@ def same(model: nn.Module, state: dict[str, torch.Tensor]) -> bool:
         lambda s: prefixed(s, "_orig_mod.module."),
         lambda s: prefixed(s, "module.model."),
         lambda s: prefixed(s, "module._orig_mod.model."),
-        lambda s: {"checkpoint": {"model": {"state_dict": prefixed(s, "module.")}}, "epoch": 2},
         lambda s: {**s, "epoch": 3, "args": {"lr": 0.1}},
         lambda s: {"n_averaged": torch.tensor(3), **prefixed(s, "module.")},
         lambda s: {("module." + k if k.startswith("0") else k): v for k, v in s.items()},
@@ -56,12 +55,22 @@ def same(model: nn.Module, state: dict[str, torch.Tensor]) -> bool:
 )
 def test_wrapped_and_prefixed(tmp_path: Path, state: dict[str, torch.Tensor], wrap: object) -> None:
     torch.save(wrap(state), tmp_path / "a.pt")  # type: ignore[operator]
-    model = network(0)
+    model, said = network(0), []
     load_checkpoint(tmp_path / "a.pt", model)
     assert same(model, state)
+    match_checkpoint(tmp_path / "a.pt", model, said.append)
+    assert said == []  # all of these are known
 
 
 LOOKED_THROUGH = {
+    "several levels": (
+        lambda s, o: {"checkpoint": {"model": {"state_dict": prefixed(s, "module.")}}, "epoch": 2},
+        ["the weights are those under 'checkpoint'"],
+    ),
+    "what callbacks keep": (
+        lambda s, o: {"state_dict": prefixed(s, "net."), "callbacks": {"best": {"score": torch.ones(())}}},
+        ["the weights are those under 'net.', which is looked through"],
+    ),
     "net": (lambda s, o: {"state_dict": prefixed(s, "net."), "epoch": 3}, ["'net.', which is looked through"]),
     "compiled inside": (lambda s, o: prefixed(s, "module.net._orig_mod."), ["under 'net.'"]),
     "two names": (lambda s, o: prefixed(s, "model.backbone."), ["under 'model.backbone.'"]),
@@ -188,7 +197,7 @@ BAD = {
     "int8": (lambda s: {**s, "0.weight": s["0.weight"].to(torch.int8)}, "0.weight .* torch.int8.* quantised"),
     "adapter": (
         lambda s: {"base.0.lora_A.weight": torch.ones(2, 3), "base.0.lora_B.weight": torch.ones(4, 2)},
-        r"LoRA adapter \(base.0.lora_A.weight.* merge it",
+        r"LoRA adapter \(base.0.lora_A.weight, .* cannot take alone: merge it",
     ),
     "packed": (lambda s: {"0.qweight": torch.ones(2, dtype=torch.int32)}, r"quantised weights \(0.qweight\)"),
     "scheduler": (lambda s: {"last_epoch": 3, "base_lrs": [0.1]}, "no weights .* last_epoch, base_lrs"),

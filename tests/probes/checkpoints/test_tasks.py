@@ -287,6 +287,23 @@ def test_one_command_and_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (status, "the loss at step 10 is" in err) == (1, True), err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--problem", "hf:causal-lm"], "--problem hf:causal-lm needs texts: --data FILE.txt"),
+        (["--problem", "hf:causl-lm", "--data", "a.txt"], "there is no problem hf:causl-lm; did you mean 'causal-lm'?"),
+        (["--problem", "hf:tagging", "--data", "a.txt"], "known are causal-lm, masked-lm"),
+        (["--problem", "a.py:f", "--data", "a.txt"], "--data goes with --problem hf:..., a.py:f has its own data"),
+        (["--problem", "a.py:f", "--batch-size", "3"], "--batch-size goes with --data"),
+    ],
+)
+def test_bad_arguments(words: list[str], message: str, capfd: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["probe", "no.pt", *words])
+    assert stopped.value.code == 2
+    assert message in capfd.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("models")
@@ -352,3 +369,13 @@ def test_folders_are_read_by_the_library_for_its_own_models(tmp_path: Path) -> N
     other = transformers.MixtralForCausalLM(config)
     matched = match_checkpoint(tmp_path / "a", other)
     assert all(torch.equal(matched[name], value) for name, value in model.state_dict().items())
+
+
+def test_weights_without_a_place_are_said(tmp_path: Path) -> None:
+    """A head of pretraining beside the one that is measured."""
+    save_model(tmp_path / "a", "BertForPreTraining", transformers.BertConfig(**BERT))
+    said: list[str] = []
+    match_checkpoint(tmp_path / "a", transformers.BertForMaskedLM(transformers.BertConfig(**BERT)), said.append)
+    (note,) = said
+    assert note.startswith("bert.pooler.dense.bias")
+    assert note.endswith("left out: BertForMaskedLM has no place for them")

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from landscape.objective import state
 from landscape.objective.batch import Batch
 from landscape.objective.criterion import Criterion
+from landscape.objective.forms import Form, close
 from landscape.objective.network import Network
+from landscape.objective.resolve import form_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,14 @@ class Evaluation:
     @cached_property
     def count(self) -> float:
         """The denominator of the batch mean. Raises `ValueError` when it cannot be known."""
-        return self.criterion.count(self.outputs, self.batch)
+        criterion = self.criterion
+        if criterion.counter is None and not isinstance(self.outputs, Tensor):
+            form = self.form
+            if form is not None and form.known is not None:
+                count = form.count(self.outputs, self.batch)
+                self._confirm(form, count)
+                return count
+        return criterion.count(self.outputs, self.batch)
 
     @property
     def weight(self) -> float:
@@ -45,9 +54,53 @@ class Evaluation:
         return 1.0 if self.criterion.reduction == "sum" else self.count
 
     @property
+    def form(self) -> Form | None:
+        """How the loss is a function of one tensor of the outputs, where these are no tensor; None: it cannot be told.
+
+        Found out on the first batch.
+        """
+        if not self.criterion.asked:
+            found = form_of(self.criterion, self.network, self.batch, self.outputs)
+            self.criterion.form, self.criterion.asked = found, True
+        return self.criterion.form
+
+    @property
+    def z(self) -> Tensor:
+        """The outputs as the one tensor that the loss is a function of. Raises `TypeError` where there is none."""
+        if isinstance(self.outputs, Tensor):
+            return real(self.outputs)
+        form = self.form
+        if form is None:
+            raise TypeError(
+                "the loss is computed inside the model and is none of the losses of logits that are known here: give "
+                "forward=lambda model, x: model(**x).logits and a loss of these, as Gauss-Newton and Fisher need it"
+            )
+        return real(form.read(self.outputs))
+
+    @cached_property
+    def single(self) -> Evaluation:
+        """The same with the outputs as one tensor, ready to be differentiated, and the loss as a function of it."""
+        outputs = self._connected(self.z)
+        if isinstance(self.outputs, Tensor):
+            return replace(self, outputs=outputs)
+        form, own = self.form, self.criterion
+        assert form is not None
+        batch = replace(self.batch, targets=form.labels(self.outputs, self.batch))
+        if form.known is not None:
+            return replace(self, outputs=outputs, batch=batch, criterion=own.of(form.known))
+        rebuild = form.rebuild
+        assert rebuild is not None
+
+        def loss(z: Tensor, targets: Any) -> Tensor:
+            return own(rebuild(self.outputs, z), targets)
+
+        counter = None if own.counter is None else lambda outputs, targets: self.count
+        return replace(self, outputs=outputs, criterion=Criterion(loss, counter, own.reduction))
+
+    @property
     def tensor(self) -> Tensor:
-        """The outputs where they are one tensor, ready to be differentiated. Raises `TypeError` for others."""
-        return self._connected(output_tensor(self.outputs))
+        """`z`, ready to be differentiated."""
+        return self._connected(self.z)
 
     @property
     def rows(self) -> Tensor:
@@ -77,8 +130,26 @@ class Evaluation:
         return loss.detach(), torch.autograd.grad(loss, self.leaves, allow_unused=True, materialize_grads=True)
 
     def detach(self) -> Evaluation:
-        """The same with outputs that have no graph. Raises `TypeError` when they are not one tensor."""
-        return replace(self, outputs=output_tensor(self.outputs).detach())
+        """`single` with outputs that have no graph. Raises `TypeError` when the loss is not of one tensor."""
+        single = self.single
+        return replace(single, outputs=single.outputs.detach())
+
+    def _confirm(self, form: Form, count: float) -> None:
+        """The loss of this batch is what it was recognised to be on the first. Raises `ValueError` where it is not."""
+        if not form.whole or count == 0.0:
+            return
+        known = form.known
+        assert known is not None
+        with torch.no_grad(), state.random_states(self.network.device):
+            expected = Criterion.of(self.criterion, known)(
+                form.read(self.outputs), form.labels(self.outputs, self.batch)
+            )
+            found = self.criterion(self.outputs, self.batch.targets)
+        if not close(found.reshape(1), expected.reshape(1)):
+            raise ValueError(
+                f"the loss of batch {self.batch.index} is {float(found):.6g}, but the {known.kind} of its logits, which "
+                f"it was on the first batch, is {float(expected):.6g}: pass count= so that batches are weighted rightly"
+            )
 
     def _connected(self, value: Tensor) -> Tensor:
         """The same value as a (constant) function of the parameters."""
@@ -92,13 +163,8 @@ class Evaluation:
             return not self.criterion(self.network.outputs(self.batch), self.batch.targets).requires_grad
 
 
-def output_tensor(outputs: Any) -> Tensor:
-    """The one tensor that the model returns. Raises `TypeError` when it returns something else."""
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"Gauss-Newton and Fisher matrices need a model that returns one tensor, not {type(outputs).__name__}: "
-            "give forward=lambda model, x: ... (for example model(**x).logits)"
-        )
+def real(outputs: Tensor) -> Tensor:
+    """The outputs themselves. Raises `TypeError` when they are no floating numbers."""
     if not outputs.is_floating_point():
         raise TypeError(f"the model's outputs are {outputs.dtype}: they cannot be differentiated")
     return outputs

@@ -34,8 +34,9 @@ class FunctionalHessian(ObjectiveOperator):
     claims: Claims = (GradientClaim, JacobianClaim)
 
     def _graph(self, e: Evaluation) -> Graph:
-        held = e.detach().outputs.clone().requires_grad_(True)
-        loss = e.criterion(held, e.batch.targets)
+        single = e.detach()
+        held = single.outputs.clone().requires_grad_(True)
+        loss = single.criterion(held, single.batch.targets)
         if not loss.requires_grad:
             raise ValueError("the loss has no graph back to the outputs: it is computed under no_grad or detached")
         slope, *direct = torch.autograd.grad(loss, [held, *e.leaves], allow_unused=True)

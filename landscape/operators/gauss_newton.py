@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from landscape.objective.batch import Batch
-from landscape.objective.evaluation import Evaluation, output_tensor
+from landscape.objective.evaluation import Evaluation
 from landscape.objective.losses import CONVEX
 from landscape.objective.objective import Objective
 from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
@@ -95,7 +95,7 @@ class JacobianOperator(ObjectiveOperator):
         try:
             with dual_level():
                 e = objective.evaluate(batch, duals(objective.leaves(), objective.split(V[0])))
-                outputs, tangent = forward_ad.unpack_dual(output_tensor(e.outputs))
+                outputs, tangent = forward_ad.unpack_dual(e.z)
         except (RuntimeError, NotImplementedError):  # an operation without forward-mode derivative
             objective.tuning.refuse("dual")
             return super()._rebuilt_products(batch, V)
@@ -186,7 +186,7 @@ class JacobianGraph:
         for v in V:
             with torch.no_grad(), dual_level():
                 given = duals([p.detach() for p in self._leaves], self._objective.split(v))
-                outputs = output_tensor(self._objective.evaluate(self._batch, given).outputs)
+                outputs = self._objective.evaluate(self._batch, given).z
                 tangent = forward_ad.unpack_dual(outputs).tangent
                 rows.append(torch.zeros_like(self._outputs) if tangent is None else tangent)
         return torch.stack(rows)

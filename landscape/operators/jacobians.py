@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from landscape.objective.batch import Batch, map_tensors, part
-from landscape.objective.evaluation import output_tensor
 from landscape.objective.objective import Objective
 from landscape.operators.autograd import vjp
 
@@ -89,7 +88,7 @@ def _confirm_first(objective: Objective, outputs: Tensor, pieces: Iterator[tuple
 def _sample_by_sample(objective: Objective, batch: Batch, outputs: Tensor, budget: int) -> Iterator[tuple[int, Tensor]]:
     def one(pieces: tuple[Tensor, ...], inputs: Any) -> Tensor:
         sample = Batch(batch.index, map_tensors(inputs, lambda t: t.unsqueeze(0)), None)
-        return output_tensor(objective.evaluate(sample, pieces).outputs).squeeze(0)
+        return objective.evaluate(sample, pieces).z.squeeze(0)
 
     leaves = tuple(p.detach() for p in objective.leaves())
     width = outputs[0].numel()

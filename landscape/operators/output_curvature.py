@@ -21,11 +21,12 @@ Curvature = Callable[[Tensor], Tensor]
 def loss_hessian(e: Evaluation) -> Curvature:
     """d2 (batch mean) / d outputs2 at outputs without a graph (`Evaluation.detach`).
 
-    A closed form for cross-entropy, mean squared error and binary cross-entropy, else the loss differentiated twice.
+    A closed form for cross-entropy, mean squared error and binary cross-entropy, else the loss differentiated twice;
+    `nothing` for a loss that is linear in the outputs.
     """
     known, outputs, targets = e.criterion.known, e.outputs, e.batch.targets
     if known is not None and known.reduction in ("mean", "sum"):
-        scale = 1.0 / e.count if known.reduction == "mean" else 1.0
+        scale = 1.0 / known.count(outputs, targets) if known.reduction == "mean" else 1.0
         if known.kind == "cross_entropy":
             return _softmax_curvature(known, outputs, targets, scale)
         if known.kind == "mse" and outputs.shape == targets.shape:
@@ -36,7 +37,14 @@ def loss_hessian(e: Evaluation) -> Curvature:
             return lambda U: d * U
     leaf = outputs.clone().requires_grad_(True)
     (slope,) = gradient_graph(e.criterion(leaf, targets), [leaf])
-    return lambda U: stack([vjp([slope], [leaf], [u])[0] for u in U])  # zero for a loss linear in the outputs
+    if slope is None or not slope.requires_grad:
+        return nothing
+    return lambda U: stack([vjp([slope], [leaf], [u])[0] for u in U])
+
+
+def nothing(U: Tensor) -> Tensor:
+    """The curvature of a linear loss: zero."""
+    return torch.zeros_like(U)
 
 
 def _softmax_curvature(known: KnownLoss, outputs: Tensor, targets: Tensor, scale: float) -> Curvature:

@@ -125,6 +125,7 @@ def output_rows(objective: Objective) -> tuple[dict[int, Rows], int]:
 
 def with_target(e: Evaluation) -> Tensor | None:
     """Which outputs have a class-index target that is not ignored, in their shape; None for other losses."""
+    e = e.single
     known, targets, outputs = e.criterion.known, e.batch.targets, e.rows
     if known is None or known.denominator != "classes" or not isinstance(targets, Tensor):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from landscape.objective.batch import Batch
 from landscape.objective.network import unwrap
 from landscape.objective.objective import Objective
+from landscape.objective.outputs import main_output
 
 Head = str | nn.Module | None
 
@@ -138,8 +139,8 @@ def _look_up(objective: Objective, head: str | nn.Module) -> nn.Module:
 
 
 def _logits(outputs: Any) -> Tensor:
-    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
-    if not isinstance(logits, Tensor):
+    logits = main_output(outputs)
+    if logits is None:
         raise TypeError(
             f"the model's outputs are a {type(outputs).__name__} without logits: give the objective "
             "forward=lambda model, x: ... that returns them, or name the last layer with head="

@@ -29,7 +29,6 @@ from landscape.conditioning.inputs import (
     unit_roundoff,
 )
 from landscape.conditioning.results import Conditioning, LayerFactors, from_eigenvalues
-from landscape.objective.evaluation import output_tensor
 from landscape.objective.objective import Objective
 from landscape.operators.jacobians import close
 
@@ -205,7 +204,7 @@ def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Thr
         d = weights[0].shape[1]
         total, samples = torch.zeros(d, d, dtype=torch.float64, device=weights[0].device), 0
         for e in objective.evaluations():
-            outputs, inputs = output_tensor(e.outputs), e.batch.inputs
+            outputs, inputs = e.z, e.batch.inputs
             if not isinstance(inputs, Tensor) or outputs.ndim != 2 or inputs.numel() != len(outputs) * d:
                 return None
             x = found = inputs.reshape(len(outputs), d).double()

@@ -72,7 +72,7 @@ class Criterion:
             ) from error
 
     def _of_nest(self, outputs: Any, targets: Any) -> Any:
-        """A torch loss is of the outputs' logits; one of the user's own of the outputs as they are, or of the logits."""
+        """A torch loss takes the outputs' logits, one of the user's own the outputs as they are, else the logits."""
         main = main_output(outputs)
         if self.known is not None and main is not None:
             _refuse_classes_last(self.known, main, targets)
@@ -106,9 +106,9 @@ def _refuse_classes_last(known: KnownLoss, logits: Tensor, targets: Any) -> None
     last = isinstance(targets, Tensor) and logits.ndim > 2 and logits.shape[:-1] == targets.shape
     if known.denominator == "classes" and last:
         raise ValueError(
-            f"torch's {known.kind} takes the classes in dimension 1, the model's logits {tuple(logits.shape)} have them "
-            "in the last one: use the model's own loss, loss=lambda outputs, targets: outputs.loss (a causal model "
-            "shifts the labels in it), or a loss of your own with count="
+            f"torch's {known.kind} takes the classes in dimension 1, the model's logits {tuple(logits.shape)} have "
+            "them in the last one: use the model's own loss, loss=lambda outputs, targets: outputs.loss (causal ones "
+            "shift the labels), or a loss of your own with count="
         )
 
 

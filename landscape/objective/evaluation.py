@@ -136,7 +136,7 @@ class Evaluation:
 
     def _confirm(self, form: Form, count: float) -> None:
         """The loss of this batch is what it was recognised to be on the first. Raises `ValueError` where it is not."""
-        if not form.whole or count == 0.0:
+        if self.criterion.known is not None or not form.whole or count == 0.0:
             return
         known = form.known
         assert known is not None
@@ -147,8 +147,8 @@ class Evaluation:
             found = self.criterion(self.outputs, self.batch.targets)
         if not close(found.reshape(1), expected.reshape(1)):
             raise ValueError(
-                f"the loss of batch {self.batch.index} is {float(found):.6g}, but the {known.kind} of its logits, which "
-                f"it was on the first batch, is {float(expected):.6g}: pass count= so that batches are weighted rightly"
+                f"the loss of batch {self.batch.index} is {float(found):.6g}, and not {float(expected):.6g}, the "
+                f"{known.kind} of its logits that it was on the first batch: pass count= to weight batches rightly"
             )
 
     def _connected(self, value: Tensor) -> Tensor:

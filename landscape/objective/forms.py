@@ -170,6 +170,7 @@ def recognise_slope(logits: Tensor, slope: Tensor, value: Tensor, labels: Mappin
 
 def close(found: Tensor, expected: Tensor) -> bool:
     """Equal to rounding; models of a wide dtype may compute their losses in float32."""
+    found, expected = found.detach(), expected.detach()
     difference = float((found.double() - expected.double()).norm())
     return difference <= max(torch.finfo(found.dtype).eps ** 0.5, 1e-4) * float(expected.double().norm())
 
@@ -183,5 +184,6 @@ def _form(way: _Arrangement, name: str, whole: bool) -> Form:
     def labels(outputs: Any, batch: Batch) -> Tensor:
         return way.y(batch.inputs[name] if name else batch.targets, logits(outputs))
 
-    known = KnownLoss(way.kind, way.function, way.denominator, {"ignore_index": _IGNORED})
+    options: dict[str, Any] = {"ignore_index": _IGNORED} if way.denominator == "classes" else {}
+    known = KnownLoss(way.kind, way.function, way.denominator, options)
     return Form(lambda outputs: way.z(logits(outputs)), known, labels, None, whole, way.counted)

@@ -34,6 +34,7 @@ _KNOWN: dict[str, tuple[type[nn.Module], Callable[..., Tensor], str]] = {
     "multilabel_soft_margin": (nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss, "vectors"),
 }
 CONVEX = ("cross_entropy", "nll", "mse", "l1", "smooth_l1", "huber", "bce", "bce_with_logits", "kl_div", "soft_margin")
+PIECEWISE_LINEAR = ("nll", "kl_div", "l1")  # in the outputs
 _OPTIONS = (
     "weight",
     "pos_weight",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,21 +29,20 @@ def form_of(criterion: Criterion, network: Network, batch: Batch, outputs: Any) 
     if criterion.known is not None:
         return Form(_main, criterion.known)
     used = _used(criterion, network, batch, outputs)
-    found, main = real_tensors(outputs), main_output(outputs)
-    inside = main is not None and all(found[i].numel() == 1 and found[i] is not main for i in used)
-    if not inside:
-        return joint(used)
-    return recognised(criterion, network, batch)
+    found = real_tensors(outputs)
+    scalar = all(found[i].ndim == 0 for i in used)
+    if scalar and any(t.ndim for t in found):  # computed inside the model, beside what it was computed from
+        return recognised(criterion, network, batch)
+    return joint(used)
 
 
 def recognised(criterion: Criterion, network: Network, batch: Batch) -> Form | None:
     """The known loss that this loss is, as its slope in the model's main output on a few samples shows."""
     key = (structure(network.module), identity(criterion.loss), identity(network.function), _names(batch.inputs))
     for some in (_few(batch), batch):
-        try:
-            return remembered(network.module, "form of the loss", key, lambda some=some: _look(criterion, network, some))
-        except Untold:
-            continue
+        look = functools.partial(_look, criterion, network, some)
+        with contextlib.suppress(Untold):
+            return remembered(network.module, "form of the loss", key, look)
     return None
 
 

@@ -18,7 +18,7 @@ from landscape.objective.evaluation import Evaluation
 from landscape.objective.losses import class_dim
 from landscape.objective.objective import Objective
 from landscape.operators.gauss_newton import JacobianOperator
-from landscape.operators.output_curvature import Curvature, outer_products
+from landscape.operators.output_curvature import Curvature, known_loss, outer_products
 from landscape.randomness import fresh_generator
 
 _SAMPLED = ("cross_entropy", "mse", "bce_with_logits")
@@ -112,7 +112,7 @@ class MonteCarloFisher(JacobianOperator):
     """
 
     def __init__(self, objective: Objective, samples: int = 1, generator: torch.Generator | None = None) -> None:
-        known = objective.criterion.known
+        known = known_loss(objective)
         if known is None or known.kind not in _SAMPLED:
             raise TypeError(
                 f"labels can be drawn for {', '.join(_SAMPLED)} losses only: use EmpiricalFisher or GaussNewton"

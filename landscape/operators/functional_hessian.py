@@ -40,7 +40,8 @@ class FunctionalHessian(ObjectiveOperator):
         if not loss.requires_grad:
             raise ValueError("the loss has no graph back to the outputs: it is computed under no_grad or detached")
         slope, *direct = torch.autograd.grad(loss, [held, *e.leaves], allow_unused=True)
-        if any(g is not None for g in direct):  # a penalty on the parameters inside the loss belongs to H - G
+        beside = not isinstance(e.outputs, Tensor) and e.form is not None and not e.form.whole
+        if beside or any(g is not None for g in direct):  # a penalty on the parameters inside the loss belongs to H - G
             return _Difference(self.objective, e)
         slope = torch.zeros_like(held) if slope is None else slope
         return GradientGraph(self.objective, (slope * e.tensor).sum())

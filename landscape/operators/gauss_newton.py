@@ -19,8 +19,14 @@ from landscape.objective.losses import CONVEX
 from landscape.objective.objective import Objective
 from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
-from landscape.operators.output_curvature import Curvature, loss_hessian
+from landscape.operators.output_curvature import Curvature, known_loss, loss_hessian, nothing
 from landscape.operators.self_check import Claims, difference
+
+
+_LINEAR = (
+    "zero by construction: the loss is linear in the model's outputs (its own loss, log-probabilities, absolute "
+    "differences); for a matrix that is not, give a loss of the logits and forward=lambda model, x: ... returning them"
+)
 
 
 class JacobianClaim:
@@ -41,7 +47,7 @@ class JacobianClaim:
 
     def _outputs(self) -> Tensor:
         with self._objective.measuring(), torch.no_grad():
-            return output_tensor(next(self._objective.evaluations()).outputs).detach()
+            return next(self._objective.evaluations()).z.detach()
 
 
 class LossClaim:
@@ -99,18 +105,23 @@ class JacobianOperator(ObjectiveOperator):
         except (RuntimeError, NotImplementedError):  # an operation without forward-mode derivative
             objective.tuning.refuse("dual")
             return super()._rebuilt_products(batch, V)
-        e = replace(e, outputs=outputs)
         if tangent is None or not e.weight:
             return torch.zeros_like(V), e.weight
-        (bent,) = self._curvature(e.detach())(tangent.detach().unsqueeze(0))
+        single = replace(e.single, outputs=outputs)
+        (bent,) = self._curvature(single.detach())(tangent.detach().unsqueeze(0))
         return objective.join(vjp([outputs], e.leaves, [bent])).unsqueeze(0), e.weight
 
 
 class GaussNewton(JacobianOperator):
     """G = J^T (d2 loss / d outputs2) J of an `Objective`, `(n, n)`; positive semi-definite for convex losses.
 
-    Needs a model (or `forward=`) that returns one tensor. The loss's second derivative is exact: closed form for
-    cross-entropy, mean squared error and binary cross-entropy with logits, automatic otherwise.
+    The outputs are the tensors that the loss uses, all of them where there are several. A loss that a model computes
+    inside is recognised as a loss of its `logits` (models of `transformers`); one that is not raises `TypeError`. The
+    loss's second derivative is exact: closed form for cross-entropy, mean squared error and binary cross-entropy with
+    logits, automatic otherwise.
+
+    Attributes:
+        note: says so where G is zero since the loss is (piecewise) linear in the outputs; known after the first product.
 
     Example:
         >>> import torch
@@ -124,15 +135,18 @@ class GaussNewton(JacobianOperator):
 
     def __init__(self, objective: Objective) -> None:
         super().__init__(objective)
-        known = objective.criterion.known
+        known = known_loss(objective)
         # a loss of the user's own may be concave somewhere in the outputs
         self.positive_semidefinite = known is not None and known.kind in CONVEX
+        self.note: str | None = None
 
         if known is None:
             self.claims = (JacobianClaim, LossClaim)
 
     def _curvature(self, e: Evaluation) -> Curvature:
-        return loss_hessian(e)
+        curvature = loss_hessian(e)
+        self.note = _LINEAR if curvature is nothing else None
+        return curvature
 
 
 class JacobianGraph:

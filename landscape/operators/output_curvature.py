@@ -12,17 +12,33 @@ import torch
 from torch import Tensor
 
 from landscape.objective.evaluation import Evaluation
-from landscape.objective.losses import KnownLoss, class_dim
+from landscape.objective.losses import PIECEWISE_LINEAR, KnownLoss, class_dim
+from landscape.objective.objective import Objective
 from landscape.operators.autograd import gradient_graph, stack, vjp
 
 Curvature = Callable[[Tensor], Tensor]
+
+
+def known_loss(objective: Objective) -> KnownLoss | None:
+    """The torch loss that the loss is: given as such, or recognised where a model computes it from its logits."""
+    criterion = objective.criterion
+    if criterion.known is None and not criterion.asked:
+        try:
+            few = objective.sample(8)
+            with few.measuring(), torch.no_grad():
+                e = few.evaluate(next(few.sweep()))
+                if isinstance(e.outputs, Tensor) or e.form is None:
+                    return None
+        except (TypeError, ValueError, RuntimeError):  # what is wrong is said by the first product
+            return None
+    return criterion.known if criterion.form is None else criterion.form.known
 
 
 def loss_hessian(e: Evaluation) -> Curvature:
     """d2 (batch mean) / d outputs2 at outputs without a graph (`Evaluation.detach`).
 
     A closed form for cross-entropy, mean squared error and binary cross-entropy, else the loss differentiated twice;
-    `nothing` for a loss that is linear in the outputs.
+    `nothing` for a loss that is (piecewise) linear in the outputs.
     """
     known, outputs, targets = e.criterion.known, e.outputs, e.batch.targets
     if known is not None and known.reduction in ("mean", "sum"):
@@ -35,6 +51,8 @@ def loss_hessian(e: Evaluation) -> Curvature:
             p = outputs.sigmoid()
             d = known.times_weights(scale * p * (1 - p), targets)
             return lambda U: d * U
+    if known is not None and known.kind in PIECEWISE_LINEAR:
+        return nothing
     leaf = outputs.clone().requires_grad_(True)
     (slope,) = gradient_graph(e.criterion(leaf, targets), [leaf])
     if slope is None or not slope.requires_grad:

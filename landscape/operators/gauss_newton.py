@@ -121,7 +121,7 @@ class GaussNewton(JacobianOperator):
     logits, automatic otherwise.
 
     Attributes:
-        note: says so where G is zero since the loss is (piecewise) linear in the outputs; known after the first product.
+        note: says so where G is zero since the loss is (piecewise) linear in the outputs (from the first product on)
 
     Example:
         >>> import torch

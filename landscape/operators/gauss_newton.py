@@ -22,7 +22,6 @@ from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.output_curvature import Curvature, known_loss, loss_hessian, nothing
 from landscape.operators.self_check import Claims, difference
 
-
 _LINEAR = (
     "zero by construction: the loss is linear in the model's outputs (its own loss, log-probabilities, absolute "
     "differences); for a matrix that is not, give a loss of the logits and forward=lambda model, x: ... returning them"

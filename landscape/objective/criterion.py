@@ -114,12 +114,6 @@ def _refuse_classes_last(known: KnownLoss, logits: Tensor, targets: Any) -> None
 
 def _samples(batch: Batch) -> float:
     """Without a known loss each sample of the batch counts as one term."""
-    targets = batch.targets
-    if isinstance(targets, Tensor) and not targets.is_floating_point() and bool((targets == -100).any()):
-        raise ValueError(
-            "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
-            "count=lambda outputs, targets: (targets != -100).sum() so that batches are weighted rightly"
-        )
     try:
         return float(samples(batch))
     except ValueError:

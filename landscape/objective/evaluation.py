@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from landscape.objective import state
+from landscape.objective.audit import Audit, advice
 from landscape.objective.batch import Batch
 from landscape.objective.criterion import Criterion
 from landscape.objective.forms import Form, close
 from landscape.objective.network import Network
-from landscape.objective.resolve import form_of
+from landscape.objective.resolve import form_of, recognised
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Evaluation:
         criterion: the loss with its count.
         network: the model, to see why a loss has no graph.
         leaves: the parameters that the outputs are a function of.
+        audit: what compares the counts of the data's batches, or None.
     """
 
     batch: Batch
@@ -35,18 +37,54 @@ class Evaluation:
     criterion: Criterion
     network: Network
     leaves: Sequence[nn.Parameter]
+    audit: Audit | None = None
 
     @cached_property
     def count(self) -> float:
         """The denominator of the batch mean. Raises `ValueError` when it cannot be known."""
-        criterion = self.criterion
-        if criterion.counter is None and not isinstance(self.outputs, Tensor):
+        criterion, form = self.criterion, self._inner_form()
+        if form is not None:
+            right = form.count(self.outputs, self.batch)
+            if criterion.counter is None:
+                self._confirm(form, right)
+                return right
+            count = criterion.count(self.outputs, self.batch)
+            if self.audit is not None and form.counted:
+                self.audit.proportional(self.batch, count, right, form.counted)
+            return count
+        self._refuse_ignored()
+        count = criterion.count(self.outputs, self.batch)
+        if criterion.known is None and self.audit is not None:
+            self.audit.check(criterion, self.batch, self.outputs, count, self.network.device)
+        return count
+
+    def _inner_form(self) -> Form | None:
+        """The torch loss of a tensor among the outputs, where these are no tensor."""
+        if isinstance(self.outputs, Tensor):
+            return None
+        try:
             form = self.form
-            if form is not None and form.known is not None:
-                count = form.count(self.outputs, self.batch)
-                self._confirm(form, count)
-                return count
-        return criterion.count(self.outputs, self.batch)
+        except TypeError:  # a loss that uses no tensor of them, or several
+            return None
+        return form if form is not None and form.known is not None else None
+
+    def _refuse_ignored(self) -> None:
+        """Targets of -100 have no term in most losses: a loss of the user's own needs a count of the others."""
+        criterion, targets = self.criterion, self.batch.targets
+        if criterion.known is not None or criterion.counter is not None or not isinstance(targets, Tensor):
+            return
+        if targets.is_floating_point() or not bool((targets == -100).any()):
+            return
+        form = recognised(criterion, self.network, self.batch)
+        found = form.counted if form is not None else None
+        if found is None:
+            found = advice(criterion, self.batch, self.outputs, self.network.device)
+        shift = "" if found else ", or (targets[:, 1:] != -100).sum() where the loss shifts the targets by one,"
+        raise ValueError(
+            "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "
+            f"count=lambda outputs, targets: {found or '(targets != -100).sum()'}{shift} so that batches are weighted "
+            "rightly"
+        )
 
     @property
     def weight(self) -> float:
@@ -87,7 +125,7 @@ class Evaluation:
         assert form is not None
         batch = replace(self.batch, targets=form.labels(self.outputs, self.batch))
         if form.known is not None:
-            return replace(self, outputs=outputs, batch=batch, criterion=own.of(form.known))
+            return replace(self, outputs=outputs, batch=batch, criterion=own.of(form.known), audit=None)
         rebuild = form.rebuild
         assert rebuild is not None
 
@@ -95,7 +133,7 @@ class Evaluation:
             return own(rebuild(self.outputs, z), targets)
 
         counter = None if own.counter is None else lambda outputs, targets: self.count
-        return replace(self, outputs=outputs, criterion=Criterion(loss, counter, own.reduction))
+        return replace(self, outputs=outputs, criterion=Criterion(loss, counter, own.reduction), audit=None)
 
     @property
     def tensor(self) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.memory import Memory
+from landscape.objective.audit import Audit
 from landscape.objective.batch import Batch, part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
@@ -42,7 +43,9 @@ class Objective:
             the loss takes; those of inputs alone, `X`, are None. Numpy arrays become tensors.
         parameters: names, globs, or a predicate of (name) or (name, parameter); default all that require grad.
         forward: `forward(model, inputs)` -> outputs, for models that are not called as `model(inputs)`.
-        count: `count(outputs, targets)` -> the denominator of the batch mean, for losses that are not torch's own.
+        count: `count(outputs, targets)` -> the denominator of the batch mean, for losses that are not torch's own
+            (else each sample is a term). One that the loss does not divide by is refused, as samples of two batches
+            show; where a loss is no mean over terms (contrastive ones) it is the weight of the batch's loss.
         mode: "as-is" leaves each module's training flag, "eval" and "train" set them while measuring. Dropout in
             train mode becomes one fixed function: each batch's forward pass starts from the same seed.
         reduction: "mean", or "sum" for losses that sum (f is then the sum over all data).
@@ -97,6 +100,7 @@ class Objective:
         self._view = FlatView(self.module, inner_selection(model, parameters))
         self.dtype = vector_dtype(self.leaves())
         self._batches = Batches(data, memory=memory, dtype=self.dtype)
+        self._audit = Audit() if check else None
         self.tuning = Tuning(self.device)
 
     # -- the flat vector -------------------------------------------------------------------------------------
@@ -187,6 +191,7 @@ class Objective:
         """The same model, loss and parameters on other data, e.g. a mini-batch of the training loop."""
         other = copy.copy(self)
         other._batches = Batches(data, memory=self.memory, dtype=self.dtype)
+        other._audit = Audit() if self.check else None
         other.tuning = Tuning(self.device)
         return other
 
@@ -201,8 +206,7 @@ class Objective:
     def sample(self, size: int = 32) -> Objective:
         """The same function on at most `size` samples of its first batch: what checks and measurements of noise run on.
 
-        The whole batch where it cannot be cut: where a tensor is not a row per sample, or the model or the loss
-        refuses the part, or has no terms in it.
+        The whole batch where it cannot be cut, or the model or the loss refuses the part or has no terms in it.
         """
         whole = self._batches.first()
         try:
@@ -280,7 +284,7 @@ class Objective:
         """The model on a batch (inside `measuring()`), with these tensors for the chosen parameters if given."""
         replaced = None if parameters is None else dict(zip(self._view.names, parameters, strict=True))
         outputs = self._network.outputs(batch, replaced)
-        return Evaluation(batch, outputs, self.criterion, self._network, self.leaves())
+        return Evaluation(batch, outputs, self.criterion, self._network, self.leaves(), self._audit)
 
     def evaluations(self) -> Iterator[Evaluation]:
         """One pass: the model on each batch that has loss terms (inside `measuring()`)."""

@@ -1,0 +1,290 @@
+"""Whether the counts of batches are what the loss divides by, told from its slopes in the outputs.
+
+The mean over terms of two batches together has the slopes of each, times D / (D + D') with D the batch's own
+denominator. So putting a few samples of two batches together (cut to a common length where sequences differ) gives
+the ratio of their denominators, whatever the loss is, without a run of the model. Where the slopes are not
+proportional the loss is no mean over terms (contrastive losses, sums of several means) and any weights define f.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.objective import state
+from landscape.objective.batch import Batch, leaves_of, open_nest, part
+from landscape.objective.criterion import Criterion
+from landscape.objective.outputs import main_output, real_tensors, with_tensors
+
+_ROWS = 8  # samples of a batch that are looked at
+_ELEMENTS = 1 << 22  # of the outputs that are looked at, at most
+_BATCHES = 16  # that are compared with the first
+_TOLERANCE = 2e-3
+_PADDING = (-100, 0, -1, 1, 255)
+
+
+@dataclass(frozen=True)
+class Some:
+    """A few samples of a batch: the outputs' floating tensors, the outputs that they came in, and targets."""
+
+    tensors: tuple[Tensor, ...]
+    template: Any
+    targets: Any
+
+    @property
+    def outputs(self) -> Any:
+        """The outputs of these samples."""
+        return with_tensors(self.template, iter(self.tensors))
+
+
+class Audit:
+    """Compares the counts of a data set's batches with the first one's, each batch once."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._first: tuple[Some, float, float] | None = None  # samples, their count, the batch's
+        self._factor: float | None = None  # of a count to another that it is compared with
+
+    def check(self, criterion: Criterion, batch: Batch, outputs: Any, count: float, device: torch.device) -> None:
+        """Raises `ValueError` where the loss divides by something else than the count, in words what it would be."""
+        if batch.index in self._seen or len(self._seen) > _BATCHES or count == 0.0:
+            return
+        self._seen.add(batch.index)
+        some = _some(outputs, batch.targets)
+        if some is None:
+            self._compare_lengths(criterion, batch, count)
+            return
+        own = _count_of(criterion, some, count, outputs)
+        if self._first is None:
+            self._first = some, own, count
+            return
+        first, first_own, first_count = self._first
+        with torch.enable_grad(), state.random_states(device):
+            measured = denominators(criterion, first, some)
+        if measured is None:
+            return
+        ratio, sums = measured
+        if sums:
+            if abs(count / first_count - 1) > _TOLERANCE:
+                raise ValueError(
+                    'the loss is a sum, not a mean, over its terms: pass reduction="sum" (batches of different sizes '
+                    "would be weighted twice)"
+                )
+            return
+        if first_own > 0 and own > 0 and abs(ratio * first_own / own - 1) > _TOLERANCE:
+            given = "count=" if criterion.counter is not None else "the number of samples"
+            found = candidate(first, some, ratio)
+            advice = f"pass count=lambda outputs, targets: {found}" if found else "pass count= with its denominator"
+            raise ValueError(
+                f"the loss does not divide by {given}: batch {batch.index} and the first have denominators in the "
+                f"ratio {ratio:.4g}, not {own / first_own:.4g}; {advice} (check=False takes the weights as they are)"
+            )
+
+    def proportional(self, batch: Batch, count: float, right: float, counted: str) -> None:
+        """Raises `ValueError` where a count is not `right`, a known one, up to one factor for all batches."""
+        if batch.index in self._seen or min(count, right) <= 0.0:
+            return
+        self._seen.add(batch.index)
+        if self._factor is None:
+            self._factor = count / right
+        elif abs(count / right / self._factor - 1) > _TOLERANCE:
+            raise ValueError(
+                f"count= is not what the loss divides by: batch {batch.index} has {right:g} terms; leave count= out, "
+                f"or pass count=lambda outputs, targets: {counted} (check=False takes the weights as they are)"
+            )
+
+    def _compare_lengths(self, criterion: Criterion, batch: Batch, count: float) -> None:
+        """Where nothing can be measured, inputs with time in the first dimension have no safe number of samples."""
+        n = next((len(t) for _, t in _named_targets(batch.targets, "targets")), 0)
+        first = next((t for t in leaves_of(batch.inputs) if isinstance(t, Tensor) and t.ndim > 1), None)
+        if criterion.counter is not None or first is None or n == 0 or first.shape[0] == n or first.shape[1] != n:
+            return
+        if self._factor is None:
+            self._factor = count / n
+        elif abs(count / n / self._factor - 1) > _TOLERANCE:
+            raise ValueError(
+                f"the number of loss terms of batch {batch.index} cannot be told: its inputs have {count:g} rows and "
+                f"its targets {n}; pass count= (their second dimension, where the first is time)"
+            )
+
+
+def denominators(criterion: Criterion, first: Some, second: Some) -> tuple[float, bool] | None:
+    """(D of the second over D of the first, whether the loss sums instead); None where it is no mean over terms."""
+    try:
+        a, b = _common(first, second)
+        together = _slopes(criterion, _joined(a, b))
+        rows = len(a.tensors[0])
+        qa = _ratio(_slopes(criterion, a), [s[:rows] for s in together])
+        qb = _ratio(_slopes(criterion, b), [s[rows:] for s in together])
+        ra, rb = _shortened(criterion, a, first), _shortened(criterion, b, second)
+    except Exception:  # whatever a user's loss raises on a part that is none
+        return None
+    if qa is None or qb is None or ra is None or rb is None or min(qa, qb, ra, rb) <= 0:
+        return None
+    if max(abs(qa - 1), abs(qb - 1), abs(ra - 1), abs(rb - 1)) < _TOLERANCE:
+        return 1.0, True
+    if abs(qa + qb - 1) > _TOLERANCE:
+        return None
+    return (qb / rb) / (qa / ra), False
+
+
+def candidate(first: Some, second: Some, ratio: float) -> str | None:
+    """A count, in words, that has this ratio."""
+    for (text, a), (_, b) in zip(_candidates(first), _candidates(second), strict=False):
+        if a > 0 and abs(b / a / ratio - 1) < _TOLERANCE:
+            return text
+    return None
+
+
+def advice(criterion: Criterion, batch: Batch, outputs: Any, device: torch.device) -> str | None:
+    """The count that would be right, from one batch cut in two."""
+    some = _some(outputs, batch.targets)
+    if some is None or len(some.tensors[0]) < 2:
+        return None
+    half = len(some.tensors[0]) // 2
+    a, b = _rows(some, 0, half), _rows(some, half, len(some.tensors[0]))
+    if a is None or b is None:
+        return None
+    with torch.enable_grad(), state.random_states(device):
+        measured = denominators(criterion, a, b)
+    return None if measured is None or measured[1] else candidate(a, b, measured[0])
+
+
+def _candidates(some: Some) -> Iterator[tuple[str, float]]:
+    for name, t in _named_targets(some.targets, "targets"):
+        whole = not t.is_floating_point() and t.dtype != torch.bool
+        if whole:
+            yield f"({name} != -100).sum()", float((t != -100).sum())
+            if t.ndim > 1:
+                yield f"({name}[:, 1:] != -100).sum()", float((t[:, 1:] != -100).sum())
+        yield f"len({name})", float(len(t))
+        yield f"{name}.numel()", float(t.numel())
+        if t.dtype == torch.bool or bool(((t == 0) | (t == 1)).all()):
+            yield f"{name}.sum()", float(t.sum())
+        if whole:
+            for value in _PADDING[1:]:
+                yield f"({name} != {value}).sum()", float((t != value).sum())
+                if t.ndim > 1:
+                    yield f"({name}[:, 1:] != {value}).sum()", float((t[:, 1:] != value).sum())
+    main = main_output(some.outputs)
+    if main is not None and main.ndim:
+        name = "outputs" if isinstance(some.template, Tensor) else "outputs.logits"
+        yield f"len({name})", float(len(main))
+        yield f"{name}.shape[:-1].numel()", float(main.shape[:-1].numel())
+        yield f"{name}.numel()", float(main.numel())
+
+
+def _named_targets(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        if value.ndim:
+            yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _named_targets(item, f"{name}[{key!r}]")
+    elif isinstance(value, tuple | list) and len(value) < 8:
+        for i, item in enumerate(value):
+            yield from _named_targets(item, f"{name}[{i}]")
+
+
+def _count_of(criterion: Criterion, some: Some, count: float, outputs: Any) -> float:
+    """The count of these samples, as it is for the whole batch."""
+    if criterion.counter is not None:
+        try:
+            return float(criterion.counter(some.outputs, some.targets))
+        except Exception:  # a count that is made for whole batches
+            pass
+    return count * len(some.tensors[0]) / len(real_tensors(outputs)[0])
+
+
+def _some(outputs: Any, targets: Any) -> Some | None:
+    """The first samples of a batch's outputs and targets; None where they cannot be cut."""
+    tensors = tuple(t.detach() for t in real_tensors(outputs))
+    if not tensors or not all(t.ndim for t in tensors) or targets is None:
+        return None
+    each = sum(t[:1].numel() for t in tensors)
+    template = with_tensors(outputs, iter([t[:0] for t in tensors]))  # without the graph
+    return _rows(Some(tensors, template, targets), 0, max(2, min(_ROWS, _ELEMENTS // max(1, each))))
+
+
+def _rows(some: Some, start: int, stop: int) -> Some | None:
+    rows = len(some.tensors[0])
+    try:
+        cut = part(Batch(0, some.tensors, some.targets), start, min(stop, rows))
+    except (ValueError, IndexError):
+        return None
+    return Some(tuple(t.clone() for t in cut.inputs), some.template, cut.targets)
+
+
+def _common(first: Some, second: Some) -> tuple[Some, Some]:
+    """Both cut to the trailing sizes that they have in common."""
+    pairs = [_narrowed(a, b) for a, b in zip(first.tensors, second.tensors, strict=True)]
+    a_targets, b_targets = _narrowed_nest(first.targets, second.targets)
+    a = Some(tuple(p[0] for p in pairs), first.template, a_targets)
+    return a, Some(tuple(p[1] for p in pairs), second.template, b_targets)
+
+
+def _narrowed(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    for d in range(1, a.ndim):
+        size = min(a.shape[d], b.shape[d])
+        a, b = a.narrow(d, 0, size), b.narrow(d, 0, size)
+    return a, b
+
+
+def _narrowed_nest(a: Any, b: Any) -> tuple[Any, Any]:
+    if isinstance(a, Tensor):
+        return _narrowed(a, b)
+    nest, other = open_nest(a), open_nest(b)
+    if nest is None or other is None or isinstance(a, list):
+        return a, b
+    pairs = [_narrowed_nest(x, y) for x, y in zip(nest[0], other[0], strict=True)]
+    return nest[1]([p[0] for p in pairs]), other[1]([p[1] for p in pairs])
+
+
+def _joined(a: Some, b: Some) -> Some:
+    tensors = tuple(torch.cat([x, y]) for x, y in zip(a.tensors, b.tensors, strict=True))
+    return Some(tensors, a.template, _joined_nest(a.targets, b.targets))
+
+
+def _joined_nest(a: Any, b: Any) -> Any:
+    if isinstance(a, Tensor):
+        return torch.cat([a, b]) if a.ndim else a
+    if isinstance(a, list):  # an item a sample
+        return a + b
+    nest, other = open_nest(a), open_nest(b)
+    if nest is None or other is None:
+        return a
+    return nest[1]([_joined_nest(x, y) for x, y in zip(nest[0], other[0], strict=True)])
+
+
+def _slopes(criterion: Criterion, some: Some) -> list[Tensor]:
+    leaves = [t.detach().clone().requires_grad_(True) for t in some.tensors]
+    loss = criterion(with_tensors(some.template, iter(leaves)), some.targets)
+    return list(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True))
+
+
+def _shortened(criterion: Criterion, short: Some, whole: Some) -> float | None:
+    """D of the shortened samples over D of the whole ones."""
+    if all(a.shape == b.shape for a, b in zip(short.tensors, whole.tensors, strict=True)):
+        return 1.0
+    slopes = _slopes(criterion, whole)
+    for i, t in enumerate(short.tensors):
+        for d in range(1, t.ndim):
+            slopes[i] = slopes[i].narrow(d, 0, t.shape[d])
+    return _ratio(_slopes(criterion, short), slopes)
+
+
+def _ratio(parts: list[Tensor], whole: list[Tensor]) -> float | None:
+    """r with whole = r * part wherever the part has a slope; None where there is no such number."""
+    part_, whole_ = (torch.cat([s.reshape(-1).double() for s in slopes]) for slopes in (parts, whole))
+    there = part_ != 0
+    part_, whole_ = part_[there], whole_[there]
+    size = float(part_ @ part_)
+    if not size > 0 or not bool(torch.isfinite(whole_).all()):
+        return None
+    r = float(part_ @ whole_) / size
+    off = float((whole_ - r * part_).norm())
+    return r if off <= 1e-3 * float(whole_.norm()) else None

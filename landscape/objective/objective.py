@@ -55,7 +55,7 @@ class Objective:
             as it is built; "always" does it for every operator, False never.
 
     Attributes:
-        model, names, slices (name -> slice), size, device (of vectors), dtype (float64 if any parameter is, else float32).
+        model, names, slices (by name), size, device (of vectors), dtype (float64 if a parameter is, else float32).
         module: what is measured: the model without its wrappers.
 
     Raises:

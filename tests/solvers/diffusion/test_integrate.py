@@ -223,6 +223,8 @@ def test_phases_of_sign_descent():
     sde = d.SignSGD(problem, 0.01)
     X = double([3.0], [0.17], [0.05], [0.0])
     assert sde.phases(X).flatten().tolist() == [1, 2, 3, 3]
+    Y = double([0.95], [1.05], [1.45], [1.55])  # |grad f| / sqrt(2 variance), at the limits 1 and 3/2
+    assert sde.phases(Y * math.sqrt(2 * 0.01)).flatten().tolist() == [3, 2, 2, 1]
     drift = sde.drift(X[None])[0]
     assert float(drift[0]) == pytest.approx(-1.0, abs=1e-12)  # -sign(grad f)
     s = X / 0.1
@@ -323,3 +325,20 @@ def test_bad_comparisons():
         d.compare(a, b)
     with pytest.raises(ValueError, match="two errors or more"):
         d.weak_order([0.1], [0.2])
+
+
+def test_noise_multiplies_the_covariance():
+    """One Euler step from one point: the variance is noise dt eta Sigma."""
+    sde = d.SGD(d.Quadratic(double([1.0]), double([0.5])[0]), 0.1)
+    variance = {}
+    for noise in (1.0, 2.0):
+        paths = d.integrate(sde, double([3.0])[0], 0.05, 1, 20_000, generator=generator(), noise=noise)
+        variance[noise] = float(paths.covariance()[0])
+    assert variance[2.0] == pytest.approx(2 * variance[1.0], rel=1e-9)  # the same numbers were drawn
+    assert variance[1.0] == pytest.approx(0.05 * 0.1 * 0.5, rel=0.05)
+
+
+def test_a_second_moment_below_zero_is_reflected():
+    sde = d.RMSprop(DIAGONAL, 0.1, beta=0.9)
+    Y = torch.stack([double([1.0, 2.0]), double([-0.25, 0.5])])
+    assert sde.repair(Y).tolist() == [[[1.0, 2.0]], [[0.25, 0.5]]]

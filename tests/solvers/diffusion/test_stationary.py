@@ -163,3 +163,13 @@ def test_what_has_no_closed_form():
         d.linearised(d.SGD(d.Quadratic(-H, SIGMA), 0.1)).covariance()
     with pytest.raises(ValueError, match="does not contract"):
         d.linearised(d.SGD(problem, 0.1)).covariance(1.5)
+
+
+def test_sams_noise_is_that_of_its_gradient_uphill():
+    """Q / eta = Cov(g + rho H g / |g|) for g ~ N(0, Sigma): by drawing it, with a rho at which each term is seen."""
+    H, Sigma, rho = double([2.0, 0.3], [0.3, 1.0]), double([1.0, 0.4], [0.4, 0.5]), 0.8
+    Q = d.linearised(d.SAM(d.Quadratic(H, Sigma), 0.1, rho=rho, draws=64, generator=generator())).Q / 0.1
+    g = torch.randn(400_000, 2, generator=generator(), dtype=torch.float64) @ torch.linalg.cholesky(Sigma).T
+    uphill = g + rho * (g / g.norm(dim=1, keepdim=True)) @ H
+    torch.testing.assert_close(Q, Q.T)
+    torch.testing.assert_close(Q, torch.cov(uphill.T), rtol=0.02, atol=0.02)

@@ -87,7 +87,12 @@ def test_what_a_rule_refuses(name):
 
 def test_one_lr_gives_the_published_step():
     """min{(f - f*) / (c ||g||^2), lr}: gradient 4 at x = 2 of x^2 + 1."""
-    for lr, c, infimum, expected in ((10.0, 1.0, 0.0, 5 / 16), (10.0, 1.0, 1.0, 4 / 16), (0.1, 0.5, 1.0, 0.1)):
+    for lr, c, infimum, expected in (
+        (10.0, 1.0, 0.0, 5 / 16),
+        (10.0, 1.0, 1.0, 4 / 16),
+        (0.1, 0.5, 1.0, 0.1),
+        (10.0, 2.0, 1.0, 2 / 16),
+    ):
         x = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
         optimizer = SPSMax([x], lr, c=c, lower_bound=infimum)
         optimizer.step(lambda x=x: x.square().sum() + 1)
@@ -209,3 +214,15 @@ def test_the_bounds_of_theorems_2_and_5_hold():
         found, far = line.measured(lambda p, low, cap=cap: DecSPS(p, cap, c0=2.0, lower_bound=low), 60)
         bound = dec_sps(line.constants, cap=cap, diameter=far, steps=60, scale=2.0)
         assert found <= bound.total
+
+
+def test_decsps_never_forgets_its_smallest_step():
+    """f - f* of 8, 0.5 and 8 with ||g||^2 = 16: the second step bounds the third."""
+    x = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+    optimizer, bound = DecSPS([x], 1.0), 1.0  # c_(k-1) gamma_(k-1)
+    for k, f in enumerate((8.0, 0.5, 8.0)):
+        before = float(x.detach())
+        optimizer.step(lambda f=f: 4.0 * x.sum() - 4.0 * x.detach().sum() + f)
+        bound = min(f / 16.0, bound)
+        assert before - float(x.detach()) == pytest.approx(4.0 * bound / math.sqrt(k + 1), rel=1e-12)
+    assert bound == 0.5 / 16.0

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from newton_cases import PROBLEMS, check_step_by_step
+from newton_cases import PROBLEMS, check_step_by_step, double_well, quadratic
 
 from solvers import DampedNewton
 
@@ -46,3 +46,26 @@ CASES = {
 @pytest.mark.parametrize("case", list(CASES))
 def test_step_by_step(case, name):
     check_step_by_step(*CASES[case], name)
+
+
+def test_an_indefinite_hessian_is_said_and_the_loss_does_not_rise():
+    """Beside a saddle the shifted Hessian makes a step of 100 along the valley's ridge, where f is 1e8."""
+    p, closure = double_well(0.3, 1e-4)
+    solver = DampedNewton([p], 1e-6, floor=1e-6)
+    solver.step(closure)
+    assert solver.last.indefinite
+    assert solver.last.lowest == pytest.approx(-2.0, rel=1e-6)
+    assert solver.last.shift > 2.0
+    assert solver.last.tries > 1
+    assert solver.last.accepted
+    assert solver.last.new_loss <= solver.last.loss
+    assert solver.param_groups[0]["L"] == 1e-6  # of that step alone
+
+
+def test_a_convex_loss_is_not_indefinite():
+    problem = quadratic()
+    solver = DampedNewton(problem.parameters, 1.0)
+    solver.step(problem.closure)
+    assert not solver.last.indefinite
+    assert solver.last.shift == 0.0
+    assert solver.last.tries == 1

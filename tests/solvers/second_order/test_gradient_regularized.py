@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from newton_cases import PROBLEMS, check_step_by_step, quadratic, regularised_step
 
 from solvers import GradientRegularizedNewton
+from solvers.second_order.gradient_regularized import LineSearch, SuperUniversal
+from solvers.second_order.trial_point import Move
 
 
 def gradient_regularised_reference(fgh, w, constant, rule):
@@ -68,3 +71,35 @@ def test_the_adaptive_constant_of_a_quadratic_only_falls():
     for k in range(5):
         solver.step(problem.closure)
         assert solver.last.used == pytest.approx(8.0 / 2**k)
+
+
+class Seen:
+    """A point at which f = 1, g = (1, 0), with f+ and g+ as a test wants them."""
+
+    loss, eps, g = 1.0, 2.2e-16, torch.tensor([1.0, 0.0], dtype=torch.float64)
+
+    def __init__(self, after):
+        self.after = torch.tensor(after, dtype=torch.float64)
+
+    def gradient_after(self):
+        return self.after
+
+
+def test_each_condition_of_the_line_search_decides():
+    """lam = 2 and ||h|| = 0.5: f must fall by 1/3 and ||g+|| be at most 2."""
+    move = Move(torch.tensor([-0.5, 0.0], dtype=torch.float64), 0.4, 1.0, 2, shift=2.0)
+    for new, after, accepted in ((0.6, 1.0, True), (0.7, 1.0, False), (0.6, 2.1, False), (0.667, 0.0, False)):
+        found, following = LineSearch().judge(Seen([after, 0.0]), move, new, 3.0)
+        assert (found, following) == (accepted, 3.0 if accepted else 6.0)
+
+
+def test_a_shorter_step_may_leave_its_part_of_the_gradient():
+    """lr = 1/2 of the step leaves g / 2 even where the model is exact: 1/2 is no error of it."""
+    move = Move(torch.tensor([-0.5, 0.0], dtype=torch.float64), 0.4, 1.0, 2, shift=2.0).scaled(0.5, Seen.g)
+    assert float(move.h.norm()) == 0.25
+    needed = (1 / 0.5 - 0.5 / 3) * 2.0 * 0.25**2
+    for off, accepted in ((0.0, True), (0.99, True), (1.01, False)):
+        assert LineSearch().judge(Seen([0.5, off]), move, 1.0 - 1.01 * needed, 1.0)[0] == accepted
+    assert not LineSearch().judge(Seen([0.5, 0.0]), move, 1.0 - 0.99 * needed, 1.0)[0]
+    assert SuperUniversal().judge(Seen([0.0, 0.0]), move, 1.0, 1.0)[0] is False  # it went the wrong way
+    assert SuperUniversal().judge(Seen([1.0, 0.0]), move, 1.0, 1.0)[0]

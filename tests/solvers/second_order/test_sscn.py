@@ -347,3 +347,28 @@ def test_a_closure_that_calls_backward():
 
     with pytest.raises(RuntimeError, match="called backward"):
         SSCN(model.parameters(), 3).step(closure)
+
+
+def test_points_that_are_not_finite_are_counted_across_a_resume():
+    problems = [nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64)) for _ in range(2)]
+    solvers = [SSCN([p], 2, generator=torch.Generator().manual_seed(0)) for p in problems]
+
+    def closure(p):
+        return lambda: (p**2).sum() * (1.0 if torch.is_grad_enabled() else math.nan)
+
+    for _ in range(39):
+        solvers[0].step(closure(problems[0]))
+    solvers[1].load_state_dict(solvers[0].state_dict())
+    with pytest.raises(ValueError, match="at 40 trial points in a row"):
+        solvers[1].step(closure(problems[1]))
+
+
+def test_the_gradient_of_the_whole_is_guessed_from_the_first_subset():
+    """All entries of the gradient are 3 and of the Hessian 1: ||g|| = ||g_S|| sqrt(n / size), ||H|| = 1."""
+    p = nn.Parameter(torch.full((12,), 3.0, dtype=torch.float64))
+    solver = SSCN([p], 3, generator=torch.Generator().manual_seed(0))
+    solver.step(lambda: (p**2).sum() / 2)
+    seen = solver.state_dict()["newton"]["seen"]
+    assert seen["gradient"] == pytest.approx(3.0 * math.sqrt(12))
+    assert seen["curvature"] == pytest.approx(1.0)
+    assert seen["size"] == 3

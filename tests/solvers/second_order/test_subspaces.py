@@ -28,3 +28,20 @@ def test_subsets_are_uniform():
     for _ in range(4000):
         counts[choose(10, 3, "coordinates", [10], generator)] += 1
     assert float((counts / 4000 - 0.3).abs().max()) < 4 * math.sqrt(0.21 / 4000)
+
+
+@pytest.mark.parametrize("kind", ["blocks", "layers"])
+def test_every_coordinate_is_chosen(kind):
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(9)
+    for _ in range(600):
+        chosen = choose(9, 3, kind, [2, 7], generator)
+        counts[chosen] += 1
+        if kind == "blocks":
+            assert chosen.diff().tolist() == [1, 1]
+        else:
+            assert bool((chosen < 2).all()) or bool((chosen >= 2).all())
+    # 7 places for a run; a tensor by its size, and then 2 of 2 or 3 of 7
+    expected = [1, 2, 3, 3, 3, 3, 3, 2, 1] if kind == "blocks" else [14 / 9] * 2 + [7 / 3] * 7
+    share = torch.tensor(expected) / 7
+    assert bool(((counts / 600 - share).abs() < 4 * (share * (1 - share) / 600).sqrt()).all())

@@ -59,7 +59,7 @@ def _check_kind(name: str, value: Tensor, own: Tensor, model: str, path: str | P
         )
     if type(value).__name__ in ("DTensor", "ShardedTensor"):
         raise sharded(path)
-    if value.is_quantized or (own.is_floating_point() and not (value.is_floating_point() or value.is_complex())):
+    if own.is_floating_point() and not (value.is_floating_point() or value.is_complex()):
         raise UserError(
             f"{name} in {path} is {value.dtype}, in the model {own.dtype}: quantised weights have no second "
             "derivatives; give the checkpoint before quantisation, or save the model dequantised"

@@ -62,6 +62,15 @@ def test_wrapped_and_prefixed(tmp_path: Path, state: dict[str, torch.Tensor], wr
     assert said == []  # all of these are known
 
 
+def stepped() -> dict[str, object]:
+    """The state of an optimizer that has moved once."""
+    weight = torch.ones(2, requires_grad=True)
+    weight.grad = torch.ones(2)
+    adam = torch.optim.Adam([weight])
+    adam.step()
+    return adam.state_dict()
+
+
 LOOKED_THROUGH = {
     "several levels": (
         lambda s, o: {"checkpoint": {"model": {"state_dict": prefixed(s, "module.")}}, "epoch": 2},
@@ -80,6 +89,11 @@ LOOKED_THROUGH = {
         ["'generator.'", "critic.w left"],
     ),
     "one odd name": (lambda s, o: {"my_weights": s, "args": {"lr": 0.1}}, ["under 'my_weights'"]),
+    "an optimizer beside": (lambda s, o: {"my_weights": s, "adam": stepped()}, ["under 'my_weights'"]),
+    "one of other shapes": (
+        lambda s, o: prefixed(s, "a.") | prefixed(o | {"2.weight": torch.ones(7, 4)}, "b."),
+        ["the weights are those under 'a.'"],
+    ),
     "an average beside": (lambda s, o: {"model": s, "ema": o}, ["under 'model'; 'ema' left out"]),
 }
 
@@ -245,6 +259,11 @@ def test_bad_files(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
         read_state_dict(tmp_path)
 
 
+def test_a_model_without_memory_is_refused_by_name(state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(UserError, match=r"0\.weight of Sequential is on the meta device .*to_empty"):
+        match(state, network().to("meta"))
+
+
 def test_loading_runs_no_code(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> object:
@@ -355,4 +374,7 @@ def test_the_hash_is_of_the_weights_not_of_the_file(tmp_path: Path, state: dict[
         {**state, "0.bias": state["1.bias"], "1.bias": state["0.bias"]},
     ):
         assert hash_of(changed) != hash_of(state)
+    zeros = torch.zeros(3)
+    others = ({"b": zeros}, {"a": zeros.int()}, {"a": zeros.reshape(3, 1)})
+    assert len({hash_of(one) for one in ({"a": zeros}, *others)}) == 4
     assert hash_of({"a": torch.ones(3, dtype=torch.bfloat16), "b": torch.tensor(1)}) != hash_of({"a": torch.ones(3)})

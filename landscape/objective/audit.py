@@ -8,7 +8,6 @@ proportional the loss is no mean over terms (contrastive losses, sums of several
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +16,15 @@ from torch import Tensor
 
 from landscape.objective import state
 from landscape.objective.batch import Batch, leaves_of, open_nest, part
+from landscape.objective.candidates import candidate, named_targets
 from landscape.objective.criterion import Criterion
-from landscape.objective.outputs import main_output, real_tensors, with_tensors
+from landscape.objective.inside import Inside
+from landscape.objective.outputs import real_tensors, with_tensors
 
 _ROWS = 8  # samples of a batch that are looked at
 _ELEMENTS = 1 << 22  # of the outputs that are looked at, at most
 _BATCHES = 16  # that are compared with the first
 _TOLERANCE = 2e-3
-_PADDING = (-100, 0, -1, 1, 255)
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,14 @@ class Some:
 
 
 class Audit:
-    """Compares the counts of a data set's batches with the first one's, each batch once."""
+    """Compares the counts of a data set's batches with the first one's, each batch once.
+
+    Attributes:
+        inside: the same for losses that a model computes and returns.
+    """
 
     def __init__(self) -> None:
+        self.inside = Inside()
         self._seen: set[int] = set()
         self._first: tuple[Some, float, float] | None = None  # samples, their count, the batch's
         self._factor: float | None = None  # of a count to another that it is compared with
@@ -77,7 +82,7 @@ class Audit:
             return
         if first_own > 0 and own > 0 and abs(ratio * first_own / own - 1) > _TOLERANCE:
             given = "count=" if criterion.counter is not None else "the number of samples"
-            found = candidate(first, some, ratio)
+            found = candidate((first.outputs, first.targets), (some.outputs, some.targets), ratio)
             advice = f"pass count=lambda outputs, targets: {found}" if found else "pass count= with its denominator"
             raise ValueError(
                 f"the loss does not divide by {given}: batch {batch.index} and the first have denominators in the "
@@ -99,7 +104,7 @@ class Audit:
 
     def _compare_lengths(self, criterion: Criterion, batch: Batch, count: float) -> None:
         """Where nothing can be measured, inputs with time in the first dimension have no safe number of samples."""
-        n = next((len(t) for _, t in _named_targets(batch.targets, "targets")), 0)
+        n = next((len(t) for _, t in named_targets(batch.targets, "targets")), 0)
         first = next((t for t in leaves_of(batch.inputs) if isinstance(t, Tensor) and t.ndim > 1), None)
         if criterion.counter is not None or first is None or n == 0 or first.shape[0] == n or first.shape[1] != n:
             return
@@ -132,14 +137,6 @@ def denominators(criterion: Criterion, first: Some, second: Some) -> tuple[float
     return (qb / rb) / (qa / ra), False
 
 
-def candidate(first: Some, second: Some, ratio: float) -> str | None:
-    """A count, in words, that has this ratio."""
-    for (text, a), (_, b) in zip(_candidates(first), _candidates(second), strict=False):
-        if a > 0 and abs(b / a / ratio - 1) < _TOLERANCE:
-            return text
-    return None
-
-
 def advice(criterion: Criterion, batch: Batch, outputs: Any, device: torch.device) -> str | None:
     """The count that would be right, from one batch cut in two."""
     some = _some(outputs, batch.targets)
@@ -151,43 +148,11 @@ def advice(criterion: Criterion, batch: Batch, outputs: Any, device: torch.devic
         return None
     with torch.enable_grad(), state.random_states(device):
         measured = denominators(criterion, a, b)
-    return None if measured is None or measured[1] else candidate(a, b, measured[0])
-
-
-def _candidates(some: Some) -> Iterator[tuple[str, float]]:
-    for name, t in _named_targets(some.targets, "targets"):
-        whole = not t.is_floating_point() and t.dtype != torch.bool
-        if whole:
-            yield f"({name} != -100).sum()", float((t != -100).sum())
-            if t.ndim > 1:
-                yield f"({name}[:, 1:] != -100).sum()", float((t[:, 1:] != -100).sum())
-        yield f"len({name})", float(len(t))
-        yield f"{name}.numel()", float(t.numel())
-        if t.dtype == torch.bool or bool(((t == 0) | (t == 1)).all()):
-            yield f"{name}.sum()", float(t.sum())
-        if whole:
-            for value in _PADDING[1:]:
-                yield f"({name} != {value}).sum()", float((t != value).sum())
-                if t.ndim > 1:
-                    yield f"({name}[:, 1:] != {value}).sum()", float((t[:, 1:] != value).sum())
-    main = main_output(some.outputs)
-    if main is not None and main.ndim:
-        name = "outputs" if isinstance(some.template, Tensor) else "outputs.logits"
-        yield f"len({name})", float(len(main))
-        yield f"{name}.shape[:-1].numel()", float(main.shape[:-1].numel())
-        yield f"{name}.numel()", float(main.numel())
-
-
-def _named_targets(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        if value.ndim:
-            yield name, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _named_targets(item, f"{name}[{key!r}]")
-    elif isinstance(value, tuple | list) and len(value) < 8:
-        for i, item in enumerate(value):
-            yield from _named_targets(item, f"{name}[{i}]")
+    return (
+        None
+        if measured is None or measured[1]
+        else candidate((a.outputs, a.targets), (b.outputs, b.targets), measured[0])
+    )
 
 
 def _count_of(criterion: Criterion, some: Some, count: float, outputs: Any) -> float:

@@ -16,6 +16,7 @@ from landscape.objective.batch import Batch
 from landscape.objective.criterion import Criterion
 from landscape.objective.forms import Form, close
 from landscape.objective.network import Network
+from landscape.objective.outputs import real_tensors
 from landscape.objective.resolve import form_of, recognised
 
 
@@ -55,7 +56,10 @@ class Evaluation:
         self._refuse_ignored()
         count = criterion.count(self.outputs, self.batch)
         if criterion.known is None and self.audit is not None:
-            self.audit.check(criterion, self.batch, self.outputs, count, self.network.device)
+            if all(t.ndim == 0 for t in real_tensors(self.outputs)) or self._inside():
+                self.audit.inside.check(criterion, self.network, self.batch)
+            else:
+                self.audit.check(criterion, self.batch, self.outputs, count, self.network.device)
         return count
 
     def _inner_form(self) -> Form | None:
@@ -67,6 +71,10 @@ class Evaluation:
         except TypeError:  # a loss that uses no tensor of them, or several
             return None
         return form if form is not None and form.known is not None else None
+
+    def _inside(self) -> bool:
+        """Whether the model computes the loss, beside its outputs, in a way that is not known here."""
+        return not isinstance(self.outputs, Tensor) and self.criterion.asked and self.criterion.form is None
 
     def _refuse_ignored(self) -> None:
         """Targets of -100 have no term in most losses: a loss of the user's own needs a count of the others."""

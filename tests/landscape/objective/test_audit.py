@@ -240,3 +240,56 @@ def test_what_inputs_and_targets_count_differently_is_refused_where_nothing_can_
     right = Objective(model, ctc, data, count=lambda o, y: o.shape[1])
     together = (torch.cat([x for x, _ in data], 1), {"y": torch.cat([y["y"] for _, y in data])})
     assert right.value() == pytest.approx(ctc(model(together[0]), together[1]).item(), rel=1e-6)
+
+
+class OwnLoss(nn.Module):
+    """A model that returns nothing but its loss."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.tagger, self.loss = Tagger(), loss
+
+    def forward(self, x, labels):
+        return self.loss(self.tagger(x), labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "data"),
+    [
+        (tokens, labelled()),
+        (next_tokens, labelled()),
+        (lambda o, y: (o.sum(-1) - y).square().mean(), labelled()),
+        (lambda o, y: F.mse_loss(o.sum(-1), y.float()), labelled()),
+        (lambda o, y: (o.sum(-1) - y).square().sum() / (y > -1).sum(), labelled()),
+    ],
+    ids=["tokens", "next tokens", "mean", "mse", "quotient"],
+)
+def test_a_loss_inside_the_model_is_asked_what_it_divides_by(loss, data):
+    data = [{"x": x, "labels": y} for x, y in data]
+    model = OwnLoss(loss)
+    with pytest.raises(ValueError, match="count=lambda") as refusal:
+        Objective(model, lambda value, _: value, data).value()
+    advised = re.search(r"lambda outputs, targets: (.*)", str(refusal.value)).group(1)
+    f = Objective(model, lambda value, _: value, data, count=eval(f"lambda outputs, targets: {advised}"))
+    counts = [d["labels"][:, 1:].numel() if loss is next_tokens else d["labels"].numel() for d in data]
+    expected = sum(c * model(**d).item() for c, d in zip(counts, data, strict=True)) / sum(counts)
+    assert f.value() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="denominators in the ratio"):
+        Objective(model, lambda value, _: value, data, count=lambda *_: 1).value()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda o, y: tokens(o, y) + 0.1 * o.square().sum(),
+        lambda o, y: F.cross_entropy(o.sum(1), y[:, 0]),
+        lambda o, y: torch.cdist(o.sum(1), o.sum(1)).square().mean(),
+    ],
+    ids=["two terms", "samples", "pairs"],
+)
+def test_a_loss_inside_that_is_right_or_cannot_be_read_is_not_refused(loss):
+    data = [{"x": x, "labels": y} for x, y in labelled()]
+    model = OwnLoss(loss)
+    f = Objective(model, lambda value, _: value, data)
+    expected = sum(len(d["x"]) * model(**d).item() for d in data) / 9
+    assert f.value() == pytest.approx(expected, rel=1e-6)

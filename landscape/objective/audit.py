@@ -8,6 +8,7 @@ proportional the loss is no mean over terms (contrastive losses, sums of several
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,16 +30,24 @@ _TOLERANCE = 2e-3
 
 @dataclass(frozen=True)
 class Some:
-    """A few samples of a batch: the outputs' floating tensors, the outputs that they came in, and targets."""
+    """A few samples of a batch: the outputs' tensors that the loss uses, the outputs they came in, and targets."""
 
     tensors: tuple[Tensor, ...]
+    used: tuple[int, ...]
     template: Any
     targets: Any
 
     @property
     def outputs(self) -> Any:
-        """The outputs of these samples."""
-        return with_tensors(self.template, iter(self.tensors))
+        """The outputs of these samples; empty where the loss does not use them."""
+        return self.filled(self.tensors)
+
+    def filled(self, tensors: Sequence[Tensor]) -> Any:
+        """The outputs with other tensors in the places of those used."""
+        every = real_tensors(self.template)
+        for i, t in zip(self.used, tensors, strict=True):
+            every[i] = t
+        return with_tensors(self.template, iter(every))
 
 
 class Audit:
@@ -54,21 +63,21 @@ class Audit:
         self._first: tuple[Some, float, float] | None = None  # samples, their count, the batch's
         self._factor: float | None = None  # of a count to another that it is compared with
 
-    def check(self, criterion: Criterion, batch: Batch, outputs: Any, count: float, device: torch.device) -> None:
+    def check(self, criterion: Criterion, batch: Batch, outputs: Any, count: float, used: tuple[int, ...]) -> None:
         """Raises `ValueError` where the loss divides by something else than the count, in words what it would be."""
         if batch.index in self._seen or len(self._seen) > _BATCHES or count == 0.0:
             return
         self._seen.add(batch.index)
-        some = _some(outputs, batch.targets)
+        some = _some(outputs, batch.targets, used)
         if some is None:
             self._compare_lengths(criterion, batch, count)
             return
-        own = _count_of(criterion, some, count, outputs)
+        own = _count_of(criterion, some, count, len(real_tensors(outputs)[some.used[0]]))
         if self._first is None:
             self._first = some, own, count
             return
         first, first_own, first_count = self._first
-        with torch.enable_grad(), state.random_states(device):
+        with torch.enable_grad(), state.random_states(some.tensors[0].device):
             measured = denominators(criterion, first, some)
         if measured is None:
             return
@@ -137,16 +146,16 @@ def denominators(criterion: Criterion, first: Some, second: Some) -> tuple[float
     return (qb / rb) / (qa / ra), False
 
 
-def advice(criterion: Criterion, batch: Batch, outputs: Any, device: torch.device) -> str | None:
+def advice(criterion: Criterion, batch: Batch, outputs: Any, used: tuple[int, ...]) -> str | None:
     """The count that would be right, from one batch cut in two."""
-    some = _some(outputs, batch.targets)
+    some = _some(outputs, batch.targets, used)
     if some is None or len(some.tensors[0]) < 2:
         return None
     half = len(some.tensors[0]) // 2
     a, b = _rows(some, 0, half), _rows(some, half, len(some.tensors[0]))
     if a is None or b is None:
         return None
-    with torch.enable_grad(), state.random_states(device):
+    with torch.enable_grad(), state.random_states(a.tensors[0].device):
         measured = denominators(criterion, a, b)
     return (
         None
@@ -155,24 +164,26 @@ def advice(criterion: Criterion, batch: Batch, outputs: Any, device: torch.devic
     )
 
 
-def _count_of(criterion: Criterion, some: Some, count: float, outputs: Any) -> float:
+def _count_of(criterion: Criterion, some: Some, count: float, rows: int) -> float:
     """The count of these samples, as it is for the whole batch."""
     if criterion.counter is not None:
         try:
             return float(criterion.counter(some.outputs, some.targets))
         except Exception:  # a count that is made for whole batches
             pass
-    return count * len(some.tensors[0]) / len(real_tensors(outputs)[0])
+    return count * len(some.tensors[0]) / rows
 
 
-def _some(outputs: Any, targets: Any) -> Some | None:
+def _some(outputs: Any, targets: Any, used: tuple[int, ...]) -> Some | None:
     """The first samples of a batch's outputs and targets; None where they cannot be cut."""
-    tensors = tuple(t.detach() for t in real_tensors(outputs))
+    every = [t.detach() for t in real_tensors(outputs)]
+    used = used or tuple(range(len(every)))
+    tensors = tuple(every[i] for i in used)
     if not tensors or not all(t.ndim for t in tensors) or targets is None:
         return None
     each = sum(t[:1].numel() for t in tensors)
-    template = with_tensors(outputs, iter([t[:0] for t in tensors]))  # without the graph
-    return _rows(Some(tensors, template, targets), 0, max(2, min(_ROWS, _ELEMENTS // max(1, each))))
+    template = with_tensors(outputs, iter([t[:0] if t.ndim else t for t in every]))  # without the graph
+    return _rows(Some(tensors, used, template, targets), 0, max(2, min(_ROWS, _ELEMENTS // max(1, each))))
 
 
 def _rows(some: Some, start: int, stop: int) -> Some | None:
@@ -181,15 +192,15 @@ def _rows(some: Some, start: int, stop: int) -> Some | None:
         cut = part(Batch(0, some.tensors, some.targets), start, min(stop, rows))
     except (ValueError, IndexError):
         return None
-    return Some(tuple(t.clone() for t in cut.inputs), some.template, cut.targets)
+    return Some(tuple(t.clone() for t in cut.inputs), some.used, some.template, cut.targets)
 
 
 def _common(first: Some, second: Some) -> tuple[Some, Some]:
     """Both cut to the trailing sizes that they have in common."""
     pairs = [_narrowed(a, b) for a, b in zip(first.tensors, second.tensors, strict=True)]
     a_targets, b_targets = _narrowed_nest(first.targets, second.targets)
-    a = Some(tuple(p[0] for p in pairs), first.template, a_targets)
-    return a, Some(tuple(p[1] for p in pairs), second.template, b_targets)
+    a = Some(tuple(p[0] for p in pairs), first.used, first.template, a_targets)
+    return a, Some(tuple(p[1] for p in pairs), second.used, second.template, b_targets)
 
 
 def _narrowed(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,7 +222,7 @@ def _narrowed_nest(a: Any, b: Any) -> tuple[Any, Any]:
 
 def _joined(a: Some, b: Some) -> Some:
     tensors = tuple(torch.cat([x, y]) for x, y in zip(a.tensors, b.tensors, strict=True))
-    return Some(tensors, a.template, _joined_nest(a.targets, b.targets))
+    return Some(tensors, a.used, a.template, _joined_nest(a.targets, b.targets))
 
 
 def _joined_nest(a: Any, b: Any) -> Any:
@@ -227,7 +238,7 @@ def _joined_nest(a: Any, b: Any) -> Any:
 
 def _slopes(criterion: Criterion, some: Some) -> list[Tensor]:
     leaves = [t.detach().clone().requires_grad_(True) for t in some.tensors]
-    loss = criterion(with_tensors(some.template, iter(leaves)), some.targets)
+    loss = criterion(some.filled(leaves), some.targets)
     return list(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True))
 
 

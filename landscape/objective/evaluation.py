@@ -56,10 +56,10 @@ class Evaluation:
         self._refuse_ignored()
         count = criterion.count(self.outputs, self.batch)
         if criterion.known is None and self.audit is not None:
-            if all(t.ndim == 0 for t in real_tensors(self.outputs)) or self._inside():
-                self.audit.inside.check(criterion, self.network, self.batch)
+            if self._inside():
+                self.audit.inside.check(criterion, self.network, self.batch, count)
             else:
-                self.audit.check(criterion, self.batch, self.outputs, count, self.network.device)
+                self.audit.check(criterion, self.batch, self.outputs, count, self._used)
         return count
 
     def _inner_form(self) -> Form | None:
@@ -72,9 +72,18 @@ class Evaluation:
             return None
         return form if form is not None and form.known is not None else None
 
+    @property
+    def _used(self) -> tuple[int, ...]:
+        """Which of the outputs' floating tensors the loss uses; () for all."""
+        form = None if isinstance(self.outputs, Tensor) else self.criterion.form
+        return () if form is None else form.used
+
     def _inside(self) -> bool:
-        """Whether the model computes the loss, beside its outputs, in a way that is not known here."""
-        return not isinstance(self.outputs, Tensor) and self.criterion.asked and self.criterion.form is None
+        """Whether the loss is one number that the model computes, in a way that is not known here."""
+        every = real_tensors(self.outputs)
+        used = self._used or range(len(every))
+        unknown = not isinstance(self.outputs, Tensor) and self.criterion.asked and self.criterion.form is None
+        return unknown or all(every[i].ndim == 0 for i in used)
 
     def _refuse_ignored(self) -> None:
         """Targets of -100 have no term in most losses: a loss of the user's own needs a count of the others."""
@@ -86,7 +95,7 @@ class Evaluation:
         form = recognised(criterion, self.network, self.batch)
         found = form.counted if form is not None else None
         if found is None:
-            found = advice(criterion, self.batch, self.outputs, self.network.device)
+            found = advice(criterion, self.batch, self.outputs, self._used)
         shift = "" if found else ", or (targets[:, 1:] != -100).sum() where the loss shifts the targets by one,"
         raise ValueError(
             "the targets contain -100 (ignored positions) and the loss is a function of your own: pass "

@@ -34,6 +34,7 @@ class Form:
         rebuild: (outputs, z) -> outputs with z in their place, where the loss is the user's own.
         whole: whether `known` is all of the loss (else the rest does not depend on z, such as a balance of experts).
         counted: in words, how many terms the loss has.
+        used: which of the outputs' floating tensors make z, where the loss is the user's own.
     """
 
     read: Callable[[Any], Tensor]
@@ -42,6 +43,7 @@ class Form:
     rebuild: Callable[[Any, Tensor], Any] | None = None
     whole: bool = True
     counted: str = ""
+    used: tuple[int, ...] = ()
 
     def count(self, outputs: Any, batch: Batch) -> float:
         """The number of terms of a known loss in this batch."""
@@ -74,7 +76,7 @@ def joint(used: list[int]) -> Form:
                 every[i] = piece.reshape(-1, *t.shape[1:]) if rows else piece.reshape(t.shape)
         return with_tensors(out, iter(every))
 
-    return Form(read, rebuild=rebuild)
+    return Form(read, rebuild=rebuild, used=tuple(used))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from landscape.memory import Memory, budget
+from landscape.objective.audit import Audit
 from landscape.objective.batch import Batch, tensors_in
 from landscape.objective.pairs import batches_of, pair
 from landscape.objective.state import random_states, seed_everything
@@ -31,6 +32,7 @@ class Batches:
     """Batches that can be passed over again and again, with a check that they stay the same."""
 
     def __init__(self, data: Any, *, memory: Memory = "auto", dtype: torch.dtype = torch.float32) -> None:
+        self.audit = Audit()  # of the weights of these batches
         self._source = batches_of(data)
         self._dtype = dtype  # of floating numbers that come as numpy arrays or lists
         self._one_shot = isinstance(self._source, Iterator)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from landscape.memory import Memory
-from landscape.objective.audit import Audit
 from landscape.objective.batch import Batch, part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
@@ -99,7 +98,6 @@ class Objective:
         self._view = FlatView(self.module, inner_selection(model, parameters))
         self.dtype = vector_dtype(self.leaves())
         self._batches = Batches(data, memory=memory, dtype=self.dtype)
-        self._audit = Audit() if check else None
         self.tuning = Tuning(self.device)
 
     # -- the flat vector -------------------------------------------------------------------------------------
@@ -190,7 +188,6 @@ class Objective:
         """The same model, loss and parameters on other data, e.g. a mini-batch of the training loop."""
         other = copy.copy(self)
         other._batches = Batches(data, memory=self.memory, dtype=self.dtype)
-        other._audit = Audit() if self.check else None
         other.tuning = Tuning(self.device)
         return other
 
@@ -282,8 +279,8 @@ class Objective:
     def evaluate(self, batch: Batch, parameters: Iterable[Tensor] | None = None) -> Evaluation:
         """The model on a batch (inside `measuring()`), with these tensors for the chosen parameters if given."""
         replaced = None if parameters is None else dict(zip(self._view.names, parameters, strict=True))
-        outputs = self._network.outputs(batch, replaced)
-        return Evaluation(batch, outputs, self.criterion, self._network, self.leaves(), self._audit)
+        outputs, audit = self._network.outputs(batch, replaced), self._batches.audit if self.check else None
+        return Evaluation(batch, outputs, self.criterion, self._network, self.leaves(), audit)
 
     def evaluations(self) -> Iterator[Evaluation]:
         """One pass: the model on each batch that has loss terms (inside `measuring()`)."""

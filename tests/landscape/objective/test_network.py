@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from objective_cases import network, objective, reference, samples
 from torch import nn

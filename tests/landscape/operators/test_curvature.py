@@ -121,3 +121,16 @@ def test_an_operation_without_second_derivative_is_named():
     with pytest.raises(RuntimeError, match="once_differentiable"):
         Hessian(o) @ torch.ones(o.size)
     assert torch.allclose(FiniteDifferenceHessian(o) @ torch.ones(o.size), reference(torch.ones(o.size)), atol=1e-2)
+
+
+def test_only_convex_losses_are_known_to_be_semidefinite():
+    assert GaussNewton(objective()).positive_semidefinite
+    assert not GaussNewton(objective(loss=lambda o, t: F.cross_entropy(o, t))).positive_semidefinite
+    assert not Hessian(objective()).positive_semidefinite
+
+
+def test_blocks_count_from_the_end_too():
+    A = Hessian(objective())
+    n = A.shape[0]
+    assert torch.equal(A.block([0, -1]), A.block([0, n - 1]))
+    assert not torch.equal(A.block([0, -1]), A.block([0, 0]))

@@ -79,6 +79,11 @@ def test_trace(objective, trace):
     row = trace["trace"].row()
     assert abs(row["value"] - exact) <= 4 * row["stderr"] + 1e-8 * abs(exact)
     assert row["method"] == "auto"
+    rough = CurvatureTrace(method="hutchinson", rtol=0.9, operator="gauss-newton", name="rough")
+    measure_once(objective, [rough], trace, 0, on_error="raise")
+    row = trace["rough"].row()
+    assert row["matvecs"] < objective.size  # the tolerance is reached before it is cheaper to be exact
+    assert row["converged"]
 
 
 def test_density(objective, trace):
@@ -88,12 +93,19 @@ def test_density(objective, trace):
     assert row["nodes"].shape == row["weights"].shape == (3, 100)  # more steps than parameters
     assert row["n"] == objective.size
     np.testing.assert_allclose(row["weights"].sum(axis=1), 1)
+    few = SpectralDensity(parameters=["2.bias"], probes=2, steps=8, name="few")  # of 3, without a breakdown
+    measure_once(objective, [few], trace, 0, on_error="raise")
+    np.testing.assert_allclose(trace["few"].row()["weights"].sum(axis=1), 1)
     assert row["nodes"].min() == pytest.approx(exact[0], abs=1e-6)
     assert row["nodes"].max() == pytest.approx(exact[-1], abs=1e-6)
 
 
 def test_condition_number(objective, trace):
     exact = eigenvalues(landscape.GaussNewton(objective))
+    cut = 0.5 * (exact[-3] + exact[-4])
+    measure_once(objective, [ConditionNumber(operator="gauss-newton", threshold=cut, name="cut")], trace, 0)
+    assert (trace["cut"].row()["rank"], trace["cut"].row()["threshold"]) == (3, cut)
+    assert trace["cut"].row()["kappa"] == pytest.approx(exact[-1] / exact[-3], rel=1e-4)
     probe = ConditionNumber(operator="gauss-newton", threshold=1e-6 * exact[-1])
     measure_once(objective, [probe], trace, 0, on_error="raise")
     row = trace["condition"].row()

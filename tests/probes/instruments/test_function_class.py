@@ -7,7 +7,7 @@ from torch import nn
 
 from landscape import Objective
 from landscape.regularity.measure import estimate_infimum, measure, measure_samples
-from probes import FunctionClass, Monitor, Recording, ReplayError, Trace
+from probes import Field, FunctionClass, Monitor, Recording, ReplayError, Trace
 from probes.cli import main
 from probes.instruments.function_class import trajectory
 
@@ -284,3 +284,16 @@ def test_over_a_folder_of_checkpoints(tmp_path, monkeypatch, capsys):
     assert t.rounding == pytest.approx(2.0**-23)
     with pytest.raises(ValueError, match="no records of a FunctionClass"):
         trajectory(Trace.open("fc.h5")["loss"])
+
+
+def test_a_trajectory_is_as_rough_as_its_roughest_row():
+    names = ("inner", "loss", "final_loss", "infimum", "grad_norm", "distance")
+
+    class Rows:
+        fields = dict.fromkeys(names, Field(()))
+
+        def read(self):
+            ones = {name: np.ones(2) for name in names}
+            return ones | {"step": np.arange(2), "rounding": np.array([1e-16, 1e-7])}
+
+    assert trajectory(Rows()).rounding == 1e-7

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import landscape
+from landscape.spectra import Eigenpairs
 from probes import (
     Alignment,
     BatchSharpness,
@@ -179,6 +180,48 @@ def test_critical_sharpness_on_a_quadratic_follows_the_threshold(trace):
     moved = trace["updates"].read()
     assert moved["steps"].tolist() == [0, 1, 1, 1, 1]
     np.testing.assert_allclose(moved["update"][1], 0.1 * np.array([float(p.norm()) for p in directions[0].chunk(3)]))
+
+
+def test_updates_over_several_steps(trace):
+    """The monitor is called after three steps of training: what moved is the sum of them."""
+    A = positive(9)
+    objective = quadratic(A, normal(9))
+    optimizer = torch.optim.SGD(objective.model.parameters(), lr=0.1)
+    align = Alignment(of="update", k=2, tol=1e-8)
+    probes = [CriticalSharpness(along="update", name="update"), Updates(), align]
+    monitor = Monitor(objective, probes, trace, optimizer=optimizer, on_error="raise")
+    monitor(0)
+    start = objective.theta()
+    for _ in range(3):
+        optimizer.zero_grad()
+        objective.model(None).backward()
+        optimizer.step()
+    monitor(3)
+    moved, g = objective.theta() - start, objective.gradient()
+    assert trace["updates"]["steps"].tolist() == [0, 3]
+    expected = [float(piece.norm()) for piece in objective.split(moved)]
+    np.testing.assert_allclose(trace["updates"]["update"][1], expected)
+    V = torch.linalg.eigh(A).eigenvectors.flip(1)[:, :2]
+    cosines = ((V.T @ moved) / moved.norm()).square()
+    np.testing.assert_allclose(trace["alignment"]["cosines"][1], cosines.numpy(), atol=1e-6)
+    d = -moved / (3 * 0.1)  # the update per step and unit of lr
+    truth = float(d @ A @ d / (g @ d))
+    row = trace["update"].row()
+    assert row["lower"] <= truth <= row["upper"]
+
+
+def test_both_searches_of_an_adaptive_optimizer_count(trace, monkeypatch):
+    model, objective, batch = problem()
+    adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    step(model, adam, batch)
+    plain = once(objective, Sharpness(name="plain"), trace)
+    one = torch.ones(1, dtype=torch.float64)
+    second = Eigenpairs(one, torch.ones(objective.size, 1), one, converged=False, confirmed=False, matvecs=1000, seed=0)
+    monkeypatch.setattr(Sharpness, "_preconditioned", lambda *_: second)
+    row = once(objective, Sharpness(name="both"), trace, optimizer=adam)
+    assert plain["converged"]
+    assert not row["converged"]
+    assert row["matvecs"] > 1000
 
 
 def test_alignment(trace):

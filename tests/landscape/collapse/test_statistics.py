@@ -305,6 +305,12 @@ def test_printed_variants(generator):
     assert printed["nc2"] == pytest.approx(found.nc2 / 9)
     assert printed["nc3"] == pytest.approx(found.nc3 / 12)
     assert printed["nc1"] == found.nc1
+    # a fourth class without samples: what looks at the features takes the three, at the weight all four
+    W = torch.randn(4, 4, generator=generator)
+    found = collected(X, y, 4).metrics(W)
+    printed = found.printed
+    for name, factor in (("nc0", 4), ("nc2", 9), ("nc3", 12), ("nc2_weight", 16), ("nc2_product", 9)):
+        assert printed[name] == pytest.approx(getattr(found, name) / factor), name
 
 
 def test_directions_that_are_rounding_are_left_out(generator):

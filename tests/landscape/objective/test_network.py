@@ -13,6 +13,19 @@ from torch.utils.data import DataLoader
 from landscape import GaussNewton, Hessian, Objective
 
 
+def test_what_at_has_set_stays_when_the_model_moves():
+    model = network()
+    o = objective(model, dtype=torch.float64)
+    before = o.theta()
+    with o.at(before + 1):
+        value = o.value()
+        with torch.no_grad():
+            model[0].weight.add_(5.0)
+        assert torch.equal(o.theta(), before + 1)
+        assert o.value() == value
+    assert torch.allclose(o.theta()[:24], before[:24] + 5.0, atol=1e-6)
+
+
 def test_converted_copy_follows_the_model():
     model = network()
     o = objective(model, dtype=torch.float64)

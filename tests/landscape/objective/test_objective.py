@@ -127,6 +127,14 @@ def test_bfloat16_products_say_how_noisy_they_are():
     assert (H @ v - exact @ v).norm() < 10 * H.noise * (exact @ v).norm()
 
 
+def test_a_part_has_the_dtype_of_its_own_parameters():
+    model = network()
+    model[4].double()
+    o = Objective(model, nn.CrossEntropyLoss(), samples(), forward=lambda m, x: m[4](m[:4](x).double()))
+    assert o.restrict("0.*").dtype == torch.float32
+    assert o.restrict("4.*").dtype == torch.float64
+
+
 def test_mixed_dtypes_take_the_widest_vector():
     model = network()
     model[4].double()

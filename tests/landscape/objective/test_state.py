@@ -113,3 +113,12 @@ def test_any_scope_gives_the_same_product(operator, scope):
         X, y = samples()
         inside = operator(objective(model, (X, y)))
         assert torch.equal(inside @ v, expected)
+
+
+def test_dropout_differs_from_batch_to_batch_and_not_from_pass_to_pass():
+    X, y = samples(64)
+    model = network(dropout=0.5).train()
+    once, twice = objective(model, [(X, y)]), objective(model, [(X, y), (X, y)])
+    assert once.value() == once.value()
+    assert twice.value() == twice.value()
+    assert abs(twice.value() - once.value()) > 1e-4 * once.value()

@@ -27,3 +27,16 @@ def test_matrix_operator():
     once, together = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
     one_by_one = torch.cat([op.random(1, "normal", once) for _ in range(3)], dim=1)
     assert torch.equal(one_by_one, op.random(3, "normal", together))
+
+
+def test_what_is_known_of_sums_and_multiples():
+    first, second = MatrixOperator(torch.eye(2)), MatrixOperator(2 * torch.eye(2))
+    first.noise, second.noise = 0.1, 0.2
+    assert (first + second).noise == (second + first).noise == 0.2
+    first.positive_semidefinite = second.positive_semidefinite = True
+    assert (first + second).positive_semidefinite
+    assert (2.0 * first).positive_semidefinite
+    assert not (-first).positive_semidefinite
+    assert not first.shifted(-0.5).positive_semidefinite
+    second.positive_semidefinite = False
+    assert not (first + second).positive_semidefinite

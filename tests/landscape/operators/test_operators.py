@@ -89,6 +89,16 @@ def test_monte_carlo_fisher_averages_to_gauss_newton(name):
     assert torch.equal(one @ v, one @ v)  # the draws are fixed: one matrix
 
 
+def test_every_batch_draws_labels_of_its_own():
+    case = CASES["tanh"]()
+    batch = case.batches[0]
+    once, twice = (
+        MonteCarloFisher(Objective(case.model, case.loss, [batch] * count), 1, torch.Generator().manual_seed(0))
+        for count in (1, 2)
+    )
+    assert relative(twice.to_dense(), once.to_dense()) > 0.1
+
+
 def per_unit_gradients(case, units):
     parameters = [p for p in case.model.parameters() if p.requires_grad]
     rows = []

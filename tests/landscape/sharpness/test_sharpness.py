@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from landscape import Hessian, MatrixOperator, Objective
 from landscape.objective.batch import split
 from landscape.sharpness import alignment, batch_sharpness, critical_sharpness, gradient_statistics, sam_sharpness
-from landscape.spectra import eigsh
+from landscape.spectra import Eigenpairs, eigsh
 
 
 def made(name, **options):
@@ -487,6 +487,17 @@ def test_alignment_bounds_hold_for_rough_pairs():
         assert abs(found.total - float(exact.sum())) <= found.total_bound + 1e-9
         useful += found.total_bound < 0.9
     assert useful > 10
+
+
+def test_alignment_of_given_pairs():
+    """Bounds by hand from residuals and gaps, a neighbour's residual taken off; vectors of any length."""
+    values, residuals = (torch.tensor(row, dtype=torch.float64) for row in ([3.0, 2.0, 0.5], [0.1, 0.4, 0.2]))
+    vectors = torch.diag(torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64))
+    pairs = Eigenpairs(values, vectors, residuals, converged=True, confirmed=True, matvecs=3, seed=0)
+    found = alignment(torch.tensor([3.0, 4.0, 0.0]), pairs, 2)
+    assert found.cosines.tolist() == pytest.approx([0.36, 0.64])
+    assert found.bounds.tolist() == pytest.approx([0.1 / (1.0 - 0.4), 0.4 / (1.0 - 0.1)])
+    assert found.total_bound == pytest.approx(0.17**0.5 / (1.5 - 0.2))
 
 
 def test_alignment_refuses():

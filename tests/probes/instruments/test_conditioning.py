@@ -96,6 +96,11 @@ def test_what_is_a_linear_network(linear, bent):
     assert linear_network_of(linear).kappa == pytest.approx(expected.kappa, rel=1e-10)
     ragged = linear.on(list(zip(X.split(17), y.split(17), strict=True)))
     assert linear_network_of(ragged).kappa == pytest.approx(expected.kappa, rel=1e-10)
+    for found in (
+        linear_network_of(linear),
+        linear_network_of(ragged),
+    ):  # (1/N) of the data's, however they are batched
+        assert found.largest == pytest.approx(expected.largest, rel=1e-10)
     assert linear_network_of(bent) is None
     assert linear_network_of(linear.restrict(["1.weight", "2.weight"])) is None  # a part of the parameters
     assert linear_network_of(Objective(nn.Sequential(*linear.model, nn.Tanh()), loss, (X, y))) is None

@@ -2,6 +2,7 @@
 
 from landscape.objective.data import DataChanged
 from landscape.objective.objective import Objective
+from landscape.objective.weight_norm import unfused_weight_norm
 from landscape.operators.check import WrongDerivatives
 from landscape.operators.finite_difference import FiniteDifferenceHessian
 from landscape.operators.fisher import EmpiricalFisher, MonteCarloFisher
@@ -25,4 +26,5 @@ __all__ = [
     "Objective",
     "TangentKernel",
     "WrongDerivatives",
+    "unfused_weight_norm",
 ]

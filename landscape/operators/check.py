@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 WRONG = 1e-3  # relative distance of a product from differences that is no rounding
+_SMALL = 1e-3  # of the norm of the whole: below it a block is rounding
 CLOSER = 10.0  # times nearer to each other than to the product: two steps that say so
 
 
@@ -58,12 +59,18 @@ def worst(checks: Iterable[Check | None]) -> Check | None:
     return max(found, key=lambda check: order[check.verdict], default=None)
 
 
-def judge(product: Tensor, difference: Callable[[float], Tensor], steps: Sequence[float]) -> Check:
+Distance = Callable[[Tensor, Tensor], float]
+
+
+def judge(
+    product: Tensor, difference: Callable[[float], Tensor], steps: Sequence[float], distance: Distance | None = None
+) -> Check:
     """Hold a product against `difference(step)`, the same by differences, at steps in turn until it can be told.
 
-    It agrees with the first difference within 1e-3 of it. It is off when two neighbouring steps agree with each other
-    ten times better than with the product, and neither with it.
+    It agrees with a difference within 1e-3 of it. It is off when two neighbouring steps agree with each other ten
+    times better than with the product, and neither with it. `distance` is `relative` by default.
     """
+    distance = distance or relative
     dtype, told = product.dtype, Check("untold", dtype=product.dtype, note="the product is not finite")
     if not bool(torch.isfinite(product).all()):
         return told
@@ -74,14 +81,14 @@ def judge(product: Tensor, difference: Callable[[float], Tensor], steps: Sequenc
         if not bool(torch.isfinite(found).all()):
             previous = None
             continue
-        distance = relative(product, found)
-        if distance <= WRONG:
-            return Check("agrees", distance, dtype=dtype)
+        away = distance(product, found)
+        if away <= WRONG:
+            return Check("agrees", away, dtype=dtype)
         if previous is not None:
-            before, apart = relative(product, previous), relative(found, previous)
-            nearest, steadiest = min(nearest, before, distance), min(steadiest, apart)
-            if CLOSER * apart <= min(before, distance):
-                return Check("off", min(before, distance), apart, dtype)
+            before, apart = distance(product, previous), distance(found, previous)
+            nearest, steadiest = min(nearest, before, away), min(steadiest, apart)
+            if CLOSER * apart <= min(before, away):
+                return Check("off", min(before, away), apart, dtype)
         previous = found
     note = f"differences at several step sizes are {steadiest:.1g} apart (a kink at the parameters, or rounding)"
     return Check("untold", nearest, steadiest, dtype, note)
@@ -94,5 +101,22 @@ def clearly_off(check: Check) -> bool:
 
 def relative(a: Tensor, b: Tensor) -> float:
     """|a - b| over the larger norm; 0 for two zeros."""
-    size = max(float(a.double().norm()), float(b.double().norm()))
-    return float((a.double() - b.double()).norm()) / size if size else 0.0
+    a, b = (t.double() if t.device.type != "mps" else t.cpu().double() for t in (a, b))
+    size = max(float(a.norm()), float(b.norm()))
+    return float((a - b).norm()) / size if size else 0.0
+
+
+def by_blocks(sizes: Sequence[int]) -> Distance:
+    """The largest distance of any block of these sizes: a small layer that is wrong does not show in the whole.
+
+    Relative to the block's own norm; blocks below a thousandth of the whole's norm to that.
+    """
+
+    def distance(a: Tensor, b: Tensor) -> float:
+        a, b = (t.double() if t.device.type != "mps" else t.cpu().double() for t in (a, b))
+        norms = [torch.stack([block.norm() for block in t.split(list(sizes))]) for t in (a, b, a - b)]
+        floor = _SMALL * torch.maximum(norms[0].norm(), norms[1].norm())
+        own = torch.maximum(torch.maximum(norms[0], norms[1]), floor)
+        return float((norms[2] / own).max()) if float(floor) else 0.0
+
+    return distance

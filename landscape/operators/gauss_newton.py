@@ -6,7 +6,7 @@ forward-mode pass; J^T w is one reverse pass. The two ways are timed on the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -33,6 +33,7 @@ class JacobianClaim:
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective, self._v = objective, v
+        self.blocks: Sequence[int] = ()
 
     def product(self) -> Tensor:
         """The outputs' shape, by differentiating J^T u in u."""
@@ -54,6 +55,7 @@ class LossClaim:
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective = objective
+        self.blocks: Sequence[int] = ()
         with objective.measuring(), torch.no_grad():
             self._e = next(objective.evaluations()).detach()
         outputs = self._e.outputs

@@ -7,18 +7,22 @@ again for every vector: reverse over reverse, with the first reverse pass kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from typing_extensions import override
 
 from landscape.memory import Memory
 from landscape.objective.evaluation import Evaluation
+from landscape.objective.graph import nodes
 from landscape.objective.noise import coarsest_eps
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import join, split, vector_dtype
 from landscape.objective.state import Snapshot
 from landscape.operators.autograd import fill_zeros, gradient_graph, stack, vjp
+from landscape.operators.check import Check
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.linear import LinearOperator
 from landscape.operators.self_check import Claims, difference
@@ -29,6 +33,7 @@ class GradientClaim:
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective, self._v = objective, v
+        self.blocks: Sequence[int] = [p.numel() for p in objective.leaves()]
 
     def product(self) -> Tensor:
         """`(n,)`, by double backward."""
@@ -123,6 +128,14 @@ class LossHessian(LinearOperator):
         self._gradient: tuple[Tensor | None, ...] | None = None
         self._snapshot = Snapshot(lambda: (leaves, []))
         self.names = [str(name) for name in named]
+        self._custom = _custom_functions(loss)
+
+    @property
+    @override
+    def checked(self) -> Check | None:
+        """Nothing can be held against differences: the graph of one loss is a number, not a function."""
+        held = f"; it holds custom functions: {', '.join(self._custom)}" if self._custom else ""
+        return Check("untold", note=f"the graph of one loss cannot be evaluated at other parameters{held}")
 
     def gradient(self) -> Tensor:
         """`(n,)`, from the graph that the products use."""
@@ -170,3 +183,21 @@ class LossHessian(LinearOperator):
     def release(self) -> None:
         """Drop the gradient's graph; the loss's own stays with the caller and the next product rebuilds ours."""
         self._gradient = None
+
+
+def _custom_functions(loss: Tensor) -> list[str]:
+    """Names of the functions of somebody's own in the graph of a loss.
+
+    Raises `RuntimeError` where it holds torch's fused weight_norm, whose second derivative is wrong.
+    """
+    found = set()
+    for node in nodes([loss]):
+        name = type(node).__name__
+        if name.startswith("WeightNormInterface"):
+            raise RuntimeError(
+                "the loss was computed with torch's fused weight_norm, whose second derivative is wrong: compute it "
+                "inside `with landscape.unfused_weight_norm():`, or take Hessian(Objective(...)), which does so"
+            )
+        if isinstance(node, BackwardCFunction):
+            found.add(name.removesuffix("Backward"))
+    return sorted(found)

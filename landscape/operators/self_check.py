@@ -19,20 +19,41 @@ from torch import Tensor, nn
 from landscape.objective.noise import all_in_float64
 from landscape.objective.objective import Objective
 from landscape.objective.remembered import remembered
-from landscape.operators.check import CLOSER, WRONG, Check, WrongDerivatives, clearly_off, judge, relative, worst
+from landscape.operators.check import (
+    CLOSER,
+    WRONG,
+    Check,
+    Distance,
+    WrongDerivatives,
+    by_blocks,
+    clearly_off,
+    judge,
+    relative,
+    worst,
+)
 from landscape.operators.culprit import culprit
 
 SAMPLES = 32
+# Of a large model a share of the batch is enough: the check is to cost little where one batch is all the data.
+_LARGE, _SHARE = 100_000, 1 / 8
 _SEED = 0xC4EC
 # Steps relative to |theta|. Small ones cross few kinks; in float32 below 1e-3 rounding and above 1e-2 truncation shows.
 _FIRST = {torch.float64: 1e-7, torch.float32: 3e-3}
 _NEXT = {torch.float64: 1e-6, torch.float32: 1e-2}
 _SHORTEST, _LONGEST = 1e-8, 3e-2  # in float64
 _ASIDE = 1e-2
+# What a block that is off counts beside the whole: in float32 rounding and truncation show in small blocks.
+_COARSE, _FINE = 0.01, 0.1
 
 
 class Claim(Protocol):
-    """One product of an operator with a direction, and the same by differences."""
+    """One product of an operator with a direction, and the same by differences.
+
+    Attributes:
+        blocks: sizes of the parts of the product that are looked at one by one, such as those of the parameters.
+    """
+
+    blocks: Sequence[int]
 
     def product(self) -> Tensor:
         """As the operator makes it, any shape."""
@@ -69,14 +90,15 @@ def direction(objective: Objective, seed: int = _SEED) -> Tensor:
 
     Zero in the rows of embeddings that torch holds fixed (`padding_idx`): their gradient is masked, not found.
     """
-    v = torch.randn(objective.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).double()
+    v = torch.rand(objective.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).sub_(0.5)
     pieces = objective.unflatten(v)
     for module in objective.module.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None:
             for piece, leaf in zip(pieces.values(), objective.leaves(), strict=True):
                 if leaf is module.weight:
                     piece[module.padding_idx] = 0.0
-    return (v / (v.norm() or 1.0)).to(device=objective.device, dtype=objective.dtype)
+    v = v.to(device=objective.device, dtype=objective.dtype)
+    return v / (v.norm() or 1.0)
 
 
 def difference(objective: Objective, v: Tensor, ahead: float, behind: float, function: Callable[[], Tensor]) -> Tensor:
@@ -86,13 +108,13 @@ def difference(objective: Objective, v: Tensor, ahead: float, behind: float, fun
         with objective.at(theta + step * v):
             places.append(objective.theta())
             values.append(function())
-    distance = float((places[0] - places[1]).double() @ v.double())
+    distance = float((places[0] - places[1]) @ v)
     return (values[0] - values[1]) / distance if distance else torch.full_like(values[0], torch.nan)
 
 
 def _verdict(objective: Objective, claim: Callable[[Objective, Tensor], Claim]) -> Check:
     try:
-        few = objective.sample(SAMPLES)
+        few = objective.sample(SAMPLES, _SHARE if objective.size > _LARGE else 1.0)
         few.check = False
         found = _tell(few, claim, direction(few))
     except Exception as error:  # what fails here fails in the product itself, which says so; else it is no product's
@@ -109,22 +131,22 @@ def _verdict(objective: Objective, claim: Callable[[Objective, Tensor], Claim]) 
 
 def _tell(few: Objective, claim: Callable[[Objective, Tensor], Claim], v: Tensor) -> Check:
     """In the model's own precision; then float64 differences; then a float64 product as well."""
-    scale = float(few.theta().double().norm()) or 1.0
+    scale = float(few.theta().norm()) or 1.0
     own = claim(few, v)
     product = own.product()
     half = any(p.is_floating_point() and p.dtype.itemsize < 4 for p in few.module.parameters())
     first = Check("untold", note="half precision")
     if not half:
-        first = judge(product, _central(own), [scale * _FIRST[few.dtype]])
+        first = judge(product, _central(own), [scale * _FIRST[few.dtype]], _distance(own, _COARSE))
     if first.verdict == "agrees":
         return first
     try:
         double = few.converted(torch.float64)
         with double.at(few.theta()), all_in_float64():
             other = claim(double, v.double())
-            distance = relative(product.double(), other.difference(*_around(scale * _FIRST[torch.float64])))
-            if distance <= WRONG:
-                return Check("agrees", distance, dtype=torch.float64)
+            near = judge(product.double(), _central(other), [scale * _FIRST[torch.float64]], _distance(other, _FINE))
+            if near.verdict == "agrees":
+                return near
             found = _search(other, scale)
             return found if "kink" not in found.note else _beside(found, double, claim, v.double(), scale)
     except Exception as error:
@@ -136,23 +158,32 @@ def _tell(few: Objective, claim: Callable[[Objective, Tensor], Claim], v: Tensor
         return found if found.verdict != "off" or clearly_off(found) else replace(found, verdict="untold")
 
 
-def _around(step: float) -> tuple[float, float]:
-    return step, -step
+def _distance(claim: Claim, share: float) -> Distance:
+    """Of the whole, and that share of the distance of the worst block."""
+    if len(claim.blocks) < 2:
+        return relative
+    worst_block = by_blocks(claim.blocks)
+    return lambda a, b: max(relative(a, b), share * worst_block(a, b))
 
 
 def _central(claim: Claim) -> Callable[[float], Tensor]:
-    return functools.cache(lambda step: claim.difference(*_around(step)))
+    return functools.cache(lambda step: claim.difference(step, -step))
 
 
 def _search(claim: Claim, scale: float) -> Check:
     """Two small steps; a smaller one, as a kink may lie between; then two with the length that the noise asks for."""
     product, central = claim.product(), _central(claim)
     small, next_, shortest = (scale * step for step in (_FIRST[torch.float64], _NEXT[torch.float64], _SHORTEST))
-    found = judge(product, central, [small, next_])
+    coarse, all_blocks = _distance(claim, _COARSE), _distance(claim, 1.0)
+    found = judge(product, central, [small, next_], coarse)
     if found.verdict == "untold":
-        found = judge(product, central, [shortest, small])
+        found = judge(product, central, [shortest, small], coarse)
+    if found.verdict == "agrees" and all_blocks(product, central(small)) > WRONG:  # a small block may be off
+        blocks = judge(product, central, [small, next_], all_blocks)
+        blocks = _unless_on_a_kink(blocks, claim, small, all_blocks)
+        return blocks if blocks.verdict == "off" else found
     if found.verdict == "off":
-        return _unless_on_a_kink(found, claim, small)
+        return _unless_on_a_kink(found, claim, small, coarse)
     if found.verdict == "agrees" or not bool(torch.isfinite(product).all()):
         return found
     if CLOSER * relative(central(small) * small, central(shortest) * shortest) < 1.0:  # the same jump at any step
@@ -165,12 +196,11 @@ def _search(claim: Claim, scale: float) -> Check:
     return judge(product, central, [longer, 3 * longer])
 
 
-def _unless_on_a_kink(found: Check, claim: Claim, step: float) -> Check:
+def _unless_on_a_kink(found: Check, claim: Claim, step: float, distance: Distance = relative) -> Check:
     """What is off by no more than the slopes on both sides of the parameters differ is not told."""
     if found.verdict != "off":
         return found
-    central = claim.difference(*_around(step))
-    if CLOSER * relative(claim.difference(step, 0.0), central) < found.difference:
+    if CLOSER * distance(claim.difference(step, 0.0), claim.difference(step, -step)) < found.difference:
         return found
     return replace(found, verdict="untold", note="on a kink: slopes differ on its sides")
 

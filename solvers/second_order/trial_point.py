@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from landscape import Hessian
+from landscape.objective.weight_norm import unfused_weight_norm
 from landscape.operators.linear import LinearOperator
 from solvers.base import Closure, check_loss, explain_backward, to_dense
 from solvers.repeatable import Repeatable
@@ -123,7 +124,7 @@ class GraphPoint(Point):
                 self.g = self._gradient(loss)
 
     def _evaluate(self) -> Tensor:
-        with torch.enable_grad():
+        with torch.enable_grad(), unfused_weight_norm():
             return check_loss(self._closure()).sum()
 
     def _gradient(self, loss: Tensor) -> Tensor:

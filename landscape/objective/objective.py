@@ -199,15 +199,14 @@ class Objective:
         other.tuning = Tuning(self.device)
         return other
 
-    def sample(self, size: int = 32, share: float = 1.0) -> Objective:
-        """The same function on a few samples of its first batch: what checks and measurements of noise run on.
+    def sample(self, size: int = 32) -> Objective:
+        """The same function on at most `size` samples of its first batch: what checks and measurements of noise run on.
 
-        At most `size`, and at most a share of the batch, though two. The whole batch where it cannot be cut, or the
-        model or the loss refuses the part or has no terms in it.
+        The whole batch where it cannot be cut, or the model or the loss refuses the part or has no terms in it.
         """
         whole = self._batches.first()
         try:
-            cut = part(whole, 0, min(size, samples(whole), max(2, int(share * samples(whole)))))
+            cut = part(whole, 0, min(size, samples(whole)))
             few = self.on([(cut.inputs, cut.targets)])
             if math.isfinite(few.value()):
                 return few

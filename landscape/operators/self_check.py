@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from landscape.objective.batch import samples
 from landscape.objective.noise import all_in_float64
 from landscape.objective.objective import Objective
 from landscape.objective.remembered import remembered
@@ -112,9 +113,19 @@ def difference(objective: Objective, v: Tensor, ahead: float, behind: float, fun
     return (values[0] - values[1]) / distance if distance else torch.full_like(values[0], torch.nan)
 
 
+def _samples(objective: Objective) -> int:
+    if objective.size <= _LARGE:
+        return SAMPLES
+    first = next(objective.sweep(skip=lambda index: True))
+    try:
+        return min(SAMPLES, max(2, int(_SHARE * samples(first))))
+    except ValueError:  # the inputs have no rows
+        return SAMPLES
+
+
 def _verdict(objective: Objective, claim: Callable[[Objective, Tensor], Claim]) -> Check:
     try:
-        few = objective.sample(SAMPLES, _SHARE if objective.size > _LARGE else 1.0)
+        few = objective.sample(_samples(objective))
         few.check = False
         found = _tell(few, claim, direction(few))
     except Exception as error:  # what fails here fails in the product itself, which says so; else it is no product's

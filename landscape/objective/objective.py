@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Literal
 
 import torch
@@ -200,18 +200,13 @@ class Objective:
         return other
 
     def sample(self, size: int = 32) -> Objective:
-        """The same function on at most `size` samples of its first batch: what checks and measurements of noise run on.
-
-        The whole batch where it cannot be cut, or the model or the loss refuses the part or has no terms in it.
-        """
+        """The same function on at most `size` samples of its first batch; on all of it where it cannot be cut."""
         whole = self._batches.first()
-        try:
+        with suppress(Exception):  # whatever a user's model and loss raise on a part that is none
             cut = part(whole, 0, min(size, samples(whole)))
             few = self.on([(cut.inputs, cut.targets)])
             if math.isfinite(few.value()):
                 return few
-        except Exception:  # whatever a user's model and loss raise on a part that is none
-            pass
         return self.on([(whole.inputs, whole.targets)])
 
     # -- the function ------------------------------------------------------------------------------------------

@@ -153,10 +153,8 @@ class Objective:
 
     @contextmanager
     def at(self, theta: Tensor) -> Iterator[None]:
-        """Inside the block the parameters are `theta` `(n,)`, cast to their dtypes; afterwards what they were.
-
-        The parameters' storages are exchanged and put back, so no version counter moves and nothing is rounded.
-        """
+        """Inside the block the parameters are `theta` `(n,)`, cast to their dtypes; afterwards what they were."""
+        # storages are exchanged and put back: no version counter moves, and nothing is rounded
         self._network.follow()
         pieces = self.unflatten(torch.as_tensor(theta).detach())
         leaves = self.leaves()
@@ -245,8 +243,7 @@ class Objective:
 
     def measuring(self, derivative: bool = True) -> AbstractContextManager[None]:
         """A scope to run the model in and to differentiate it; no mark is left. `ValueError`: f is not one function."""
-        network = self._network
-        network.confirm(self.criterion.loss, self._follows)
+        (network := self._network).confirm(self.criterion.loss, self._follows)
         return network.measuring(self._view, self.criterion, derivative, lambda: habits(self, network, derivative))
 
     def _follows(self) -> bool:

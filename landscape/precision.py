@@ -16,8 +16,3 @@ def has_float64(device: torch.device) -> bool:
 def accurate(t: Tensor) -> Tensor:
     """The tensor in float64: on its own device, or on the host."""
     return t.double() if has_float64(t.device) else t.cpu().double()
-
-
-def accurate_home(device: torch.device) -> torch.device:
-    """Where float64 sums of what lies on the device are kept: there, or on the host."""
-    return device if has_float64(device) else torch.device("cpu")

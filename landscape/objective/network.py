@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence
 
@@ -223,6 +224,10 @@ class Network:
         with state.borrowed_buffers(self.module), self._parameters_kept(), self._leaves_kept(), self.recording():
             if replaced is None:
                 return run(batch.inputs)
+            if (self.tried or self._habits).records and any(
+                unpack_dual(t).tangent is not None for t in replaced.values()
+            ):
+                raise RuntimeError("forward mode through a derivative inside the model is not to be relied on")
             return functional_call(run, {f"model.{name}": t for name, t in replaced.items()}, (batch.inputs,))
 
     @contextmanager

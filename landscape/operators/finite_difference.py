@@ -16,6 +16,7 @@ from torch import Tensor
 from landscape.objective.objective import Objective
 from landscape.objective.state import Snapshot
 from landscape.operators.linear import LinearOperator
+from landscape.precision import accurate
 
 # Steps tried on a random direction, as multiples of the textbook step eps^(1/3) |theta|.
 _TRIED = (0.1, 1.0, 10.0, 100.0)
@@ -61,7 +62,7 @@ class FiniteDifferenceHessian(LinearOperator):
         theta = self.objective.theta()
         columns = []
         for v in V.T:
-            norm = float(v.double().norm())
+            norm = float(accurate(v).norm())
             columns.append(norm * self._difference(theta, v / norm, length) if norm else torch.zeros_like(v))
         return torch.stack(columns, dim=-1)
 
@@ -80,10 +81,10 @@ class FiniteDifferenceHessian(LinearOperator):
         self._snapshot = self.objective.snapshot()
         theta = self.objective.theta()
         eps = self.objective.rounding
-        scale = float(theta.double().norm()) or 1.0
+        scale = float(accurate(theta).norm()) or 1.0
         direction = self.random(1, "rademacher", torch.Generator().manual_seed(0))[:, 0] / self.shape[0] ** 0.5
         lengths = [factor * eps ** (1 / 3) * scale for factor in _TRIED]
-        products = [self._difference(theta, direction, length).double() for length in lengths]
+        products = [accurate(self._difference(theta, direction, length)) for length in lengths]
         tiny = torch.finfo(torch.float64).tiny
         gaps = [
             float((a - b).norm()) / max(float(a.norm()), float(b.norm()), tiny) for a, b in itertools.pairwise(products)

@@ -160,7 +160,7 @@ def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(device=like.device, dtype=like.dtype)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like.dtype).to(like.device)
 
 
 def _categorical(p: Tensor, dim: int, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.precision import accurate
 from landscape.randomness import fresh_generator
 
 Kind = Literal["rademacher", "normal"]
@@ -64,11 +65,11 @@ class VectorSpace:
         One reduction and one copy to the host per call.
         """
         if X.dtype == torch.float64 or X.shape[0] <= _INNER_ROWS:
-            return (X.double().T @ Y.double()).cpu()
-        total = torch.zeros(X.shape[1], Y.shape[1], dtype=torch.float64, device=X.device)
+            return (accurate(X).T @ accurate(Y)).cpu()
+        total = accurate(torch.zeros(X.shape[1], Y.shape[1], device=X.device))
         for start in range(0, X.shape[0], _INNER_ROWS):
             rows = slice(start, start + _INNER_ROWS)
-            total += X[rows].double().T @ Y[rows].double()
+            total += accurate(X[rows]).T @ accurate(Y[rows])
         return total.cpu()
 
     def combine(self, X: Tensor, C: Tensor) -> Tensor:

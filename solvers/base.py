@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +12,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from solvers.distributed import average_gradients
+from solvers.repeatable import Repeatable
 
 Closure = Callable[[], Tensor]
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 # Of this object alone, no part of a copy: what schedulers and scalers put on an optimizer, and memory used again.
-_PASSING = {"step", "_opt_called", "_zero_grad_profile_name", "grad_scale", "found_inf", "_scratch"}
+_PASSING = {"step", "_opt_called", "_zero_grad_profile_name", "grad_scale", "found_inf", "_scratch", "_known"}
 
 MANUAL = (
     "let the closure return the loss with its graph, without backward(), no_grad or detach "
@@ -47,6 +49,11 @@ class Solver(Optimizer):
 
     takes_complex = True  # as pairs of reals
     maximizes = False  # whether groups may have maximize=True
+
+    def repeatable(self, closure: Closure) -> Repeatable:
+        """The closure as one function, for a step that calls it more than once."""
+        known = self.__dict__.setdefault("_known", weakref.WeakSet())
+        return Repeatable(closure, self.leaves(), known)
 
     def leaves(self) -> list[Tensor]:
         """What a step may move: the parameters of all groups that require grad, as they stand now."""

@@ -4,11 +4,17 @@ A step that evaluates its closure at several points compares losses of one funct
 random numbers. The first call of a step runs as it is. Each later one meets the random states (python, numpy, torch)
 and the buffers of the modules that it runs as the first one met them, and leaves both as the first one left them.
 Generators of the closure's own are not wound back.
+
+Modules are found by a hook on all of them. What `torch.compile` has compiled would be compiled again for each new hook:
+once such a module was met, its parts are those of the steps after as well, and there are no hooks any more.
 """
 
 from __future__ import annotations
 
 import random
+import sys
+import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,10 +33,13 @@ class Repeatable:
     Args:
         closure: what is called.
         parameters: those whose devices have random states of their own.
+        known: what the caller keeps between steps for this class: the modules to look at where there are no hooks.
     """
 
-    def __init__(self, closure: Callable[[], Any], parameters: Iterable[Tensor]) -> None:
-        self._closure = closure
+    def __init__(
+        self, closure: Callable[[], Any], parameters: Iterable[Tensor], known: weakref.WeakSet[nn.Module]
+    ) -> None:
+        self._closure, self._known = closure, known
         self._devices = {p.device for p in parameters if p.device.type not in ("cpu", "meta")}
         self._restore: Callable[[], None] | None = None
         self._first: dict[int, Buffers] = {}  # the buffers of each module before the first call
@@ -40,7 +49,7 @@ class Repeatable:
         if self._restore is not None:
             return self.aside(self._closure)
         self._restore = _keep_random_states(self._devices)
-        with _before_each_module(self._remember):
+        with self._each_module(self._remember):
             return self._closure()
 
     def aside(self, closure: Callable[[], Any]) -> Any:
@@ -58,7 +67,7 @@ class Repeatable:
                 module._buffers.update({name: _copy(b) for name, b in self._first[id(module)].items()})
 
         try:
-            with _before_each_module(lend):
+            with self._each_module(lend):
                 return closure()
         finally:
             for table, owned in lent.values():
@@ -70,26 +79,41 @@ class Repeatable:
         if id(module) not in self._first:
             self._first[id(module)] = {name: _copy(b) for name, b in module._buffers.items()}
 
+    @contextmanager
+    def _each_module(self, see: Callable[[nn.Module], None]) -> Iterator[None]:
+        """`see` is called with each module that has buffers before it runs."""
+        if self._known:
+            for module in self._known:
+                see(module)
+            yield
+            return
+        met: list[nn.Module] = []
+        compiled: list[bool] = []
+
+        def hook(module: nn.Module, inputs: Any) -> None:
+            whole = "_orig_mod" in module._modules
+            compiled.append(whole)
+            for part in module.modules() if whole else (module,):
+                if part._buffers:
+                    met.append(part)
+                    see(part)
+
+        handle = register_module_forward_pre_hook(hook)
+        try:
+            if "torch._dynamo" not in sys.modules:
+                yield
+            else:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="Using `torch.compile")
+                    yield
+        finally:
+            handle.remove()
+        if any(compiled):
+            self._known.update(met)
+
 
 def _copy(buffer: Tensor | None) -> Tensor | None:
     return None if buffer is None else buffer.detach().clone()
-
-
-@contextmanager
-def _before_each_module(see: Callable[[nn.Module], None]) -> Iterator[None]:
-    """`see` is called with each module that has buffers before it runs."""
-
-    def hook(module: nn.Module, inputs: Any) -> None:
-        # what is compiled runs as one
-        for part in module.modules() if "_orig_mod" in module._modules else (module,):
-            if part._buffers:
-                see(part)
-
-    handle = register_module_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _keep_random_states(devices: Iterable[torch.device]) -> Callable[[], None]:

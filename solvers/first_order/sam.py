@@ -20,7 +20,6 @@ from torch.optim import Optimizer
 from solvers.base import Closure, Parameters, Solver, check
 from solvers.first_order.base import FirstOrder, LossFirstOrder, square_norm
 from solvers.first_order.sgd import SGD
-from solvers.repeatable import Repeatable
 
 VARIANTS = ("sam", "usam", "dnsam")
 
@@ -99,7 +98,7 @@ class SAM(Solver):
         """One step; the loss where it began, not uphill. Raises what `Solver.evaluate` does, and as the class says."""
         if closure is None:
             raise ValueError("SAM needs step(closure): it evaluates the batch at two points")
-        batch = Repeatable(closure, self.leaves())
+        batch = self.repeatable(closure)
         loss, gradients, norm = self._gradients(batch)
         full = self.full
         if full is not None:

@@ -130,7 +130,8 @@ class NewtonSolver(Solver):
             point = self._blocks(closure, leaves)
             if point is not None:
                 return point
-        whole = GraphPoint(closure, leaves, self._curvature(), whole=self._whole())  # type: ignore[arg-type]
+        closure = self.repeatable(closure)  # type: ignore[arg-type]
+        whole = GraphPoint(closure, leaves, self._curvature(), whole=self._whole())
         return self._within(whole) if whole.leaves else whole
 
     def _blocks(self, model: BlockModel, leaves: list[Tensor]) -> Point | None:

@@ -14,7 +14,6 @@ from landscape import Hessian
 from landscape.objective.weight_norm import unfused_weight_norm
 from landscape.operators.linear import LinearOperator
 from solvers.base import Closure, check_loss, explain_backward, to_dense
-from solvers.repeatable import Repeatable
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class GraphPoint(Point):
     """A point of a closure, by its graph.
 
     Args:
-        closure: what returns the loss.
+        closure: what returns the loss, the same function each time.
         leaves: the parameters.
         curvature: whether second derivatives will be asked for.
         whole: keep the parameters that the loss does not use, as coordinates with zero derivatives. They are left out
@@ -109,7 +108,7 @@ class GraphPoint(Point):
     """
 
     def __init__(self, closure: Closure, leaves: list[Tensor], curvature: bool, *, whole: bool = False) -> None:
-        self._closure = Repeatable(closure, leaves)
+        self._closure = closure
         self._old: list[Tensor] | None = None
         self._after: Tensor | None = None
         self._A: LinearOperator | None = None

@@ -544,3 +544,22 @@ def test_ngn_keeps_no_memory_of_parameters_that_are_gone():
     assert "_scratch" not in solver.__getstate__()
     model.double()
     steps(solver, closure_of(model), 1)
+
+
+def test_a_compiled_model_is_not_compiled_anew_at_each_step():
+    compiled, count = small_model(nn.BatchNorm1d(4), nn.Dropout(0.5)), []
+
+    def backend(graph, inputs):
+        count.append(1)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model = torch.compile(compiled, backend=backend)
+    solver = SAM(model.parameters(), 0.1)
+    for k in range(4):
+        solver.step(closure_of(model))
+        assert int(compiled[1].num_batches_tracked) == k + 1
+        if k == 0:
+            first = len(count)
+    assert len(count) <= first + 1
+    torch._dynamo.reset()

@@ -21,7 +21,17 @@ def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 
 @contextmanager
 def unfused_weight_norm() -> Iterator[None]:
-    """Inside, both kinds of `weight_norm` in `torch.nn.utils` and calls of `torch._weight_norm` are written out."""
+    """Inside, both kinds of `weight_norm` in `torch.nn.utils` and calls of `torch._weight_norm` are written out.
+
+    Example:
+        >>> import torch
+        >>> from landscape import unfused_weight_norm
+        >>> v = torch.tensor([[3.0, 4.0]], requires_grad=True)
+        >>> with unfused_weight_norm():
+        ...     w = torch._weight_norm(v, torch.ones(1, 1), 0)
+        >>> [round(x, 2) for x in w[0].tolist()]
+        [0.6, 0.8]
+    """
     places = (torch, sys.modules["torch.nn.utils.weight_norm"])
     fused = [vars(place)["_weight_norm"] for place in places]
     try:

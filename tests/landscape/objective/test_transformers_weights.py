@@ -228,3 +228,30 @@ def test_a_loss_inside_that_is_not_known_is_refused_by_gauss_newton():
     with pytest.raises(TypeError, match="computed inside the model"):
         GaussNewton(f) @ torch.ones(f.size)
     assert Hessian(f).to_dense().norm() > 0
+
+
+def test_a_loss_of_ones_own_of_the_logits_is_asked_for_its_count():
+    torch.manual_seed(0)
+    model = gpt2().eval()
+    batches = [{"input_ids": x, "labels": x} for x in (tokens(3, 7), tokens(1, 4), tokens(2, 5))]
+
+    def loss(outputs, labels):
+        return F.cross_entropy(*shifted(outputs.logits, labels))
+
+    with pytest.raises(ValueError, match=r"count=lambda outputs, targets: \(targets\[:, 1:\] != -100\).sum\(\)"):
+        Objective(model, loss, batches).value()
+    f = Objective(model, loss, batches, count=lambda outputs, targets: (targets[:, 1:] != -100).sum())
+    assert f.value() == pytest.approx(Objective(model, own, batches).value(), rel=1e-6)
+
+
+def test_a_loss_divided_by_the_number_of_items_of_all_batches_is_a_sum():
+    torch.manual_seed(0)
+    model = gpt2().eval()
+    batches = [
+        {"input_ids": x, "labels": x, "num_items_in_batch": torch.tensor(21.0)} for x in (tokens(3, 7), tokens(1, 4))
+    ]
+    with pytest.raises(ValueError, match='reduction="sum"'):
+        Objective(model, own, batches).value()
+    f = Objective(model, own, batches, reduction="sum")
+    plain = [{"input_ids": b["input_ids"], "labels": b["labels"]} for b in batches]
+    assert f.value() == pytest.approx(Objective(model, own, plain).value(), rel=1e-6)

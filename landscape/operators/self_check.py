@@ -105,11 +105,12 @@ def direction(objective: Objective, seed: int = _SEED) -> Tensor:
 def difference(objective: Objective, v: Tensor, ahead: float, behind: float, function: Callable[[], Tensor]) -> Tensor:
     """(function at theta + ahead v - function at theta + behind v) over the distance that was really set."""
     theta, values, places = objective.theta(), [], []
+    rounds = objective.dtype != torch.float64  # the steps are rounded with the parameters that they are added to
     for step in (ahead, behind):
         with objective.at(theta + step * v):
-            places.append(objective.theta())
+            places += [objective.theta()] if rounds else []
             values.append(function())
-    distance = float((places[0] - places[1]) @ v)
+    distance = float((places[0] - places[1]) @ v) if rounds else ahead - behind
     return (values[0] - values[1]) / distance if distance else torch.full_like(values[0], torch.nan)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from landscape import Objective
 from probes.integrations.training import Training
-from probes.integrations.undisturbed import undisturbed
+from probes.integrations.unheard import unheard
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -46,7 +46,8 @@ class MonitorCallback(Callback):
         objective: what to measure instead, an `Objective` of the module or a function of the module that makes one.
             Needed for manual optimization, where `training_step` is no loss, and for probes that look at the model's
             outputs (Gauss-Newton, Fisher, neural collapse).
-        data: batches to measure on instead, as `training_step` takes them: a DataLoader or a list of batches.
+        data: batches to measure on instead, as `training_step` takes them: a DataLoader or a list of batches. Each
+            counts the same, whatever its size.
         samples: how many samples to choose.
         mode: "eval" to measure in evaluation mode.
         overwrite: whether a trace that exists may be replaced by that of a new training.
@@ -76,7 +77,7 @@ class MonitorCallback(Callback):
         optimizers = trainer.optimizers
         self._training.begin(
             pl_module,
-            lambda data: Objective(pl_module, _itself, data, forward=loss, mode=self._training.mode),
+            lambda data: Objective(pl_module, _itself, data, forward=loss, count=_alike, mode=self._training.mode),
             lambda: trainer.train_dataloader,
             _whole,
             step=trainer.global_step,
@@ -131,7 +132,7 @@ class _TrainingStep:
 
     def __call__(self, module: LightningModule, batch: Any) -> Tensor:
         trainer = self._trainer
-        with undisturbed(module, trainer):
+        with unheard(module, trainer):
             if module is trainer.lightning_module:  # a converted copy's batches are converted already
                 batch = trainer.precision_plugin.convert_input(batch)
             batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
@@ -147,7 +148,12 @@ class _TrainingStep:
 
 
 def _itself(loss: Tensor, targets: Any) -> Tensor:
-    return loss
+    return 1.0 * loss  # the mean over batches is meant, whatever the loss of each was divided by
+
+
+def _alike(loss: Tensor, targets: Any) -> float:
+    """Batches of one size count the same, as they do in training."""
+    return 1.0
 
 
 def _whole(batch: Any) -> tuple[Any, None]:

@@ -201,6 +201,34 @@ def test_an_objective_of_the_users_own(folder, data):
     assert Trace.open("run.h5")["gradient"]["norm"][-1] == pytest.approx(float(kept.gradient().norm()), rel=1e-5)
 
 
+class Tokens(lightning.LightningModule):
+    """A loss over the tokens that are not ignored: batches have more and fewer of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 3)
+
+    def training_step(self, batch):
+        return F.cross_entropy(self.net(batch["x"]).transpose(1, 2), batch["labels"])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_batches_count_the_same_whatever_they_hold(folder):
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 5, 6), torch.randint(0, 3, (32, 5))
+    y[torch.rand(32, 5) > 0.5] = -100
+    rows = [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)]
+    module = Tokens()
+    callback = MonitorCallback([Gradient(every=4)], "run.h5", on_error="raise")
+    fit(module, None, callback, epochs=1, loader=DataLoader(rows, 8))
+    batches = [{"x": a, "labels": b} for a, b in zip(x.split(8), y.split(8), strict=True)]
+    expected = torch.stack([module.training_step(batch) for batch in batches]).mean().item()
+    assert Trace.open("run.h5")["gradient"]["loss"][-1] == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - module.training_step({"x": x, "labels": y}).item()) > 1e-3  # the mean of all tokens
+
+
 class Manual(Module):
     def __init__(self):
         super().__init__()

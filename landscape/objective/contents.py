@@ -21,6 +21,11 @@ def copy_of(value: Any) -> Any:
     return value.copy()
 
 
+def copy_of_tensor(value: Any) -> Any:
+    """A tensor's copy without its graph; everything else as it is."""
+    return copy_of(value) if isinstance(value, Tensor) else value
+
+
 def overlap(a: Any, b: Any) -> bool:
     """Whether two tensors, or two arrays, may lie in the same memory."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):

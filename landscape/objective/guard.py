@@ -21,7 +21,8 @@ from landscape.objective.belongings import Belongings
 from landscape.objective.contents import overlap, put_back, version
 from landscape.objective.criterion import Criterion
 from landscape.objective.evaluation import Evaluation
-from landscape.objective.network import Habits, Network, replaced_in_forward
+from landscape.objective.forward import Habits, replaced_in_forward
+from landscape.objective.network import Network
 from landscape.objective.remembered import identity, remembered
 from landscape.objective.tables import in_words
 
@@ -62,7 +63,7 @@ class _Untold(Exception):
 
 def _examine(objective: Measured, network: Network, derivative: bool) -> Habits:
     try:
-        network.tried = Habits(records=True)
+        network.tried = Habits(records=True, writes_inputs=True)
         with objective.measuring():
             assert network.belongings is not None
             state = _State(network.belongings)
@@ -134,6 +135,7 @@ class _Examination:
         self.state = state
         self.batch = next(few.sweep())
         self.derivative = derivative
+        self.writes_inputs = False
 
     def found(self) -> Habits:
         """What two passes tell, and one in the other mode of recording."""
@@ -147,7 +149,7 @@ class _Examination:
             raise _Refused(self.who(recorded, _agree(first, again), _agree(first[:-1], again[:-1])))
         other = self.run(not recorded)
         records = recorded if other is None else not _agree(first, other[0], loosely=True)
-        return Habits(self.state.written, records)
+        return Habits(self.state.written, records, self.writes_inputs)
 
     def must_run(self, recorded: bool) -> tuple[Numbers, Numbers]:
         result = self.run(recorded)
@@ -157,10 +159,11 @@ class _Examination:
 
     def run(self, recorded: bool) -> tuple[Numbers, Numbers] | None:
         """Outputs and loss, and the gradient where it is wanted; None where the model fails."""
-        self.network.tried = Habits(self.state.written, recorded)
+        self.network.tried = Habits(self.state.written, recorded, writes_inputs=True)
         try:
             with torch.set_grad_enabled(recorded):
                 e = self.few.evaluate(self.batch)
+                self.writes_inputs |= any(version(t) > 0 for t in self.network.given)
                 loss = e.loss()
                 slopes: Sequence[Tensor] = ()
                 if recorded and self.derivative and loss.requires_grad:

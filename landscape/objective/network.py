@@ -4,58 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.func import functional_call
-from torch.nn.utils.rnn import PackedSequence
 
 from landscape.objective import state
 from landscape.objective.admission import refuse_absent
-from landscape.objective.batch import Batch, move
+from landscape.objective.batch import Batch, convert, move, tensors_in
 from landscape.objective.belongings import Belongings
 from landscape.objective.checkpointing import recomputed_alike
+from landscape.objective.contents import copy_of_tensor
 from landscape.objective.converted import Converted
 from landscape.objective.criterion import Criterion
+from landscape.objective.forward import Forward, Habits, replaced_in_forward
 from landscape.objective.parameters import FlatView, Selection
 from landscape.objective.remembered import identity, remembered, structure
 
 Mode = Literal["as-is", "eval", "train"]
-
-
-@dataclass(frozen=True)
-class Habits:
-    """What is known of the way a model runs.
-
-    Attributes:
-        rewritten: names of tensors and arrays that a pass writes into.
-        records: autograd has to record for its value too, since it differentiates something itself.
-    """
-
-    rewritten: frozenset[str] = frozenset()
-    records: bool = False
-
-
-class Forward(nn.Module):
-    """The forward pass as a module of its own, so that `functional_call` reaches the model under `model.`"""
-
-    def __init__(self, model: nn.Module, function: Callable[[Any, Any], Any] | None) -> None:
-        super().__init__()
-        self.model = model
-        self.function = function
-
-    def forward(self, inputs: Any) -> Any:
-        """The model's outputs on inputs of any of the accepted shapes."""
-        if self.function is not None:
-            return self.function(self.model, inputs)
-        if isinstance(inputs, Mapping):
-            return self.model(**inputs)
-        if isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence):
-            return self.model(*inputs)
-        return self.model(inputs)
 
 
 class Network:
@@ -94,6 +62,7 @@ class Network:
         self._habits = Habits()
         self._leaves: list[nn.Parameter] = []
         self.tried: Habits | None = None  # while they are found out
+        self.given: list[Tensor] = []  # to the last pass, meanwhile
         self._known: dict[bool, tuple[Any, Habits]] = {}
         self._last: tuple[Any, Belongings] | None = None  # of the last scope: looking anew costs more than comparing
         self._confirmed = False
@@ -215,20 +184,26 @@ class Network:
         placed: Batch = move(batch, self.device, self._dtype)
         return placed
 
+    def plain(self, model: nn.Module, inputs: Any) -> Any:
+        """What a model returns that is run in the same way, without any care."""
+        return Forward(model, self.function)(inputs)
+
     def outputs(self, batch: Batch, replaced: Mapping[str, Tensor] | None = None) -> Any:
         """What the module returns on a batch, with other tensors for some of its parameters where they are given."""
         state.seed_everything(batch.index, self.device)
         if self.belongings is not None:
             self.belongings.begin_pass()
         run = Forward(self.module, self.function)
+        habits = self.tried or self._habits
+        inputs = convert(batch.inputs, copy_of_tensor) if habits.writes_inputs else batch.inputs
+        if self.tried is not None:
+            self.given = list(tensors_in(inputs))
         with state.borrowed_buffers(self.module), self._parameters_kept(), self._leaves_kept(), self.recording():
             if replaced is None:
-                return run(batch.inputs)
-            if (self.tried or self._habits).records and any(
-                unpack_dual(t).tangent is not None for t in replaced.values()
-            ):
+                return run(inputs)
+            if habits.records and any(unpack_dual(t).tangent is not None for t in replaced.values()):
                 raise RuntimeError("forward mode through a derivative inside the model is not to be relied on")
-            return functional_call(run, {f"model.{name}": t for name, t in replaced.items()}, (batch.inputs,))
+            return functional_call(run, {f"model.{name}": t for name, t in replaced.items()}, (inputs,))
 
     @contextmanager
     def _leaves_kept(self) -> Iterator[None]:
@@ -263,14 +238,6 @@ class Network:
                 "Embedding does, or clipping), so its derivatives are not those of f: run the model on all of the "
                 "data before measuring if that has no effect twice, or take it out of the forward pass"
             )
-
-
-def replaced_in_forward(kind: str, name: str) -> str:
-    """The message for a model that makes a parameter or module while it runs."""
-    return (
-        f"the model makes its {kind} {name!r} in the forward pass, so it is not among those that are measured: make "
-        "it in __init__, or run the model on one batch before measuring if that happens only once"
-    )
 
 
 def unwrap(model: nn.Module) -> nn.Module:

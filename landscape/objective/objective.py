@@ -21,7 +21,7 @@ from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.guard import habits
-from landscape.objective.network import Forward, Mode, Network, inner_selection
+from landscape.objective.network import Mode, Network, inner_selection
 from landscape.objective.noise import measured_noise
 from landscape.objective.parameters import FlatView, Selection, join, split, vector_dtype
 from landscape.objective.remembered import remembered
@@ -237,7 +237,7 @@ class Objective:
 
     def forward(self, inputs: Any) -> Any:
         """The outputs of the user's own model as a training step has them: nothing is put back."""
-        return Forward(self.model, self._network.function)(inputs)
+        return self._network.plain(self.model, inputs)
 
     # -- what operators use --------------------------------------------------------------------------------------
 

@@ -89,6 +89,7 @@ def differentiable_twice(modules: Sequence[nn.Module], device: torch.device) -> 
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in modules):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         fastpath = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fastpath)

@@ -207,6 +207,39 @@ def test_weights_that_are_rewritten_only_later_are_noticed():
     assert float(model.net[0].weight.detach().abs().max()) > 1
 
 
+class InPlace(Around):
+    def moved(self, x):
+        return x.mul_(1.5)
+
+
+def test_the_users_data_is_not_written_into():
+    data = batches()
+    model = built(InPlace)
+    o, expected = (
+        Objective(m, nn.CrossEntropyLoss(), given, forward=forward, check=False)
+        for m, given, forward in ((model, data, None), (model, batches(), lambda m, x: m.net(1.5 * x)))
+    )
+    V = torch.eye(o.size, 2).double()
+    for _ in range(2):
+        assert o.value() == expected.value()
+        torch.testing.assert_close(Hessian(o) @ V, Hessian(expected) @ V)
+        torch.testing.assert_close(GaussNewton(o) @ V, GaussNewton(expected) @ V)
+    assert all(
+        torch.equal(a, b) for pair, fresh in zip(data, batches(), strict=True) for a, b in zip(pair, fresh, strict=True)
+    )
+
+
+class DefaultDtype(Around):
+    def moved(self, x):
+        torch.set_default_dtype(torch.float64)
+        return x
+
+
+def test_the_default_dtype_is_as_before():
+    Objective(built(DefaultDtype), nn.CrossEntropyLoss(), batches(), check=False).gradient()
+    assert torch.get_default_dtype() == torch.float32
+
+
 class Freezing(Around):
     def forward(self, x):
         outputs = self.net(x)

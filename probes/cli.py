@@ -259,19 +259,35 @@ def compare(
 
 
 @app.command()
-def doctor() -> None:
-    """Say what works here.
+def doctor(
+    problem: Annotated[
+        str | None,
+        typer.Option(help="module:function or file.py:function that returns a landscape.Objective: look at it instead."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Say what works here, or what works with a problem.
 
-    Looks at versions, devices, memory, second derivatives and the folder.
+    Looks at versions, devices, memory, second derivatives and the folder. With --problem, at the parameters, modes,
+    layers and derivatives of a problem, and at what products and probes will cost. Exit status 1 when a check fails.
     """
-    from probes.doctor import examine
+    from probes.doctor.machine import examine_machine
+    from probes.doctor.report import as_json as document
+    from probes.doctor.report import show as print_all
 
-    console, failed = out(), 0
-    for finding in examine(Path.cwd()):
-        mark = {True: "[green]ok[/]  ", False: "[red]FAIL[/]", None: "    "}[finding.ok]
-        console.print(f"{mark} {finding.what:<38}", end="")
-        console.print(finding.text, markup=False, soft_wrap=True)
-        failed += finding.ok is False
+    if problem is None:
+        findings = examine_machine(Path.cwd())
+    else:
+        from probes.checkpoints.problem import build_objective
+        from probes.doctor.problem import examine_problem
+
+        findings = examine_problem(build_objective(problem), Path.cwd())
+    if as_json:
+        seen = list(findings)
+        typer.echo(document(seen, problem=problem))
+    else:
+        seen = print_all(findings, out())
+    failed = sum(found.status == "FAIL" for found in seen)
     if failed:
         raise UserError(f"{failed} of the checks failed: see the lines marked FAIL")
 

@@ -53,3 +53,22 @@ def at_thresholds(
                 found.append((want, int(rank), float(kappa)))
                 break
     return found
+
+
+def duration(seconds: float) -> str:
+    """`"3.1 ms"`, `"42 s"`, `"7.5 min"`, `"2.5 h"`."""
+    for limit, unit, name in ((1e-3, 1e-6, "µs"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s"), (7200.0, 60.0, "min")):
+        if seconds < limit:
+            break
+    else:
+        unit, name = 3600.0, "h"
+    value = seconds / unit
+    return f"{value:.1f} {name}" if value < 9.95 else f"{value:.0f} {name}"
+
+
+def storage(size: float) -> str:
+    """Bytes as `"640 KiB"`, `"12 MiB"`, `"3.4 GiB"`."""
+    for limit, unit, name in ((1 << 10, 1, "B"), (1 << 20, 1 << 10, "KiB"), (1 << 30, 1 << 20, "MiB")):
+        if size < limit:
+            return f"{size / unit:.0f} {name}"
+    return f"{size / (1 << 30):.1f} GiB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from probes.context import Context
@@ -12,10 +13,13 @@ _SHORT = 2.0  # seconds: a first run this short may be mostly warming up (import
 
 
 class UnitCosts:
-    """Seconds of one forward pass, one gradient, and one product of each kind of operator, timed when asked for."""
+    """Seconds of one forward pass, one gradient, and one product of each kind of operator, timed when asked for.
 
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
+    `known` has those that were timed already.
+    """
+
+    def __init__(self, known: Mapping[str, float] | None = None) -> None:
+        self._seconds: dict[str, float] = dict(known or {})
 
     def estimate(self, probe: Probe, context: Context) -> float | None:
         """Seconds that the probe's first measurement will take; None when it does not say what it needs."""

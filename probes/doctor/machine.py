@@ -6,53 +6,40 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from probes.doctor.finding import Finding, finding
+from probes.doctor.names import names
 from probes.environment import version_of
 from probes.errors import one_line
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. `ok` is `None` for a fact that cannot fail."""
-
-    what: str
-    text: str
-    ok: bool | None = None
-
-
-def examine(folder: Path) -> Iterator[Finding]:
+def examine_machine(folder: Path) -> Iterator[Finding]:
     """Every finding, one after the other; nothing raises."""
     yield Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Finding("landscape-engine", version_of("landscape-engine") or "not installed, running from a checkout")
     for package in ("torch", "numpy", "scipy", "h5py", "matplotlib", "rich", "typer", "safetensors", "scikit-learn"):
         version = version_of(package)
-        yield Finding(package, version or "missing: pip install landscape-engine installs it", version is not None)
-    yield _check("HDF5", _hdf5)
-    yield _check("folder", partial(_writable, folder))
+        missing = "missing: pip install landscape-engine installs it"
+        yield Finding(package, version or missing, "ok" if version else "FAIL")
+    yield finding("HDF5", _hdf5)
+    yield finding("folder", partial(_writable, folder))
+    yield finding("names", partial(names, folder))
     try:
         import torch
     except Exception as error:  # a broken installation raises anything, from ImportError to OSError
-        yield Finding("torch", f"cannot be imported: {one_line(error)}", False)
+        yield Finding("torch", f"cannot be imported: {one_line(error)}", "FAIL")
         return
     devices = [torch.device("cpu")]
     devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append(torch.device("mps"))
     for device in devices:
-        yield _check(str(device), partial(_device, device))
+        yield finding(str(device), partial(_device, device))
         for what, check in _CHECKS.items():
-            yield _check(f"{device} {what}", partial(check, device))
-
-
-def _check(what: str, check: Callable[[], str]) -> Finding:
-    try:
-        return Finding(what, check(), True)
-    except Exception as error:  # the point of the report is that a failure is a line in it
-        return Finding(what, f"does not work: {one_line(error, limit=200)}", False)
+            yield finding(f"{device} {what}", partial(check, device))
 
 
 def _hdf5() -> str:

@@ -1,0 +1,1 @@
+"""What works here: on this machine, and with a problem of the user's."""

@@ -262,7 +262,9 @@ def compare(
 def doctor(
     problem: Annotated[
         str | None,
-        typer.Option(help="module:function or file.py:function that returns a landscape.Objective: look at it instead."),
+        typer.Option(
+            help="module:function or file.py:function that returns a landscape.Objective: look at it instead."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -78,6 +78,8 @@ class Costs:
             self.seconds[unit] = times * _median(run, objective)
             if unit in OPERATORS:
                 A.release()
+                if times > 1 and self.kept < self.batches:
+                    self.seconds[unit] += self.time("gradient")
         return self.seconds[unit]
 
     @cached_property
@@ -90,6 +92,18 @@ class Costs:
             if "hessian" in self.impossible:
                 return graph_bytes([loss])
             return graph_bytes(g for g in gradient_graph(loss, self.whole.leaves()) if g is not None)
+
+    @property
+    def budget(self) -> int:
+        """Bytes that an operator may use."""
+        from landscape.memory import budget
+
+        return budget(self.whole.memory, self.whole.device)
+
+    @property
+    def kept(self) -> int:
+        """Of how many batches the graphs fit the budget together; the others are made anew for each product."""
+        return int(min(self.batches, self.budget // max(1, self.graph)))
 
 
 def examine_costs(objective: Objective) -> Iterator[Finding]:
@@ -119,22 +133,17 @@ def _product(costs: Costs, kind: str) -> Finding:
         costs.impossible.add(kind)
         return Finding(what, f"not possible: {_short(error)}", "note")
     gradients = seconds / costs.time("gradient")
-    text = f"{duration(seconds)}, {short(gradients, 2)} gradients"
+    text = f"{duration(seconds)}, {short(gradients, 2)} × a gradient, once the graph is made"
     return Finding(what, text, "", {"seconds": seconds, "gradients": gradients})
 
 
 def _memory(costs: Costs) -> Finding:
-    from landscape.memory import budget
-
-    objective = costs.whole
-    free, graph = budget(objective.memory, objective.device), costs.graph
-    kept = min(costs.batches, free // max(1, graph))
+    free, graph, kept = costs.budget, costs.graph, costs.kept
     values = {"graph_bytes": graph, "batches": costs.batches, "budget_bytes": free, "kept": kept}
     of = f"each of {costs.batches} batches" if costs.batches > 1 else "the batch"
     text = f"the graph of a product takes {storage(graph)} for {of}, the budget is {storage(free)}"
     if graph > free:
-        text += "; one graph is more than that: use smaller batches, or memory="
-        return Finding("memory", text, "FAIL", values)
+        return Finding("memory", f"{text}; one graph is more than that: use smaller batches", "FAIL", values)
     if kept < costs.batches:
         text += f"; the graphs of {kept} are kept, the others are made anew for each product"
         return Finding("memory", text, "note", values)
@@ -156,17 +165,17 @@ def _probe(costs: Costs, name: str) -> Finding:
         for unit in wanted:
             if unit != "eigenvalues":
                 costs.time(unit)
-        seconds = UnitCosts(costs.seconds).estimate(probe, costs.context)
+        seconds = UnitCosts(costs.seconds).estimate(probe, costs.context) or 0.0
+        seconds += costs.time("gradient") * any(unit in OPERATORS for unit in wanted)  # the graphs are made once
     except Exception as error:
         return Finding(what, f"not possible: {_short(error)}", "note")
-    room = costs.graph * costs.batches + _vectors(name, costs)
-    values = {"seconds": seconds, "bytes": room}
-    return Finding(what, f"about {duration(seconds or 0.0)}, {storage(room)}", "", values)
+    graphs = costs.graph * (max(1, costs.kept) if any(unit in OPERATORS for unit in wanted) else 1)
+    room = graphs + _vectors(name, costs)
+    return Finding(what, f"about {duration(seconds)}, {storage(room)}", "", {"seconds": seconds, "bytes": room})
 
 
 def _vectors(name: str, costs: Costs) -> int:
     """Bytes of the vectors that a probe keeps beside graphs, by the defaults of its algorithm; at most the budget."""
-    from landscape.memory import budget
     from landscape.spectra.condition import DENSE_LIMIT, LANCZOS_STEPS
 
     objective = costs.whole
@@ -179,7 +188,7 @@ def _vectors(name: str, costs: Costs) -> int:
         from landscape.operators.tangent_kernel import TangentKernel
 
         bytes_needed = 3 * 8 * min(n, TangentKernel(objective).shape[0]) ** 2
-    return min(bytes_needed, budget(objective.memory, objective.device))
+    return min(bytes_needed, costs.budget)
 
 
 def _short(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,18 @@ if TYPE_CHECKING:
     from landscape import Objective
 
 _SAME = 64.0  # roundings between two evaluations of one function on a device that sums in another order each time
-KINDS = tuple(OPERATORS)
+_ALIKE = 60  # characters that two failures of one reason have in common: what follows are numbers
 
 
 def examine_derivatives(objective: Objective) -> Iterator[Finding]:
     """Layers, a product of each kind with its self-check, determinism, noise."""
     yield finding("second derivatives", partial(_layers, objective))
-    for kind in KINDS:
-        yield finding(f"self-check {kind}", partial(self_check, objective, kind))
+    reason = ""
+    for kind in OPERATORS:
+        found = finding(f"self-check {kind}", partial(self_check, objective, kind))
+        same = found.status == "FAIL" and found.text[:_ALIKE] == reason
+        yield replace(found, text="fails for the same reason") if same else found
+        reason = found.text[:_ALIKE] if found.status == "FAIL" else reason
     yield finding("determinism", partial(determinism, objective))
     yield finding("noise", partial(noise, objective))
 
@@ -33,7 +38,7 @@ def examine_derivatives(objective: Objective) -> Iterator[Finding]:
 def _layers(objective: Objective) -> Finding | str:
     missing = without_second_derivative(objective)
     if not missing:
-        return "every layer has them"
+        return "every layer can be differentiated twice"
     text = f"none in {first_few(missing)}: use FiniteDifferenceHessian, or another implementation of that layer"
     return Finding("second derivatives", text, "FAIL", {"layers": missing})
 
@@ -72,17 +77,17 @@ def determinism(objective: Objective) -> Finding:
     with torch.random.fork_rng():
         torch.manual_seed(0x5EED)
         other = objective.value_and_gradient()
-    apart = {name: _apart(first, found) for name, found in (("again", again), ("another seed", other))}
-    worst = max(apart, key=lambda name: apart[name])
-    allowed = _SAME * objective.rounding
-    if apart[worst] == 0.0:
+    apart = {"again": _apart(first, again), "other_seed": _apart(first, other)}
+    worst, allowed = max(apart.values()), _SAME * objective.rounding
+    if worst == 0.0:
         return Finding("determinism", "loss and gradient are the same again, to the last bit", "ok", apart)
-    if apart[worst] <= allowed:
-        text = f"loss and gradient are the same again up to rounding ({short(apart[worst], 2)})"
+    if worst <= allowed:
+        text = f"loss and gradient are the same again up to rounding ({short(worst, 2)})"
         return Finding("determinism", text, "ok", apart)
-    why = "the model or the data draws from a generator of its own" if worst == "again" else "f depends on the seed"
-    text = f"loss or gradient differ by {short(apart[worst], 2)} of themselves the second time: {why}"
-    return Finding("determinism", f"{text}; nothing measured on it means much", "FAIL", apart)
+    own = "the model, the loss or the data draws from a generator of its own, or keeps a state"
+    why = own if apart["again"] > allowed else "it depends on the seed"
+    text = f"loss or gradient come out {short(worst, 2)} (relative) apart the second time: {why}"
+    return Finding("determinism", f"{text}; nothing that is measured on it means much", "FAIL", apart)
 
 
 def _apart(a: tuple[float, torch.Tensor], b: tuple[float, torch.Tensor]) -> float:

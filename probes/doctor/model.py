@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
-from probes.doctor.finding import Finding
+from probes.doctor.finding import Finding, finding
 from probes.errors import first_few
+from probes.numbers import short
 
 if TYPE_CHECKING:
     import torch
@@ -17,10 +20,11 @@ if TYPE_CHECKING:
 
 
 def examine_model(objective: Objective) -> Iterator[Finding]:
-    """Parameters and modes; nothing is run."""
+    """Parameters, modes, and the loss with its gradient."""
     yield parameters(objective)
-    yield finite(objective)
-    yield modes(objective)
+    yield finding("values", partial(finite, objective))
+    yield finding("modes", partial(modes, objective))
+    yield finding("loss", partial(loss, objective))
 
 
 def parameters(objective: Objective) -> Finding:
@@ -76,7 +80,9 @@ def modes(objective: Objective) -> Finding:
     if dropout:
         parts.append(f"dropout is on ({first_few(dropout, 2)}): one mask for each batch, the same in every pass")
     if norm:
-        parts.append(f"batch norm takes each batch's own statistics ({first_few(norm, 2)}): f depends on the batch size")
+        parts.append(
+            f"batch norm takes each batch's own statistics ({first_few(norm, 2)}): f depends on the batch size"
+        )
     if dropout or norm:
         parts.append('Objective(..., mode="eval") measures without')
     return Finding("modes", "; ".join(parts), "note" if dropout or norm or mixed else "ok", values)
@@ -95,6 +101,20 @@ def _drops(module: nn.Module) -> bool:
 
 def _batch_statistics(module: nn.Module) -> bool:
     return "batchnorm" in type(module).__name__.lower()
+
+
+def loss(objective: Objective) -> Finding:
+    """The loss and its gradient, and the parameters that it does not depend on."""
+    value, gradient = objective.value_and_gradient()
+    norm = float(gradient.double().norm())
+    values = {"loss": value, "gradient_norm": norm}
+    text = f"{short(value, 5)}, its gradient {short(norm)}"
+    if not math.isfinite(value) or not math.isfinite(norm):
+        return Finding("loss", f"{text}: nothing can be measured there", "FAIL", values)
+    still = [name for name, piece in objective.unflatten(gradient).items() if not bool(piece.any())]
+    if still:
+        text += f"; exactly zero in {first_few(still)}: not used, or behind what is dead or zero"
+    return Finding("loss", text, "note" if still else "ok", values | {"zero_gradient": still})
 
 
 def _counts(items: Iterable[str]) -> dict[str, int]:

@@ -19,7 +19,7 @@ _STYLES = {"ok": "green", "note": "yellow", "FAIL": "bold red", "": ""}
 def show(findings: Iterable[Finding], console: Console) -> list[Finding]:
     """Print each finding as it comes; all of them."""
     seen = []
-    width = 36 if console.width >= 120 else 24
+    width = 36 if console.width >= 120 else 27
     for found in findings:
         line = Table.grid(padding=(0, 1))
         line.add_column(width=4)

@@ -57,11 +57,8 @@ def at_thresholds(
 
 def duration(seconds: float) -> str:
     """`"3.1 ms"`, `"42 s"`, `"7.5 min"`, `"2.5 h"`."""
-    for limit, unit, name in ((1e-3, 1e-6, "µs"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s"), (7200.0, 60.0, "min")):
-        if seconds < limit:
-            break
-    else:
-        unit, name = 3600.0, "h"
+    scales = ((1e-3, 1e-6, "µs"), (1.0, 1e-3, "ms"), (120.0, 1.0, "s"), (7200.0, 60.0, "min"), (math.inf, 3600.0, "h"))
+    unit, name = next((unit, name) for limit, unit, name in scales if seconds < limit)
     value = seconds / unit
     return f"{value:.1f} {name}" if value < 9.95 else f"{value:.0f} {name}"
 

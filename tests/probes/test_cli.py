@@ -381,9 +381,9 @@ def test_doctor(folder: Path, landscape: Landscape, monkeypatch: pytest.MonkeyPa
     assert done.status == 0
     for text in ("torch", "HDF5", "double backward", "attention", "float64", "is writable"):
         assert text in done.out
-    from probes import doctor
+    from probes.doctor import machine
 
-    monkeypatch.setitem(doctor._CHECKS, "double backward", lambda device: 1 / 0)
+    monkeypatch.setitem(machine._CHECKS, "double backward", lambda device: 1 / 0)
     done = landscape("doctor")
     assert done.status == 1
     assert "FAIL cpu double backward" in done.out

@@ -22,11 +22,9 @@ def examine_problem(objective: Objective, folder: Path) -> Iterator[Finding]:
     What follows from values that are nan, or from a model that cannot be run, is not looked at.
     """
     yield names(folder)
-    broken = False
     for found in examine_model(objective):
-        broken |= found.status == "FAIL"
         yield found
-    if broken:
-        return
+        if found.status == "FAIL":
+            return
     yield from examine_derivatives(objective)
     yield from examine_costs(objective)

@@ -32,6 +32,7 @@ class FunctionalHessian(ObjectiveOperator):
     """
 
     claims: Claims = (GradientClaim, JacobianClaim)
+    zero = ", as it is where the outputs are linear in the parameters (piecewise, with ReLU)"
 
     def _graph(self, e: Evaluation) -> Graph:
         single = e.detach()

@@ -84,6 +84,7 @@ class JacobianOperator(ObjectiveOperator):
 
     claims: Claims = (JacobianClaim,)
     positive_semidefinite = True
+    zero = ", as it is where no chosen parameter moves an output"
 
     def _curvature(self, e: Evaluation) -> Curvature:
         """B for the batch mean of the loss at outputs without a graph (`Evaluation.detach`)."""
@@ -133,6 +134,11 @@ class GaussNewton(JacobianOperator):
         tensor([[1., 0.],
                 [0., 9.]])
     """
+
+    zero = (
+        ", as it is where the loss is linear in the outputs (L1, hinge, a model that returns its own loss) or no "
+        "parameter moves them; the Hessian need not be"
+    )
 
     def __init__(self, objective: Objective) -> None:
         super().__init__(objective)

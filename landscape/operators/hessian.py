@@ -60,6 +60,7 @@ class Hessian(ObjectiveOperator):
     """
 
     claims: Claims = (GradientClaim,)
+    zero = ", as it is where the loss is linear in the parameters (piecewise, with ReLU and an L1 or hinge loss)"
 
     def _graph(self, e: Evaluation) -> GradientGraph:
         return GradientGraph(self.objective, e.loss())

@@ -58,6 +58,7 @@ class LinearOperator:
     """
 
     positive_semidefinite: bool = False
+    zero: ClassVar[str] = ""  # what may make all of it zero, for the note of a result: ", as ..."
     __array_priority__: ClassVar[float] = 1e6  # a * A with a numpy scalar must come to __rmul__
 
     def __init__(

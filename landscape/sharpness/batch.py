@@ -17,6 +17,9 @@ from torch import Tensor
 from landscape.objective.batch import Batch, samples, split
 from landscape.objective.objective import Objective
 from landscape.operators.autograd import fill_zeros, gradient_graph, vjp
+from landscape.operators.check import Check
+from landscape.operators.hessian import Hessian
+from landscape.operators.self_check import self_check
 from landscape.statistics import mean_stderr, student
 
 # Fewer quotients than this say too little about their own spread to stop on it.
@@ -35,6 +38,7 @@ class BatchSharpness:
         batches: batches in the mean.
         products: Hessian products of a batch that were made, those of batches without a gradient included.
         converged: the `rtol` that was asked is reached; without one, all batches were used.
+        checked: what the self-check of the Hessian has found; None where there was none.
     """
 
     value: float
@@ -44,6 +48,7 @@ class BatchSharpness:
     batches: int
     products: int
     converged: bool
+    checked: Check | None = None
 
 
 def batch_sharpness(
@@ -86,6 +91,7 @@ def batch_sharpness(
         raise ValueError(f"rtol must be positive, not {rtol}")
     if min_batches < 2:
         raise ValueError(f"min_batches must be at least 2, not {min_batches}")
+    checked = self_check(objective, Hessian.claims)
     seen: list[tuple[float, float]] = []
     products, stopped = 0, False
     with objective.measuring():
@@ -103,7 +109,7 @@ def batch_sharpness(
                     break
     if not products and batch_size is not None:
         raise ValueError(f"no batch of the data has {batch_size} samples with loss terms: use a smaller batch_size")
-    return BatchSharpness(*_mean(seen), *_ratio(seen), len(seen), products, stopped or rtol is None)
+    return BatchSharpness(*_mean(seen), *_ratio(seen), len(seen), products, stopped or rtol is None, checked)
 
 
 def _batches(objective: Objective, size: int | None, generator: torch.Generator | None) -> Iterator[Batch]:

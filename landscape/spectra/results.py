@@ -30,28 +30,67 @@ class Result:
 
     Attributes:
         checked: what the operator's self-check of its derivatives has found; None where there was none.
+        note: why the numbers are exactly zero, where they are; "" else.
     """
 
     checked: Check | None = field(default=None, repr=False)
+    note: str = field(default="", repr=False)
+
+    def _is_zero(self) -> bool:
+        """Whether the numbers are exactly zero, without an error."""
+        return False
+
+    def _remarks(self) -> list[str]:
+        """What a reader must know beside the numbers."""
+        untold = self.checked is not None and self.checked.verdict != "agrees"
+        return [self.note] * bool(self.note) + [f"second derivatives {self.checked}"] * untold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Result):
+    """A result that says how exact the products were.
+
+    Attributes:
+        operator_noise: relative error of one product beyond rounding, `A.noise`; it is in the errors already.
+    """
+
+    operator_noise: float = field(default=0.0, repr=False)
 
 
 Kind = TypeVar("Kind", bound=Result)
 
 
 def carries_check(algorithm: Callable[Arguments, Kind]) -> Callable[Arguments, Kind]:
-    """The same algorithm on an operator A, its result with the verdict of A's self-check."""
+    """The same algorithm on an operator A, its result with what A's self-check has found and A's noise.
+
+    Numbers that are exactly zero cost a product more, for the note: the matrix is zero, or they cancel.
+    """
 
     @functools.wraps(algorithm)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Kind:
         result = algorithm(*args, **kwargs)
         A = args[0] if args else kwargs["A"]
-        return replace(result, checked=A.checked) if isinstance(A, LinearOperator) else result
+        if not isinstance(A, LinearOperator):
+            return result
+        note = _why_zero(A) if result._is_zero() else ""
+        result = replace(result, checked=A.checked, note=note)
+        return replace(result, operator_noise=A.noise) if isinstance(result, Measured) else result
 
     return run
 
 
+def _why_zero(A: LinearOperator) -> str:
+    try:
+        product = A @ A.random(1, "normal", torch.Generator().manual_seed(0))
+    finally:
+        A.release()
+    if bool(product.any()):
+        return "exactly zero, though the matrix is not: eigenvalues of both signs cancel, or these ones are zero"
+    return f"the matrix is exactly zero{A.zero}"
+
+
 @dataclass(frozen=True)
-class Eigenpairs(Result):
+class Eigenpairs(Measured):
     """Eigenvalues, best first for the `which` that was asked.
 
     Attributes:
@@ -72,13 +111,22 @@ class Eigenpairs(Result):
     seed: int
     confirmed: bool = False
 
+    def _is_zero(self) -> bool:
+        return len(self.values) > 0 and not bool(self.values.any())
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{float(value):.5g}" for value in self.values)
+        error = f" +- {float(self.residuals.max()):.2g}" if len(self.residuals) else ""
+        state = "" if self.converged else ", not converged"
+        return "; ".join([f"{values}{error} ({self.matvecs} products{state})", *self._remarks()])
+
     def first(self, k: int) -> Eigenpairs:
         """The best k of them (all when there are fewer)."""
         return replace(self, values=self.values[:k], vectors=self.vectors[:, :k], residuals=self.residuals[:k])
 
 
 @dataclass(frozen=True)
-class Estimate(Result, Generic[Value]):
+class Estimate(Measured, Generic[Value]):
     """A number (or a tensor of numbers) with its standard error.
 
     Attributes:
@@ -95,10 +143,15 @@ class Estimate(Result, Generic[Value]):
     converged: bool
     seed: int
 
+    def _is_zero(self) -> bool:
+        return not bool(torch.as_tensor(self.value).any()) and not bool(torch.as_tensor(self.stderr).any())
+
     def __str__(self) -> str:
         if isinstance(self.value, Tensor):
-            return f"{tuple(self.value.shape)} values after {self.matvecs} products"
-        return f"{self.value:.6g} +- {self.stderr:.2g} ({self.matvecs} products)"
+            text = f"{tuple(self.value.shape)} values after {self.matvecs} products"
+        else:
+            text = f"{self.value:.6g} +- {self.stderr:.2g} ({self.matvecs} products)"
+        return "; ".join([text, *self._remarks()])
 
 
 @dataclass(frozen=True)
@@ -152,6 +205,9 @@ class Density(Result):
     seed: int
     noise: float = 0.0
     complete: bool = True
+
+    def _is_zero(self) -> bool:
+        return not bool(self.nodes.any())
 
     def curve(self, grid: Tensor | Sequence[float], sigma: float) -> tuple[Tensor, Tensor]:
         """The density smoothed by a Gaussian of width sigma, and its standard error over probes.
@@ -209,7 +265,7 @@ class Density(Result):
 
 
 @dataclass(frozen=True)
-class ConditionNumber(Result):
+class ConditionNumber(Measured):
     """max / min of |eigenvalue| above a threshold.
 
     Attributes:
@@ -241,8 +297,11 @@ class ConditionNumber(Result):
     neighbours: Mapping[int, float] = field(default_factory=dict)
     limited_by: str = ""
 
+    def _is_zero(self) -> bool:
+        return self.largest == 0.0
+
     def __str__(self) -> str:
-        return "\n".join(self._rows())
+        return "\n".join([*self._rows(), *(f"  {remark}" for remark in self._remarks())])
 
     def _rows(self) -> list[str]:
         bound = "" if self.converged else ">= "
@@ -251,7 +310,7 @@ class ConditionNumber(Result):
         limit = f", limited by {self.limited_by}" if self.limited_by else ""
         rows = [f"kappa {bound}{self.kappa:.3g}{limit} (rank {bound}{self.rank}{size}, {cut})"]
         if self.rank == 0:
-            rows.append(f"  {'no eigenvalue is above the threshold' if self.largest else 'the matrix is zero'}")
+            rows.append("  no eigenvalue is above the threshold")
         if limit:
             rows.append(f"  {limit_note(self.limited_by)}")
         near = [(self.rank + step, kappa) for step, kappa in self.neighbours.items() if not math.isnan(kappa)]

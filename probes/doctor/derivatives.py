@@ -53,14 +53,14 @@ def self_check(objective: Objective, kind: str) -> Finding:
         A = build_operator(few, kind, torch.Generator().manual_seed(0))
         product = A @ A.random(1, "normal", torch.Generator().manual_seed(0))[:, 0]
     except (ValueError, TypeError, NotImplementedError) as error:
-        status = "FAIL" if kind == "hessian" else "note"
-        return Finding(what, f"does not apply: {one_line(error, limit=300)}", status)
+        text = f"does not apply: {one_line(error, limit=300)}"
+        return Finding(what, text, "FAIL" if kind == "hessian" else "note")
     except Exception as error:  # a user's model may raise anything
         return Finding(what, one_line(error, limit=400), "FAIL")
     if not bool(torch.isfinite(product).all()):
         return Finding(what, "a product is not finite: the parameters, the data or the loss hold nan or inf", "FAIL")
     if not bool(product.any()):
-        return Finding(what, "products are exactly zero, and so is all that is measured of it", "note")
+        return Finding(what, f"products are exactly zero{A.zero}", "note")
     check = A.checked
     if check is None:
         return Finding(what, "a product works; it has no self-check", "ok")

@@ -15,6 +15,7 @@ from probes.probe import Probe
 from probes.schedules import Schedule, as_schedule
 from probes.session import Pairs
 from probes.trace.layout import Array, Field
+from probes.trace.table import truncate
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,13 @@ SLOPE = "loss/parameter"
 CONVERGED = Field((), "bool", "", "whether the asked accuracy was reached")
 MATVECS = Field((), "int64", "products", "matrix-vector products made")
 LIMITED_BY = Field((), "S24", "", "the precision or threshold that cuts through the spectrum; empty: kappa is its own")
+NOTE = Field((), "S200", "", "why numbers are zero or missing, in words; empty where they are not")
+# What every probe says that makes products with an operator.
+TOLD = {
+    "noise": Field((), "float64", "", "relative error of one product beyond rounding; it is in the errors already"),
+    "checked": Field((), "S120", "", "what the self-check of second derivatives found; empty where there was none"),
+    "note": NOTE,
+}
 # Fields that came later than the trace format: a trace without them is resumed without them.
 ADDED = frozenset({"limited_by", "rounding", "noise", "checked", "note"})
 
@@ -82,6 +90,16 @@ class Instrument(Probe):
 def values_of(result: Any, names: Iterable[str]) -> dict[str, Any]:
     """What a result holds under these names."""
     return {name: getattr(result, name) for name in names}
+
+
+def told(result: Any, noise: float | None = None, note: str = "") -> dict[str, Any]:
+    """The `TOLD` of a result of `landscape`; `noise` and `note` where it does not say itself."""
+    checked = getattr(result, "checked", None)
+    return {
+        "noise": getattr(result, "operator_noise", 0.0) if noise is None else noise,
+        "checked": "" if checked is None else truncate(str(checked), TOLD["checked"]),
+        "note": truncate(getattr(result, "note", "") or note, NOTE),
+    }
 
 
 def first(values: torch.Tensor) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CURVATURE, LIMITED_BY, Instrument, values_of
+from probes.instruments.base import CURVATURE, LIMITED_BY, TOLD, Instrument, told, values_of
 from probes.trace.layout import Field
 
 
@@ -83,6 +83,7 @@ class GaussNewtonConditioning(Instrument):
             "loose_bound": Field((), "float64", "", "cruder upper bound of kappa"),
             "left": by_layer(f"{extremes} W_L ... W_(l+1), by layer"),
             "right": by_layer(f"{extremes} W_(l-1) ... W_1, by layer"),
+            **TOLD,
         }
 
     @override
@@ -96,12 +97,22 @@ class GaussNewtonConditioning(Instrument):
         eigenvalues = np.empty(0) if found.eigenvalues is None else found.eigenvalues.numpy()
         layers, bounds = () if linear is None else linear.layers, ("bound", "loose_bound")
         names = ("kappa", "largest", "smallest", "rank", "threshold", "limited_by", "converged", "matvecs")
-        row = values_of(found, names) | {
-            "neighbours": np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS]),
-            "size": len(eigenvalues),
-            "eigenvalues": eigenvalues,
-            "linear": linear is not None,
-            "left": np.array([(layer.left_smallest, layer.left_largest) for layer in layers]).reshape(-1, 2),
-            "right": np.array([(layer.right_smallest, layer.right_largest) for layer in layers]).reshape(-1, 2),
-        }
+        row = (
+            values_of(found, names)
+            | told(found, objective.noise, _one_output(found))
+            | {
+                "neighbours": np.array([found.neighbours.get(step, np.nan) for step in NEIGHBOURS]),
+                "size": len(eigenvalues),
+                "eigenvalues": eigenvalues,
+                "linear": linear is not None,
+                "left": np.array([(layer.left_smallest, layer.left_largest) for layer in layers]).reshape(-1, 2),
+                "right": np.array([(layer.right_smallest, layer.right_largest) for layer in layers]).reshape(-1, 2),
+            }
+        )
         return row | (dict.fromkeys(bounds, np.inf) if linear is None else values_of(linear, bounds))
+
+
+def _one_output(found: Any) -> str:
+    if found.eigenvalues is None or len(found.eigenvalues) != 1:
+        return ""
+    return "the data has one output in all (as of a model that returns its own loss): rank and kappa are 1 by that"

@@ -15,7 +15,7 @@ import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CONVERGED, CURVATURE, LIMITED_BY, MATVECS, Instrument, pad, values_of
+from probes.instruments.base import CONVERGED, CURVATURE, LIMITED_BY, MATVECS, TOLD, Instrument, pad, told, values_of
 from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Field
 
@@ -32,6 +32,9 @@ class CurvatureInstrument(Instrument):
     Attributes:
         operator: "hessian", "gauss-newton", "fisher" (labels drawn from the model) or "empirical-fisher".
         parameters: names or globs of the parameters to look at; None for all of the objective's.
+
+    Besides the fields below each records noise (relative error of one product beyond rounding), checked (what the
+    self-check of second derivatives found) and note (why numbers are zero), both texts.
     """
 
     operator: str = "hessian"
@@ -102,13 +105,14 @@ class Spectrum(CurvatureInstrument):
             "residuals": eigen("||A v - w v||: bounds the eigenvalue's error"),
             "converged": CONVERGED,
             "matvecs": MATVECS,
+            **TOLD,
         }
 
     @override
     def measure(self, context: Context) -> dict[str, Any]:
         pairs = context.eigenpairs(self.pairs)
         row = values_of(pairs, ("values", "residuals", "converged", "matvecs"))
-        return row | {name: pad(row[name], (self.k,)) for name in ("values", "residuals")}
+        return row | {name: pad(row[name], (self.k,)) for name in ("values", "residuals")} | told(pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +150,7 @@ class CurvatureTrace(CurvatureInstrument):
             "matvecs": MATVECS,
             "converged": CONVERGED,
             "method": Field((), "S16", "", "the estimator that was asked for"),
+            **TOLD,
         }
 
     @override
@@ -157,7 +162,8 @@ class CurvatureTrace(CurvatureInstrument):
             **values_of(self, ("method", "rtol", "matvecs")),
             **values_of(context, ("generator", "callback")),
         )
-        return values_of(estimate, ("value", "stderr", "matvecs", "converged")) | {"method": self.method}
+        row = values_of(estimate, ("value", "stderr", "matvecs", "converged"))
+        return row | {"method": self.method} | told(estimate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +202,7 @@ class SpectralDensity(CurvatureInstrument):
             "n": Field((), "int64", "", "size of the matrix: a weight w stands for w * n eigenvalues"),
             "rounding": Field((), "float64", "", "error of the nodes, relative to the largest: rounding and noise"),
             "matvecs": MATVECS,
+            **TOLD,
         }
 
     @override
@@ -206,7 +213,7 @@ class SpectralDensity(CurvatureInstrument):
         steps, shape = min(self.steps, A.shape[0]), (self.probes, self.steps)
         density = spectra.density(A, probes=self.probes, steps=steps, **values_of(context, ("generator", "callback")))
         rows = {"nodes": pad(density.nodes, shape, None), "weights": pad(density.weights, shape, 0.0)}
-        return rows | values_of(density, ("n", "matvecs")) | {"rounding": density.noise}
+        return rows | values_of(density, ("n", "matvecs")) | {"rounding": density.noise} | told(density, A.noise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +263,7 @@ class ConditionNumber(CurvatureInstrument):
             "thresholds": table("float64", "", "relative to the largest |eigenvalue|; nan: no entry"),
             "ranks": table("int64", "", "rank at each of the thresholds; -1: no entry"),
             "kappas": table("float64", "", "condition number at each of the thresholds; nan: no entry"),
+            **TOLD,
         }
 
     @override
@@ -265,8 +273,12 @@ class ConditionNumber(CurvatureInstrument):
         found = spectra.condition_number(self._operator(context), threshold=self.threshold, rank=self.rank)
         thresholds, ranks, kappas = zip(*found.table[:_TABLE_ROWS], strict=True) if found.table else ((), (), ())
         names = ("kappa", "largest", "smallest", "rank", "threshold", "limited_by", "converged", "matvecs")
-        return values_of(found, names) | {
-            "thresholds": pad(thresholds, (_TABLE_ROWS,)),
-            "ranks": pad(ranks, (_TABLE_ROWS,), -1.0).astype(np.int64),
-            "kappas": pad(kappas, (_TABLE_ROWS,)),
-        }
+        return (
+            values_of(found, names)
+            | told(found)
+            | {
+                "thresholds": pad(thresholds, (_TABLE_ROWS,)),
+                "ranks": pad(ranks, (_TABLE_ROWS,), -1.0).astype(np.int64),
+                "kappas": pad(kappas, (_TABLE_ROWS,)),
+            }
+        )

@@ -13,7 +13,7 @@ import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CURVATURE, SLOPE, Instrument, pad, values_of
+from probes.instruments.base import CURVATURE, NOTE, SLOPE, TOLD, Instrument, pad, told, values_of
 from probes.probe import ProbeWarning
 from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Array, Field
@@ -58,6 +58,7 @@ class Gradient(Instrument):
             "noise_scale": Field((), "float64", "terms", "noise_trace / |mean gradient|^2"),
             "noise_scale_stderr": Field((), "float64", "terms", "standard error of noise_scale"),
             "terms": Field((), "float64", "terms", "loss terms in the data (their weight where classes are weighted)"),
+            "note": NOTE,
         }
 
     @override
@@ -66,8 +67,12 @@ class Gradient(Instrument):
 
         found = context.gradients() if self.parts is None else gradient_statistics(context.objective, parts=self.parts)
         if found.reason:
-            warnings.warn(f"{self.name}: the gradient noise is not known: {found.reason}", ProbeWarning, stacklevel=2)
-        return values_of(found, self.fields(context))
+            warnings.warn(f"{self.name}: {self._reason(found.reason)}", ProbeWarning, stacklevel=2)
+        names = self.fields(context).keys() - {"note"}
+        return values_of(found, names) | {"note": told(found, note=self._reason(found.reason))["note"]}
+
+    def _reason(self, text: str) -> str:
+        return f"the gradient noise is not known: {text}" if text else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +179,7 @@ class Alignment(Instrument):
             "total_bound": Field((), "float64", "", "bounds the error of total; 1 when nothing is known"),
             "eigenvalues": eigen(CURVATURE, f"largest eigenvalues of {matrix}, best first"),
             "residuals": eigen(CURVATURE, "||A v - w v||: bounds the eigenvalue's error"),
+            **TOLD,
         }
 
     @override
@@ -184,6 +190,7 @@ class Alignment(Instrument):
         pairs = context.eigenpairs(self.pairs)
         k, shape = min(self.k, len(pairs.values)), (self.k,)
         row = {"eigenvalues": pad(pairs.values[:k], shape), "residuals": pad(pairs.residuals[:k], shape)}
+        row |= told(pairs)
         if vector is None or not k:
             unknown = {"cosines": np.full(shape, math.nan), "bounds": np.ones(shape)}
             return row | unknown | {"total": math.nan, "total_bound": 1.0}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import CONVERGED, CURVATURE, Instrument, first, values_of
+from probes.instruments.base import CONVERGED, CURVATURE, TOLD, Instrument, first, told, values_of
 from probes.session import Pairs
 from probes.trace.layout import Field
 
@@ -104,12 +104,14 @@ class Sharpness(ThresholdInstrument):
             "preconditioned_threshold": Field((), "float64", CURVATURE, "up to which preconditioned is stable"),
             "matvecs": Field((), "int64", "products", "Hessian products made, by searches of other probes included"),
             "converged": CONVERGED,
+            **TOLD,
         }
 
     @override
     def measure(self, context: Context) -> dict[str, Any]:
         plain, found = context.eigenpairs(self.pairs), self._stability(context)
         row = {"value": first(plain.values), "residual": first(plain.residuals), "threshold": self._threshold(context)}
+        row |= told(plain)
         if found is None or not _decides(found):
             absent = ("preconditioned", "preconditioned_residual", "preconditioned_threshold")
             return row | dict.fromkeys(absent, math.nan) | values_of(plain, ("matvecs", "converged"))
@@ -172,6 +174,7 @@ class BatchSharpness(ThresholdInstrument):
             "ratio_of_means": Field((), "float64", CURVATURE, "mean of <g_B, H_B g_B> / mean of |g_B|^2"),
             "threshold": Field((), "float64", CURVATURE, bound),
             "batches": Field((), "int64", "batches", "batches in the mean"),
+            **TOLD,
         }
 
     @override
@@ -181,7 +184,7 @@ class BatchSharpness(ThresholdInstrument):
         chosen = values_of(self, ("batch_size", "rtol"))
         found = batch_sharpness(context.objective, generator=context.generator, **chosen)
         row = values_of(found, ("value", "stderr", "ratio_of_means", "batches"))
-        return row | {"threshold": self._threshold(context)}
+        return row | {"threshold": self._threshold(context)} | told(found, context.objective.noise)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from probes import (
     BatchSharpness,
     ConditionNumber,
     CriticalSharpness,
+    CurvatureTrace,
     Field,
     GaussNewtonConditioning,
     Gradient,
@@ -175,3 +176,44 @@ def test_the_share_below_zero_lies_in_its_range(seed):
     assert low <= (d < 0).mean() <= high
     assert 0 < low < high < 1
     assert below_zero(found.nodes.abs().numpy(), found.weights.numpy(), 1e-9) == (0, 0)
+
+
+class Own(nn.Module):
+    """A model that returns its own loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x, labels):
+        return nn.functional.cross_entropy(self.layer(x), labels)
+
+
+@pytest.mark.parametrize("probe", [Spectrum(k=2, operator="gauss-newton"), CurvatureTrace(operator="gauss-newton")])
+def test_a_zero_says_why(tmp_path, probe):
+    torch.manual_seed(0)
+    data = {"x": torch.randn(12, 4), "labels": torch.arange(12) % 3}
+    own = Objective(Own(), lambda outputs, labels: outputs, data, count=lambda outputs, labels: len(labels))
+    text = told(tmp_path, probe, objective=own)
+    assert "the matrix is exactly zero, as it is where the loss is linear in the outputs" in text
+    assert "one output in all" in told(tmp_path, GaussNewtonConditioning(), objective=own, name="one.h5")
+
+
+def test_checks_and_noise_stand_below_the_table(tmp_path):
+    text = told(tmp_path, CurvatureTrace(), objective=objective(), steps=2)
+    assert text.count("second derivatives: agrees with differences") == 1
+    assert "noise" not in text
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3).bfloat16()
+    half = Objective(model, nn.CrossEntropyLoss(), (torch.randn(9, 4).bfloat16(), torch.arange(9) % 3))
+    assert "relative noise of a product 0.0" in told(tmp_path, CurvatureTrace(), objective=half, name="half.h5")
+
+
+def test_what_differs_from_row_to_row_says_of_which(tmp_path):
+    with Trace.create(tmp_path / "m.h5") as trace:
+        trace.declare("t", {"value": Field(), "noise": Field(), "note": Field(dtype="S40")})
+        for step in range(6):
+            trace.record("t", step, value=1.0, noise=0.01 * (step == 2), note="it is odd" * (step % 2))
+    text = " ".join(shown(Trace.open(tmp_path / "m.h5")).split())
+    assert "relative noise of a product 0.01 (step 2)" in text
+    assert "it is odd (step 1, 3, 5)" in text

@@ -14,7 +14,7 @@ import typer
 
 from probes.checkpoints.arguments import BatchSize, Data, Length, ProbeCommand, Samples
 from probes.errors import UserError
-from probes.terminal import err, out, run
+from probes.terminal import err, out, run, silence
 
 if TYPE_CHECKING:
     from probes.trace.trace import Trace
@@ -44,8 +44,12 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    quiet: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Leave out warnings: probe, noise, trace or all.")
+    ] = None,
 ) -> None:
     """Read what stands before the command; `run` has taken --debug out, wherever it stood."""
+    silence(quiet or [])
 
 
 @app.command()

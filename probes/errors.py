@@ -20,6 +20,16 @@ class UserError(Exception):
         self.status = status
 
 
+class LandscapeWarning(UserWarning):
+    """What all warnings of this package are; each of its kinds has a name of its own, by which it is silenced.
+
+    Attributes:
+        name: for `landscape --quiet NAME`.
+    """
+
+    name = "all"
+
+
 class MissingExtra(UserError, ImportError):
     """A package of an extra is not installed; the message says how to install it."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from probes.context import Context
+from probes.errors import LandscapeWarning
 from probes.session import Pairs
 from probes.trace.layout import Field
 
@@ -53,8 +54,16 @@ class Probe(Protocol):
         """A value for each of the fields, by its name."""
 
 
-class ProbeWarning(UserWarning):
+class ProbeWarning(LandscapeWarning):
     """A probe failed, or its result could not be written; the training goes on."""
+
+    name = "probe"
+
+
+class NoiseWarning(ProbeWarning):
+    """A probe does not know the noise of its number, which is nan."""
+
+    name = "noise"
 
 
 def check_needs(probes: Iterable[Probe], missing: Sequence[str]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from probes.errors import UserError, one_line
+from probes.errors import LandscapeWarning, UserError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +42,12 @@ def run(command: typer.Typer, arguments: Sequence[str]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # an ASCII terminal gets "?" for "±", not a traceback
             stream.reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning(warnings.showwarning)
+        _run(command, arguments, debug)
+
+
+def _run(command: typer.Typer, arguments: Sequence[str], debug: bool) -> NoReturn:
     try:
         status = command([a for a in arguments if a != "--debug"], prog_name="landscape", standalone_mode=False)
     except KeyboardInterrupt as error:
@@ -50,6 +57,30 @@ def run(command: typer.Typer, arguments: Sequence[str]) -> NoReturn:
     except Exception as error:
         _fail(*_explain(error), error, debug)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def silence(names: Sequence[str]) -> None:
+    """Leave out the warnings of these kinds until the command ends. Raises `UserError` (status 2) for no such kind."""
+    from probes.probe import NoiseWarning, ProbeWarning
+    from probes.trace.layout import TraceWarning
+
+    kinds = {kind.name: kind for kind in (LandscapeWarning, ProbeWarning, NoiseWarning, TraceWarning)}
+    for name in names:
+        if name not in kinds:
+            raise UserError(f"--quiet is one of {', '.join(kinds)}, not {name!r}{did_you_mean(name, kinds)}", status=2)
+        warnings.filterwarnings("ignore", category=kinds[name])
+
+
+def _show_warning(other: Callable[..., None]) -> Callable[..., None]:
+    """The package's own warnings as one line on stderr; those of others as they were."""
+
+    def show(message: Warning | str, category: type[Warning], *args: Any) -> None:
+        if issubclass(category, LandscapeWarning):
+            typer.echo(f"landscape: {message} (--quiet {category.name} leaves this out)", err=True)
+        else:
+            other(message, category, *args)
+
+    return show
 
 
 def _explain(error: Exception) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from probes.context import Context
 from probes.instruments.base import CURVATURE, NOTE, SLOPE, TOLD, Instrument, pad, told, values_of
-from probes.probe import ProbeWarning
+from probes.probe import NoiseWarning
 from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Array, Field
 
@@ -67,7 +67,7 @@ class Gradient(Instrument):
 
         found = context.gradients() if self.parts is None else gradient_statistics(context.objective, parts=self.parts)
         if found.reason:
-            warnings.warn(f"{self.name}: {self._reason(found.reason)}", ProbeWarning, stacklevel=2)
+            warnings.warn(f"{self.name}: {self._reason(found.reason)}", NoiseWarning, stacklevel=2)
         names = self.fields(context).keys() - {"note"}
         return values_of(found, names) | {"note": told(found, note=self._reason(found.reason))["note"]}
 

@@ -21,7 +21,7 @@ import h5py
 
 from probes.trace.build import ROOM, abandon, build, detach, reason_of, refusal
 from probes.trace.disk import make_room, trim
-from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, write_at
+from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, TraceWarning, write_at
 from probes.trace.lock import WriterLock
 from probes.trace.reader import last_step, last_time, open_for_reading, read_header
 from probes.trace.table import Table, read_table
@@ -187,7 +187,9 @@ class Writer:
             ours = os.path.samestat(os.stat(self.path), self._open.identity)
         except FileNotFoundError:
             self._rebuild()
-            warnings.warn(f"{self.path} was removed while it was written; it is written again", stacklevel=4)
+            warnings.warn(
+                f"{self.path} was removed while it was written; it is written again", TraceWarning, stacklevel=4
+            )
             return
         except OSError as error:
             raise TraceError(f"cannot write {self.path}: {reason_of(error)}") from None

@@ -20,6 +20,7 @@ from probes.trace.reader import read_fields
 from probes.trace.runs import Run
 from probes.trace.set import TraceSet
 from probes.views.comparison.curves import Average, Curve, against_loss, average, curve, loss_levels, shared_grid
+from probes.views.comparison.told import notes_on_products
 
 AXES = ("step", "epoch", "loss", "time")
 _FIRST = ("sharpness", "spectrum", "trace", "loss", "gradient")  # what is compared when nobody says what
@@ -105,7 +106,8 @@ def compare_runs(
         Repeated(label, tuple(run.name for run in members), tuple(lines[run.name] for run in members))
         for label, members in _grouped(runs, [run for run in have if run.name in lines], keys)
     ]
-    notes = [*_notes(runs, have, groups, lines, keys, field), *notes]
+    told = notes_on_products([(run, q.probe, tables[run.name][q.probe]) for run, q in chosen])
+    notes = [*_notes(runs, have, groups, lines, keys, field), *notes, *told]
     return Comparison(quantity.name, quantity.units, by, tuple(groups), tuple(notes))
 
 

@@ -215,3 +215,20 @@ def test_bad_input_is_one_line(call, folder):
         assert (done[0], done[2].count("\n")) == (status, 1), done
         assert text in done[2]
     assert sorted(folder.rglob("*")) == before
+
+
+def test_what_is_said_of_the_products_is_said_once_or_of_whom(tmp_path):
+    for name, noise, checked in (("a", 0.0, "agrees"), ("b", 0.008, "agrees"), ("c", 0.008, "not told: a kink")):
+        with Trace.create(tmp_path / f"{name}.h5", config={"name": name}) as trace:
+            trace.declare("trace", {"value": Field(), "noise": Field(), "checked": Field(dtype="S40")})
+            for step in range(3):
+                trace.record("trace", step, value=1.0, noise=noise * (step == 1), checked=checked)
+    with Trace.create(tmp_path / "d.h5", config={"name": "d"}) as trace:  # of an earlier version
+        trace.declare("trace", {"value": Field()})
+        trace.record("trace", 0, value=1.0)
+    notes = compare_runs(TraceSet.open(str(tmp_path)), "trace.value").notes
+    assert [note for note in notes if "noise" in note] == ["relative noise of a product 0.008 (b.h5, c.h5)"]
+    assert "second derivatives: agrees (a.h5, b.h5)" in notes
+    assert "second derivatives: not told: a kink (c.h5)" in notes
+    alike = compare_runs(TraceSet.open([str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]), "trace.value").notes
+    assert "second derivatives: agrees" in alike

@@ -60,7 +60,7 @@ def self_check(objective: Objective, kind: str) -> Finding:
     if not bool(torch.isfinite(product).all()):
         return Finding(what, "a product is not finite: the parameters, the data or the loss hold nan or inf", "FAIL")
     if not bool(product.any()):
-        return Finding(what, f"products are exactly zero{A.zero}", "note")
+        return Finding(what, f"the matrix is exactly zero{A.zero}", "note")
     check = A.checked
     if check is None:
         return Finding(what, "a product works; it has no self-check", "ok")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probes.errors import first_few
 from probes.numbers import short
 
 if TYPE_CHECKING:
-    from probes.trace.layout import Array, Field
+    from probes.trace.layout import Field
     from probes.trace.runs import Run
 
 _WORDS = {
@@ -39,7 +39,7 @@ def notes_on_products(measured: Sequence[tuple[Run, str, Mapping[str, Field]]]) 
     return notes
 
 
-def _texts(column: Array | tuple[()]) -> list[str]:
+def _texts(column: Any) -> list[str]:
     """The distinct things that the records of one run say; "" for nothing."""
     if not len(column):
         return [""]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from probes.context import Context as Context
     from probes.context import Previous as Previous
     from probes.errors import LandscapeWarning as LandscapeWarning
+    from probes.errors import NoiseWarning as NoiseWarning
+    from probes.errors import ProbeWarning as ProbeWarning
+    from probes.errors import TraceWarning as TraceWarning
     from probes.instruments.conditioning import GaussNewtonConditioning as GaussNewtonConditioning
     from probes.instruments.curvature import ConditionNumber as ConditionNumber
     from probes.instruments.curvature import CurvatureTrace as CurvatureTrace
@@ -35,9 +38,7 @@ if TYPE_CHECKING:
     from probes.monitor.measure import Outcome as Outcome
     from probes.monitor.measure import measure_once as measure_once
     from probes.monitor.monitor import Monitor as Monitor
-    from probes.probe import NoiseWarning as NoiseWarning
     from probes.probe import Probe as Probe
-    from probes.probe import ProbeWarning as ProbeWarning
     from probes.schedules import At as At
     from probes.schedules import Epochs as Epochs
     from probes.schedules import Every as Every
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from probes.session import Pairs as Pairs
     from probes.trace.layout import Field as Field
     from probes.trace.layout import TraceError as TraceError
-    from probes.trace.layout import TraceWarning as TraceWarning
     from probes.trace.records import Records as Records
     from probes.trace.set import TraceSet as TraceSet
     from probes.trace.trace import Trace as Trace
@@ -56,14 +56,14 @@ if TYPE_CHECKING:
 _HOME = {entry.class_name: f"probes.instruments.{entry.home.partition(':')[0]}" for entry in PROBES.values()}
 for _module, _names in {
     "probes.context": ("Context", "Previous"),
-    "probes.errors": ("LandscapeWarning",),
+    "probes.errors": ("LandscapeWarning", "NoiseWarning", "ProbeWarning", "TraceWarning"),
     "probes.instruments.recording": ("Recording", "ReplayError"),
     "probes.monitor.measure": ("Outcome", "measure_once"),
     "probes.monitor.monitor": ("Monitor",),
-    "probes.probe": ("NoiseWarning", "Probe", "ProbeWarning"),
+    "probes.probe": ("Probe",),
     "probes.schedules": ("At", "Epochs", "Every", "LogSpaced", "Moment", "Schedule", "When"),
     "probes.session": ("Pairs",),
-    "probes.trace.layout": ("Field", "TraceError", "TraceWarning"),
+    "probes.trace.layout": ("Field", "TraceError"),
     "probes.trace.records": ("Records",),
     "probes.trace.set": ("TraceSet",),
     "probes.trace.trace": ("Trace",),

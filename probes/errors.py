@@ -30,6 +30,24 @@ class LandscapeWarning(UserWarning):
     name = "all"
 
 
+class ProbeWarning(LandscapeWarning):
+    """A probe failed, or its result could not be written; the training goes on."""
+
+    name = "probe"
+
+
+class NoiseWarning(ProbeWarning):
+    """A probe does not know the noise of its number, which is nan."""
+
+    name = "noise"
+
+
+class TraceWarning(LandscapeWarning):
+    """Something happened to a trace that is being written, and was put right."""
+
+    name = "trace"
+
+
 class MissingExtra(UserError, ImportError):
     """A package of an extra is not installed; the message says how to install it."""
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from probes.context import Context
-from probes.errors import LandscapeWarning
 from probes.session import Pairs
 from probes.trace.layout import Field
 
@@ -52,18 +51,6 @@ class Probe(Protocol):
 
     def measure(self, context: Context) -> Mapping[str, Any]:
         """A value for each of the fields, by its name."""
-
-
-class ProbeWarning(LandscapeWarning):
-    """A probe failed, or its result could not be written; the training goes on."""
-
-    name = "probe"
-
-
-class NoiseWarning(ProbeWarning):
-    """A probe does not know the noise of its number, which is nan."""
-
-    name = "noise"
 
 
 def check_needs(probes: Iterable[Probe], missing: Sequence[str]) -> None:

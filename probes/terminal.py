@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from probes.errors import LandscapeWarning, UserError, did_you_mean, one_line
+from probes.errors import LandscapeWarning, NoiseWarning, ProbeWarning, TraceWarning, UserError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,9 +61,6 @@ def _run(command: typer.Typer, arguments: Sequence[str], debug: bool) -> NoRetur
 
 def silence(names: Sequence[str]) -> None:
     """Leave out the warnings of these kinds until the command ends. Raises `UserError` (status 2) for no such kind."""
-    from probes.probe import NoiseWarning, ProbeWarning
-    from probes.trace.layout import TraceWarning
-
     kinds = {kind.name: kind for kind in (LandscapeWarning, ProbeWarning, NoiseWarning, TraceWarning)}
     for name in names:
         if name not in kinds:

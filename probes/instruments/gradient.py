@@ -13,8 +13,8 @@ import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
+from probes.errors import NoiseWarning
 from probes.instruments.base import CURVATURE, NOTE, SLOPE, TOLD, Instrument, pad, told, values_of
-from probes.probe import NoiseWarning
 from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Array, Field
 

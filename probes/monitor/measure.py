@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from probes.context import Context
-from probes.errors import one_line
+from probes.errors import ProbeWarning, one_line
 from probes.instruments.base import ADDED
 from probes.monitor.costs import synchronise
-from probes.probe import Probe, ProbeWarning, check_needs, searches_of
+from probes.probe import Probe, check_needs, searches_of
 from probes.schedules import Moment
 from probes.seeds import derive_seed
 from probes.session import Step

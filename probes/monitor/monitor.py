@@ -17,12 +17,12 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from probes.context import Context, Previous
-from probes.errors import one_line
+from probes.errors import ProbeWarning, one_line
 from probes.monitor.budget import Budget
 from probes.monitor.costs import UnitCosts, synchronise
 from probes.monitor.measure import OnError, Outcome, check_on_error, declare, measure_all
 from probes.monitor.place import last_moment, lost_since, place_of
-from probes.probe import Probe, ProbeWarning, check_needs
+from probes.probe import Probe, check_needs
 from probes.schedules import Moment, as_schedule
 from probes.session import Session, Step
 from probes.trace.layout import TraceError

@@ -27,7 +27,6 @@ import h5py
 import numpy as np
 
 from probes.environment import environment
-from probes.errors import LandscapeWarning
 
 FORMAT = "landscape-trace"
 VERSION = 1
@@ -43,12 +42,6 @@ Settings = Mapping[str, Any]
 
 class TraceError(OSError):
     """A trace cannot be opened or written; the message is one line that says why and what to do."""
-
-
-class TraceWarning(LandscapeWarning):
-    """Something happened to a trace that is being written, and was put right."""
-
-    name = "trace"
 
 
 @dataclass(frozen=True)

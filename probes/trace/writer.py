@@ -19,9 +19,10 @@ from typing import Any
 
 import h5py
 
+from probes.errors import TraceWarning
 from probes.trace.build import ROOM, abandon, build, detach, reason_of, refusal
 from probes.trace.disk import make_room, trim
-from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, TraceWarning, write_at
+from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, write_at
 from probes.trace.lock import WriterLock
 from probes.trace.reader import last_step, last_time, open_for_reading, read_header
 from probes.trace.table import Table, read_table

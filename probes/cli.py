@@ -277,25 +277,9 @@ def doctor(
     Looks at versions, devices, memory, second derivatives and the folder. With --problem, at the parameters, modes,
     layers and derivatives of a problem, and at what products and probes will cost. Exit status 1 when a check fails.
     """
-    from probes.doctor.machine import examine_machine
-    from probes.doctor.report import as_json as document
-    from probes.doctor.report import show as print_all
+    from probes.doctor.run import examine
 
-    if problem is None:
-        findings = examine_machine(Path.cwd())
-    else:
-        from probes.checkpoints.problem import build_objective
-        from probes.doctor.problem import examine_problem
-
-        findings = examine_problem(build_objective(problem), Path.cwd())
-    if as_json:
-        seen = list(findings)
-        typer.echo(document(seen, problem=problem))
-    else:
-        seen = print_all(findings, out())
-    failed = sum(found.status == "FAIL" for found in seen)
-    if failed:
-        raise UserError(f"{failed} of the checks failed: see the lines marked FAIL")
+    examine(problem, as_json=as_json, console=out())
 
 
 def _open(path: Path) -> Trace:

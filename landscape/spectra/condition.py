@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import ROUNDINGS, LinearOperator, require_finite, rounding
+from landscape.spectra.carried import carries_check
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.results import ConditionNumber, carries_check
+from landscape.spectra.results import ConditionNumber
 
 DENSE_LIMIT = 2048
 LANCZOS_STEPS = 200

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, products
 from landscape.randomness import generator_and_seed
+from landscape.spectra.carried import carries_check
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.results import Callback, Density, carries_check, tridiagonal
+from landscape.spectra.results import Callback, Density, tridiagonal
 
 
 @carries_check

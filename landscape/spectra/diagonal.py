@@ -7,7 +7,8 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
 from landscape.randomness import generator_and_seed
-from landscape.spectra.results import Callback, Estimate, carries_check
+from landscape.spectra.carried import carries_check
+from landscape.spectra.results import Callback, Estimate
 from landscape.statistics import student
 
 DEFAULT_MATVECS = 64

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor
 from landscape.randomness import generator_and_seed
-from landscape.spectra.results import Callback, Eigenpairs, carries_check
+from landscape.spectra.carried import carries_check
+from landscape.spectra.results import Callback, Eigenpairs
 from landscape.spectra.search import Search
 from landscape.spectra.task import Task
 

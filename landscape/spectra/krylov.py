@@ -18,7 +18,8 @@ from torch.nn.functional import pad
 
 from landscape.operators.linear import LinearOperator, products, require_finite
 from landscape.operators.vectors import orthonormal
-from landscape.spectra.results import Tridiagonal, carries_check
+from landscape.spectra.carried import carries_check
+from landscape.spectra.results import Tridiagonal
 
 # A remainder below this many roundings of the product is rounding itself: it carries no direction of A.
 _NOISE = 10.0

@@ -10,9 +10,10 @@ import torch
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
 from landscape.randomness import generator_and_seed
+from landscape.spectra.carried import carries_check
 from landscape.spectra.hutchinson import Hutchinson
 from landscape.spectra.hutchpp import HutchPlusPlus
-from landscape.spectra.results import Callback, Estimate, carries_check
+from landscape.spectra.results import Callback, Estimate
 from landscape.spectra.xtrace import XTrace
 
 DEFAULT_MATVECS = 120

@@ -265,10 +265,7 @@ def compare(
 @app.command()
 def doctor(
     problem: Annotated[
-        str | None,
-        typer.Option(
-            help="module:function or file.py:function that returns a landscape.Objective: look at it instead."
-        ),
+        str | None, typer.Option(help="Look at this problem: module:function, file.py:function.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -167,6 +167,8 @@ def test_masked_lm(folder: Path, tmp_path: Path) -> None:
             words = len(LINES[row].split())
             assert int(chosen.sum()) == max(1, round(0.15 * words))
             assert (ids[chosen] == tokenizer.mask_token_id).all()
+            assert not chosen[0]  # [CLS] and [SEP] stay
+            assert not chosen[words + 1]
             kept = torch.where(chosen, labels, ids)  # what was there before
             assert kept[: words + 2].tolist() == tokenizer(LINES[row])["input_ids"]
             row, masked = row + 1, masked + int(chosen.sum())

@@ -164,7 +164,7 @@ def _tell(few: Objective, claim: Callable[[Objective, Tensor], Claim], v: Tensor
     except Exception as error:
         if half:
             return replace(first, note=f"half precision, and no float64 copy of it ({_first_line(error)})")
-        steps = [scale * _FIRST[few.dtype], scale * _NEXT[few.dtype]]
+        steps = [scale * _NEXT[few.dtype], scale * _FIRST[few.dtype], scale * _FIRST[few.dtype] / 3]
         found = _unless_on_a_kink(judge(product, _central(own), steps), own, steps[0])
         # a large step crosses many kinks, and many of them look smooth
         return found if found.verdict != "off" or clearly_off(found) else replace(found, verdict="untold")

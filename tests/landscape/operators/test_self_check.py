@@ -4,7 +4,7 @@ import pytest
 import torch
 from operator_cases import CASES
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from wrong_layers import WRONG, network
 
 from landscape import (
@@ -261,3 +261,14 @@ def test_a_loss_with_fused_weight_norm_is_refused_and_unfused_it_is_right():
     with unfused_weight_norm():
         A = Hessian.from_loss(loss(), f.model.parameters())
     assert torch.allclose(product(A), product(Hessian(f)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_spectral_norm_in_train_mode_is_found(dtype):
+    layer = lambda: spectral_norm(nn.Linear(6, 5))  # noqa: E731
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), layer(), nn.Tanh(), nn.Linear(5, 3)), dtype)
+    with pytest.raises(WrongDerivatives, match="'2"):
+        product(Hessian(f))
+    A = Hessian(Objective(f.model.eval(), nn.CrossEntropyLoss(), next((b.inputs, b.targets) for b in f.sweep())))
+    product(A)
+    assert A.checked.verdict == "agrees"

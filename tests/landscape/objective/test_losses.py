@@ -137,6 +137,23 @@ def test_one_sample_without_a_batch_dimension(loss, outputs, targets):
     assert Objective(Given(), loss, data).value() == pytest.approx(float(whole), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("loss", "outputs", "targets"),
+    [
+        (nn.CrossEntropyLoss(), real, indices),
+        (nn.MultiMarginLoss(), real, indices),
+        (nn.MultiLabelMarginLoss(), real, lambda *n: multilabel(*n, 3)),
+        (nn.MultiLabelSoftMarginLoss(), real, lambda *n: ones_and_zeros(*n, 3)),
+    ],
+    ids=ids,
+)
+def test_one_sample_beside_a_batch(loss, outputs, targets):
+    torch.manual_seed(2)
+    one, batch = (outputs(3), targets()), (outputs(4, 3), targets(4))
+    whole = loss(torch.cat([one[0][None], batch[0]]), torch.cat([one[1][None], batch[1]]))
+    assert Objective(Given(), loss, [one, batch]).value() == pytest.approx(float(whole), rel=1e-12)
+
+
 @pytest.mark.parametrize("loss", [nn.MSELoss(), nn.L1Loss(), nn.HuberLoss(), nn.BCEWithLogitsLoss()], ids=ids)
 def test_single_numbers(loss):
     data = [(real(), ones_and_zeros()) for _ in range(3)]

@@ -230,6 +230,25 @@ def test_a_loss_inside_that_is_not_known_is_refused_by_gauss_newton():
     assert Hessian(f).to_dense().norm() > 0
 
 
+def test_what_was_recognised_of_one_loss_is_not_taken_for_another():
+    torch.manual_seed(0)
+    model = bert("BertForSequenceClassification", num_labels=3).eval()
+    batches = sample_batches(lambda n: torch.randint(0, 3, (n,)))
+    f = Objective(model, own, batches, parameters="classifier.bias")
+    G = GaussNewton(f).to_dense()
+
+    def doubled(model, inputs):
+        outputs = model(**inputs)
+        outputs.loss = 2 * outputs.loss
+        return outputs
+
+    for loss, forward in ((lambda outputs, _: 2 * outputs.loss, None), (own, doubled)):
+        twice = Objective(model, loss, batches, forward=forward, parameters="classifier.bias")
+        with pytest.raises(TypeError, match="computed inside the model"):
+            GaussNewton(twice).to_dense()
+    assert torch.equal(GaussNewton(f).to_dense(), G)
+
+
 def test_a_loss_of_ones_own_of_the_logits_is_asked_for_its_count():
     torch.manual_seed(0)
     model = gpt2().eval()

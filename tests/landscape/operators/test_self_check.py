@@ -19,6 +19,7 @@ from landscape import (
     unfused_weight_norm,
 )
 from landscape.operators import self_check
+from landscape.operators.check import Check, clearly_off
 from landscape.spectra import condition_number, density, diagonal, eigsh, lanczos, trace
 
 FAST = range(2)
@@ -62,8 +63,8 @@ def test_wrong_derivatives_are_found_and_named(seed, kind, dtype):
                     product(matrix(f))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_small_layer_that_is_wrong_shows_in_its_own_block(dtype):
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float64, 0.005), (torch.float32, 0.005), (torch.half, 0.001)])
+def test_a_small_layer_that_is_wrong_shows_in_its_own_block(dtype, share):
     class Side(nn.Module):
         """A large part that is right, and a small one beside it that is not and hardly moves the outputs."""
 
@@ -73,7 +74,7 @@ def test_a_small_layer_that_is_wrong_shows_in_its_own_block(dtype):
             self.small = network("opaque backward")
 
         def forward(self, x):
-            return self.large(x) + 0.02 * self.small(x)
+            return self.large(x) + share * self.small(x)
 
     with pytest.raises(WrongDerivatives, match=r"'small\.3' "):
         product(Hessian(problem(0, Side, dtype)))
@@ -83,6 +84,24 @@ def test_the_jacobian_of_a_fused_weight_norm_is_right():
     A = GaussNewton(problem(0, "fused weight norm", torch.float64))
     product(A)
     assert A.checked.verdict == "agrees"
+    with pytest.raises(WrongDerivatives):  # what is known of one matrix says nothing of another
+        product(Hessian(A.objective))
+
+
+def test_a_smooth_model_is_told_in_its_own_precision():
+    """To one part in 10,000 in float32, as central differences are; float64 is not asked."""
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), torch.float32)
+    for matrix in (Hessian, GaussNewton, FunctionalHessian):
+        A = matrix(f)
+        product(A)
+        assert A.checked.dtype == torch.float32
+        assert A.checked.difference < 1e-4
+
+
+def test_without_float64_what_is_off_has_to_be_clearly_so():
+    assert not clearly_off(Check("off", difference=0.02, steps=0.001))
+    assert clearly_off(Check("off", difference=0.04, steps=0.001))
+    assert not clearly_off(Check("untold", difference=0.04, steps=0.001))
 
 
 def test_check_false_measures_all_the_same():

@@ -147,6 +147,8 @@ def test_a_step_minimises_the_model(solver, kind):
     for size in (1e-1, 1e-3):
         assert all(primal(after) <= primal(after + size * rng.normal(size=6)) for _ in range(100))
     assert optimizer.last.loss == loss_here
+    metric = np.repeat(lr, 3) / (1 + np.repeat(lr, 3) * np.repeat(decay, 3)) / D
+    assert optimizer.last.norm == pytest.approx(np.sqrt((metric * d * d).sum()), rel=1e-9)
 
 
 def test_without_momentum_it_is_sps_max():

@@ -1,7 +1,10 @@
 """Rules of acceptance where differences of losses are rounding."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from newton_cases import generator, logistic, network, quadratic
 
 from solvers import (
@@ -13,6 +16,41 @@ from solvers import (
     GradientRegularizedNewton,
     SaddleFreeNewton,
 )
+from solvers.second_order.acceptance import Doubling, Ratio
+from solvers.second_order.trial_point import Move
+
+
+@pytest.mark.parametrize(
+    ("rule", "fall", "accepted", "factor"),
+    [
+        (Doubling(), 1.001, True, 0.5),
+        (Doubling(), 0.999, False, 2.0),
+        (Ratio(), 0.91, True, 0.5),
+        (Ratio(), 0.89, True, 1.0),
+        (Ratio(), 0.051, True, 1.0),
+        (Ratio(), 0.049, False, 1.5),
+        (Ratio(), -0.1, False, 1.5),
+    ],
+)
+def test_the_rules_at_their_bounds(rule, fall, accepted, factor):
+    """`fall`: of the loss, as a share of what was promised."""
+    promise = 0.5
+    move = Move(torch.zeros(1), promise, lowest=1.0, size=1)
+    point = SimpleNamespace(loss=3.0)
+    assert rule.judge(point, move, 3.0 - fall * promise, 8.0) == (accepted, 8.0 * factor)
+    if factor < 1:
+        assert rule.judge(point, move, 3.0 - fall * promise, 1e-10) == (accepted, 1e-10)
+
+
+def test_where_losses_say_nothing_the_gradient_must_not_grow():
+    """Newton's step from x for sqrt(1 + x^2) is to -x^3: away from the minimum where |x| > 1, and f is all rounding."""
+    for start, end in ((0.5, -0.125), (1.5, 1.5)):
+        x = torch.tensor([start], dtype=torch.float64, requires_grad=True)
+        solver = CubicNewton([x], 1e-22)
+        solver.step(lambda x=x: 1 + 1e-15 * (1 + x.square()).sqrt().sum())
+        assert solver.last.stalled
+        assert solver.last.accepted == (start != end)
+        assert float(x.detach()) == pytest.approx(end, rel=1e-3)
 
 
 def test_rounding_is_left_to_the_gradient():
@@ -40,13 +78,19 @@ PROMISES = {  # a solver, and what its model adds to g.h + h.H h / 2, by (H, h, 
         lambda p: SaddleFreeNewton(p, 0.5),
         lambda H, h, shift: shift / 2 * h @ h + h @ (absolute(H) - H) @ h / 2,
     ),
+    "saddle-free rank": (
+        lambda p: SaddleFreeNewton(p, 0.5, rank=4, tol=1e-12, generator=generator()),
+        lambda H, h, shift: shift / 2 * h @ h + h @ (absolute(H, 4) - H) @ h / 2,
+    ),
     "damped": (lambda p: DampedNewton(p, 2.0), lambda H, h, shift: shift / 2 * h @ h),
 }
 
 
-def absolute(H):
+def absolute(H, rank=None):
+    """|H|; beyond the `rank` largest |w| the smallest of these stands for all."""
     w, U = np.linalg.eigh(H)
-    return (U * abs(w)) @ U.T
+    sizes = abs(w) if rank is None else np.maximum(abs(w), np.sort(abs(w))[-rank])
+    return (U * sizes) @ U.T
 
 
 @pytest.mark.parametrize("name", list(PROMISES))

@@ -74,6 +74,16 @@ def test_the_papers_rule_step_by_step(tau, closure):
         assert solver.param_groups[0]["M"] == pytest.approx(M)
 
 
+def test_random_directions_have_length_one():
+    """One direction P in n = 4,000, of f = g.x: the step is P s, with g.P s = M s^3 / 2."""
+    x = torch.zeros(4000, dtype=torch.float64, requires_grad=True)
+    g = torch.randn(4000, generator=newton_cases.generator(1), dtype=torch.float64)
+    solver = SSCN([x], 1, kind="gaussian", M=1.0, rule="fixed", generator=newton_cases.generator(2))
+    solver.step(lambda: g @ x)
+    fall = -float(g @ x.detach())
+    assert float(x.detach().norm()) == pytest.approx((2 * fall) ** (1 / 3), rel=0.05)
+
+
 def test_the_whole_space_is_cubic_newton():
     X, y, start, model = logistic()
     solver = SSCN([model.weight], 30, rule="fixed", M=3.0)

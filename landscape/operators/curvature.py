@@ -48,8 +48,7 @@ class ObjectiveOperator(LinearOperator):
 
     def __init__(self, objective: Objective, size: int | None = None) -> None:
         size = objective.size if size is None else size
-        noise = lambda: objective.noise  # noqa: E731 - measured when an algorithm asks for it, not before
-        super().__init__(size, objective.dtype, objective.device, noise=noise, memory=objective.memory)
+        super().__init__(size, objective.dtype, objective.device, memory=objective.memory)
         self.objective = objective
         self._kept: dict[int, tuple[Graph, float]] = {}
         self._empty: set[int] = set()
@@ -63,6 +62,10 @@ class ObjectiveOperator(LinearOperator):
     @override
     def checked(self) -> Check | None:
         return self._checked
+
+    @override
+    def _measured_noise(self) -> float:
+        return self.objective.noise
 
     def _graph(self, e: Evaluation) -> Graph:
         raise NotImplementedError

@@ -12,6 +12,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.objective.objective import Objective
 from landscape.objective.state import Snapshot
@@ -40,12 +41,11 @@ class FiniteDifferenceHessian(LinearOperator):
         self._length: float | None = None
         self._gap = 0.0
         self._snapshot: Snapshot | None = None
-        super().__init__(
-            objective.size, objective.dtype, objective.device, noise=self._disagreement, memory=objective.memory
-        )
+        super().__init__(objective.size, objective.dtype, objective.device, memory=objective.memory)
         self.objective = objective
 
-    def _disagreement(self) -> float:
+    @override
+    def _measured_noise(self) -> float:
         """Relative error of one product, as far as neighbouring step lengths disagree."""
         self._choose()
         return self._gap

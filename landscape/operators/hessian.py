@@ -121,7 +121,7 @@ class LossHessian(LinearOperator):
         if not leaves or not all(isinstance(p, Tensor) and p.requires_grad for p in leaves):
             raise ValueError("from_loss needs the parameters of the loss: tensors that require grad")
         size = sum(p.numel() for p in leaves)
-        super().__init__(size, vector_dtype(leaves), leaves[0].device, noise=self._measured_noise, memory=memory)
+        super().__init__(size, vector_dtype(leaves), leaves[0].device, memory=memory)
         self._loss: Tensor | None = loss
         self._noise_found: float | None = None
         self._leaves = leaves
@@ -151,6 +151,7 @@ class LossHessian(LinearOperator):
             columns = [self._join(vjp(gradient, self._leaves, split(v, self._shapes))) for v in V.T]
         return torch.stack(columns, dim=-1)
 
+    @override
     def _measured_noise(self) -> float:
         """How far from symmetric the product is where its graph has a coarser precision, at least that one's unit.
 

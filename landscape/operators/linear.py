@@ -7,7 +7,7 @@ to take inner products, combine, draw and so on: an operator whose vectors are s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 # Roundings in a number that is read off products: they, inner products and orthonormal bases round once or more per
 # entry. Up to 16 in the trace of dense matrices of n = 50 to 1500 whose eigenvalues decay over all digits.
 ROUNDINGS = 16.0
-
-
-Noise = float | Callable[[], float]
 
 
 class LinearOperator:
@@ -62,24 +59,28 @@ class LinearOperator:
     __array_priority__: ClassVar[float] = 1e6  # a * A with a numpy scalar must come to __rmul__
 
     def __init__(
-        self, size: int, dtype: torch.dtype, device: torch.device, *, noise: Noise = 0.0, memory: Memory = "auto"
+        self, size: int, dtype: torch.dtype, device: torch.device, *, noise: float = 0.0, memory: Memory = "auto"
     ) -> None:
         self.space = VectorSpace(size, dtype, device)
         self.shape = (size, size)
         self.dtype = dtype
         self.device = self.space.device
-        self._noise: Noise = noise
+        self._noise = noise
         self.matvecs = 0
         self._memory = memory
 
     @property
     def noise(self) -> float:
         """Relative error of one product beyond rounding; where it has to be measured, when it is asked for."""
-        return self._noise() if callable(self._noise) else self._noise
+        return self._measured_noise()
 
     @noise.setter
     def noise(self, value: float) -> None:
         self._noise = value
+
+    def _measured_noise(self) -> float:
+        """What `noise` is now; a subclass may have to measure it."""
+        return self._noise
 
     # -- what a subclass provides ------------------------------------------------------------------------
 
@@ -206,11 +207,12 @@ class CombinedOperator(LinearOperator):
     """An operator made of others on one space, that of the first; what `A + B`, `a * A` and the like are."""
 
     def __init__(self, first: LinearOperator, *others: LinearOperator) -> None:
-        super().__init__(first.shape[0], first.dtype, first.device, noise=self._largest_noise, memory=first._memory)
+        super().__init__(first.shape[0], first.dtype, first.device, memory=first._memory)
         self.space = first.space
         self._parts = (first, *others)
 
-    def _largest_noise(self) -> float:
+    @override
+    def _measured_noise(self) -> float:
         return max(A.noise for A in self._parts)
 
     @property

@@ -1,5 +1,8 @@
 """Every operator against dense autodiff in float64, over the case table."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from operator_cases import CASES, dense, whole
@@ -186,3 +189,28 @@ def test_block_and_scipy(table):
     S = A.to_scipy()
     v = torch.randn(A.shape[0], generator=torch.Generator().manual_seed(0)).double()
     assert relative(torch.from_numpy(S @ v.numpy()), A @ v) < 1e-12
+
+
+def test_an_operator_is_gone_when_its_last_name_is():
+    """Nothing waits for the garbage collector: a graph that lives on is memory that the next training step lacks."""
+    model = torch.nn.Linear(3, 2)
+    X, y = torch.randn(5, 3), torch.randint(0, 2, (5,))
+    f = Objective(model, torch.nn.CrossEntropyLoss(), (X, y))
+    made = [
+        *(kind(f) for kind in (Hessian, GaussNewton, EmpiricalFisher, FunctionalHessian, FiniteDifferenceHessian)),
+        Hessian.from_loss(torch.nn.functional.cross_entropy(model(X), y), list(model.parameters())),
+        Hessian(f) + 2.0 * GaussNewton(f),
+    ]
+    gone = []
+    gc.collect()
+    gc.disable()
+    try:
+        while made:
+            A = made.pop()
+            assert (A @ torch.ones(f.size)).isfinite().all()
+            assert A.noise >= 0.0
+            gone.append(weakref.ref(A))
+            del A
+        assert not any(ref() for ref in gone)
+    finally:
+        gc.enable()

@@ -17,8 +17,10 @@ from landscape.objective.criterion import Criterion
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.losses import class_dim
 from landscape.objective.objective import Objective
-from landscape.operators.gauss_newton import JacobianOperator
+from landscape.operators.gauss_newton import JacobianClaim, JacobianOperator
+from landscape.operators.hessian import SlopeClaim
 from landscape.operators.output_curvature import Curvature, known_loss, outer_products
+from landscape.operators.self_check import Claims
 from landscape.randomness import fresh_generator
 
 _SAMPLED = ("cross_entropy", "mse", "bce_with_logits")
@@ -41,6 +43,8 @@ class EmpiricalFisher(JacobianOperator):
         tensor([[2., 0.],
                 [0., 2.]])
     """
+
+    claims: Claims = (JacobianClaim, SlopeClaim)
 
     def __init__(self, objective: Objective, per: Literal["term", "sample"] = "term") -> None:
         if per not in ("term", "sample"):

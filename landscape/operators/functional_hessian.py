@@ -13,7 +13,7 @@ from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.operators.curvature import Graph, ObjectiveOperator
 from landscape.operators.gauss_newton import GaussNewton, JacobianClaim
-from landscape.operators.hessian import GradientClaim, GradientGraph
+from landscape.operators.hessian import GradientClaim, GradientGraph, SlopeClaim
 from landscape.operators.self_check import Claims
 
 
@@ -31,7 +31,7 @@ class FunctionalHessian(ObjectiveOperator):
                 [4., 0.]])
     """
 
-    claims: Claims = (GradientClaim, JacobianClaim)
+    claims: Claims = (GradientClaim, SlopeClaim, JacobianClaim)
     zero = ", as it is where the outputs are linear in the parameters (piecewise, with ReLU)"
 
     def _graph(self, e: Evaluation) -> Graph:

@@ -31,6 +31,8 @@ _LINEAR = (
 class JacobianClaim:
     """J v of a model's outputs, against differences of them."""
 
+    decides = True
+
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective, self._v = objective, v
         self.blocks: Sequence[int] = ()
@@ -52,6 +54,8 @@ class JacobianClaim:
 
 class LossClaim:
     """B u of a loss in the outputs, against differences of its slope there; u is fixed and random."""
+
+    decides = True
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective = objective

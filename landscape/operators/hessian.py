@@ -31,6 +31,8 @@ from landscape.operators.self_check import Claims, difference
 class GradientClaim:
     """H v of a function, against differences of its gradient."""
 
+    decides = True
+
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective, self._v = objective, v
         self.blocks: Sequence[int] = [p.numel() for p in objective.leaves()]
@@ -47,6 +49,33 @@ class GradientClaim:
         return difference(self._objective, self._v, ahead, behind, self._objective.gradient)
 
 
+class SlopeClaim:
+    """|g| of a function, against differences of its values along g: a gradient that is not the function's shows.
+
+    A gradient that is scaled as a whole passes for right in all that is made of it, its own differences included.
+    """
+
+    decides = False  # near a minimum it cannot be told, and nothing else is in doubt for that
+
+    def __init__(self, objective: Objective, v: Tensor) -> None:
+        self._objective = objective
+        self.blocks: Sequence[int] = ()
+        g = objective.gradient()
+        self._norm = g.norm()
+        self._unit = g / self._norm if float(self._norm) else v
+
+    def product(self) -> Tensor:
+        """`(1,)`."""
+        return self._norm.reshape(1)
+
+    def difference(self, ahead: float, behind: float) -> Tensor:
+        """`(1,)`."""
+        return difference(self._objective, self._unit, ahead, behind, self._value).to(self._norm.dtype)
+
+    def _value(self) -> Tensor:
+        return torch.tensor([self._objective.value()], dtype=torch.float64, device=self._objective.device)
+
+
 class Hessian(ObjectiveOperator):
     """H = d2 f / d theta2 of an `Objective`, `(n, n)`, symmetric, in general indefinite.
 
@@ -59,7 +88,7 @@ class Hessian(ObjectiveOperator):
         tensor([1., 9.])
     """
 
-    claims: Claims = (GradientClaim,)
+    claims: Claims = (GradientClaim, SlopeClaim)
     zero = ", as it is where the loss is linear in the parameters (piecewise, with ReLU and an L1 or hinge loss)"
 
     def _graph(self, e: Evaluation) -> GradientGraph:

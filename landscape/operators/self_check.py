@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +51,14 @@ class Claim(Protocol):
     """One product of an operator with a direction, and the same by differences.
 
     Attributes:
+        decides: whether what cannot be told of it leaves the operator in doubt.
         blocks: sizes of the parts of the product that are looked at one by one, such as those of the parameters.
     """
 
+    decides: ClassVar[bool]
     blocks: Sequence[int]
+
+    def __init__(self, objective: Objective, v: Tensor) -> None: ...
 
     def product(self) -> Tensor:
         """As the operator makes it, any shape."""
@@ -65,7 +69,7 @@ class Claim(Protocol):
         ...
 
 
-Claims = Sequence[Callable[[Objective, Tensor], Claim]]
+Claims = Sequence[type[Claim]]
 
 
 def self_check(objective: Objective, claims: Claims) -> Check | None:
@@ -75,12 +79,11 @@ def self_check(objective: Objective, claims: Claims) -> Check | None:
     """
     if objective.check is False or not claims:
         return None
-    find = lambda: worst(_verdict(objective, claim) for claim in claims)  # noqa: E731
     if objective.check == "always":
-        found = find()
+        found = _worst_of(objective, claims)
     else:
         key = (tuple(claims), objective.structure())
-        found = remembered(objective.module, "second derivatives", key, find)
+        found = remembered(objective.module, "second derivatives", key, lambda: _worst_of(objective, claims))
     if found is not None and found.verdict == "off":
         raise WrongDerivatives(_advice(found))
     return found
@@ -124,14 +127,27 @@ def _samples(objective: Objective) -> int:
         return SAMPLES
 
 
-def _verdict(objective: Objective, claim: Callable[[Objective, Tensor], Claim]) -> Check:
+def _worst_of(objective: Objective, claims: Claims) -> Check | None:
     try:
         few = objective.sample(_samples(objective))
-        few.check = False
-        found = _tell(few, claim, direction(few))
-    except Exception as error:  # what fails here fails in the product itself, which says so; else it is no product's
-        first = (str(error).splitlines() or [""])[0]
-        return Check("untold", note=f"the check could not be made ({type(error).__name__}: {first})")
+        v = direction(few)
+    except Exception as error:
+        return _not_made(error)
+    few.check = False
+    verdicts = [(claim, _verdict(few, claim, v)) for claim in claims]
+    return worst(check for claim, check in verdicts if claim.decides or check.verdict == "off")
+
+
+def _not_made(error: Exception) -> Check:
+    """What fails in the check fails in the product itself as well, which says so; else it is no product's fault."""
+    return Check("untold", note=f"the check could not be made ({type(error).__name__}: {_first_line(error)})")
+
+
+def _verdict(few: Objective, claim: type[Claim], v: Tensor) -> Check:
+    try:
+        found = _tell(few, claim, v)
+    except Exception as error:
+        return _not_made(error)
     if found.verdict == "off":
         with ExitStack() as stack:
             if found.dtype == torch.float64:
@@ -141,7 +157,7 @@ def _verdict(objective: Objective, claim: Callable[[Objective, Tensor], Claim]) 
     return found
 
 
-def _tell(few: Objective, claim: Callable[[Objective, Tensor], Claim], v: Tensor) -> Check:
+def _tell(few: Objective, claim: type[Claim], v: Tensor) -> Check:
     """In the model's own precision; then float64 differences; then a float64 product as well."""
     scale = float(few.theta().norm()) or 1.0
     own = claim(few, v)
@@ -217,9 +233,7 @@ def _unless_on_a_kink(found: Check, claim: Claim, step: float, distance: Distanc
     return replace(found, verdict="untold", note="on a kink: slopes differ on its sides")
 
 
-def _beside(
-    found: Check, objective: Objective, claim: Callable[[Objective, Tensor], Claim], v: Tensor, scale: float
-) -> Check:
+def _beside(found: Check, objective: Objective, claim: type[Claim], v: Tensor, scale: float) -> Check:
     """A kink at the parameters says nothing of the model's derivatives: those are tried beside it."""
     with objective.at(objective.theta() + _ASIDE * scale * direction(objective, _SEED + 1)):
         other = _search(claim(objective, v), scale)

@@ -104,6 +104,36 @@ def test_without_float64_what_is_off_has_to_be_clearly_so():
     assert not clearly_off(Check("untold", difference=0.04, steps=0.001))
 
 
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return 0.5 * g
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_gradient_that_is_scaled_as_a_whole_is_found(dtype):
+    """Its own differences agree with it; the function's do not."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
+    data = torch.randn(40, 4, dtype=dtype), torch.randint(0, 3, (40,))
+    f = Objective(model, lambda o, t: _Scaled.apply(nn.functional.cross_entropy(o, t)), data)
+    for matrix in (Hessian, FunctionalHessian, EmpiricalFisher):
+        with pytest.raises(WrongDerivatives, match="its loss"):
+            product(matrix(f))
+
+
+def test_near_a_minimum_the_slope_leaves_no_doubt_about_the_rest():
+    X = torch.randn(30, 3)
+    model = nn.Linear(3, 1)
+    f = Objective(model, nn.MSELoss(), (X, model(X).detach()))
+    A = Hessian(f)
+    product(A)
+    assert A.checked.verdict == "agrees"
+
+
 def test_check_false_measures_all_the_same():
     A = Hessian(problem(0, "opaque backward", torch.float64, check=False))
     product(A)

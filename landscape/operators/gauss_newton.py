@@ -6,7 +6,7 @@ forward-mode pass; J^T w is one reverse pass. The two ways are timed on the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -20,7 +20,7 @@ from landscape.objective.objective import Objective
 from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.output_curvature import Curvature, known_loss, loss_hessian, nothing
-from landscape.operators.self_check import Claims, difference
+from landscape.operators.self_check import Claim, Claims, difference
 
 _LINEAR = (
     "zero by construction: the loss is linear in the model's outputs (its own loss, log-probabilities, absolute "
@@ -28,14 +28,11 @@ _LINEAR = (
 )
 
 
-class JacobianClaim:
+class JacobianClaim(Claim):
     """J v of a model's outputs, against differences of them."""
-
-    decides = True
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective, self._v = objective, v
-        self.blocks: Sequence[int] = ()
 
     def product(self) -> Tensor:
         """The outputs' shape, by differentiating J^T u in u."""
@@ -52,14 +49,11 @@ class JacobianClaim:
             return next(self._objective.evaluations()).z.detach()
 
 
-class LossClaim:
+class LossClaim(Claim):
     """B u of a loss in the outputs, against differences of its slope there; u is fixed and random."""
-
-    decides = True
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective = objective
-        self.blocks: Sequence[int] = ()
         with objective.measuring(), torch.no_grad():
             self._e = next(objective.evaluations()).detach()
         outputs = self._e.outputs

@@ -7,7 +7,7 @@ again for every vector: reverse over reverse, with the first reverse pass kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -25,17 +25,15 @@ from landscape.operators.autograd import fill_zeros, gradient_graph, stack, vjp
 from landscape.operators.check import Check
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.linear import LinearOperator
-from landscape.operators.self_check import Claims, difference
+from landscape.operators.self_check import Claim, Claims, difference
 
 
-class GradientClaim:
+class GradientClaim(Claim):
     """H v of a function, against differences of its gradient."""
-
-    decides = True
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective, self._v = objective, v
-        self.blocks: Sequence[int] = [p.numel() for p in objective.leaves()]
+        self.blocks = [p.numel() for p in objective.leaves()]
 
     def product(self) -> Tensor:
         """`(n,)`, by double backward."""
@@ -49,7 +47,7 @@ class GradientClaim:
         return difference(self._objective, self._v, ahead, behind, self._objective.gradient)
 
 
-class SlopeClaim:
+class SlopeClaim(Claim):
     """|g| of a function, against differences of its values along g: a gradient that is not the function's shows.
 
     A gradient that is scaled as a whole passes for right in all that is made of it, its own differences included.
@@ -59,7 +57,6 @@ class SlopeClaim:
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective = objective
-        self.blocks: Sequence[int] = ()
         g = objective.gradient()
         self._norm = g.norm()
         self._unit = g / self._norm if float(self._norm) else v

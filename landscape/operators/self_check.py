@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ _ASIDE = 1e-2
 _COARSE, _FINE = 0.01, 0.1
 
 
-class Claim(Protocol):
+class Claim:
     """One product of an operator with a direction, and the same by differences.
 
     Attributes:
@@ -55,18 +55,19 @@ class Claim(Protocol):
         blocks: sizes of the parts of the product that are looked at one by one, such as those of the parameters.
     """
 
-    decides: ClassVar[bool]
-    blocks: Sequence[int]
+    decides: ClassVar[bool] = True
+    blocks: Sequence[int] = ()
 
-    def __init__(self, objective: Objective, v: Tensor) -> None: ...
+    def __init__(self, objective: Objective, v: Tensor) -> None:
+        raise NotImplementedError
 
     def product(self) -> Tensor:
         """As the operator makes it, any shape."""
-        ...
+        raise NotImplementedError
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """By a difference along the direction between two steps from theta, in the same shape."""
-        ...
+        raise NotImplementedError
 
 
 Claims = Sequence[type[Claim]]

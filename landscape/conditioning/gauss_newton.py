@@ -23,6 +23,7 @@ from landscape.operators.gauss_newton import GaussNewton, JacobianOperator
 from landscape.operators.jacobians import close, cotangents, jacobian
 from landscape.operators.linear import LinearOperator, require_finite, rounding
 from landscape.operators.output_curvature import Curvature, loss_hessian
+from landscape.operators.self_check import self_check
 from landscape.operators.tangent_gram import Rows, batches_with_rows, tangent_gram
 from landscape.operators.tangent_kernel import TangentKernel, with_target
 from landscape.spectra.condition import lower_bound, of_eigenvalues
@@ -52,6 +53,7 @@ def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hess
     Raises:
         ValueError: a negative or not finite threshold; a Jacobian (or B) that is zero; a loss that is not convex in
             its outputs, beyond the budget.
+        WrongDerivatives: the Jacobian (or B) is not that of the outputs (or of the loss), as differences show.
         FloatingPointError: entries that are not finite.
         MemoryError: not even a Lanczos basis fits the budget.
 
@@ -67,6 +69,7 @@ def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hess
     n = objective.size
     absolute = absolute_threshold(threshold, n)
     kernel = TangentKernel(objective)
+    checked = self_check(objective, GaussNewton(objective).claims if loss_hessian else kernel.claims)
     m = kernel.shape[0]
     size = min(m, n)
     free = kernel.memory - _COPIES * 8 * size * size
@@ -77,6 +80,7 @@ def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hess
         eigenvalues = spectrum(objective, kernel, loss_hessian, free)
         require_finite(kernel, eigenvalues)
         result = of_eigenvalues(eigenvalues, absolute, rounding(kernel), matvecs=m)
+    result = replace(result, checked=checked)
     if result.largest == 0.0:
         raise ValueError(
             "the Gauss-Newton matrix is zero: no chosen parameter moves any output (dead units, a zero layer, or "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -85,7 +85,8 @@ def graph_bytes(roots: Iterable[Tensor]) -> int:
                     continue
                 for t in tensors_in(saved):
                     if not (t.is_leaf and t.requires_grad):
-                        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+                        with suppress(RuntimeError):  # what torch.func wrapped has no memory of its own
+                            storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
     return sum(storages.values())
 
 

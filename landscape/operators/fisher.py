@@ -62,6 +62,8 @@ class EmpiricalFisher(JacobianOperator):
         kept = (weights > 0).to(losses.dtype)
         (slope,) = torch.autograd.grad((losses * kept).sum(), leaf)
         weights = (weights / e.weight).detach()
+        if e.criterion.known is None:
+            _refuse_coupled(e, leaf, slope, weights)
         for dim in unit_dims:  # broadcast over the outputs that belong to each unit
             weights = weights.unsqueeze(dim)
         return outer_products([slope], weights.expand_as(leaf), unit_dims)
@@ -151,6 +153,17 @@ class MonteCarloFisher(JacobianOperator):
         p = outputs.sigmoid()
         slopes = [p - (_uniform(p, generator) < p).to(p.dtype) for _ in range(self.samples)]
         return outer_products(slopes, known.times_weights(torch.full_like(p, scale / self.samples), targets), ())
+
+
+def _refuse_coupled(e: Evaluation, leaf: Tensor, slopes: Tensor, weights: Tensor) -> None:
+    """Raises `TypeError` where the batch's loss is not the mean of the losses that its samples have alone."""
+    (whole,) = torch.autograd.grad(e.criterion(leaf, e.batch.targets), leaf)
+    apart = slopes * weights.reshape(-1, *[1] * (slopes.ndim - 1))
+    if float((apart - whole).norm()) > torch.finfo(leaf.dtype).eps ** 0.5 * float(whole.norm()):
+        raise TypeError(
+            "the loss of a batch is not the mean of its samples' own losses (a contrastive loss, a ratio or a root of "
+            "means), so single samples have no gradients to make a Fisher matrix of: use GaussNewton or Hessian"
+        )
 
 
 def _draw_seed(generator: torch.Generator | None) -> int:

@@ -87,7 +87,7 @@ class LinearOperator:
     def _matmat(self, V: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def restrict(self, names: Iterable[str]) -> LinearOperator:
+    def restrict(self, names: Iterable[str] | str) -> LinearOperator:
         """The diagonal block that belongs to the named parameters (names or globs), as an operator."""
         raise TypeError(f"{type(self).__name__} has no named parameters to restrict to; use A.block(indices)")
 
@@ -163,8 +163,15 @@ class LinearOperator:
 
     def block(self, indices: Sequence[int] | Tensor) -> Tensor:
         """The dense sub-matrix A[indices][:, indices], `(k, k)`, for k products."""
-        index = torch.as_tensor(indices, dtype=torch.long).reshape(-1)
         n = self.shape[0]
+        index = torch.as_tensor(indices).reshape(-1)
+        if index.dtype == torch.bool:  # a mask
+            if len(index) != n:
+                raise IndexError(f"a mask of block indices has {n} entries, not {len(index)}")
+            index = index.nonzero()[:, 0]
+        if index.numel() and (index.is_floating_point() or index.is_complex()):
+            raise TypeError(f"block indices are whole numbers or a mask, not {index.dtype}")
+        index = index.long()
         if index.numel() and (int(index.min()) < -n or int(index.max()) >= n):
             raise IndexError(f"block indices must lie in [0, {n}), got {int(index.min())}..{int(index.max())}")
         index = index % n
@@ -249,8 +256,8 @@ class _Combination(CombinedOperator):
         return product if self._shift == 0.0 else product + self._shift * V
 
     @override
-    def restrict(self, names: Iterable[str]) -> LinearOperator:
-        names = list(names)
+    def restrict(self, names: Iterable[str] | str) -> LinearOperator:
+        names = [names] if isinstance(names, str) else list(names)
         parts = (part.restrict(names) for part in self._parts)
         return _Combination(*parts, factor=self._factor, shift=self._shift)
 

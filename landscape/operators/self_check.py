@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import ClassVar
 
@@ -151,10 +151,14 @@ def _verdict(few: Objective, claim: type[Claim], v: Tensor) -> Check:
         return _not_made(error)
     if found.verdict == "off":
         with ExitStack() as stack:
-            if found.dtype == torch.float64:
-                theta, few = few.theta(), few.converted(torch.float64)
-                stack.enter_context(few.at(theta))
-            return replace(found, module=culprit(few))
+            name = f"{type(few.module).__name__} (the module could not be told)"
+            with suppress(Exception):  # whatever a model raises whose parts are run by themselves
+                if found.dtype == torch.float64:
+                    theta, few = few.theta(), few.converted(torch.float64)
+                    stack.enter_context(few.at(theta))
+                    stack.enter_context(all_in_float64())
+                name = culprit(few)
+            return replace(found, module=name)
     return found
 
 

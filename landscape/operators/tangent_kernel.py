@@ -58,8 +58,10 @@ class TangentKernel(ObjectiveOperator):
     def gram(self) -> Tensor:
         """The matrix, exact, `(m, m)` float64 on the objective's device, without a product.
 
-        Its entries carry the rounding of the forward pass. Raises `MemoryError` when it does not fit the budget.
+        Its entries carry the rounding of the forward pass. Raises `MemoryError` when it does not fit the budget,
+        `WrongDerivatives` when the Jacobian is not the outputs' own.
         """
+        self._check()
         m = self.shape[0]
         free = self.memory - 8 * m * m
         if free < 8 * m * m:

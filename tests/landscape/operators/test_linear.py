@@ -40,3 +40,14 @@ def test_what_is_known_of_sums_and_multiples():
     assert not first.shifted(-0.5).positive_semidefinite
     second.positive_semidefinite = False
     assert not (first + second).positive_semidefinite
+
+
+def test_a_block_by_a_mask_is_that_of_its_places_and_fractions_are_refused():
+    A = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    op = MatrixOperator(A + A.T)
+    chosen = torch.tensor([False, True, False, True])
+    assert torch.equal(op.block(chosen), op.block([1, 3]))
+    with pytest.raises(IndexError, match="4 entries, not 2"):
+        op.block(torch.tensor([True, False]))
+    with pytest.raises(TypeError, match="whole numbers or a mask"):
+        op.block(torch.tensor([0.5]))

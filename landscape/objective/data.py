@@ -136,8 +136,8 @@ class Batches:
         for batch, known in zip(held, self._prints, strict=True):
             if fingerprint(batch) != known:
                 raise DataChanged(
-                    f"the tensors of batch {batch.index} were edited since the first pass: make a new Objective, or, where "
-                    "the model or the loss writes into them (labels[labels == 0] = -100), let it do so in a clone"
+                    f"the tensors of batch {batch.index} were edited since the first pass: make a new Objective, or, "
+                    "where the model or the loss writes into them (labels[labels == 0] = -100), let it do so in a clone"
                 )
         self._marks = marks
 

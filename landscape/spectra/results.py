@@ -163,14 +163,27 @@ class Density(Result):
     def mass(self, lo: float, hi: float) -> Estimate[float]:
         """The share of eigenvalues in [lo, hi], in [0, 1].
 
-        A node stands for the eigenvalues around it, so a bound inside a dense part of the spectrum is sharp
-        to about the distance of the nodes there only. Nodes within rounding of a bound enter the error.
+        A node stands for the eigenvalues around it: inside a dense part of the spectrum a bound is only as sharp as the
+        nodes lie apart. The weight of a node that is nearer to a bound than half of what parts it from the next node
+        enters the error, as that of nodes within rounding does.
         """
+        reach = self._reach()
         inner, samples, outer = (
             (self.weights * ((self.nodes >= lo - slack) & (self.nodes <= hi + slack))).sum(dim=1)
-            for slack in (-self._shift, 0.0, self._shift)
+            for slack in (-reach, 0.0, reach)
         )
         return self._estimate(samples, float((outer - inner).mean() + self.noise * outer.mean()))
+
+    def _reach(self) -> Tensor:
+        """`(probes, steps)`: how far from a node eigenvalues may lie that it stands for.
+
+        Half of the way to the nearer neighbour. A probe that ended early has each eigenvalue as a node of its own.
+        """
+        gaps = self.nodes.diff(dim=1)
+        ends = gaps.new_full((len(gaps), 1), math.inf)
+        nearer = torch.minimum(torch.cat([gaps, ends], dim=1), torch.cat([ends, gaps], dim=1))
+        ended = (self.weights == 0).any(dim=1, keepdim=True) | (self.nodes.shape[1] == 1)
+        return torch.where(ended, 0.0, nearer / 2).clamp(min=self._shift)
 
     def moment(self, k: int) -> Estimate[float]:
         """trace(A^k) / n: the mean of lambda^k over the eigenvalues; exact per probe for k < 2 * steps.

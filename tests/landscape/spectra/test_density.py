@@ -63,9 +63,27 @@ def test_moments_cover_the_truth() -> None:
     moments = [one.moment(1) for one in found]
     inside = [abs(m.value - d.mean()) <= 2 * m.stderr for m in moments]
     assert np.mean(inside) >= 0.88  # five samples of a skew distribution
-    masses = [one.mass(0.01, 1.0) for one in found]
+    masses = [one.mass(-1.0, 0.5 * d.max()) for one in found]
     for estimates in (moments, masses):  # Student's factor is 1.42
         assert np.mean([m.stderr for m in estimates]) < 2.0 * np.std([m.value for m in estimates])
+
+
+CLUSTERS = {  # eigenvalues on both sides of 0 that 20 nodes do not tell apart, and a gap
+    "around zero": np.concatenate([1e-4 * np.random.default_rng(0).normal(size=180), np.linspace(0.1, 2.0, 20)]),
+    "decaying, of both signs": 0.9 ** np.arange(200) * np.where(np.arange(200) % 3 == 0, -1.0, 1.0),
+    "even": np.linspace(-1.0, 1.0, 200),
+}
+
+
+@pytest.mark.parametrize("d", CLUSTERS.values(), ids=CLUSTERS.keys())
+def test_a_bound_inside_a_cluster_is_as_uncertain_as_its_nodes_lie_apart(d: np.ndarray) -> None:
+    for seed in range(10):
+        found = density(DiagonalOperator(d), probes=6, steps=20, generator=seeded_generator(seed))
+        below = found.mass(-np.inf, 0.0)
+        assert abs(below.value - np.mean(d <= 0)) <= below.stderr
+    far = found.mass(-np.inf, 1.5 * d.max())
+    assert far.value == pytest.approx(1.0)
+    assert far.stderr < 1e-10
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from paths import ROOT
+from pretrained_folders import save_causal
 from torch import nn
 
 import solvers
@@ -92,6 +93,39 @@ def test_commands(folder):
     assert len(commands.splitlines()) <= 5
     execute(commands, folder)
     assert list((folder / "pictures").glob("*.png"))
+    execute(dict(blocks("console"))["doctor"], folder)
+
+
+def test_a_pretrained_folder_needs_no_python(folder):
+    (folder / "lines.txt").write_text("the cat sat\nthe dog ran home\n" * 8)
+    for step in (500, 1000):
+        save_causal(folder / f"checkpoint-{step}", seed=step)
+    execute(dict(blocks("console"))["pretrained"], folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_is_one_callback(folder):
+    lightning = pytest.importorskip("lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 2)
+
+        def training_step(self, batch, index):
+            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    names = {"Trainer": lightning.Trainer, "settings": {**quiet, "max_epochs": 1, "enable_model_summary": False}}
+    exec(dict(blocks("python"))["lightning"], names)
+    data = torch.utils.data.TensorDataset(torch.randn(160, 3), torch.randint(0, 2, (160,)))
+    names["trainer"].fit(Module(), torch.utils.data.DataLoader(data, 8))
+    from probes import Trace
+
+    assert Trace.open(folder / "lightning.h5")["spectrum"]["values"].shape[1] == 3
 
 
 def test_pictures_are_there():

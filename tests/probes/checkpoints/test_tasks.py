@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pretrained_folders import BERT, GPT2, VOCABULARY, WORDS, save_model, save_tokenizer
 from scipy.sparse.linalg import LinearOperator
 from scipy.sparse.linalg import eigsh as scipy_eigsh
 
@@ -24,14 +25,6 @@ from probes.cli import main
 from probes.errors import UserError
 
 transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
-
-WORDS = [*"the a cat dog sat ran on mat and bird flew over house big small red".split()]  # noqa: SIM905
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "</s>"]
-VOCABULARY = len(SPECIAL) + len(WORDS)
-SIZES = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 12}
-BERT = {"vocab_size": VOCABULARY, **SIZES, "max_position_embeddings": 32}
-GPT2 = {"vocab_size": VOCABULARY, "n_positions": 32, "n_embd": 8, "n_layer": 1, "n_head": 2}
 
 
 def text(seed: int, most: int = 7) -> str:
@@ -40,34 +33,6 @@ def text(seed: int, most: int = 7) -> str:
 
 
 LINES = [text(seed) for seed in range(11)]
-
-
-def save_tokenizer(folder: Path, *, frame: bool = False, pad: bool = True) -> Any:
-    """Words by their place in a list; with `frame` [CLS] ... [SEP] around a text."""
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({word: at for at, word in enumerate(SPECIAL + WORDS)}, unk_token="[UNK]")
-    )
-    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    if frame:
-        words.post_processor = tokenizers.processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-        )
-    names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    names |= {"pad_token": "[PAD]"} if pad else {}
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", **names)
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
-def save_model(folder: Path, name: str, config: Any, seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    model = getattr(transformers, name)(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)  # far from uniform predictions
-    transformers.utils.logging.disable_progress_bar()
-    model.save_pretrained(folder)
-    return model
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -20,7 +20,7 @@ from landscape.objective.objective import Objective
 from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.output_curvature import Curvature, known_loss, loss_hessian, nothing
-from landscape.operators.self_check import Claim, Claims, difference
+from landscape.operators.self_check import Claim, Claims, difference, seen
 
 _LINEAR = (
     "zero by construction: the loss is linear in the model's outputs (its own loss, log-probabilities, absolute "
@@ -75,6 +75,42 @@ class LossClaim(Claim):
     def _slope(self, moved: Tensor) -> Tensor:
         leaf = (self._e.outputs + moved).requires_grad_(True)
         return torch.autograd.grad(self._e.criterion(leaf, self._e.batch.targets), leaf)[0]
+
+
+class OutputSlopeClaim(Claim):
+    """|g| of a loss in the outputs, against differences of its values along g: one scaled as a whole shows."""
+
+    decides = False  # near a minimum it cannot be told, and nothing else is in doubt for that
+
+    def __init__(self, objective: Objective, v: Tensor) -> None:
+        self._objective = objective
+        with objective.measuring(), torch.no_grad():
+            self._e = next(objective.evaluations()).detach()
+        with objective.measuring():
+            leaf = self._e.outputs.clone().requires_grad_(True)
+            loss = self._e.criterion(leaf, self._e.batch.targets)
+            (g,) = torch.autograd.grad(loss, leaf)
+        self._norm = g.norm()
+        self._rounding = torch.finfo(g.dtype).eps * abs(float(loss.detach()))
+        # as long, relative to the outputs, as the steps are to the parameters
+        length = (self._e.outputs.norm() or 1.0) / (objective.theta().norm() or 1.0)
+        self._unit, self._length = g / (self._norm or 1.0), float(length)
+
+    def product(self) -> Tensor:
+        """`(1,)`."""
+        return self._norm.reshape(1)
+
+    def difference(self, ahead: float, behind: float) -> Tensor:
+        """`(1,)`; nan where the values differ by no more than rounding."""
+        with self._objective.measuring():
+            values = [self._value(step * self._length) for step in (ahead, behind)]
+        distance = (ahead - behind) * self._length
+        slope = ((values[0] - values[1]) / distance).reshape(1)
+        return seen(slope, self._norm, distance, self._rounding)
+
+    def _value(self, step: float) -> Tensor:
+        moved = self._e.outputs + step * self._unit
+        return self._e.criterion(moved, self._e.batch.targets).detach()
 
 
 class JacobianOperator(ObjectiveOperator):
@@ -146,7 +182,7 @@ class GaussNewton(JacobianOperator):
         self.note: str | None = None
 
         if known is None:
-            self.claims = (JacobianClaim, LossClaim)
+            self.claims = (JacobianClaim, LossClaim, OutputSlopeClaim)
 
     def _curvature(self, e: Evaluation) -> Curvature:
         curvature = loss_hessian(e)

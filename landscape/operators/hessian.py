@@ -25,7 +25,7 @@ from landscape.operators.autograd import fill_zeros, gradient_graph, stack, vjp
 from landscape.operators.check import Check
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.linear import LinearOperator
-from landscape.operators.self_check import Claim, Claims, difference
+from landscape.operators.self_check import Claim, Claims, difference, seen
 
 
 class GradientClaim(Claim):
@@ -60,14 +60,16 @@ class SlopeClaim(Claim):
         g = objective.gradient()
         self._norm = g.norm()
         self._unit = g / self._norm if float(self._norm) else v
+        self._rounding = torch.finfo(objective.dtype).eps * abs(objective.value())
 
     def product(self) -> Tensor:
         """`(1,)`."""
         return self._norm.reshape(1)
 
     def difference(self, ahead: float, behind: float) -> Tensor:
-        """`(1,)`."""
-        return difference(self._objective, self._unit, ahead, behind, self._value).to(self._norm.dtype)
+        """`(1,)`; nan where the values differ by no more than rounding."""
+        slope = difference(self._objective, self._unit, ahead, behind, self._value)
+        return seen(slope, self._norm, ahead - behind, self._rounding).to(self._norm.dtype)
 
     def _value(self) -> Tensor:
         return torch.tensor([self._objective.value()], dtype=torch.float64, device=self._objective.device)

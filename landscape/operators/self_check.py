@@ -43,6 +43,7 @@ _FIRST = {torch.float64: 1e-7, torch.float32: 3e-3}
 _NEXT = {torch.float64: 1e-6, torch.float32: 1e-2}
 _SHORTEST, _LONGEST = 1e-8, 3e-2  # in float64
 _ASIDE = 1e-2
+_ROUNDINGS = 1e3  # that two values must be apart for their difference to say something
 # What a block that is off counts beside the whole: in float32 rounding and truncation show in small blocks.
 _COARSE, _FINE = 0.01, 0.1
 
@@ -116,6 +117,12 @@ def difference(objective: Objective, v: Tensor, ahead: float, behind: float, fun
             values.append(function())
     distance = float((places[0] - places[1]) @ v) if rounds else ahead - behind
     return (values[0] - values[1]) / distance if distance else torch.full_like(values[0], torch.nan)
+
+
+def seen(slope: Tensor, expected: Tensor, distance: float, rounding: float) -> Tensor:
+    """A slope by two values; nan where these are, or ought to be, within a thousand roundings: it says nothing."""
+    apart = max(float(slope.abs()), float(expected)) * abs(distance)
+    return slope if apart > _ROUNDINGS * rounding else torch.full_like(slope, torch.nan)
 
 
 def _samples(objective: Objective) -> int:

@@ -121,3 +121,41 @@ def test_derivatives_by_torch_func_inside_the_model():
 
     assert f.value() == pytest.approx(float(value().detach()))
     torch.testing.assert_close(Hessian(f).to_dense(), dense(model, value))
+
+
+class _Less(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return 0.3 * g
+
+
+def _shown(z: Tensor, y: Tensor) -> Tensor:
+    """The error rate for the reader, with the slope of something smooth."""
+    smooth, rate = F.cross_entropy(z, y), (z.argmax(1) != y).double().mean()
+    return smooth + (rate - smooth).detach()
+
+
+@pytest.mark.parametrize("loss", [lambda z, y: _Less.apply(F.cross_entropy(z, y)), _shown], ids=["scaled", "shown"])
+@pytest.mark.parametrize("matrix", [Hessian, GaussNewton, lambda f: EmpiricalFisher(f, per="sample")])
+def test_a_loss_whose_gradient_is_not_that_of_its_values_is_refused(loss, matrix):
+    f = Objective(network(), loss, batches(5, 4))
+    with pytest.raises((WrongDerivatives, TypeError)):
+        matrix(f) @ torch.ones(f.size)
+
+
+@pytest.mark.parametrize("matrix", [Hessian, GaussNewton])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("offset", [1e3, 1e6])
+@pytest.mark.parametrize("away", [1e-4, 1e-8, 1e-12])
+def test_values_that_do_not_change_near_a_minimum_accuse_nobody(matrix, dtype, offset, away):
+    model, x = nn.Linear(3, 2).to(dtype), torch.randn(20, 3, dtype=dtype)
+    y = model(x).detach()
+    with torch.no_grad():
+        model.weight.add_(away * torch.randn(2, 3, dtype=dtype))
+    A = matrix(Objective(model, lambda z, t: F.mse_loss(z, t) + offset, (x, y)))
+    expected = torch.kron(torch.eye(2, dtype=dtype), x.T @ x / 20)
+    torch.testing.assert_close(A.restrict("weight").to_dense(), expected)

@@ -55,12 +55,17 @@ class SlopeClaim(Claim):
 
     decides = False  # near a minimum it cannot be told, and nothing else is in doubt for that
 
+    smooth = True  # kinks that a step crosses hardly move the values
+
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective = objective
-        g = objective.gradient()
+        value, g = objective.value_and_gradient()
         self._norm = g.norm()
         self._unit = g / self._norm if float(self._norm) else v
-        self._rounding = torch.finfo(objective.dtype).eps * abs(objective.value())
+        self._rounding = torch.finfo(objective.dtype).eps * abs(value)
+        # f bends most along its gradient: in float32 a step that is just long enough for the rounding of f
+        enough = 1e4 * self._rounding / (float(self._norm) or 1.0)
+        self._longest = enough if objective.dtype == torch.float32 else math.inf
 
     def product(self) -> Tensor:
         """`(1,)`."""
@@ -68,6 +73,8 @@ class SlopeClaim(Claim):
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """`(1,)`; nan where the values differ by no more than rounding."""
+        shorter = min(1.0, self._longest / max(abs(ahead), abs(behind)))
+        ahead, behind = shorter * ahead, shorter * behind
         slope = difference(self._objective, self._unit, ahead, behind, self._value)
         return seen(slope, self._norm, ahead - behind, self._rounding).to(self._norm.dtype)
 

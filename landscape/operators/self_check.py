@@ -48,15 +48,23 @@ _ROUNDINGS = 1e3  # that two values must be apart for their difference to say so
 _COARSE, _FINE = 0.01, 0.1
 
 
+_KINKED = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Threshold, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+
+
 class Claim:
     """One product of an operator with a direction, and the same by differences.
 
     Attributes:
         decides: whether what cannot be told of it leaves the operator in doubt.
+        smooth: whether kinks of the model leave its differences as they are.
         blocks: sizes of the parts of the product that are looked at one by one, such as those of the parameters.
     """
 
     decides: ClassVar[bool] = True
+    smooth: ClassVar[bool] = False
     blocks: Sequence[int] = ()
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
@@ -112,7 +120,7 @@ def difference(objective: Objective, v: Tensor, ahead: float, behind: float, fun
     theta, values, places = objective.theta(), [], []
     rounds = objective.dtype != torch.float64  # the steps are rounded with the parameters that they are added to
     for step in (ahead, behind):
-        with objective.at(theta + step * v):
+        with objective.at(torch.add(theta, v, alpha=step)):
             places += [objective.theta()] if rounds else []
             values.append(function())
     distance = float((places[0] - places[1]) @ v) if rounds else ahead - behind
@@ -176,7 +184,7 @@ def _tell(few: Objective, claim: type[Claim], v: Tensor) -> Check:
     product = own.product()
     half = any(p.is_floating_point() and p.dtype.itemsize < 4 for p in few.module.parameters())
     first = Check("untold", note="half precision")
-    if not half:
+    if not half and (claim.smooth or few.dtype == torch.float64 or not _has_kinks(few)):
         first = judge(product, _central(own), [scale * _FIRST[few.dtype]], _distance(own, _COARSE))
     if first.verdict == "agrees":
         return first
@@ -196,6 +204,11 @@ def _tell(few: Objective, claim: type[Claim], v: Tensor) -> Check:
         found = _unless_on_a_kink(judge(product, _central(own), steps), own, steps[0])
         # a large step crosses many kinks, and many of them look smooth
         return found if found.verdict != "off" or clearly_off(found) else replace(found, verdict="untold")
+
+
+def _has_kinks(few: Objective) -> bool:
+    """Whether steps that float32 needs will cross kinks, as far as modules tell; float64 is asked at once then."""
+    return few.device.type != "mps" and any(isinstance(m, _KINKED) for m in few.module.modules())
 
 
 def _distance(claim: Claim, share: float) -> Distance:

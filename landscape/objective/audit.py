@@ -8,46 +8,21 @@ proportional the loss is no mean over terms (contrastive losses, sums of several
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from landscape.objective import state
-from landscape.objective.batch import Batch, leaves_of, open_nest, part
+from landscape.objective.batch import Batch, leaves_of
 from landscape.objective.candidates import candidate, named_targets
 from landscape.objective.criterion import Criterion
+from landscape.objective.few import Some, common, joined, rows_of, some_of
 from landscape.objective.inside import Inside
-from landscape.objective.outputs import real_tensors, with_tensors
+from landscape.objective.outputs import real_tensors
 
-_ROWS = 8  # samples of a batch that are looked at
-_ELEMENTS = 1 << 22  # of the outputs that are looked at, at most
 _BATCHES = 16  # that are compared with the first
 _TOLERANCE = 2e-3
-
-
-@dataclass(frozen=True)
-class Some:
-    """A few samples of a batch: the outputs' tensors that the loss uses, the outputs they came in, and targets."""
-
-    tensors: tuple[Tensor, ...]
-    used: tuple[int, ...]
-    template: Any
-    targets: Any
-
-    @property
-    def outputs(self) -> Any:
-        """The outputs of these samples; empty where the loss does not use them."""
-        return self.filled(self.tensors)
-
-    def filled(self, tensors: Sequence[Tensor]) -> Any:
-        """The outputs with other tensors in the places of those used."""
-        every = real_tensors(self.template)
-        for i, t in zip(self.used, tensors, strict=True):
-            every[i] = t
-        return with_tensors(self.template, iter(every))
 
 
 class Audit:
@@ -68,7 +43,7 @@ class Audit:
         if batch.index in self._seen or len(self._seen) > _BATCHES or count == 0.0:
             return
         self._seen.add(batch.index)
-        some = _some(outputs, batch.targets, used)
+        some = some_of(outputs, batch.targets, used)
         if some is None:
             self._compare_lengths(criterion, batch, count)
             return
@@ -129,8 +104,8 @@ class Audit:
 def denominators(criterion: Criterion, first: Some, second: Some) -> tuple[float, bool] | None:
     """(D of the second over D of the first, whether the loss sums instead); None where it is no mean over terms."""
     try:
-        a, b = _common(first, second)
-        together = _slopes(criterion, _joined(a, b))
+        a, b = common(first, second)
+        together = _slopes(criterion, joined(a, b))
         rows = len(a.tensors[0])
         qa = _ratio(_slopes(criterion, a), [s[:rows] for s in together])
         qb = _ratio(_slopes(criterion, b), [s[rows:] for s in together])
@@ -148,11 +123,11 @@ def denominators(criterion: Criterion, first: Some, second: Some) -> tuple[float
 
 def advice(criterion: Criterion, batch: Batch, outputs: Any, used: tuple[int, ...]) -> str | None:
     """The count that would be right, from one batch cut in two."""
-    some = _some(outputs, batch.targets, used)
+    some = some_of(outputs, batch.targets, used)
     if some is None or len(some.tensors[0]) < 2:
         return None
     half = len(some.tensors[0]) // 2
-    a, b = _rows(some, 0, half), _rows(some, half, len(some.tensors[0]))
+    a, b = rows_of(some, 0, half), rows_of(some, half, len(some.tensors[0]))
     if a is None or b is None:
         return None
     with torch.enable_grad(), state.random_states(a.tensors[0].device):
@@ -172,68 +147,6 @@ def _count_of(criterion: Criterion, some: Some, count: float, rows: int) -> floa
         except Exception:  # a count that is made for whole batches
             pass
     return count * len(some.tensors[0]) / rows
-
-
-def _some(outputs: Any, targets: Any, used: tuple[int, ...]) -> Some | None:
-    """The first samples of a batch's outputs and targets; None where they cannot be cut."""
-    every = [t.detach() for t in real_tensors(outputs)]
-    used = used or tuple(range(len(every)))
-    tensors = tuple(every[i] for i in used)
-    if not tensors or not all(t.ndim for t in tensors) or targets is None:
-        return None
-    each = sum(t[:1].numel() for t in tensors)
-    template = with_tensors(outputs, iter([t[:0] if t.ndim else t for t in every]))  # without the graph
-    return _rows(Some(tensors, used, template, targets), 0, max(2, min(_ROWS, _ELEMENTS // max(1, each))))
-
-
-def _rows(some: Some, start: int, stop: int) -> Some | None:
-    rows = len(some.tensors[0])
-    try:
-        cut = part(Batch(0, some.tensors, some.targets), start, min(stop, rows))
-    except (ValueError, IndexError):
-        return None
-    return Some(tuple(t.clone() for t in cut.inputs), some.used, some.template, cut.targets)
-
-
-def _common(first: Some, second: Some) -> tuple[Some, Some]:
-    """Both cut to the trailing sizes that they have in common."""
-    pairs = [_narrowed(a, b) for a, b in zip(first.tensors, second.tensors, strict=True)]
-    a_targets, b_targets = _narrowed_nest(first.targets, second.targets)
-    a = Some(tuple(p[0] for p in pairs), first.used, first.template, a_targets)
-    return a, Some(tuple(p[1] for p in pairs), second.used, second.template, b_targets)
-
-
-def _narrowed(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    for d in range(1, a.ndim):
-        size = min(a.shape[d], b.shape[d])
-        a, b = a.narrow(d, 0, size), b.narrow(d, 0, size)
-    return a, b
-
-
-def _narrowed_nest(a: Any, b: Any) -> tuple[Any, Any]:
-    if isinstance(a, Tensor):
-        return _narrowed(a, b)
-    nest, other = open_nest(a), open_nest(b)
-    if nest is None or other is None or isinstance(a, list):
-        return a, b
-    pairs = [_narrowed_nest(x, y) for x, y in zip(nest[0], other[0], strict=True)]
-    return nest[1]([p[0] for p in pairs]), other[1]([p[1] for p in pairs])
-
-
-def _joined(a: Some, b: Some) -> Some:
-    tensors = tuple(torch.cat([x, y]) for x, y in zip(a.tensors, b.tensors, strict=True))
-    return Some(tensors, a.used, a.template, _joined_nest(a.targets, b.targets))
-
-
-def _joined_nest(a: Any, b: Any) -> Any:
-    if isinstance(a, Tensor):
-        return torch.cat([a, b]) if a.ndim else a
-    if isinstance(a, list):  # an item a sample
-        return a + b
-    nest, other = open_nest(a), open_nest(b)
-    if nest is None or other is None:
-        return a
-    return nest[1]([_joined_nest(x, y) for x, y in zip(nest[0], other[0], strict=True)])
 
 
 def _slopes(criterion: Criterion, some: Some) -> list[Tensor]:

@@ -12,7 +12,8 @@ import itertools
 import sys
 import types
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,16 @@ class Belongings:
             put_back(value, copy)
         for _, generator, state in self.generators:
             set_state(generator, state)
+
+    @contextmanager
+    def generators_kept(self) -> Iterator[None]:
+        """Afterwards the generators are where they were: for a loss that is called once more to look at it."""
+        states = [(generator, state_of(generator)) for _, generator, _ in self.generators]
+        try:
+            yield
+        finally:
+            for generator, state in states:
+                set_state(generator, state)
 
     def begin_pass(self) -> None:
         """The same, with fresh copies in the place of what a pass writes into."""

@@ -43,6 +43,10 @@ class Evaluation:
     @cached_property
     def count(self) -> float:
         """The denominator of the batch mean. Raises `ValueError` when it cannot be known."""
+        with self.network.generators_kept():
+            return self._counted()
+
+    def _counted(self) -> float:
         criterion, form = self.criterion, self._inner_form()
         if form is not None:
             right = form.count(self.outputs, self.batch)

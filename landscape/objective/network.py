@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -174,6 +174,10 @@ class Network:
             self.belongings, self._habits = outer
             if not belongings.loose:
                 self._last = (key, belongings)
+
+    def generators_kept(self) -> AbstractContextManager[None]:
+        """Inside, the loss may be called once more: a generator that it draws from is put back."""
+        return nullcontext() if self.belongings is None else self.belongings.generators_kept()
 
     def recording(self) -> AbstractContextManager[Any]:
         """Inside, autograd records if it did, or if the function differentiates something itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,9 +38,14 @@ def _items(value: Any) -> Sequence[Any]:
 
 def with_tensors(outputs: Any, tensors: Iterator[Tensor]) -> Any:
     """The same outputs, of the same classes, with other tensors in the places of `real_tensors`."""
+    return mapped(outputs, lambda t: next(tensors) if t.is_floating_point() else t)
+
+
+def mapped(outputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same outputs, of the same classes, with `function` of each tensor in its place, masks and lengths too."""
     if isinstance(outputs, Tensor):
-        return next(tensors) if outputs.is_floating_point() else outputs
-    items = [with_tensors(item, tensors) for item in _items(outputs)]
+        return function(outputs)
+    items = [mapped(item, function) for item in _items(outputs)]
     if isinstance(outputs, Mapping):
         if not isinstance(outputs, MutableMapping):
             return dict(zip(outputs, items, strict=True))

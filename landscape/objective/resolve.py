@@ -28,7 +28,7 @@ def form_of(criterion: Criterion, network: Network, batch: Batch, outputs: Any) 
     """
     if criterion.known is not None:
         return Form(_main, criterion.known)
-    used = _used(criterion, network, batch, outputs)
+    used = _moved(network, batch, _used(criterion, network, batch, outputs))
     found = real_tensors(outputs)
     scalar = all(found[i].ndim == 0 for i in used)
     if scalar and any(t.ndim for t in found):  # computed inside the model, beside what it was computed from
@@ -82,6 +82,18 @@ def _used(criterion: Criterion, network: Network, batch: Batch, outputs: Any) ->
             "forward=lambda model, x: ... that returns the tensor the loss needs"
         )
     return used
+
+
+def _moved(network: Network, batch: Batch, used: list[int]) -> list[int]:
+    """Those of several that parameters move: a mask that a model returns beside its outputs is a constant."""
+    if len(used) < 2:
+        return used
+    parts = network.parts()
+    every = [p for p in parts.parameters.values() if p.is_floating_point()]
+    with torch.enable_grad(), state.random_states(network.device), state.flags(parts, every, "as-is"):
+        found = real_tensors(network.outputs(_few(batch)))
+    moved = [i for i in used if i < len(found) and found[i].requires_grad]
+    return moved or used
 
 
 def _few(batch: Batch) -> Batch:

@@ -261,15 +261,18 @@ class OwnLoss(nn.Module):
         (lambda o, y: (o.sum(-1) - y).square().mean(), labelled()),
         (lambda o, y: F.mse_loss(o.sum(-1), y.float()), labelled()),
         (lambda o, y: (o.sum(-1) - y).square().sum() / (y > -1).sum(), labelled()),
+        (lambda o, y: tokens(o, y) + 0.1 * (1 + o[:1, :1].square().sum()), labelled()),
+        (lambda o, y: 0.5 * tokens(o, y), labelled()),
+        (lambda o, y: (o.sum(-1) - y).square().sum() * (1 / (y > -1).sum()), labelled()),
     ],
-    ids=["tokens", "next tokens", "mean", "mse", "quotient"],
+    ids=["tokens", "next tokens", "mean", "mse", "quotient", "with a penalty", "half", "product"],
 )
 def test_a_loss_inside_the_model_is_asked_what_it_divides_by(loss, data):
     data = [{"x": x, "labels": y} for x, y in data]
     model = OwnLoss(loss)
     with pytest.raises(ValueError, match="count=lambda") as refusal:
         Objective(model, lambda value, _: value, data).value()
-    advised = re.search(r"lambda outputs, targets: (.*)", str(refusal.value)).group(1)
+    advised = re.search(r"lambda outputs, targets: (.*) \(check", str(refusal.value)).group(1)
     f = Objective(model, lambda value, _: value, data, count=eval(f"lambda outputs, targets: {advised}"))
     counts = [d["labels"][:, 1:].numel() if loss is next_tokens else d["labels"].numel() for d in data]
     expected = sum(c * model(**d).item() for c, d in zip(counts, data, strict=True)) / sum(counts)
@@ -281,7 +284,7 @@ def test_a_loss_inside_the_model_is_asked_what_it_divides_by(loss, data):
 @pytest.mark.parametrize(
     "loss",
     [
-        lambda o, y: tokens(o, y) + 0.1 * o.square().sum(),
+        lambda o, y: tokens(o, y) + 0.1 * F.cross_entropy(o.sum(1), y[:, 0]),
         lambda o, y: F.cross_entropy(o.sum(1), y[:, 0]),
         lambda o, y: torch.cdist(o.sum(1), o.sum(1)).square().mean(),
     ],
@@ -293,3 +296,58 @@ def test_a_loss_inside_that_is_right_or_cannot_be_read_is_not_refused(loss):
     f = Objective(model, lambda value, _: value, data)
     expected = sum(len(d["x"]) * model(**d).item() for d in data) / 9
     assert f.value() == pytest.approx(expected, rel=1e-6)
+
+
+class Masked(nn.Module):
+    """Logits with what says which tokens are there: a mask of truth values or numbers, or lengths."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.tagger, self.kind = Tagger(), kind
+
+    def forward(self, ids):
+        there = ids != 0
+        extra = {"truth": there, "numbers": there.float(), "lengths": there.sum(1)}[self.kind]
+        return self.tagger(ids), extra
+
+
+@pytest.mark.parametrize("kind", ["truth", "numbers", "lengths"])
+def test_a_mask_that_the_model_returns_is_seen(kind):
+    def loss(out, y):
+        logits, extra = out
+        mask = torch.arange(y.shape[1]) < extra[:, None] if kind == "lengths" else extra
+        each = F.cross_entropy(logits.movedim(-1, 1), y, reduction="none")
+        return (each * mask).sum() / mask.sum()
+
+    data = []
+    for ids, lengths in zip(sentences(), ([7, 2, 1], [4, 3], [5, 1, 1, 2]), strict=True):
+        ids = torch.where(torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None], ids.clamp(min=1), 0)
+        data.append((ids, ids % 5))
+    model = Masked(kind)
+    with pytest.raises(ValueError, match="does not divide by the number of samples"):
+        Objective(model, loss, data).value()
+    count = lambda o, y: float((o[1] if kind == "lengths" else o[1].float()).sum())  # noqa: E731
+    counts = [float((ids != 0).sum()) for ids, _ in data]
+    expected = sum(c * loss(model(x), y).item() for c, (x, y) in zip(counts, data, strict=True)) / sum(counts)
+    assert Objective(model, loss, data, count=count).value() == pytest.approx(expected, rel=1e-6)
+
+
+def test_batches_that_agree_by_chance_are_told_by_their_parts():
+    y = [torch.tensor([[1, 2, 3, 4, 1], [1, 2, 0, 0, 0], [1, 0, 0, 0, 0]]), torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]])]
+    data = [{"x": t, "labels": t} for t in y]  # 8 tokens in 3 samples, 7 in the first 2 and in the others 2
+    model = OwnLoss(lambda o, y: F.cross_entropy(o.flatten(0, 1), y.flatten(), ignore_index=0))
+    with pytest.raises(ValueError, match="different numbers of samples have denominators") as refusal:
+        Objective(model, lambda value, _: value, data).value()
+    assert "count=lambda outputs, targets: (targets != 0).sum()" in str(refusal.value)
+
+
+def test_a_loss_that_draws_from_a_generator_of_its_own_is_the_same_at_its_first_and_later_values():
+    generator = torch.Generator().manual_seed(0)
+    f = objective(
+        data=[samples(), samples(7)],
+        loss=lambda z, y: (1 + torch.rand((), generator=generator)) * F.cross_entropy(z, y),
+    )
+    before = generator.get_state()
+    first = f.value()
+    assert f.value() == first
+    assert torch.equal(generator.get_state(), before)

@@ -28,7 +28,10 @@ def form_of(criterion: Criterion, network: Network, batch: Batch, outputs: Any) 
     """
     if criterion.known is not None:
         return Form(_main, criterion.known)
-    used = _moved(network, batch, _used(criterion, network, batch, outputs))
+    try:
+        used = _moved(network, batch, _used(criterion, network, batch, outputs))
+    except RuntimeError:  # the loss differentiates the outputs in what they were made of
+        return None
     found = real_tensors(outputs)
     scalar = all(found[i].ndim == 0 for i in used)
     if scalar and any(t.ndim for t in found):  # computed inside the model, beside what it was computed from

@@ -134,7 +134,8 @@ class Belongings:
     # -- putting back ------------------------------------------------------------------------------------------------
 
     def _now(self) -> list[int]:
-        return [*map(id, itertools.chain.from_iterable([owner.values() for owner in self._dicts]))]
+        parts = [part for owner in self._dicts for part in (owner, owner.values())]  # keys, which may change alone
+        return [*map(id, itertools.chain.from_iterable(parts))]
 
     def holds(self) -> bool:
         """Whether the same objects are in the same places; their contents and states may be others."""

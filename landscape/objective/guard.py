@@ -1,7 +1,7 @@
 """The first measurement of a model, on a few samples: is f one function, and what does a pass over the model move?
 
 The whole state is compared before and after: parameters, buffers, attributes, containers, generators. What can be put
-back is put back at every measurement, and what cannot be made one function is refused by name. Two passes from the
+back is put back at every measurement, and what cannot be made one function is refused by name. Three passes from the
 same state must give the same numbers, with gradients recorded and without.
 """
 
@@ -138,15 +138,16 @@ class _Examination:
         self.writes_inputs = False
 
     def found(self) -> Habits:
-        """What two passes tell, and one in the other mode of recording."""
+        """What three passes tell, and one in the other mode of recording."""
         recorded = self.derivative or self.run(False) is None
         first, slopes = self.must_run(recorded)
         with _HandedOut() as noted:
-            self.run(recorded)
+            second = self.run(recorded)
         self.state.note(noted.tensors)
-        again, slopes_again = self.must_run(recorded)
-        if not _agree(first + slopes, again + slopes_again):
-            raise _Refused(self.who(recorded, _agree(first, again), _agree(first[:-1], again[:-1])))
+        third = self.must_run(recorded)
+        for again, slopes_again in (second or third, third):  # what alternates agrees with the next but one
+            if not _agree(first + slopes, again + slopes_again):
+                raise _Refused(self.who(recorded, _agree(first, again), _agree(first[:-1], again[:-1])))
         other = self.run(not recorded)
         records = recorded if other is None else not _agree(first, other[0], loosely=True)
         return Habits(self.state.written, records, self.writes_inputs)

@@ -1,6 +1,7 @@
 """Models that move something beside their parameters when they run, and what tells whether it was put back."""
 
 import random
+from collections import deque
 
 import numpy as np
 import torch
@@ -100,6 +101,54 @@ class CacheOutOfSight(Around):
         return x * self.held[0] + torch.as_tensor(self.mean)
 
 
+LEVEL = torch.zeros((), dtype=torch.float64)
+
+
+class GlobalLevel(Around):
+    """A tensor of the file that forward names."""
+
+    def forward(self, x):
+        LEVEL.add_(0.1)
+        return self.net(x * (1 + LEVEL))
+
+
+class PreHook(Around):
+    """A hook before a module, with a tensor that it closes over."""
+
+    def __init__(self):
+        super().__init__()
+        level = torch.zeros((), dtype=torch.float64)
+
+        def raised(module, inputs):
+            level.add_(0.1)
+            return (inputs[0] * (1 + level),)
+
+        self.net[0].register_forward_pre_hook(raised)
+
+
+class Queue(Around):
+    def __init__(self):
+        super().__init__()
+        self.seen = deque([0.5], maxlen=4)
+
+    def moved(self, x):
+        self.seen.append(1.0)
+        return x * (1 + 0.1 * sum(self.seen))
+
+
+class Renaming(Around):
+    """The same object under another key each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.turns = {"even": torch.ones(())}
+
+    def moved(self, x):
+        (now,) = self.turns
+        self.turns["odd" if now == "even" else "even"] = self.turns.pop(now)
+        return x * (1.5 if now == "even" else 1.0)
+
+
 class Holder:
     mean = None
 
@@ -162,9 +211,11 @@ class Segments(Around):
     def part(self, x):
         self.level += 0.1
         noise = torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
-        return torch.tanh(self.norm(self.net[0](x * (1 + self.level)) * (1 + random.random())) + noise[:, :1])
+        drawn = random.random() + np.random.random()
+        return torch.tanh(self.norm(self.net[0](x * (1 + self.level)) * (1 + drawn)) + noise[:, :1])
 
     def forward(self, x):
+        self.level += 0.3  # before the segment, which starts from here again
         if self.reentrant is None:
             return self.net[2](self.part(x))
         return self.net[2](checkpoint(self.part, x, use_reentrant=self.reentrant))
@@ -213,6 +264,10 @@ MODELS = {
         History,
         Cache,
         CacheOutOfSight,
+        GlobalLevel,
+        PreHook,
+        Queue,
+        Renaming,
         InAnObject,
         Modes,
         Mask,
@@ -266,7 +321,7 @@ def frozen(value):
         return id(value), frozen(vars(value))
     if isinstance(value, dict):
         return [(key, frozen(item)) for key, item in value.items()]
-    return [frozen(item) for item in value] if isinstance(value, list | tuple) else value
+    return [frozen(item) for item in value] if isinstance(value, list | tuple | deque) else value
 
 
 def everything_of(model):

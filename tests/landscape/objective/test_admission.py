@@ -17,6 +17,10 @@ def test_meta_and_lazy_weights_are_refused_by_name():
     model[4] = nn.Linear(6, 3, device="meta")
     with refuses(r"'4.weight' is on the meta device"):
         Objective(model, nn.CrossEntropyLoss(), samples())
+    buffered = network()
+    buffered.register_buffer("late", torch.zeros(2, device="meta"))
+    with refuses(r"buffer 'late' is on the meta device"):
+        Objective(buffered, nn.CrossEntropyLoss(), samples())
     lazy = nn.Sequential(nn.LazyLinear(6), nn.Tanh(), nn.Linear(6, 3))
     with refuses(r"'0.weight' is not initialised yet"):
         Objective(lazy, nn.CrossEntropyLoss(), samples())

@@ -70,6 +70,7 @@ def with_mask(pairs):
 EQUAL = ((3, 6), (3, 6), (3, 6))
 WRONG = {
     "tokens of ragged sentences": (tokens, labelled()),
+    "one batch that is ragged, and comes late": (tokens, labelled(((3, 6), (3, 6), (2, 4)))),
     "next tokens of ragged sentences": (next_tokens, labelled()),
     "a loss with smoothed labels": (smooth, labelled()),
     "a mask among the targets": (masked, with_mask(labelled())),

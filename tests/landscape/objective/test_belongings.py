@@ -1,6 +1,8 @@
 """Whatever a model moves in its forward or backward pass is put back, and f is one function."""
 
+import contextlib
 import copy
+import functools
 import gc
 import pickle
 import time
@@ -8,7 +10,7 @@ import weakref
 
 import pytest
 import torch
-from moving_models import MODELS, Around, Segments, batches, built, everything_of, loss_of
+from moving_models import MODELS, Around, CacheOutOfSight, Segments, batches, built, everything_of, loss_of
 from objective_cases import refuses
 from torch import nn
 
@@ -108,6 +110,11 @@ class FreshGenerator(Around):
         return x + torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
+class FaintGenerator(FreshGenerator):
+    def moved(self, x):
+        return x + 1e-10 * (super().moved(x) - x)
+
+
 CALLS = [0]
 
 
@@ -115,6 +122,15 @@ class GlobalCounter(Around):
     def moved(self, x):
         CALLS[0] += 1
         return x * CALLS[0]
+
+
+TURN = [False]
+
+
+class GlobalTurn(Around):
+    def moved(self, x):
+        TURN[0] = not TURN[0]
+        return -x if TURN[0] else x
 
 
 class NewParameter(Around):
@@ -134,13 +150,15 @@ class NewModule(Around):
     ("make", "match"),
     [
         (Clock, "Clock gives other outputs each time"),
+        (FaintGenerator, "FaintGenerator gives other outputs each time"),
         (FreshGenerator, "FreshGenerator gives other outputs each time"),
         (GlobalCounter, "GlobalCounter gives other outputs each time"),
+        (GlobalTurn, "GlobalTurn gives other outputs each time"),
         (lambda: nn.Sequential(nn.Linear(4, 4), Clock()), r"'1' \(Clock\) gives other outputs"),
         (NewParameter, "parameter 'net.0.weight' in the forward pass"),
         (NewModule, "module 'late' in the forward pass"),
     ],
-    ids=["clock", "generator", "counter", "by name", "parameter", "module"],
+    ids=["clock", "faint", "generator", "counter", "turn", "by name", "parameter", "module"],
 )
 def test_what_is_not_one_function_is_refused_by_name(make, match):
     model = built(make)
@@ -150,6 +168,72 @@ def test_what_is_not_one_function_is_refused_by_name(make, match):
         with refuses(match, ValueError):
             measured(o)
     assert everything_of(model) == before
+
+
+class _Restless(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        generator = torch.Generator()
+        generator.seed()
+        return g * (1 + 1e-3 * torch.randn((), generator=generator, dtype=g.dtype))
+
+
+class Restless(Around):
+    def forward(self, x):
+        return _Restless.apply(self.net(x))
+
+
+def test_a_gradient_that_is_another_one_each_time_is_refused():
+    o = Objective(built(Restless), nn.CrossEntropyLoss(), batches(), check=False)
+    assert o.value() == o.value()
+    with refuses("the gradient is another one each time", ValueError):
+        o.gradient()
+
+
+def test_what_the_user_changes_between_measurements_stays():
+    model, twin = built(CacheOutOfSight), built(CacheOutOfSight)
+    X, y = batches()[0]
+    o = Objective(model, nn.CrossEntropyLoss(), (X, y), check=False)
+    o.value(), o.gradient()
+    for m in (model, twin):
+        m.held[0].mul_(2)
+        m.mean += 1
+    before = everything_of(model)
+    assert o.value() == loss_of(twin, X, y)
+    assert everything_of(model) == before
+
+
+def test_what_a_partial_carries_is_put_back():
+    level = torch.zeros((), dtype=torch.float64)
+
+    def raised(model, x, level):
+        level.add_(0.1)
+        return model(x * (1 + level))
+
+    forward = functools.partial(raised, level=level)
+    o = Objective(built(Around), nn.CrossEntropyLoss(), batches(), forward=forward, check=False)
+    assert o.value() == o.value()
+    o.gradient()
+    assert float(level) == 0.0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_checkpointing_is_torchs_own_afterwards(fails):
+    library = torch.utils.checkpoint
+    before = library.CheckpointFunction, library._checkpoint_without_reentrant_generator
+
+    def loss(o, y):
+        if fails:
+            raise ZeroDivisionError
+        return nn.functional.cross_entropy(o, y)
+
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        Objective(built(Segments), loss, batches(), check=False).gradient()
+    assert (library.CheckpointFunction, library._checkpoint_without_reentrant_generator) == before
 
 
 def test_a_module_that_was_made_by_a_first_pass_is_measured():

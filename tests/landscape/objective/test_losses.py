@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from landscape import Objective
+from landscape.objective.losses import recognise
 
 
 class Given(nn.Module):
@@ -116,6 +117,20 @@ def test_batches_of_all_sizes_make_the_loss_on_all_of_the_data(loss, shapes, out
     data = batches_of(shapes, outputs, targets, classes_at)
     whole = loss(torch.cat([o for o, _ in data]), torch.cat([t for _, t in data]))
     assert Objective(Given(), loss, data).value() == pytest.approx(float(whole), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape", "terms"),
+    [
+        (nn.MSELoss(), (4, 2, 3), 24),
+        (nn.KLDivLoss(reduction="batchmean"), (4, 2, 3), 4),
+        (nn.MultiMarginLoss(), (4, 3), 4),
+        (nn.MultiLabelSoftMarginLoss(), (4, 2, 3), 8),
+    ],
+    ids=ids,
+)
+def test_the_number_of_terms(loss, shape, terms):
+    assert recognise(loss).count(real(*shape), real(*shape)) == terms
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,37 @@ class HalfInside(torch.autograd.Function):
         return g.half().to(g.dtype)
 
 
+class HalfBehind(HalfInside):
+    """Exact outputs, and derivatives that are not."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 1.1 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return (1.1 * g).half().to(g.dtype)
+
+
+class ExactInside(HalfInside):
+    """Nor that this does not."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 1.1 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return 1.1 * g
+
+
 class Opaque(nn.Module):
-    def __init__(self, net):
+    def __init__(self, net, function=HalfInside):
         super().__init__()
-        self.net = net
+        self.net, self.function = net, function
 
     def forward(self, x):
-        return HalfInside.apply(self.net(x))
+        return self.function.apply(self.net(x))
 
 
 COARSE = {  # the model, the dtype of its inputs, and the unit roundoff inside
@@ -102,6 +126,7 @@ EXACT = {
     "converted": lambda: Objective(net(), nn.CrossEntropyLoss(), data(), dtype=DOUBLE),
     "under autocast from outside": lambda: Objective(net(), nn.CrossEntropyLoss(), data()),
     "batch statistics": lambda: Objective(nn.Sequential(net(), nn.BatchNorm1d(4)), nn.CrossEntropyLoss(), data()),
+    "a function of one's own": lambda: Objective(Opaque(net(), ExactInside), nn.CrossEntropyLoss(), data()),
     "dropout": lambda: Objective(nn.Sequential(net(), nn.Dropout(0.5)), nn.CrossEntropyLoss(), data()),
 }
 
@@ -112,8 +137,9 @@ def test_exact_arithmetic_has_none(case):
         assert EXACT[case]().noise == 0.0
 
 
-def test_a_function_that_rounds_out_of_sight_is_measured():
-    f = Objective(Opaque(net()), nn.CrossEntropyLoss(), data())
+@pytest.mark.parametrize("function", [HalfInside, HalfBehind])
+def test_a_function_that_rounds_out_of_sight_is_measured(function):
+    f = Objective(Opaque(net(), function), nn.CrossEntropyLoss(), data())
     assert 2**-13 < f.noise < 2**-9
 
 
@@ -149,6 +175,19 @@ def test_without_a_float64_copy_the_unit_of_the_coarsest_precision_counts():
     f = Objective(NoDouble(net().bfloat16()), nn.CrossEntropyLoss(), data(torch.bfloat16))
     assert 2**-9 < f.noise < 2**-5
     assert Objective(NoDouble(net()), nn.CrossEntropyLoss(), data()).noise == 0.0
+
+
+class ByPlace(NoDouble):
+    """Rounds a sample by its place in the batch, as a kernel does that sums in blocks."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 + 1e-4 * torch.linspace(0, 1, len(x))[:, None])
+
+
+def test_without_a_float64_copy_two_orders_of_the_batch_tell(monkeypatch):
+    f = Objective(ByPlace(net()), nn.CrossEntropyLoss(), data())
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    assert 1e-5 < f.noise < 1e-3
 
 
 def test_it_is_measured_once_for_each_model_as_it_is_built():

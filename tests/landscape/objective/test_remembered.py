@@ -27,6 +27,7 @@ def test_asked_once_for_each_model_and_kind():
 CHANGES = {
     "mode of one module": lambda m: m[2].eval(),
     "hook": lambda m: m[0].register_forward_hook(lambda *_: None),
+    "hook before": lambda m: m[0].register_forward_pre_hook(lambda *_: None),
     "backward hook": lambda m: m[0].register_full_backward_hook(lambda *_: None),
     "parametrization": lambda m: nn.utils.parametrizations.spectral_norm(m[0]),
     "old weight norm": lambda m: nn.utils.weight_norm(m[0]),
@@ -68,9 +69,23 @@ def test_the_same_lambda_in_a_loop_is_one_and_what_it_closes_over_counts():
     assert identity(made(2.0, scale)) != identity(made(3.0, scale))
     assert identity(made(2.0, scale)) != identity(made(2.0, nn.Parameter(torch.ones(2))))
     assert identity(functools.partial(made, 2.0)) == identity(functools.partial(made, 2.0))
+    assert identity(functools.partial(made, factor=2.0)) == identity(functools.partial(made, factor=2.0))
+    assert identity(functools.partial(made, factor=2.0)) != identity(functools.partial(made, factor=3.0))
     assert identity(nn.CrossEntropyLoss()) == identity(nn.CrossEntropyLoss())
     assert identity(nn.CrossEntropyLoss()) != identity(nn.CrossEntropyLoss(label_smoothing=0.1))
     assert identity(nn.CrossEntropyLoss(weight=torch.ones(2))) != identity(nn.CrossEntropyLoss(weight=torch.ones(2)))
+
+
+def test_defaults_of_a_loss_count():
+    def made(factor):
+        return lambda o, y, factor=factor: (o - y).square().mean() * factor
+
+    def named(factor):
+        return lambda o, y, *, factor=factor: (o - y).square().mean() * factor
+
+    for make in (made, named):
+        assert identity(make(2.0)) == identity(make(2.0))
+        assert identity(make(2.0)) != identity(make(3.0))
 
 
 def test_answers_do_not_keep_a_model_alive():

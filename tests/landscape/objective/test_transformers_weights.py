@@ -263,6 +263,15 @@ def test_a_loss_of_ones_own_of_the_logits_is_asked_for_its_count():
     assert f.value() == pytest.approx(Objective(model, own, batches).value(), rel=1e-6)
 
 
+def test_a_count_beside_a_known_loss_has_to_be_its_own():
+    torch.manual_seed(0)
+    model, batches = gpt2().eval(), token_batches()
+    with pytest.raises(ValueError, match=r"count= is not what the loss divides by: batch 1 has 2 terms"):
+        Objective(model, own, batches, count=lambda outputs, targets: (targets != -100).sum()).value()
+    twice = Objective(model, own, batches, count=lambda outputs, targets: 2 * (targets[:, 1:] != -100).sum())
+    assert twice.value() == pytest.approx(Objective(model, own, batches).value(), rel=1e-6)
+
+
 def test_a_loss_divided_by_the_number_of_items_of_all_batches_is_a_sum():
     torch.manual_seed(0)
     model = gpt2().eval()

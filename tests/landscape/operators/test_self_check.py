@@ -268,6 +268,7 @@ def test_float32_inside_a_float64_model_is_no_error():
     A = Hessian(f)
     product(A)
     assert A.checked.verdict == "agrees"
+    assert A.checked.difference < 1e-5  # what the product errs by, not the differences
 
 
 def test_half_precision_is_told_in_float64():
@@ -284,6 +285,21 @@ def test_a_check_that_fails_is_a_note():
                 raise TypeError("float32 only")
             return x.relu()
 
+    class OnePlace(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 3)
+            self.there = self.weight.detach().clone()
+
+        def forward(self, x):
+            if not torch.equal(self.weight.detach(), self.there):
+                raise ValueError("only there")
+            return super().forward(x)
+
+    f = problem(0, OnePlace, torch.float32)
+    A = Hessian(f)
+    product(A)
+    assert A.checked.verdict == "untold"
+    assert "the check could not be made" in str(A.checked)
     f = problem(0, lambda: nn.Sequential(nn.Linear(4, 600), OneDtype(), nn.Linear(600, 3)), torch.float32)
     A = Hessian(f)
     product(A)

@@ -266,6 +266,7 @@ def test_gradients_of_before_are_not_taken_for_those_of_the_closure():
     closure_of(model)().backward()
     old = [p.grad.clone() for p in model.parameters()]
     one = copy.deepcopy(model)
+    closure_of(one)().backward()  # a copy has no gradients
     SGD(one.parameters(), 0.1).step(lambda: 2 * closure_of(one)())
     gradients = torch.autograd.grad(closure_of(model)(), list(model.parameters()))
     for p, q, g in zip(one.parameters(), model.parameters(), gradients, strict=True):

@@ -139,7 +139,9 @@ def test_graphs_of_a_class_of_their_own():
         assert torch.allclose(Hessian(f).to_dense(), Hessian(expected).to_dense(), atol=1e-6)
     alone = Objective(Convolution(), nn.CrossEntropyLoss(), whole)
     assert alone.value() == pytest.approx(expected.on([pairs[0]]).value(), rel=1e-6)
-    several = Objective(Convolution(), lambda o, t: nn.functional.cross_entropy(o, t[0]), (whole, (y, A)), count=lambda o, t: len(o))
+    several = Objective(
+        Convolution(), lambda o, t: nn.functional.cross_entropy(o, t[0]), (whole, (y, A)), count=lambda o, t: len(o)
+    )
     assert several.value() == pytest.approx(alone.value(), rel=1e-6)
     exact = Objective(Convolution(), nn.CrossEntropyLoss(), copy.copy(whole), dtype=torch.float64)
     assert exact.value() == pytest.approx(alone.value(), rel=1e-5)

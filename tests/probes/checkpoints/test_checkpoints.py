@@ -12,7 +12,7 @@ from torch import nn
 
 from probes.checkpoints.load import load_checkpoint, match_checkpoint
 from probes.checkpoints.match import match
-from probes.checkpoints.saved import read_state_dict
+from probes.checkpoints.saved import read_saved, read_state_dict
 from probes.checkpoints.steps import checkpoint_steps
 from probes.checkpoints.values import hash_of
 from probes.errors import UserError
@@ -291,6 +291,7 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
         (["run/checkpoint-500", "run/checkpoint-1000"], [500, 1000]),
         (["run/checkpoint-500/model.safetensors"], [500]),
         (["global_step5/mp_rank_00_states.pt", "global_step9/mp_rank_00_states.pt"], [5, 9]),
+        (["iter2_of_iter100.pt", "iter3_of_iter50.pt"], [50, 100]),
         (["epoch1_step5.pt", "epoch2_step5.pt"], [1, 2]),
         (["resnet18_a.pt", "resnet18_b.pt"], [0, 1]),
         (["first.pt", "last.pt"], [0, 1]),
@@ -349,9 +350,20 @@ def test_steps_inside_the_files(tmp_path: Path, state: dict[str, torch.Tensor]) 
     torch.save({"model": state, "epoch": 1, "global_step": 10}, best)
     with pytest.raises(UserError, match="both claim step 10, the global_step inside it"):
         checkpoint_steps([best, last])
+    torch.save({"model": state, "epoch": 2, "step": 5}, best)  # what both say
+    assert checkpoint_steps([best, last], say=said.append) == [(1, last), (2, best)]
+    assert "the epoch inside the files" in said[-1]
     torch.save({"model": state}, best)  # one that says nothing: the positions
     assert checkpoint_steps([best, last], say=said.append) == [(0, best), (1, last)]
     assert "positions" in said[-1]
+
+
+def test_what_an_optimizer_keeps_is_no_set_of_weights(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    kept = {"weights_of_mine": state, "optimizer": {name: {"exp_avg": value} for name, value in state.items()}}
+    torch.save(kept, tmp_path / "a.pt")
+    saved = read_saved(tmp_path / "a.pt")
+    assert saved.state.keys() == state.keys()
+    assert saved.notes == ("the weights are those under 'weights_of_mine'",)
 
 
 def test_one_file_under_two_names(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Probe:
     for step in (0, 100):
         save(step)
 
-    def call(*specs: str, files: tuple[str, ...] = ("step0.pt", "step100.pt"), operator: str = "hessian") -> str:
+    def call(
+        *specs: str, files: tuple[str, ...] = ("step0.pt", "step100.pt"), operator: str = "hessian", seed: int = 0
+    ) -> str:
         said = StringIO()
         request = Request(
             checkpoint_steps(files),
@@ -57,6 +59,7 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Probe:
             parse_probes(specs, operator),
             Path("out.h5"),
             operator,
+            seed=seed,
             resume=True,
         )
         run(request, Console(file=said, width=400))
@@ -76,6 +79,8 @@ def test_what_differs_is_refused_with_both_values(probe: Probe) -> None:
         with pytest.raises(UserError) as raised:
             probe(*specs, operator=operator)
         assert all(word in str(raised.value) for word in (*words, "--overwrite", "another -o")), raised.value
+    with pytest.raises(UserError, match="has seed 0: resume it with --seed 0"):
+        probe("spectrum:k=2", seed=1)
     assert Path("out.h5").read_bytes() == before
 
 

@@ -119,6 +119,21 @@ def test_causal_lm_in_half_precision_of_token_ids_with_labels(folder: Path, tmp_
     check(objective, lambda model: model(input_ids=ids, attention_mask=(ids > 0).long(), labels=labels).loss)
 
 
+def test_texts_are_cut_where_the_model_ends(folder: Path, tmp_path: Path) -> None:
+    save_model(folder, "GPT2LMHeadModel", transformers.GPT2Config(**GPT2))  # 32 places
+    save_tokenizer(folder)
+    ids = [6 + (at * at) % 11 for at in range(40)]
+    said: list[str] = []
+    objective = build("causal-lm", folder, write(tmp_path / "ids.jsonl", [{"input_ids": ids, "labels": ids}]), said)
+    assert "1 cut at 32 tokens" in said[0]
+    (batch,) = objective.sweep()
+    assert batch.inputs["input_ids"].tolist() == [ids[:32]]
+    assert batch.targets.tolist() == [ids[1:32]]
+    (tmp_path / "long.txt").write_text(" ".join(WORDS * 3))
+    (cut,) = build("causal-lm", folder, tmp_path / "long.txt").sweep()
+    assert cut.targets.shape == (1, 31)
+
+
 def test_masked_lm(folder: Path, tmp_path: Path) -> None:
     save_model(folder, "BertForMaskedLM", transformers.BertConfig(**BERT))
     tokenizer = save_tokenizer(folder, frame=True)
@@ -139,6 +154,8 @@ def test_masked_lm(folder: Path, tmp_path: Path) -> None:
             row, masked = row + 1, masked + int(chosen.sum())
     assert row == len(LINES)
     assert build("masked-lm", folder, data).value() == objective.value()  # the seed says which are masked
+    other = build_objective("hf:masked-lm", folder, Texts(data, batch_size=4), seed=4, say=[].append)
+    assert other.value() != objective.value()
 
     def loss(model: Any) -> torch.Tensor:
         losses = [model(**inputs, labels=labels).loss * (labels != -100).sum() for inputs, labels in batches]
@@ -324,7 +341,11 @@ def test_what_does_not_fit_is_one_line(models: Path, case: str) -> None:
 def test_labels_that_the_model_does_not_know(folder: Path, tmp_path: Path) -> None:
     save_model(folder, "BertForSequenceClassification", transformers.BertConfig(**BERT, num_labels=2))
     save_tokenizer(folder, frame=True)
-    for label, message in ((7, "label 7 of text number 1 is none of the 2"), ("good", "0 to 1, or LABEL_0, LABEL_1")):
+    for label, message in (
+        (7, "label 7 of text number 1 is none of the 2"),
+        (2, "label 2 of text number 1 is none of the 2"),
+        ("good", "0 to 1, or LABEL_0, LABEL_1"),
+    ):
         data = write(tmp_path / "a.jsonl", [{"text": "the cat", "label": label}])
         with pytest.raises(UserError, match=message):
             build("sequence-classification", folder, data)

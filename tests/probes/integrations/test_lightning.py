@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from landscape import Objective
-from probes import BatchSharpness, Every, Gradient, Spectrum, Trace
+from probes import Alignment, BatchSharpness, Every, Gradient, Monitor, Spectrum, Trace
 
 lightning = pytest.importorskip("lightning")
 torchmetrics = pytest.importorskip("torchmetrics")
-from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+from lightning.pytorch.loggers import CSVLogger, Logger  # noqa: E402
 
 from probes.integrations.lightning import MonitorCallback  # noqa: E402
 
@@ -155,7 +155,7 @@ def test_steps_are_updates(folder, data):
     assert trace.config == {"dropout": 0.0, "fail_at": None}
 
 
-def test_a_run_that_is_resumed_has_the_trace_of_one_that_was_not(folder, data):
+def test_a_run_that_is_resumed_has_the_trace_of_one_that_was_not(folder, data, monkeypatch):
     def callback(name):
         return MonitorCallback([Spectrum(k=2, warm=False)], Trace.create(name, seed=5), every=3, on_error="raise")
 
@@ -169,7 +169,11 @@ def test_a_run_that_is_resumed_has_the_trace_of_one_that_was_not(folder, data):
     half = callback("half.h5")
     trainer = fit(first, data, half, epochs=2, loader=loader)
     trainer.save_checkpoint("two.ckpt")
+    given, load = [], Monitor.load_state_dict
+    monkeypatch.setattr(Monitor, "load_state_dict", lambda self, state: given.append(state) or load(self, state))
+    state = half.state_dict()["monitor"]
     fit(second, data, half, epochs=4, checkpoint="two.ckpt", loader=loader)
+    assert given == [state]
     expected, found = Trace.open("whole.h5"), Trace.open("half.h5")
     assert found["spectrum"]["step"].tolist() == [0, 3, 6, 9, 12, 15]
     assert len(found.periods) == 2
@@ -199,6 +203,77 @@ def test_an_objective_of_the_users_own(folder, data):
     fit(Module(), data, callback := MonitorCallback([Gradient(every=8)], "run.h5", objective=of, on_error="raise"))
     kept = callback._training.monitor.objective
     assert Trace.open("run.h5")["gradient"]["norm"][-1] == pytest.approx(float(kept.gradient().norm()), rel=1e-5)
+
+
+class Pairs(lightning.LightningModule):
+    """A step that writes to the logger itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 2)
+
+    def training_step(self, batch):
+        x, y = batch
+        if self.logger is not None:
+            self.logger.log_metrics({"seen": float(len(x))}, step=self.global_step)
+        return F.cross_entropy(self.net(x), y)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Counted(Logger):
+    name, version = "counted", 0
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def log_metrics(self, metrics, step=None):
+        if "seen" in metrics:
+            self.seen.append(step)
+
+    def log_hyperparams(self, *_, **__):
+        pass
+
+
+def test_a_logger_hears_of_the_training_alone(folder, data):
+    logger = Counted()
+    loader = DataLoader(TensorDataset(*data[:2]), 16)
+    callback = MonitorCallback([Gradient()], "run.h5", on_error="raise")
+    fit(Pairs(), None, callback, epochs=1, loader=loader, logger=logger)
+    assert logger.seen == [0, 1, 2, 3]
+
+
+def test_an_objective_of_the_users_own_is_given_the_batch_as_it_is(folder, data):
+    def of(module):
+        return Objective(module.net, nn.CrossEntropyLoss(), data[:2])
+
+    loader = DataLoader(TensorDataset(*data[:2]), 16)
+    callback = MonitorCallback([Alignment(k=1, of="batch", every=2)], "run.h5", objective=of, on_error="raise")
+    fit(Pairs(), None, callback, epochs=1, loader=loader)
+    assert Trace.open("run.h5")["alignment"]["step"].tolist() == [0, 2, 4]
+
+
+def test_batches_of_the_users_own_count_the_same_whatever_their_size(folder, data):
+    chosen = [(data[0][:3], data[1][:3]), (data[0][3:20], data[1][3:20])]
+    module = Pairs()
+    callback = MonitorCallback([Gradient(every=4)], "run.h5", data=chosen, on_error="raise")
+    fit(module, None, callback, epochs=1, loader=DataLoader(TensorDataset(*data[:2]), 16))
+    expected = torch.stack([F.cross_entropy(module.net(x), y) for x, y in chosen]).mean().item()
+    assert Trace.open("run.h5")["gradient"]["loss"][-1] == pytest.approx(expected, rel=1e-5)
+
+
+class Always:
+    def due(self, now, before):
+        return True
+
+
+def test_a_step_of_several_batches_is_measured_once(folder, data):
+    """Also by a schedule that is due each time that it is asked."""
+    callback = MonitorCallback([Gradient(every=Always())], "run.h5", on_error="raise")
+    fit(Module(), data, callback, epochs=1, accumulate_grad_batches=2)
+    assert Trace.open("run.h5")["gradient"]["step"].tolist() == [0, 1, 2]
 
 
 class Tokens(lightning.LightningModule):

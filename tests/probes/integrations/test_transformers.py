@@ -1,6 +1,8 @@
 """The callback under a real Hugging Face trainer: its numbers, its steps, and that nobody notices it."""
 
 import json
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from landscape import Objective
-from probes import Alignment, Gradient, Spectrum, Trace, Updates
+from probes import Alignment, Field, Gradient, Spectrum, Trace, Updates
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -134,8 +136,37 @@ def test_a_choice_of_the_samples(folder, ids, capsys):
     assert (len(first), len(second)) == (4, 4)  # whole batches
     there = {tuple(row.tolist()) for row in ids}
     assert len({tuple(row.tolist()) for row in torch.cat([first, second])} & there) == 8
+    other = MonitorCallback([Gradient(every=6)], "other.h5", samples=9, on_error="raise")
+    train(gpt(), ids, other, seed=43)  # the seed says which
+    drawn = torch.cat([batch.inputs["input_ids"] for batch in other._training.monitor.objective.sweep()])
+    assert not torch.equal(drawn, torch.cat([first, second]))
     loss = torch.stack([model(input_ids=part, labels=part).loss for part in (first, second)]).mean()
     assert Trace.open("chosen.h5")["gradient"]["loss"][-1] == pytest.approx(loss.item(), rel=1e-5)
+
+
+@dataclass(frozen=True)
+class Told:
+    """Records the loss that it is told of."""
+
+    name: str = "told"
+    every: object = 1
+    needs = frozenset()
+
+    def fields(self, context):
+        return {"value": Field()}
+
+    def measure(self, context):
+        return {"value": math.nan if context.loss is None else float(context.loss)}
+
+
+def test_the_loss_that_was_logged_last_is_told(folder, ids, capsys):
+    train(gpt(), ids, MonitorCallback([Told()], "run.h5", on_error="raise"))
+    trace = Trace.open("run.h5")
+    logged = trace["training"]["loss"]
+    assert len(set(logged)) == 3
+    found = dict(zip(trace["told"]["step"].tolist(), trace["told"]["value"], strict=True))
+    assert math.isnan(found[1])
+    assert [found[3], found[5]] == [logged[0], logged[1]]
 
 
 def test_batches_and_objectives_of_the_users_own(folder, ids, capsys):

@@ -122,6 +122,18 @@ def test_the_promise_is_the_models_at_the_scaled_step(name, lr):
         np.testing.assert_allclose(scaled.flat() - start, lr * (full.flat() - start), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("lr", [1.0, 0.5])
+def test_the_length_is_that_of_the_parameters_step(lr):
+    """Of the parameters, not of the coordinates in a subspace."""
+    problem = network()
+    solver = RSRNM(problem.parameters, 8, generator=generator())
+    solver.param_groups[0]["lr"] = lr
+    before = problem.flat()
+    solver.step(problem.closure)
+    assert solver.last.accepted
+    assert solver.last.length == pytest.approx(np.linalg.norm(problem.flat() - before), rel=1e-9)
+
+
 @pytest.mark.parametrize("lr", [0.2, 0.7, 1.5, 3.0])
 @pytest.mark.parametrize(
     "make",

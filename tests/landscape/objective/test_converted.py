@@ -165,6 +165,8 @@ def test_the_same_matrices_as_of_a_model_converted_by_hand_and_no_mark(make):
         assert mine.dtype == was.dtype, name
         assert torch.equal(mine, was), name
     assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in before.parameters()]
+    if isinstance(model, Sequence):  # which keeps them in a list as well
+        assert all(w is p for w, p in zip(model.rnn._flat_weights, model.rnn.parameters(), strict=True))
     assert torch.equal(model(X), before(X))
 
 

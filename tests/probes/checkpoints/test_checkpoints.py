@@ -342,7 +342,9 @@ def test_steps_inside_the_files(tmp_path: Path, state: dict[str, torch.Tensor]) 
     said: list[str] = []
     assert checkpoint_steps([best, last], say=said.append) == [(10, last), (20, best)]
     assert said == ["the names give no steps: they are the global_step inside the files; --steps sets others"]
-    assert checkpoint_steps([best]) == [(20, best)]
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 7}')
+    assert checkpoint_steps([best]) == [(20, best)]  # what the file says goes before what lies beside it
+    (tmp_path / "trainer_state.json").unlink()
     assert checkpoint_steps([best, last], [3, 4]) == [(3, best), (4, last)]
     numbered = tmp_path / "step7.pt"
     torch.save({"model": state, "global_step": 10}, numbered)

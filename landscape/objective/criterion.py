@@ -19,9 +19,7 @@ class Criterion:
     """`loss(outputs, targets)`, checked, with the denominator of its mean.
 
     Attributes:
-        known: the loss where it is one of torch's own, else None.
         counter: the user's `count(outputs, targets)`, or None.
-        reduction: "mean", or "sum" where losses sum (a torch loss says so itself).
     """
 
     def __init__(
@@ -38,10 +36,20 @@ class Criterion:
         self.counter = counter
         self.form: Form | None = None  # of a loss of outputs that are no tensor, once it was `asked` for
         self.asked = False
-        self.known: KnownLoss | None = recognise(loss)
+        self._reduction: Literal["mean", "sum"] = reduction
         if self.known is not None and self.known.reduction == "none":
             raise ValueError('the loss has reduction="none": f needs one number per batch, use "mean" or "sum"')
-        self.reduction = "sum" if self.known is not None and self.known.reduction == "sum" else reduction
+
+    @property
+    def known(self) -> KnownLoss | None:
+        """The loss where it is one of torch's own, with the options that it has now; else None."""
+        return recognise(self.loss)
+
+    @property
+    def reduction(self) -> Literal["mean", "sum"]:
+        """What is asked for, or "sum" where a torch loss says so itself."""
+        known = self.known
+        return "sum" if known is not None and known.reduction == "sum" else self._reduction
 
     def of(self, known: KnownLoss) -> Criterion:
         """The criterion of a torch loss that this one was found to be."""

@@ -118,7 +118,7 @@ class Evaluation:
 
         Found out on the first batch.
         """
-        if not self.criterion.asked:
+        if not self.criterion.asked or self.criterion.known is not None:  # the options of a known one may be others
             found = form_of(self.criterion, self.network, self.batch, self.outputs)
             self.criterion.form, self.criterion.asked = found, True
         return self.criterion.form

@@ -22,6 +22,7 @@ from landscape.objective.criterion import Criterion
 from landscape.objective.forward import Forward, Habits, replaced_in_forward
 from landscape.objective.parameters import FlatView, Selection
 from landscape.objective.remembered import identity, remembered, structure
+from landscape.objective.settings import settings
 
 Mode = Literal["as-is", "eval", "train"]
 
@@ -108,6 +109,13 @@ class Network:
     def parts(self) -> state.Parts:
         """The module's parts: found once per measurement, anew outside of one."""
         return self._parts if self._parts is not None else state.Parts(self.module, self.converted)
+
+    def contents(self, loss: object) -> tuple[list[Tensor], list[Any]]:
+        """All that the function depends on and that can be seen: tensors, flags, and settings of model and loss."""
+        parts = self.parts()
+        tensors, flags = parts.contents()
+        others = settings(parts.modules, (loss, self.function), self.belongings, self._habits.rewritten)
+        return tensors, [*flags, *others]
 
     @contextmanager
     def measuring(

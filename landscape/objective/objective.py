@@ -261,7 +261,7 @@ class Objective:
 
     def snapshot(self) -> Snapshot:
         """The model's state now, to notice later that a kept graph is stale."""
-        return Snapshot(lambda: self._network.parts().contents())
+        return Snapshot(lambda: self._network.contents(self.criterion.loss))
 
     def sweep(self, skip: Callable[[int], bool] = lambda index: False) -> Iterator[Batch]:
         """One pass over the data, on the device; batches that `skip` names are yielded where they lie."""

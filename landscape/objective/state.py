@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape.objective.settings import same
 from landscape.objective.weight_norm import unfused_weight_norm
 
 # The seed of every batch's forward pass: dropout becomes one fixed function of the parameters.
@@ -178,13 +179,13 @@ def borrowed_buffers(model: nn.Module) -> Iterator[None]:
 
 
 class Snapshot:
-    """What `look` returned at one moment, tensors and flags, to tell later whether anything has changed.
+    """What `look` returned at one moment, tensors and plain values, to tell later whether anything has changed.
 
     Versions and storages are compared first; edits through `p.data` raise no version, so the values are compared
     with a copy as well. That copy costs one more vector and makes the test exact.
     """
 
-    def __init__(self, look: Callable[[], tuple[list[Tensor], list[bool]]]) -> None:
+    def __init__(self, look: Callable[[], tuple[list[Tensor], Sequence[Any]]]) -> None:
         self._look = look
         self._tensors, self._flags = look()
         self._marks = [_mark(t) for t in self._tensors]
@@ -197,7 +198,7 @@ class Snapshot:
             len(tensors) == len(self._tensors)
             and all(a is b for a, b in zip(tensors, self._tensors, strict=True))
             and [_mark(t) for t in tensors] == self._marks
-            and flags == self._flags
+            and same(flags, self._flags)
             and _equal(tensors, self._copies)
         )
 

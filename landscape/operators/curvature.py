@@ -17,12 +17,15 @@ from typing_extensions import override
 from landscape.memory import budget
 from landscape.objective.batch import Batch, tensors_in
 from landscape.objective.evaluation import Evaluation
+from landscape.objective.graph import nodes
 from landscape.objective.objective import Objective
 from landscape.objective.state import Snapshot
 from landscape.operators.autograd import cause, graph_bytes
-from landscape.operators.check import Check
+from landscape.operators.check import Check, worst
 from landscape.operators.linear import LinearOperator
 from landscape.operators.self_check import Claims, self_check
+
+_OTHERS = 3  # batches that are checked beside the first
 
 
 class Graph(Protocol):
@@ -57,6 +60,9 @@ class ObjectiveOperator(LinearOperator):
         self._bytes_per_input = 0.0
         self._keepers = 0
         self._checked: Check | None = None
+        self._looked_at: set[int] = set()
+        self._operations: set[str] = set()  # that batches went through
+        self._others: dict[frozenset[str], Batch] = {}  # to be checked: those with operations that are new
 
     @property
     @override
@@ -117,7 +123,9 @@ class ObjectiveOperator(LinearOperator):
         self._check()
         try:
             with self.objective.measuring():
-                return self._product(V.T.contiguous()).T
+                product = self._product(V.T.contiguous()).T
+            self._check_others()
+            return product
         except RuntimeError as error:
             self._drop()
             known = cause(error)
@@ -132,6 +140,24 @@ class ObjectiveOperator(LinearOperator):
         """Before the first product. Raises `WrongDerivatives`."""
         if self._checked is None:
             self._checked = self_check(self.objective, self.claims)
+
+    def _note_operations(self, e: Evaluation) -> None:
+        """A batch that goes through operations which none before it had is to be checked as well."""
+        if self._checked is None or e.batch.index in self._looked_at:
+            return
+        self._looked_at.add(e.batch.index)
+        operations = {type(node).__name__ for node in nodes(t for t in tensors_in(e.outputs) if t.requires_grad)}
+        new = frozenset(operations - self._operations)
+        if new and self._operations and len(self._others) < _OTHERS:
+            self._others[new] = e.batch
+        self._operations |= operations
+
+    def _check_others(self) -> None:
+        """What the first batch could not show, such as a branch for long sequences. Raises `WrongDerivatives`."""
+        while self._others:
+            operations, batch = self._others.popitem()
+            found = self_check(self.objective.on([(batch.inputs, batch.targets)]), self.claims, operations)
+            self._checked = worst([self._checked, found])
 
     def _product(self, V: Tensor) -> Tensor:
         """A V^T for rows `(k, n)`, inside `measuring()`: rows again."""
@@ -190,7 +216,10 @@ class ObjectiveOperator(LinearOperator):
 
     def _build(self, batch: Batch) -> tuple[Graph | None, float]:
         e = self.objective.evaluate(batch)
-        return (self._graph(e), e.weight) if e.weight else (None, 0.0)
+        if not e.weight:
+            return None, 0.0
+        self._note_operations(e)
+        return self._graph(e), e.weight
 
     def _expected_bytes(self, batch: Batch) -> int:
         """Of a kept graph, from the first one's size; 0 before the first, which a product needs in any case."""

@@ -8,7 +8,7 @@ own precision first; what cannot be told there (rounding, kinks that a large ste
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import ClassVar
@@ -82,9 +82,10 @@ class Claim:
 Claims = Sequence[type[Claim]]
 
 
-def self_check(objective: Objective, claims: Claims) -> Check | None:
+def self_check(objective: Objective, claims: Claims, operations: Hashable = None) -> Check | None:
     """The worst verdict on the claims about an objective, once per model as it is built; None where `check` is False.
 
+    operations: what is particular about the data, where it is not the first batch that everything is told from.
     Raises `WrongDerivatives` with the name of the module when one is off.
     """
     if objective.check is False or not claims:
@@ -92,7 +93,7 @@ def self_check(objective: Objective, claims: Claims) -> Check | None:
     if objective.check == "always":
         found = _worst_of(objective, claims)
     else:
-        key = (tuple(claims), objective.structure())
+        key = (tuple(claims), objective.structure(), operations)
         found = remembered(objective.module, "second derivatives", key, lambda: _worst_of(objective, claims))
     if found is not None and found.verdict == "off":
         raise WrongDerivatives(_advice(found))

@@ -159,3 +159,27 @@ def test_values_that_do_not_change_near_a_minimum_accuse_nobody(matrix, dtype, o
     A = matrix(Objective(model, lambda z, t: F.mse_loss(z, t) + offset, (x, y)))
     expected = torch.kron(torch.eye(2, dtype=dtype), x.T @ x / 20)
     torch.testing.assert_close(A.restrict("weight").to_dense(), expected)
+
+
+class Long(nn.Module):
+    """Batches of more than four samples go through another layer."""
+
+    def __init__(self, other: nn.Module) -> None:
+        super().__init__()
+        self.first, self.other, self.last = nn.Linear(3, 4), other, nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        return self.last(self.other(h) if len(x) > 4 else torch.tanh(h))
+
+
+@pytest.mark.parametrize("matrix", [Hessian, GaussNewton])
+def test_a_layer_that_the_first_batch_does_not_use_is_checked_too(matrix):
+    data = batches(3, 4, 5)
+    A = matrix(Objective(Long(ScaledGradient()).double(), nn.CrossEntropyLoss(), data))
+    with pytest.raises(WrongDerivatives, match="ScaledGradient"):
+        A @ torch.ones(A.shape[0])
+    model = Long(nn.SiLU()).double()
+    A = matrix(Objective(model, nn.CrossEntropyLoss(), data))
+    A @ torch.ones(A.shape[0])
+    assert A.checked.verdict == "agrees"

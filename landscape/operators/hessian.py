@@ -21,7 +21,7 @@ from landscape.objective.noise import coarsest_eps
 from landscape.objective.objective import Objective
 from landscape.objective.parameters import join, split, vector_dtype
 from landscape.objective.state import Snapshot
-from landscape.operators.autograd import fill_zeros, gradient_graph, stack, vjp
+from landscape.operators.autograd import cause, fill_zeros, gradient_graph, stack, vjp
 from landscape.operators.check import Check
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.linear import LinearOperator
@@ -182,8 +182,14 @@ class LossHessian(LinearOperator):
     def _matmat(self, V: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             loss = self._current()
-            gradient = self._gradient = self._gradient or gradient_graph(loss, self._leaves)
-            columns = [self._join(vjp(gradient, self._leaves, split(v, self._shapes))) for v in V.T]
+            try:
+                gradient = self._gradient = self._gradient or gradient_graph(loss, self._leaves)
+                columns = [self._join(vjp(gradient, self._leaves, split(v, self._shapes))) for v in V.T]
+            except RuntimeError as error:
+                known = cause(error)
+                if known is None:
+                    raise
+                raise known from error
         return torch.stack(columns, dim=-1)
 
     @override

@@ -117,6 +117,11 @@ class LinearOperator:
                 return torch.zeros_like(columns)
             self.matvecs += columns.shape[-1]
             product = self._matmat(columns)
+            if product.shape != columns.shape:
+                raise ValueError(
+                    f"{type(self).__name__}._matmat gives {tuple(product.shape)} for {tuple(columns.shape)}: it takes "
+                    "(n, k) and returns A V in the same shape"
+                )
             return product if columns.ndim == np.ndim(V) else product.squeeze(-1)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:

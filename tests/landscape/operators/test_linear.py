@@ -4,7 +4,7 @@ import pytest
 import torch
 from objective_cases import refuses
 
-from landscape import MatrixOperator
+from landscape import LinearOperator, MatrixOperator
 
 
 def test_matrix_operator():
@@ -51,3 +51,12 @@ def test_a_block_by_a_mask_is_that_of_its_places_and_fractions_are_refused():
         op.block(torch.tensor([True, False]))
     with pytest.raises(TypeError, match="whole numbers or a mask"):
         op.block(torch.tensor([0.5]))
+
+
+def test_an_operator_of_ones_own_that_returns_another_shape_is_told_so():
+    class First(LinearOperator):
+        def _matmat(self, V):
+            return V[:, 0]
+
+    with pytest.raises(ValueError, match=r"First._matmat gives \(3,\) for \(3, 1\)"):
+        First(3, torch.float32, torch.device("cpu")) @ torch.ones(3)

@@ -165,7 +165,8 @@ class _Examination:
             with torch.set_grad_enabled(recorded):
                 e = self.few.evaluate(self.batch)
                 self.writes_inputs |= any(version(t) > 0 for t in self.network.given)
-                loss = e.loss()
+                with torch.set_grad_enabled(recorded and self.derivative):  # a value needs no graph to the parameters
+                    loss = e.loss()
                 slopes: Sequence[Tensor] = ()
                 if recorded and self.derivative and loss.requires_grad:
                     slopes = torch.autograd.grad(loss, e.leaves, allow_unused=True, materialize_grads=True)

@@ -185,6 +185,22 @@ def test_derivatives_in_the_forward_pass_and_in_the_loss():
     assert not hasattr(model, "x")
 
 
+class Forces(Energy):
+    """As it is deployed: forces of evaluation have no graph back to the parameters."""
+
+    def forward(self, x):
+        x = x.clone().requires_grad_(True)
+        return -torch.autograd.grad(self.net(x).sum(), x, create_graph=self.training)[0]
+
+
+def test_forces_without_a_graph_have_a_value_and_are_refused_a_gradient():
+    X, model = samples()[0].double(), Forces().eval()
+    o = Objective(model, nn.MSELoss(), (X, torch.ones_like(X)))
+    assert o.value() == pytest.approx(float(nn.MSELoss()(model(X), torch.ones_like(X))))
+    with pytest.raises(ValueError, match="no graph back to the model's parameters"):
+        o.gradient()
+
+
 class Branching(nn.Module):
     def __init__(self):
         super().__init__()

@@ -5,7 +5,7 @@ import torch
 from operator_cases import CASES
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
-from wrong_layers import WRONG, network
+from wrong_layers import WRONG, OpaqueTanh, network
 
 from landscape import (
     EmpiricalFisher,
@@ -19,7 +19,7 @@ from landscape import (
     unfused_weight_norm,
 )
 from landscape.operators import self_check
-from landscape.operators.check import Check, clearly_off
+from landscape.operators.check import Check, clearly_off, worst
 from landscape.spectra import condition_number, density, diagonal, eigsh, lanczos, trace
 
 FAST = range(2)
@@ -86,6 +86,24 @@ def test_the_jacobian_of_a_fused_weight_norm_is_right():
     assert A.checked.verdict == "agrees"
     with pytest.raises(WrongDerivatives):  # what is known of one matrix says nothing of another
         product(Hessian(A.objective))
+
+
+def test_a_layer_that_draws_random_numbers_is_named():
+    class Dropped(OpaqueTanh):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x), 0.5)
+
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 6), Dropped(), nn.Linear(6, 3)), torch.float64)
+    with pytest.raises(WrongDerivatives, match="of '1' "):
+        product(Hessian(f))
+
+
+def test_of_several_the_worst_counts():
+    agrees, untold, off = (Check(verdict) for verdict in ("agrees", "untold", "off"))
+    assert worst([agrees, off, None, untold]) is off
+    assert worst([untold, agrees]) is untold
+    assert worst([None, agrees]) is agrees
+    assert worst([None]) is None
 
 
 def test_a_smooth_model_is_told_in_its_own_precision():
@@ -276,6 +294,20 @@ def test_half_precision_is_told_in_float64():
     A = Hessian(f)
     product(A)
     assert (A.checked.verdict, A.checked.dtype) == ("agrees", torch.float64)
+
+
+def test_half_precision_without_a_float64_copy_is_a_note():
+    class OneDtype(nn.Module):
+        def forward(self, x):
+            if x.dtype != torch.bfloat16:
+                raise TypeError("bfloat16 only")
+            return x.tanh()
+
+    f = problem(0, lambda: nn.Sequential(nn.Linear(4, 6), OneDtype(), nn.Linear(6, 3)), torch.bfloat16)
+    A = Hessian(f)
+    product(A)
+    assert A.checked.verdict == "untold"
+    assert "half precision, and no float64 copy of it (bfloat16 only)" in A.checked.note
 
 
 def test_a_check_that_fails_is_a_note():

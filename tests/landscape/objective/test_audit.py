@@ -161,11 +161,6 @@ def two_means(o, y):
     return F.cross_entropy(o, y) + 0.1 * o.square().sum()
 
 
-def root(o, y):
-    """Slopes that are proportional, of no mean."""
-    return (o - F.one_hot(y, 3)).square().mean().sqrt()
-
-
 def noisy(o, y):
     return F.cross_entropy(o + torch.randn_like(o), y)
 
@@ -179,7 +174,7 @@ def focal(o, y):
     return ((1 - torch.exp(-each)) ** 2 * each).mean()
 
 
-@pytest.mark.parametrize("loss", [contrastive, pairwise, two_means, root, noisy, margin, focal])
+@pytest.mark.parametrize("loss", [contrastive, pairwise, two_means, noisy, margin, focal])
 def test_losses_that_are_right_or_no_means_are_not_refused(loss):
     X, y = samples()
     f = objective(data=[(X[:12], y[:12]), (X[12:], y[12:])], loss=loss)

@@ -285,6 +285,7 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
         (["run/checkpoint-500/model.safetensors", "run/checkpoint-1000/model.safetensors"], [500, 1000]),
         (["step1e3.pt", "step2e3.pt"], [1000, 2000]),
         (["step_2.5e4", "step_1e3"], [1000, 25000]),
+        (["step2M.pt", "step900k.pt"], [900_000, 2_000_000]),
         (["step10k.pt", "step2k.pt"], [2000, 10000]),
         (["lr1e-3_10.pt", "lr1e-4_20.pt"], [10, 20]),
         (["a1e3f.pt", "a2e3f.pt"], [1, 2]),
@@ -349,6 +350,8 @@ def test_steps_inside_the_files(tmp_path: Path, state: dict[str, torch.Tensor]) 
     numbered = tmp_path / "step7.pt"
     torch.save({"model": state, "global_step": 10}, numbered)
     assert checkpoint_steps([numbered]) == [(7, numbered)]  # the name goes before the content
+    torch.save({"model": state, "global_step": 0}, best)
+    assert checkpoint_steps([last, best]) == [(0, best), (10, last)]
     torch.save({"model": state, "epoch": 1, "global_step": 10}, best)
     with pytest.raises(UserError, match="both claim step 10, the global_step inside it"):
         checkpoint_steps([best, last])

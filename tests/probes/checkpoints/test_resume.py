@@ -50,12 +50,16 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Probe:
         save(step)
 
     def call(
-        *specs: str, files: tuple[str, ...] = ("step0.pt", "step100.pt"), operator: str = "hessian", seed: int = 0
+        *specs: str,
+        files: tuple[str, ...] = ("step0.pt", "step100.pt"),
+        operator: str = "hessian",
+        seed: int = 0,
+        problem: str = "problem.py:tiny",
     ) -> str:
         said = StringIO()
         request = Request(
             checkpoint_steps(files),
-            "problem.py:tiny",
+            problem,
             parse_probes(specs, operator),
             Path("out.h5"),
             operator,
@@ -79,6 +83,9 @@ def test_what_differs_is_refused_with_both_values(probe: Probe) -> None:
         with pytest.raises(UserError) as raised:
             probe(*specs, operator=operator)
         assert all(word in str(raised.value) for word in (*words, "--overwrite", "another -o")), raised.value
+    Path("other.py").write_text(PROBLEM)
+    with pytest.raises(UserError, match=r"was measured on problem\.py:tiny, not on other\.py:tiny"):
+        probe("spectrum:k=2", problem="other.py:tiny")
     with pytest.raises(UserError, match="has seed 0: resume it with --seed 0"):
         probe("spectrum:k=2", seed=1)
     assert Path("out.h5").read_bytes() == before

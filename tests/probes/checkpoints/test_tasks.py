@@ -230,7 +230,8 @@ def test_a_loss_with_more_in_it_than_the_cross_entropy_is_said(folder: Path, tmp
     data = tmp_path / "lines.txt"
     data.write_text("\n".join(LINES))
     said: list[str] = []
-    build("causal-lm", folder, data, said, samples=5, length=3)
+    objective = build("causal-lm", folder, data, said, samples=5, length=3)
+    assert [batch.targets.shape for batch in objective.sweep()] == [(4, 2), (1, 2)]
     assert said[0].startswith(f"the first 5 of 11 texts of {data}, ")
     assert " cut at 3 tokens, in batches of 4;" in said[0]
     assert said[1].startswith("the model's own loss of the first batch is ")
@@ -307,6 +308,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "labels.csv").write_text("text,label\nthe cat,1\nthe dog,7\n")
     (home / "wide.csv").write_text("text,label\nthe cat, and a dog,1\n")
     (home / "ids.jsonl").write_text('{"input_ids": [6, 7]}\n{"input_ids": "67"}\n')
+    (home / "end.jsonl").write_text(f'{{"input_ids": [6, 7]}}\n{{"input_ids": [8, {VOCABULARY}]}}\n')
     (home / "binary.txt").write_bytes(b"\xff\xfe\x00\x81")
     return home
 
@@ -326,6 +328,7 @@ BAD = {
     "no column": ("masked-lm", "full", "names.csv", "no column 'text': its columns are sentences, label"),
     "too many columns": ("masked-lm", "full", "wide.csv", "more columns in its text number 1"),
     "no ids": ("masked-lm", "full", "ids.jsonl", "input_ids of text number 2 are no list of token ids"),
+    "a token after the last": ("masked-lm", "full", "end.jsonl", "has the token 22, and the vocabulary .* ends at 21"),
     "no text at all": ("masked-lm", "full", "binary.txt", "cannot be read as text"),
 }
 
@@ -348,6 +351,16 @@ def test_labels_that_the_model_does_not_know(folder: Path, tmp_path: Path) -> No
     ):
         data = write(tmp_path / "a.jsonl", [{"text": "the cat", "label": label}])
         with pytest.raises(UserError, match=message):
+            build("sequence-classification", folder, data)
+
+
+def test_a_number_that_is_none_is_no_label(folder: Path, tmp_path: Path) -> None:
+    save_model(folder, "BertForSequenceClassification", transformers.BertConfig(**BERT, num_labels=1))
+    save_tokenizer(folder, frame=True)
+    for label in ("NaN", "Infinity", "true", '"good"'):
+        data = tmp_path / "a.jsonl"
+        data.write_text(f'{{"text": "the cat", "label": 0.5}}\n{{"text": "the dog", "label": {label}}}')
+        with pytest.raises(UserError, match="of text number 2 is no number"):
             build("sequence-classification", folder, data)
 
 

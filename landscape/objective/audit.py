@@ -23,6 +23,7 @@ from landscape.objective.outputs import real_tensors
 
 _BATCHES = 16  # that are compared with the first
 _TOLERANCE = 2e-3
+_ADDITIVE = 1e-4  # a root of a mean departs from a mean over terms in second order only
 
 
 class Audit:
@@ -116,7 +117,7 @@ def denominators(criterion: Criterion, first: Some, second: Some) -> tuple[float
         return None
     if max(abs(qa - 1), abs(qb - 1), abs(ra - 1), abs(rb - 1)) < _TOLERANCE:
         return 1.0, True
-    if abs(qa + qb - 1) > _TOLERANCE:
+    if abs(qa + qb - 1) > _ADDITIVE:
         return None
     return (qb / rb) / (qa / ra), False
 

@@ -30,6 +30,10 @@ class Criterion:
     ) -> None:
         if not callable(loss):
             raise TypeError(f"loss must be callable as loss(outputs, targets), not {type(loss).__name__}")
+        if isinstance(loss, type):
+            raise TypeError(f"loss is the class {loss.__name__}: pass an object of it, {loss.__name__}()")
+        if counter is not None and not callable(counter):
+            raise TypeError(f"count must be callable as count(outputs, targets), not {type(counter).__name__}")
         if reduction not in ("mean", "sum"):
             raise ValueError(f'reduction is "mean" or "sum", not {reduction!r}: f needs one number per batch')
         self.loss = loss

@@ -46,7 +46,8 @@ class Objective:
             (else each sample is a term). One that the loss does not divide by is refused, as samples of two batches
             show; where a loss is no mean over terms (contrastive ones) it is the weight of the batch's loss.
         mode: "as-is" leaves each module's training flag, "eval" and "train" set them while measuring. Dropout in
-            train mode becomes one fixed function: each batch's forward pass starts from the same seed.
+            train mode becomes one fixed function: each batch's forward pass starts from the same seed. Autocast around
+            a measurement is off: f is computed in the model's own precision.
         reduction: "mean", or "sum" for losses that sum (f is then the sum over all data).
         device, dtype: measure on converted tensors, which follow the model's own and take their places meanwhile.
         memory: bytes that one operator may use to keep graphs, or "auto" (half of what is free).

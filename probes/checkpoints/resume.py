@@ -7,6 +7,7 @@ field `weights` of the loss) and the loss itself at one of them: rows under one 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,14 +30,14 @@ class Kept:
         steps: by probe, those that are measured.
         settings: by probe, how.
         weights: step -> hash of the checkpoint; None where the trace is of a time that knew no hashes.
-        losses: step -> the loss there.
+        losses: step -> the loss there and the norm of its gradient; nan in a trace that has none.
     """
 
     output: Path
     steps: Mapping[str, set[int]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     weights: Mapping[int, str] | None = field(default_factory=dict)
-    losses: Mapping[int, float] = field(default_factory=dict)
+    losses: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, output: Path, config: Mapping[str, Any], seed: int) -> Kept:
@@ -48,13 +49,14 @@ class Kept:
                 raise UserError(f"{output} has seed {trace.seed}: resume it with --seed {trace.seed}")
             rows = trace["loss"].read() if "loss" in trace else {}
             steps = [int(step) for step in rows.get("step", ())]
+            norms = rows.get("gradient_norm", [math.nan] * len(steps))
             hashes = [str(code) for code in rows["weights"]] if "weights" in rows else None
             return cls(
                 output,
                 {name: set(trace[name]["step"].tolist()) for name in trace},
                 {name: trace[name].settings or _bare(there) for name in trace if name != "loss"},
                 None if steps and hashes is None else dict(zip(steps, hashes or (), strict=True)),
-                {step: float(value) for step, value in zip(steps, rows.get("value", ()), strict=False)},
+                dict(zip(steps, zip(rows.get("value", ()), norms, strict=True), strict=False)),
             )
 
     def check_settings(self, probes: Iterable[Instrument], *, but: Iterable[str] = ()) -> None:
@@ -78,14 +80,18 @@ class Kept:
                     f"{hashes[step][:12]}: {_INSTEAD}"
                 )
 
-    def check_loss(self, step: int, loss: Callable[[], float], problem: str) -> None:
-        """Raise `UserError` when the same weights have another loss: the model or the data is not the same."""
-        if step in self.losses:
-            old, new = self.losses[step], loss()
-            if not abs(new - old) <= _SAME_LOSS * abs(old) + 1e-9:
+    def check_loss(self, step: int, now: Callable[[], tuple[float, float]], problem: str) -> None:
+        """Raise `UserError` when the same weights have another loss or gradient: the model or the data has changed.
+
+        Losses that differ may agree at one point, as they do with other label smoothing before training.
+        """
+        if step not in self.losses:
+            return
+        for what, old, new in zip(("loss", "norm of the gradient"), self.losses[step], now(), strict=True):
+            if abs(new - old) > _SAME_LOSS * abs(old) + 1e-9:
                 raise UserError(
-                    f"the loss at step {step} is {old:g} in {self.output} and {new:g} now: the model, the loss or the "
-                    f"data of {problem} has changed: {_INSTEAD}"
+                    f"the {what} at step {step} is {old:g} in {self.output} and {new:g} now: the model, the loss or "
+                    f"the data of {problem} has changed: {_INSTEAD}"
                 )
 
 

@@ -189,7 +189,7 @@ def _missing(request: Request, objective: Objective, kept: Kept) -> list[tuple[i
         if step in kept.losses:  # one is enough to see that the problem is the same
             load_checkpoint(path, objective.model)
             with redirect_stdout(sys.stderr):
-                kept.check_loss(step, objective.value, request.problem)
+                kept.check_loss(step, lambda: _loss_and_norm(objective), request.problem)
             break
     probes = [probe.end_at(lambda: _last_theta(request, objective)) for probe in request.probes]
     kept.check_settings(probes)
@@ -229,11 +229,15 @@ def _record_loss(trace: Trace, step: int, values: dict[str, Any]) -> None:
 
 def _loss(objective: Objective, path: Path) -> dict[str, Any]:
     start = time.perf_counter()
-    value = objective.value()
-    norm = float(objective.gradient().double().norm())
+    value, norm = _loss_and_norm(objective)
     if not (math.isfinite(value) and math.isfinite(norm)):
         raise UserError(f"the loss at {path} is {value:g} with a gradient of norm {norm:g}: nothing to measure there")
     return {"value": value, "gradient_norm": norm, "cost": time.perf_counter() - start}
+
+
+def _loss_and_norm(objective: Objective) -> tuple[float, float]:
+    value, gradient = objective.value_and_gradient()
+    return value, float(gradient.double().norm())
 
 
 def _measure(

@@ -33,6 +33,7 @@ class CoordinateDescent(NewtonSolver):
         subspace: how many coordinates, or a schedule of the step alone (`Constant`, `Exponential`, `Linear`).
         L: where the doubling starts, > 0.
         keep: start from half of the last step's L, not from `L`.
+        lr: scales the step, before its trial; what schedulers move.
         generator: for the subsets; its state is part of `state_dict`. None: a fresh seed.
 
     Example:
@@ -54,9 +55,10 @@ class CoordinateDescent(NewtonSolver):
         *,
         L: float = 1.0,
         keep: bool = False,
+        lr: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(params, ("L", L), Doubling(remembers=keep), dense=False, generator=generator)
+        super().__init__(params, ("L", L), Doubling(remembers=keep), dense=False, lr=lr, generator=generator)
         self.schedule = as_schedule(subspace, self.most)
         self._steps = 0
 

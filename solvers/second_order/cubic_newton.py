@@ -33,6 +33,7 @@ class CubicNewton(NewtonSolver):
         krylov: False decomposes the dense Hessian, made by n products, up to n = 10,000. True solves the cubic
             sub-problem in a Krylov space that grows until its residual is below `tol`; a number bounds its products.
         tol: see `solve_cubic_krylov`.
+        lr: scales the step, before its trial; what schedulers move.
         generator: for the second, random start of the Krylov space; its state is part of `state_dict`.
 
     With krylov each further trial point of "doubling" calls the closure once more and searches anew.
@@ -55,10 +56,11 @@ class CubicNewton(NewtonSolver):
         rule: Rule = "doubling",
         krylov: bool | int = False,
         tol: float = 1e-6,
+        lr: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         check(rule=(rule, rule in RULES), tol=(tol, tol > 0), krylov=(krylov, krylov >= 0))
-        super().__init__(params, ("M", M), RULES[rule](), dense=not krylov, generator=generator)
+        super().__init__(params, ("M", M), RULES[rule](), dense=not krylov, lr=lr, generator=generator)
         self.rule, self.tol = rule, tol
         self._max_products = None if isinstance(krylov, bool) else krylov
 

@@ -37,6 +37,7 @@ class DampedNewton(NewtonSolver):
         rule: "aicn" or "root".
         q: for "root", in [2, 4]; 3 for a Lipschitz Hessian, 4 for a Lipschitz third derivative.
         floor: see the module; in (0, 1].
+        lr: scales the step, before its trial; what schedulers move.
         krylov: dimension of the Krylov space of g in which the system is solved; None for the dense Hessian, up to
             n = 10,000.
 
@@ -59,9 +60,10 @@ class DampedNewton(NewtonSolver):
         q: float = 3.0,
         floor: float = 1e-3,
         krylov: int | None = None,
+        lr: float = 1.0,
     ) -> None:
         check(rule=(rule, rule in ("aicn", "root")), q=(q, 2 <= q <= 4), floor=(floor, 0 < floor <= 1))
-        super().__init__(params, ("L", L), ConvexFixed(), krylov=krylov)
+        super().__init__(params, ("L", L), ConvexFixed(), krylov=krylov, lr=lr)
         self.rule, self.q, self.floor = rule, q, floor
 
     @override

@@ -47,6 +47,7 @@ class GradientNormalizedNewton(NewtonSolver):
         gamma: the first radius, > 0.
         curvature: `curvature() -> LinearOperator`, H~ at the parameters as they stand, on the same flat vector as
             `params`; it is called once a step. None: the Hessian of the closure's loss.
+        lr: scales the step, before its trial; what schedulers move.
         krylov: dimension of the Krylov space of g in which the system is solved; None for a dense matrix, up to
             n = 10,000.
 
@@ -67,8 +68,9 @@ class GradientNormalizedNewton(NewtonSolver):
         *,
         curvature: Callable[[], LinearOperator] | None = None,
         krylov: int | None = None,
+        lr: float = 1.0,
     ) -> None:
-        super().__init__(params, ("gamma", gamma), GradientDecrease(), krylov=krylov)
+        super().__init__(params, ("gamma", gamma), GradientDecrease(), krylov=krylov, lr=lr)
         self.curvature = curvature
 
     @override

@@ -75,6 +75,7 @@ class GradientRegularizedNewton(NewtonSolver):
         H: the first H_k, > 0.
         rule: "adaptive", "line-search", "super-universal" or "fixed".
         alpha: exponent of the gradient norm for "super-universal", in [2/3, 1].
+        lr: scales the step, before its trial; what schedulers move.
         krylov: dimension of the Krylov space of g in which the system is solved; None for the dense Hessian, up to
             n = 10,000.
 
@@ -98,9 +99,10 @@ class GradientRegularizedNewton(NewtonSolver):
         rule: Literal["adaptive", "line-search", "super-universal", "fixed"] = "adaptive",
         alpha: float = 1.0,
         krylov: int | None = None,
+        lr: float = 1.0,
     ) -> None:
         check(rule=(rule, rule in _RULES), alpha=(alpha, 2 / 3 <= alpha <= 1))
-        super().__init__(params, ("H", H), _RULES[rule], krylov=krylov)
+        super().__init__(params, ("H", H), _RULES[rule], krylov=krylov, lr=lr)
         self.rule, self.alpha = rule, alpha
         self._predicted: Tensor | None = None  # the gradient here by the last step's quadratic model
         self._length = 0.0

@@ -28,6 +28,7 @@ class LazyCubicNewton(CubicNewton):
         M: first weight of the cubic term, > 0.
         period: steps that one Hessian serves, those that were rejected included.
         rule: "doubling", "ratio" or "fixed".
+        lr: scales the step, before its trial; what schedulers move.
 
     Memory beside the model: n^2, which `state_dict` includes.
 
@@ -45,9 +46,11 @@ class LazyCubicNewton(CubicNewton):
 
     _memory: ClassVar[tuple[str, ...]] = ("kept", "age")
 
-    def __init__(self, params: Parameters, M: float = 1.0, *, period: int = 10, rule: Rule = "doubling") -> None:
+    def __init__(
+        self, params: Parameters, M: float = 1.0, *, period: int = 10, rule: Rule = "doubling", lr: float = 1.0
+    ) -> None:
         check(period=(period, period >= 1))
-        super().__init__(params, M, rule=rule)
+        super().__init__(params, M, rule=rule, lr=lr)
         self.period = period
         self._kept: tuple[Tensor, Tensor] | None = None
         self._age = 0

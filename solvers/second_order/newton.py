@@ -34,12 +34,12 @@ class NewtonSolver(Solver):
 
     Args:
         params: parameters, or groups of them, on one device: those that require grad when a step is made are moved by
-            it. A step is one model in all groups, which have one `lr` (1.0, or what a scheduler makes of it) and one
-            constant.
+            it. A step is one model in all groups, which have one `lr` and one constant.
         constant: name and first value, > 0, of the solver's constant, which `param_groups` keep.
         acceptance: when a step is taken.
         dense: whether the model takes the whole Hessian as a matrix, unless there is `krylov`.
         krylov: dimension of the Krylov space that stands for the whole.
+        lr: scales the step, before its trial; what schedulers move.
         generator: for what is random, on the CPU; its state is part of `state_dict`. None: a fresh seed.
 
     `step(closure)` returns the loss where it began, a float64 scalar; `last` is a `NewtonStep`, None where nothing
@@ -58,12 +58,14 @@ class NewtonSolver(Solver):
         *,
         dense: bool = True,
         krylov: int | None = None,
+        lr: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         self._constant, value = constant
         check(krylov=(krylov, krylov is None or krylov >= 1))
         self.krylov, self._dense = krylov, dense and krylov is None
-        super().__init__(params, check(**{self._constant: (value, 0 < value < math.inf)}) | {"lr": 1.0})
+        constants = {self._constant: (value, 0 < value < math.inf), "lr": (lr, 0 <= lr < math.inf)}
+        super().__init__(params, check(**constants))
         self._movable()
         self._acceptance, self.generator = acceptance, generator or fresh_generator()
         self.last: NewtonStep | None = None

@@ -34,6 +34,7 @@ class RSRNM(NewtonSolver):
         alpha, beta: of the Armijo search, in (0, 1).
         scale: standard deviation of P's entries; None is 1 / s, as there. 1 / sqrt(s) keeps lengths in the mean, and
             took 73 steps for 191 to a gradient of 1e-9 on a logistic loss with n = 30, s = 15.
+        lr: scales the step, before its trial; what schedulers move.
         generator: for P; its state is part of `state_dict`. None: a fresh seed.
 
     Example:
@@ -57,6 +58,7 @@ class RSRNM(NewtonSolver):
         alpha: float = 0.3,
         beta: float = 0.5,
         scale: float | None = None,
+        lr: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         check(
@@ -69,7 +71,7 @@ class RSRNM(NewtonSolver):
             scale=(scale, scale is None or scale > 0),
         )
         armijo = Doubling(growth=beta, remembers=False)  # with -m(h) = -alpha t g.d
-        super().__init__(params, ("step", 1.0), armijo, dense=False, generator=generator)
+        super().__init__(params, ("step", 1.0), armijo, dense=False, lr=lr, generator=generator)
         if subspace > self.most:
             raise ValueError(f"a subspace of {subspace} dimensions does not fit into {self.most} parameters")
         self.subspace, self.c1, self.c2, self.gamma, self.alpha, self.beta = subspace, c1, c2, gamma, alpha, beta

@@ -34,6 +34,7 @@ class SaddleFreeNewton(NewtonSolver):
         rank: how many eigenpairs of largest absolute value are taken.
         krylov: dimension of the Krylov space. Without `rank` and `krylov` the Hessian is dense, up to n = 10,000.
         tol: of the eigenpairs, relative to the largest.
+        lr: scales the step, before its trial; what schedulers move.
         generator: for their search; its state is part of `state_dict`.
 
     Example:
@@ -55,13 +56,14 @@ class SaddleFreeNewton(NewtonSolver):
         rank: int | None = None,
         krylov: int | None = None,
         tol: float = 1e-3,
+        lr: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         check(rule=(rule, rule in RULES), tol=(tol, tol > 0), rank=(rank, rank is None or rank >= 1))
         if rank is not None and krylov is not None:
             raise ValueError("pass rank or krylov, not both")
         constant = ("damping", damping)
-        super().__init__(params, constant, RULES[rule](), dense=rank is None, krylov=krylov, generator=generator)
+        super().__init__(params, constant, RULES[rule](), dense=rank is None, krylov=krylov, lr=lr, generator=generator)
         if rank is not None and rank > self.most:
             raise ValueError(f"{rank} eigenpairs do not fit into {self.most} parameters")
         self.rule, self.rank, self.tol = rule, rank, tol

@@ -46,6 +46,7 @@ class SSCN(NewtonSolver):
         M: first weight of the cubic term, > 0.
         rule: "ratio", "doubling" or "fixed".
         hessian_block: `hessian_block(indices) -> (tau, tau)` at the parameters as they stand, instead of tau products.
+        lr: scales the step, before its trial; what schedulers move.
         generator: for the subsets, on the CPU; its state is part of `state_dict`. None: a fresh seed.
 
     `step(closure)` returns the loss where it began; `last` is a `NewtonStep`. The closure is called once for the
@@ -74,6 +75,7 @@ class SSCN(NewtonSolver):
         M: float = 1.0,
         rule: Rule = "ratio",
         hessian_block: Callable[[Tensor], Tensor] | None = None,
+        lr: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         check(rule=(rule, rule in RULES), kind=(kind, kind in get_args(Kind)))
@@ -81,7 +83,7 @@ class SSCN(NewtonSolver):
             raise ValueError("hessian_block gives blocks of coordinates: it does not fit kind='gaussian'")
         # the next subset is as good a chance as the next M where losses say nothing
         acceptance = Doubling(stalls=1) if rule == "doubling" else RULES[rule]()
-        super().__init__(params, ("M", M), acceptance, dense=False, generator=generator)
+        super().__init__(params, ("M", M), acceptance, dense=False, lr=lr, generator=generator)
         self.schedule, self.kind, self.rule = as_schedule(subspace, self.most), kind, rule
         self._block = hessian_block
         self._largest = math.nan

@@ -221,6 +221,16 @@ def test_lr_scales_the_step(name):
     assert 0 < moved[1] < moved[0] or name in ("SPSMax", "DecSPS")
 
 
+@pytest.mark.parametrize("name", SECOND)
+def test_lr_is_an_argument_of_second_order_solvers(name):
+    p = [nn.Parameter(torch.ones(40))]
+    solver = type(SECOND[name](p))
+    first = {"SSCN": (2,), "RSRNM": (2,), "CoordinateDescent": (2,)}.get(solver.__name__, ())
+    assert solver(p, *first, lr=0.5).param_groups[0]["lr"] == 0.5
+    with pytest.raises(ValueError, match="lr"):
+        solver(p, *first, lr=-1.0)
+
+
 @every
 def test_a_tensor_as_lr(name):
     one, other = small_model(), small_model()

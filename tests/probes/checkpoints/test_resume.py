@@ -130,6 +130,15 @@ def test_another_problem_under_the_same_name_is_refused(probe: Probe) -> None:
         probe("trace")
 
 
+def test_losses_that_agree_where_the_output_is_uniform_differ_in_their_gradients(probe: Probe) -> None:
+    state = torch.load("step0.pt")
+    torch.save({name: torch.zeros_like(w) if name.startswith("2.") else w for name, w in state.items()}, "step0.pt")
+    probe("spectrum:k=2", files=("step0.pt",))
+    Path("problem.py").write_text(PROBLEM.replace("Loss()", "Loss(label_smoothing=0.3)"))
+    with pytest.raises(UserError, match="the norm of the gradient at step 0 is"):
+        probe("spectrum:k=2")
+
+
 def test_a_trace_without_hashes_is_gone_on_with_and_that_is_said(probe: Probe) -> None:
     probe("spectrum:k=2", files=("step0.pt",))
     with Trace.open("out.h5") as trace:

@@ -260,6 +260,10 @@ class Objective:
         """The chosen parameter objects, resolved by name."""
         return self._view.resolve(self._network.parts().parameters)
 
+    def moved(self) -> list[str]:
+        """Names that default parameters would no longer hold, or hold now: frozen or unfrozen since this was made."""
+        return self._view.moved(self.module)
+
     def snapshot(self) -> Snapshot:
         """The model's state now, to notice later that a kept graph is stale."""
         return Snapshot(lambda: self._network.contents(self.criterion.loss))

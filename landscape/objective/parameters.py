@@ -22,6 +22,7 @@ class FlatView:
 
     def __init__(self, model: nn.Module, selection: Selection) -> None:
         self.names = _select(model, selection)
+        self._by_default = selection is None
         parameters = dict(model.named_parameters())
         self.shapes = {name: parameters[name].shape for name in self.names}
         self.slices: dict[str, slice] = {}
@@ -29,6 +30,12 @@ class FlatView:
         for name, shape in self.shapes.items():
             self.slices[name] = slice(self.size, self.size + shape.numel())
             self.size += shape.numel()
+
+    def moved(self, model: nn.Module) -> list[str]:
+        """Names that were taken because they require grad and do not any more, or were left out and do now."""
+        if not self._by_default:
+            return []
+        return [name for name, p in model.named_parameters() if p.requires_grad != (name in self.slices)]
 
     def resolve(self, parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
         """The chosen ones of the parameters by name. Raises `ValueError` when one is gone or reshaped."""

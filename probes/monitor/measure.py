@@ -112,8 +112,24 @@ def measure_all(
     probes: Sequence[Probe], trace: Trace, context: Context, on_error: OnError, warned: set[str]
 ) -> dict[str, Outcome]:
     """The probes of one step; graphs, eigenpairs and gradients that several need are made once."""
+    _tell_moved(trace, context, warned)
     context.shared.searches = searches_of(probes)
     return {probe.name: _measure(probe, trace, context, on_error, warned) for probe in probes}
+
+
+def _tell_moved(trace: Trace, context: Context, warned: set[str]) -> None:
+    """Say once that layers were frozen or unfrozen: an objective goes on with the parameters that it was made with."""
+    moved = context.objective.moved()
+    if not moved or "moved" in warned:
+        return
+    warned.add("moved")
+    more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+    text = (
+        f"step {context.step}: {moved[0]!r}{more} of the model was frozen or unfrozen since the objective was made, "
+        "which goes on with the parameters that it had then: make a new one, or name them with parameters="
+    )
+    trace.event(context.step, "objective", text, epoch=context.epoch)
+    warnings.warn(text, ProbeWarning, stacklevel=5)
 
 
 def _measure(probe: Probe, trace: Trace, context: Context, on_error: OnError, warned: set[str]) -> Outcome:

@@ -1,5 +1,8 @@
 """A monitor in a real training loop: it changes nothing, shares its passes, and goes on after a resume."""
 
+import warnings
+
+import pytest
 import torch
 from torch import nn
 
@@ -19,8 +22,6 @@ from probes import (
     Updates,
 )
 
-PASSES: list[int] = []  # samples of each pass; a counter on the model would be put back after measuring
-
 
 class Net(nn.Module):
     def __init__(self):
@@ -28,7 +29,6 @@ class Net(nn.Module):
         self.layers = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
 
     def forward(self, x):
-        PASSES.append(len(x))
         return self.layers(x)
 
 
@@ -81,8 +81,12 @@ def test_training_is_bit_identical_with_and_without_the_monitor(tmp_path):
     assert len(trace.events) == 0
 
 
-def test_one_pass_serves_all_that_need_the_graph(tmp_path):
+def test_one_pass_serves_all_that_need_the_graph(tmp_path, monkeypatch):
     """Three batches are run once for three probes of the Hessian, and two searches for eigenpairs are one."""
+    passes, evaluate = [], Objective.evaluate
+    monkeypatch.setattr(
+        Objective, "evaluate", lambda f, batch, *a: passes.append(batch.index) or evaluate(f, batch, *a)
+    )
     X, y = data()
     model = Net().eval()
     batches = [(X[i : i + 32], y[i : i + 32]) for i in range(0, 96, 32)]
@@ -94,9 +98,9 @@ def test_one_pass_serves_all_that_need_the_graph(tmp_path):
         assert trace["spectrum"]["matvecs"][0] == trace["more"]["matvecs"][0]
         assert (trace["spectrum"]["values"][0] == trace["more"]["values"][0][:2]).all()
         for step in (1, 2):  # what is looked at once for each model has been looked at
-            PASSES.clear()
+            passes.clear()
             monitor(step)
-            assert PASSES == [32, 32, 32]  # and nothing was kept from one step to the next
+            assert passes == [0, 1, 2]  # and nothing was kept from one step to the next
 
 
 def test_a_crash_and_an_older_checkpoint_leave_no_gap_and_no_doubled_record(tmp_path):
@@ -113,3 +117,23 @@ def test_a_crash_and_an_older_checkpoint_leave_no_gap_and_no_doubled_record(tmp_
         for step in range(36, 61):
             monitor(step)
     assert Trace.open(path)["spectrum"]["step"].tolist() == [0, 10, 20, 30, 40, 50, 60]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_layers_that_are_unfrozen_in_training_are_told_once(tmp_path, named):
+    X, y = data()
+    model = Net().eval()
+    model.layers[0].requires_grad_(False)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    objective = Objective(model, nn.CrossEntropyLoss(), (X, y), parameters=names if named else None)
+    with Trace.create(tmp_path / "run.h5", seed=0) as trace:
+        monitor = Monitor(objective, [Sharpness()], trace, on_error="raise")
+        monitor(0)
+        model.layers[0].requires_grad_(True)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            monitor(1)
+            monitor(2)
+        assert len(told) == len(trace.events) == (not named)
+        if not named:
+            assert "'layers.0.weight' and 1 more" in str(told[0].message)

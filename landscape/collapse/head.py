@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from landscape.objective.batch import Batch
 from landscape.objective.network import unwrap
 from landscape.objective.objective import Objective
-from landscape.objective.outputs import main_output
+from landscape.objective.outputs.nests import main_output
 
 Head = str | nn.Module | None
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from landscape.objective.batch import Batch, samples
-from landscape.objective.forms import Form
 from landscape.objective.losses import KnownLoss, recognise
-from landscape.objective.outputs import main_output, own_loss
+from landscape.objective.outputs.forms import Form
+from landscape.objective.outputs.nests import main_output, own_loss
 
 
 class Criterion:

@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from landscape.memory import Memory, budget
-from landscape.objective.audit import Audit
 from landscape.objective.batch import Batch, tensors_in
+from landscape.objective.counts.audit import Audit
 from landscape.objective.pairs import batches_of, pair
 from landscape.objective.state import random_states, seed_everything
 

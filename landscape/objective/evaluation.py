@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from landscape.objective import state
-from landscape.objective.audit import Audit, advice
 from landscape.objective.batch import Batch
+from landscape.objective.counts.audit import Audit, advice
 from landscape.objective.criterion import Criterion
-from landscape.objective.forms import Form, close
 from landscape.objective.network import Network
-from landscape.objective.outputs import real_tensors
-from landscape.objective.resolve import form_of, recognised
+from landscape.objective.outputs.forms import Form, close
+from landscape.objective.outputs.nests import real_tensors
+from landscape.objective.outputs.resolve import form_of, recognised
 
 
 @dataclass(frozen=True, eq=False)

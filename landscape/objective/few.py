@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.objective.batch import Batch, open_nest, part
-from landscape.objective.outputs import mapped, real_tensors, with_tensors
+from landscape.objective.outputs.nests import mapped, real_tensors, with_tensors
 
 _ROWS = 8  # samples of a batch that are looked at
 _ELEMENTS = 1 << 22  # of the outputs that are looked at, at most

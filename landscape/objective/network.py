@@ -12,14 +12,14 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.func import functional_call
 
 from landscape.objective import state
-from landscape.objective.admission import refuse_absent
 from landscape.objective.batch import Batch, convert, move, tensors_in
-from landscape.objective.belongings import Belongings
-from landscape.objective.checkpointing import recomputed_alike
-from landscape.objective.contents import copy_of_tensor
 from landscape.objective.converted import Converted
 from landscape.objective.criterion import Criterion
 from landscape.objective.forward import Forward, Habits, replaced_in_forward
+from landscape.objective.guard.admission import refuse_absent
+from landscape.objective.guard.belongings import Belongings
+from landscape.objective.guard.checkpointing import recomputed_alike
+from landscape.objective.guard.contents import copy_of_tensor
 from landscape.objective.parameters import FlatView, Selection
 from landscape.objective.remembered import identity, remembered, structure
 from landscape.objective.settings import settings

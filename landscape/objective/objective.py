@@ -20,7 +20,7 @@ from landscape.objective.batch import Batch, part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.evaluation import Evaluation
-from landscape.objective.guard import habits
+from landscape.objective.guard.first import habits
 from landscape.objective.network import Mode, Network, inner_selection
 from landscape.objective.noise import measured_noise
 from landscape.objective.parameters import FlatView, Selection, join, split, vector_dtype

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
-from landscape.objective.belongings import Belongings
-from landscape.objective.contents import version
-from landscape.objective.tables import in_words
+from landscape.objective.guard.belongings import Belongings
+from landscape.objective.guard.contents import version
+from landscape.objective.guard.tables import in_words
 
 PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _INTERNAL = frozenset(vars(nn.Module()))  # torch's own attributes of a module: others look at its tensors and flags

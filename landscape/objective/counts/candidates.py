@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.objective.outputs import main_output
+from landscape.objective.outputs.nests import main_output
 
 _TOLERANCE = 2e-3
 _PADDING = (0, -1, 1, 255)  # values of targets that are left out, beside -100

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landscape.objective.contents import copy_of, overlap, put_back, version
-from landscape.objective.generators import GENERATORS, set_state, state_of
-from landscape.objective.tables import ATOMS, Path, Table, in_words
+from landscape.objective.guard.contents import copy_of, overlap, put_back, version
+from landscape.objective.guard.generators import GENERATORS, set_state, state_of
+from landscape.objective.guard.tables import ATOMS, Path, Table, in_words
 
 # what torch keeps in a module for itself, but for its parameters, buffers and modules
 _INTERNAL = frozenset(vars(nn.Module()))

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from landscape.objective import state
 from landscape.objective.batch import Batch, leaves_of
-from landscape.objective.candidates import candidate, named_targets
+from landscape.objective.counts.candidates import candidate, named_targets
+from landscape.objective.counts.inside import Inside
 from landscape.objective.criterion import Criterion
 from landscape.objective.few import Some, common, joined, rows_of, some_of
-from landscape.objective.inside import Inside
-from landscape.objective.outputs import real_tensors
+from landscape.objective.outputs.nests import real_tensors
 
 _BATCHES = 16  # that are compared with the first
 _TOLERANCE = 2e-3

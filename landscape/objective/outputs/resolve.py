@@ -13,9 +13,9 @@ from torch import Tensor
 from landscape.objective import state
 from landscape.objective.batch import Batch, part, samples
 from landscape.objective.criterion import Criterion
-from landscape.objective.forms import Form, Untold, joint, recognise_slope
 from landscape.objective.network import Network
-from landscape.objective.outputs import main_output, real_tensors, with_tensors
+from landscape.objective.outputs.forms import Form, Untold, joint, recognise_slope
+from landscape.objective.outputs.nests import main_output, real_tensors, with_tensors
 from landscape.objective.remembered import identity, remembered, structure
 
 _FEW = 8  # samples on which a loss is recognised

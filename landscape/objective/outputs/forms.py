@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from landscape.objective.batch import Batch
 from landscape.objective.losses import KnownLoss
-from landscape.objective.outputs import main_output, real_tensors, with_tensors
+from landscape.objective.outputs.nests import main_output, real_tensors, with_tensors
 
 _IGNORED = -100
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch.utils.checkpoint
 from torch import nn
 
-from landscape.objective.belongings import Belongings
+from landscape.objective.guard.belongings import Belongings
 from landscape.objective.state import borrowed_buffers
 
 _GENERATOR = "_checkpoint_without_reentrant_generator"  # what torch.utils.checkpoint.checkpoint calls

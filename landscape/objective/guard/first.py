@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from landscape.objective.batch import Batch, tensors_in
-from landscape.objective.belongings import Belongings
-from landscape.objective.contents import overlap, put_back, version
 from landscape.objective.criterion import Criterion
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.forward import Habits, replaced_in_forward
+from landscape.objective.guard.belongings import Belongings
+from landscape.objective.guard.contents import overlap, put_back, version
+from landscape.objective.guard.tables import in_words
 from landscape.objective.network import Network
 from landscape.objective.remembered import identity, remembered
-from landscape.objective.tables import in_words
 
 _SAMPLES = 32
 _SAMPLES_OF_A_VALUE = 2  # a graph is built for them, which a value does not need memory for otherwise

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from landscape.objective import state
 from landscape.objective.batch import Batch, part, samples
-from landscape.objective.candidates import candidate
+from landscape.objective.counts.candidates import candidate
 from landscape.objective.criterion import Criterion
 from landscape.objective.network import Network
 

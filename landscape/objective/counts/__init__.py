@@ -1,0 +1,1 @@
+"""What a loss divides by, held against the count that is assumed or given."""

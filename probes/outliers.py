@@ -46,13 +46,15 @@ def outliers(values: Any, *, least: int = 10) -> Outliers:
 
 
 def single_ritz_values(nodes: Any, weights: Any, n: int) -> Any:
-    """One probe's Ritz values from the top down to the first that stands for several of the n eigenvalues.
+    """The first probe's Ritz values from the top down to the first that stands for several of the n eigenvalues.
 
-    `nodes` and `weights` are those of a density, `(probes, steps)`; the first probe's are taken. The weight of one
-    eigenvalue is chi-squared / n, above 4 / n in one case of twenty: more is the bulk.
+    `nodes` and `weights` are those of a density, `(probes, steps)`. The weight of one eigenvalue is chi-squared / n;
+    what is more than six standard errors above 1 / n in the mean over the probes, rank by rank, is the bulk.
     """
-    order = np.argsort(nodes[0])[::-1]
-    ordered, own = nodes[0][order], weights[0][order]
-    ordered, own = ordered[own > 0], own[own > 0]
-    bulk = np.flatnonzero(own * n > 4)
-    return ordered[: bulk[0] + 1] if len(bulk) else ordered
+    order = np.argsort(nodes, axis=1)[:, ::-1]
+    ordered, own = (np.take_along_axis(np.asarray(a, dtype=float), order, axis=1) for a in (nodes, weights))
+    rows = [(t[w > 0], w[w > 0]) for t, w in zip(ordered, own, strict=True)]
+    least = min(len(w) for _, w in rows)
+    shares = n * np.mean([w[:least] for _, w in rows], axis=0)
+    bulk = np.flatnonzero(shares > 1 + 6 * np.sqrt(2 / len(rows)))
+    return rows[0][0][: bulk[0] + 1 if len(bulk) else least]

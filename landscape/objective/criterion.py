@@ -20,20 +20,24 @@ class Criterion:
 
     Attributes:
         counter: the user's `count(outputs, targets)`, or None.
+        alike: each batch counts the same by the user's wish, whatever its loss divides by.
     """
 
     def __init__(
         self,
         loss: Callable[[Any, Any], Tensor],
-        counter: Callable[[Any, Any], float | Tensor] | None,
+        counter: Callable[[Any, Any], float | Tensor] | Literal["batches"] | None,
         reduction: Literal["mean", "sum"],
     ) -> None:
         if not callable(loss):
             raise TypeError(f"loss must be callable as loss(outputs, targets), not {type(loss).__name__}")
         if isinstance(loss, type):
             raise TypeError(f"loss is the class {loss.__name__}: pass an object of it, {loss.__name__}()")
+        self.alike = counter == "batches"
+        if counter == "batches":
+            counter = _one
         if counter is not None and not callable(counter):
-            raise TypeError(f"count must be callable as count(outputs, targets), not {type(counter).__name__}")
+            raise TypeError(f'count must be "batches" or callable as count(outputs, targets), not {counter!r}')
         if reduction not in ("mean", "sum"):
             raise ValueError(f'reduction is "mean" or "sum", not {reduction!r}: f needs one number per batch')
         self.loss = loss
@@ -130,3 +134,7 @@ def _samples(batch: Batch) -> float:
         return float(samples(batch))
     except ValueError:
         raise ValueError("the number of loss terms of a batch cannot be told from its inputs: pass count=") from None
+
+
+def _one(outputs: Any, targets: Any) -> float:
+    return 1.0

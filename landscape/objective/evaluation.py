@@ -54,12 +54,12 @@ class Evaluation:
                 self._confirm(form, right)
                 return right
             count = criterion.count(self.outputs, self.batch)
-            if self.audit is not None and form.counted:
+            if self.audit is not None and form.counted and not criterion.alike:
                 self.audit.proportional(self.batch, count, right, form.counted)
             return count
         self._refuse_ignored()
         count = criterion.count(self.outputs, self.batch)
-        if criterion.known is None and self.audit is not None:
+        if criterion.known is None and self.audit is not None and not criterion.alike:
             if self._inside():
                 self.audit.inside.check(criterion, self.network, self.batch, count)
             else:

@@ -44,7 +44,8 @@ class Objective:
         forward: `forward(model, inputs)` -> outputs, for models that are not called as `model(inputs)`.
         count: `count(outputs, targets)` -> the denominator of the batch mean, for losses that are not torch's own
             (else each sample is a term). One that the loss does not divide by is refused, as samples of two batches
-            show; where a loss is no mean over terms (contrastive ones) it is the weight of the batch's loss.
+            show; where a loss is no mean over terms (contrastive ones) it is the weight of the batch's loss. "batches":
+            f is the mean over batches, as a training loop has it, whatever the loss of each divides by.
         mode: "as-is" leaves each module's training flag, "eval" and "train" set them while measuring. Dropout in
             train mode becomes one fixed function: each batch's forward pass starts from the same seed. Autocast around
             a measurement is off: f is computed in the model's own precision.
@@ -79,7 +80,7 @@ class Objective:
         *,
         parameters: Selection = None,
         forward: Callable[[Any, Any], Any] | None = None,
-        count: Callable[[Any, Any], float | Tensor] | None = None,
+        count: Callable[[Any, Any], float | Tensor] | Literal["batches"] | None = None,
         mode: Mode = "as-is",
         reduction: Literal["mean", "sum"] = "mean",
         device: torch.device | str | None = None,

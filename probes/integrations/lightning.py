@@ -77,7 +77,7 @@ class MonitorCallback(Callback):
         optimizers = trainer.optimizers
         self._training.begin(
             pl_module,
-            lambda data: Objective(pl_module, _itself, data, forward=loss, count=_alike, mode=self._training.mode),
+            lambda data: Objective(pl_module, _itself, data, forward=loss, count="batches", mode=self._training.mode),
             lambda: trainer.train_dataloader,
             _whole,
             step=trainer.global_step,
@@ -148,12 +148,7 @@ class _TrainingStep:
 
 
 def _itself(loss: Tensor, targets: Any) -> Tensor:
-    return 1.0 * loss  # the mean over batches is meant, whatever the loss of each was divided by
-
-
-def _alike(loss: Tensor, targets: Any) -> float:
-    """Batches of one size count the same, as they do in training."""
-    return 1.0
+    return loss
 
 
 def _whole(batch: Any) -> tuple[Any, None]:

@@ -352,3 +352,19 @@ def test_a_loss_that_draws_from_a_generator_of_its_own_is_the_same_at_its_first_
     first = f.value()
     assert f.value() == first
     assert torch.equal(generator.get_state(), before)
+
+
+def test_the_mean_over_batches_may_be_asked_for():
+    """Whatever the loss of each divides by: two batches of 2 and 6 samples count the same, inside a model too."""
+    model = nn.Linear(3, 2)
+    batches = [(torch.randn(n, 3), torch.randint(0, 2, (n,))) for n in (2, 6)]
+    means = [F.cross_entropy(model(x), y).item() for x, y in batches]
+    own = Objective(model, lambda o, t: F.cross_entropy(o, t), batches, count="batches")
+    assert own.value() == pytest.approx(sum(means) / 2, rel=1e-6)
+    data = [((x, y), None) for x, y in batches]
+    inside = Objective(
+        model, lambda o, _: o, data, forward=lambda m, b: F.cross_entropy(m(b[0]), b[1]), count="batches"
+    )
+    assert inside.value() == pytest.approx(sum(means) / 2, rel=1e-6)
+    with pytest.raises(TypeError, match="count must be"):
+        Objective(model, nn.MSELoss(), batches, count=1)

@@ -67,9 +67,8 @@ class Network:
         self._known: dict[bool, tuple[Any, Habits]] = {}
         self._last: tuple[Any, Belongings] | None = None  # of the last scope: looking anew costs more than comparing
         self._confirmed = False
-        measured = (
-            [self.module, loss] if isinstance(loss, nn.Module) else [self.module]
-        )  # class weights lie in the loss
+        # a loss may hold class weights
+        measured = [self.module, loss] if isinstance(loss, nn.Module) else [self.module]
         self.converted = Converted(measured, None if device is None else _indexed(torch.device(device)), dtype)
         self.device = next((self.converted(p).device for p in self.module.parameters()), torch.device("cpu"))
 

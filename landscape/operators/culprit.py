@@ -28,7 +28,7 @@ def culprit(objective: Objective) -> str:
     model = objective.module
     off: list[str] = []
     with objective.measuring():
-        calls = _first_calls(objective)
+        calls = first_calls(objective)
         # children before their parents: a module that holds one that is off says nothing new
         for name, module in reversed(list(model.named_modules())):
             inside = any(other.startswith(f"{name}.") or name == "" for other in off)
@@ -43,7 +43,7 @@ def culprit(objective: Objective) -> str:
     return ", ".join(words) + (f" and {len(off) - 3} more" if len(off) > 3 else "")
 
 
-def _first_calls(objective: Objective) -> dict[nn.Module, Call]:
+def first_calls(objective: Objective) -> dict[nn.Module, Call]:
     """What each submodule was first called with, detached."""
     calls: dict[nn.Module, Call] = {}
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
     from landscape import Objective
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+    from landscape.operators.culprit import Call
 
 
 def without_second_derivative(objective: Objective) -> list[str]:
@@ -18,29 +16,17 @@ def without_second_derivative(objective: Objective) -> list[str]:
 
     Empty where all can, also where only the model's own forward or the loss cannot.
     """
+    from landscape.operators.culprit import first_calls
+
     found: list[str] = []
     few = objective.sample(8)
     with few.measuring():
-        calls = _first_calls(few)
+        calls = first_calls(few)
         for name, module in reversed(list(few.module.named_modules())):
             inner = any(other.startswith(f"{name}.") for other in found)
             if name and not inner and module in calls and not _twice(module, calls[module]):
                 found.append(f"{name} ({type(module).__name__})")
     return found[::-1]
-
-
-def _first_calls(objective: Objective) -> dict[nn.Module, Call]:
-    """What each module was first called with."""
-    calls: dict[nn.Module, Call] = {}
-
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.setdefault(module, (args, kwargs))
-
-    with ExitStack() as stack:
-        for module in objective.module.modules():
-            stack.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
-        next(objective.evaluations())
-    return calls
 
 
 def _twice(module: nn.Module, call: Call) -> bool:

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from landscape.objective import state
 from landscape.objective.batch import Batch, leaves_of
-from landscape.objective.counts.candidates import candidate, named_targets
+from landscape.objective.counts.candidates import TOLERANCE, candidate, named_targets
 from landscape.objective.counts.inside import Inside
 from landscape.objective.criterion import Criterion
 from landscape.objective.few import Some, common, joined, rows_of, some_of
 from landscape.objective.outputs.nests import real_tensors
 
 _BATCHES = 16  # that are compared with the first
-_TOLERANCE = 2e-3
 _ADDITIVE = 1e-4  # a root of a mean departs from a mean over terms in second order only
 
 
@@ -59,13 +58,13 @@ class Audit:
             return
         ratio, sums = measured
         if sums:
-            if abs(count / first_count - 1) > _TOLERANCE:
+            if abs(count / first_count - 1) > TOLERANCE:
                 raise ValueError(
                     'the loss is a sum, not a mean, over its terms: pass reduction="sum" (batches of different sizes '
                     "would be weighted twice)"
                 )
             return
-        if first_own > 0 and own > 0 and abs(ratio * first_own / own - 1) > _TOLERANCE:
+        if first_own > 0 and own > 0 and abs(ratio * first_own / own - 1) > TOLERANCE:
             given = "count=" if criterion.counter is not None else "the number of samples"
             found = candidate((first.outputs, first.targets), (some.outputs, some.targets), ratio)
             advice = f"pass count=lambda outputs, targets: {found}" if found else "pass count= with its denominator"
@@ -79,9 +78,7 @@ class Audit:
         if batch.index in self._seen or min(count, right) <= 0.0:
             return
         self._seen.add(batch.index)
-        if self._factor is None:
-            self._factor = count / right
-        elif abs(count / right / self._factor - 1) > _TOLERANCE:
+        if self._changes(count / right):
             raise ValueError(
                 f"count= is not what the loss divides by: batch {batch.index} has {right:g} terms; leave count= out, "
                 f"or pass count=lambda outputs, targets: {counted} (check=False takes the weights as they are)"
@@ -93,13 +90,17 @@ class Audit:
         first = next((t for t in leaves_of(batch.inputs) if isinstance(t, Tensor) and t.ndim > 1), None)
         if criterion.counter is not None or first is None or n == 0 or first.shape[0] == n or first.shape[1] != n:
             return
-        if self._factor is None:
-            self._factor = count / n
-        elif abs(count / n / self._factor - 1) > _TOLERANCE:
+        if self._changes(count / n):
             raise ValueError(
                 f"the number of loss terms of batch {batch.index} cannot be told: its inputs have {count:g} rows and "
                 f"its targets {n}; pass count= (their second dimension, where the first is time)"
             )
+
+    def _changes(self, factor: float) -> bool:
+        """Whether it is another than that of the batches before."""
+        if self._factor is None:
+            self._factor = factor
+        return abs(factor / self._factor - 1) > TOLERANCE
 
 
 def denominators(criterion: Criterion, first: Some, second: Some) -> tuple[float, bool] | None:
@@ -115,7 +116,7 @@ def denominators(criterion: Criterion, first: Some, second: Some) -> tuple[float
         return None
     if qa is None or qb is None or ra is None or rb is None or min(qa, qb, ra, rb) <= 0:
         return None
-    if max(abs(qa - 1), abs(qb - 1), abs(ra - 1), abs(rb - 1)) < _TOLERANCE:
+    if max(abs(qa - 1), abs(qb - 1), abs(ra - 1), abs(rb - 1)) < TOLERANCE:
         return 1.0, True
     if abs(qa + qb - 1) > _ADDITIVE:
         return None

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from landscape.objective.outputs.nests import main_output
 
-_TOLERANCE = 2e-3
+TOLERANCE = 2e-3  # relative, between counts or denominators that are the same
 _PADDING = (0, -1, 1, 255)  # values of targets that are left out, beside -100
 
 
 def candidate(first: tuple[Any, Any], second: tuple[Any, Any], ratio: float) -> str | None:
     """A count, in words, that has this ratio between two batches, each (outputs, targets)."""
     for (text, a), (_, b) in zip(_candidates(*first), _candidates(*second), strict=False):
-        if a > 0 and abs(b / a / ratio - 1) < _TOLERANCE:
+        if a > 0 and abs(b / a / ratio - 1) < TOLERANCE:
             return text
     return None
 

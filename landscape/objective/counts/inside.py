@@ -17,12 +17,11 @@ from torch import Tensor
 
 from landscape.objective import state
 from landscape.objective.batch import Batch, part, samples
-from landscape.objective.counts.candidates import candidate
+from landscape.objective.counts.candidates import TOLERANCE, candidate
 from landscape.objective.criterion import Criterion
 from landscape.objective.network import Network
 
 _ROWS = 4  # samples that are run again
-_TOLERANCE = 2e-3
 _BATCHES = 16  # that are compared with the first
 _SHAPES = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "ToCopy", "Alias", "Clone", "Neg")
 _TERMS = 16  # of a sum that are told apart
@@ -67,7 +66,7 @@ class Inside:
         varying = [term for term in zip(*(run.terms for run in runs), strict=True) if len(set(term)) > 1]
         alone = runs[0].terms[0] if len(runs[0].terms) == 1 else None
         if alone and not varying and len(runs) > 2:
-            if abs(count / first_count - 1) > _TOLERANCE:
+            if abs(count / first_count - 1) > TOLERANCE:
                 raise ValueError(
                     'the loss that the model returns is a sum, or one divided by a constant: pass reduction="sum", or '
                     "have it return its mean (batches of different sizes would be weighted twice)"
@@ -85,7 +84,7 @@ class Inside:
         own = [run.count / runs[0].count for run in runs]
         looked_at = [term if _adds_up(term) else term[:2] for term in known]  # of pairs of samples there are too many
         off = [[abs(d / term[0] / c - 1) for d, c in zip(term, own, strict=False)] for term in looked_at]
-        if any(max(term) <= _TOLERANCE for term in off):
+        if any(max(term) <= TOLERANCE for term in off):
             return
         d = [value / looked_at[0][0] for value in looked_at[0]]
         at = off[0].index(max(off[0]))
@@ -113,7 +112,7 @@ def _within(criterion: Criterion, network: Network, some: Batch) -> list[_Run]:
 
 def _adds_up(term: Sequence[float]) -> bool:
     """Whether all samples have as many as the first and the others have."""
-    return len(term) > 2 and abs((term[3] + term[4]) / term[2] - 1) <= _TOLERANCE
+    return len(term) > 2 and abs((term[3] + term[4]) / term[2] - 1) <= TOLERANCE
 
 
 def _run(criterion: Criterion, network: Network, batch: Batch) -> _Run:

@@ -5,7 +5,7 @@ import torch
 from operator_cases import CASES
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
-from wrong_layers import WRONG, OpaqueTanh, network
+from wrong_layers import WRONG, OpaqueTanh, ScaledGradient, network
 
 from landscape import (
     EmpiricalFisher,
@@ -122,22 +122,12 @@ def test_without_float64_what_is_off_has_to_be_clearly_so():
     assert not clearly_off(Check("untold", difference=0.04, steps=0.001))
 
 
-class _Scaled(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, g):
-        return 0.5 * g
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_gradient_that_is_scaled_as_a_whole_is_found(dtype):
     """Its own differences agree with it; the function's do not."""
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype)
-    data = torch.randn(40, 4, dtype=dtype), torch.randint(0, 3, (40,))
-    f = Objective(model, lambda o, t: _Scaled.apply(nn.functional.cross_entropy(o, t)), data)
+    data, scaled = (torch.randn(40, 4, dtype=dtype), torch.randint(0, 3, (40,))), ScaledGradient()
+    f = Objective(model, lambda o, t: scaled(nn.functional.cross_entropy(o, t)), data)
     for matrix in (Hessian, FunctionalHessian, EmpiricalFisher):
         with pytest.raises(WrongDerivatives, match="its loss"):
             product(matrix(f))

@@ -64,13 +64,25 @@ class VectorSpace:
 
         One reduction and one copy to the host per call.
         """
+        return self.reduce(self.gram(X, Y))
+
+    def gram(self, X: Tensor, Y: Tensor) -> Tensor:
+        """What this rank's rows add to X^T Y: `(j, k)` in float64 (on the host where the device has none).
+
+        A basis that comes in chunks takes one `gram` of each and one `reduce` of them all.
+        """
+        X, Y = X.reshape(-1, X.shape[-1]), Y.reshape(-1, Y.shape[-1])
         if X.dtype == torch.float64 or X.shape[0] <= _INNER_ROWS:
-            return (accurate(X).T @ accurate(Y)).cpu()
+            return accurate(X).T @ accurate(Y)
         total = accurate(torch.zeros(X.shape[1], Y.shape[1], device=X.device))
         for start in range(0, X.shape[0], _INNER_ROWS):
             rows = slice(start, start + _INNER_ROWS)
             total += accurate(X[rows]).T @ accurate(Y[rows])
-        return total.cpu()
+        return total
+
+    def reduce(self, G: Tensor) -> Tensor:
+        """The sum over ranks of what each of them has, on the host: all of the communication that `inner` needs."""
+        return G.cpu()
 
     def combine(self, X: Tensor, C: Tensor) -> Tensor:
         """X @ C for a block `(n, j)` and a small host matrix `(j, k)`: `(n, k)`."""

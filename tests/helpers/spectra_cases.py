@@ -75,6 +75,7 @@ class ShardedSpace(VectorSpace):
     def __init__(self, whole: VectorSpace, ranks: int = 4) -> None:
         super().__init__(whole.size, whole.dtype, whole.device, shape=(ranks, whole.size // ranks))
         self.whole = whole
+        self.reductions = 0
 
     def shard(self, X: Tensor) -> Tensor:
         return X.reshape(*self.shape, *X.shape[1:])
@@ -84,9 +85,15 @@ class ShardedSpace(VectorSpace):
         return V.reshape(self.size, *V.shape[2:])
 
     @override
-    def inner(self, X: Tensor, Y: Tensor) -> Tensor:
+    def gram(self, X: Tensor, Y: Tensor) -> Tensor:
+        """The ranks' parts, side by side: without `reduce` the numbers have the wrong shape."""
         assert X.ndim == Y.ndim == 3
-        return self.whole.inner(self.full(X), self.full(Y))
+        return torch.stack([self.whole.gram(x, y) for x, y in zip(X, Y, strict=True)])
+
+    @override
+    def reduce(self, G: Tensor) -> Tensor:
+        self.reductions += 1
+        return G.sum(dim=0).cpu()
 
     @override
     def combine(self, X: Tensor, C: Tensor) -> Tensor:

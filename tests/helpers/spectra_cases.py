@@ -86,14 +86,17 @@ class ShardedSpace(VectorSpace):
 
     @override
     def gram(self, X: Tensor, Y: Tensor) -> Tensor:
-        """The ranks' parts, side by side: without `reduce` the numbers have the wrong shape."""
+        """The ranks' parts, one behind the other: useless without `reduce`. One rank has all of it, so that the sum
+        has the rounding of the whole.
+        """
         assert X.ndim == Y.ndim == 3
-        return torch.stack([self.whole.gram(x, y) for x, y in zip(X, Y, strict=True)])
+        G = self.whole.gram(self.full(X), self.full(Y))
+        return torch.stack([G, *[torch.zeros_like(G)] * (self.shape[0] - 1)], dim=-1)
 
     @override
     def reduce(self, G: Tensor) -> Tensor:
         self.reductions += 1
-        return G.sum(dim=0).cpu()
+        return G.sum(dim=-1).cpu()
 
     @override
     def combine(self, X: Tensor, C: Tensor) -> Tensor:

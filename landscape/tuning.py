@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from torch import Tensor
 
 from landscape.clock import stopwatch
+from landscape.ranks import Ranks
 
 # Seconds: a trial shorter than this is repeated more often.
 _SHORT = 0.25
@@ -20,6 +21,8 @@ class Tuning:
     def __init__(self, device: torch.device, refused: set[str] | None = None) -> None:
         self._device = device
         self._chosen: dict[str, str] = {}
+        self._seconds: dict[str, dict[str, float]] = {}
+        self._settled: set[Hashable] = set()
         self._refused = set() if refused is None else refused
 
     def part(self) -> Tuning:
@@ -27,16 +30,29 @@ class Tuning:
         return Tuning(self._device, self._refused)
 
     def fastest(self, key: str, ways: Mapping[str, Callable[[], Tensor]]) -> Tensor:
-        """The result by the way that was fastest when `key` was asked for first.
+        """The result by the way that was fastest when `key` was asked for first; that time by the first that works.
 
-        That time all ways are tried. The first one that works is the reference; ways that fail, fall back to a loop
+        All ways are tried then. The first one that works is the reference; ways that fail, fall back to a loop
         inside torch, or disagree with the reference beyond rounding are left out. Raises what the first way raised
         when none works.
         """
         if key in self._chosen:
             return ways[self._chosen[key]]()
-        self._chosen[key], result = _compare(ways, self._device)
+        result, self._seconds[key] = _compare(ways, self._device)
+        self._chosen[key] = _fastest(self._seconds[key])
         return result
+
+    def settle(self, kind: Hashable, ranks: Ranks) -> None:
+        """After the first work of a kind: take the ways that were fastest on all ranks together; all call this."""
+        if kind in self._settled or not ranks.several:
+            return
+        self._settled.add(kind)
+        found = ranks.gathered(self._seconds)
+        for key in sorted({key for seconds in found for key in seconds}):
+            tried = [seconds[key] for seconds in found if key in seconds]
+            # where no way works on all of them, each takes its own
+            if shared := set.intersection(*(set(seconds) for seconds in tried)):
+                self._chosen[key] = _fastest({way: sum(s[way] for s in tried) for way in sorted(shared)})
 
     def choice(self, key: str) -> str | None:
         """The way that is taken for `key`; None before the first time."""
@@ -51,8 +67,8 @@ class Tuning:
         return key in self._refused
 
 
-def _compare(ways: Mapping[str, Callable[[], Tensor]], device: torch.device) -> tuple[str, Tensor]:
-    """The name of the fastest way and its result."""
+def _compare(ways: Mapping[str, Callable[[], Tensor]], device: torch.device) -> tuple[Tensor, dict[str, float]]:
+    """The result of the first way that works, and the seconds of each that agrees with it."""
     results: dict[str, Tensor] = {}
     times: dict[str, float] = {}
     failure: Exception | None = None
@@ -73,8 +89,11 @@ def _compare(ways: Mapping[str, Callable[[], Tensor]], device: torch.device) -> 
         for name in results:  # the first run of a kernel is not a fair sample
             again = 1 if times[name] > _SHORT else 4
             times[name] = min(stopwatch(ways[name], device)[0] for _ in range(again))
-    best = min(results, key=lambda name: times[name])
-    return best, results[best]
+    return next(iter(results.values())), times
+
+
+def _fastest(seconds: Mapping[str, float]) -> str:
+    return min(seconds, key=lambda way: seconds[way])
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

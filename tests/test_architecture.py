@@ -12,7 +12,7 @@ from paths import ROOT
 # Rooms are folders and loose files. Each imports only from rooms of earlier lines, never from one of its own line.
 ROOMS = {
     "landscape": [
-        {"clock", "memory", "norms", "precision", "randomness", "statistics"},
+        {"clock", "memory", "norms", "precision", "randomness", "ranks", "statistics"},
         {"tuning"},
         {"objective"},
         {"operators"},

@@ -19,6 +19,7 @@ from landscape.conditioning.inputs import Threshold, absolute_threshold
 from landscape.objective.batch import Batch
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
+from landscape.objective.together import Sum
 from landscape.operators.gauss_newton import GaussNewton, JacobianOperator
 from landscape.operators.jacobians import close, cotangents, jacobian
 from landscape.operators.linear import LinearOperator, require_finite, rounding
@@ -219,5 +220,10 @@ class _OuterProduct(JacobianOperator):
         return lambda U: U if targets is None else U * targets
 
     @override
-    def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
-        return sum((products for products, _ in parts), torch.zeros(())) / self._samples
+    def _product(self, V: Tensor) -> Tensor:
+        total, factor, _ = self.objective.summed(lambda: self._own_sum(V), lambda: torch.zeros_like(V), rows=True)
+        return total * (factor / self._samples)
+
+    @override
+    def _accumulate(self, parts: Iterator[tuple[Tensor, float]], V: Tensor) -> Sum:
+        return sum((products for products, _ in parts), torch.zeros_like(V)), 1.0, 1.0

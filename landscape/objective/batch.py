@@ -23,11 +23,15 @@ _COMPRESSED = {
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: its place in the pass, the model's inputs and the loss's targets."""
+    """One batch: its place in the pass, the model's inputs and the loss's targets.
+
+    A `padding` one has no weight: it is run so that all ranks run as many batches.
+    """
 
     index: int
     inputs: Any
     targets: Any
+    padding: bool = False
 
 
 def open_nest(value: Any) -> tuple[Iterable[Any], Callable[[list[Any]], Any]] | None:
@@ -37,7 +41,7 @@ def open_nest(value: Any) -> tuple[Iterable[Any], Callable[[list[Any]], Any]] | 
     `PackedSequence` is none: its parts do not stand for themselves.
     """
     if isinstance(value, Batch):
-        return (value.inputs, value.targets), lambda items: Batch(value.index, *items)
+        return (value.inputs, value.targets), lambda items: Batch(value.index, items[0], items[1], value.padding)
     if isinstance(value, PackedSequence):
         return None
     if isinstance(value, Mapping):

@@ -2,24 +2,29 @@
 
 Batches are held in host memory when they fit; a larger data set gets a loader of its own with a frozen order, and
 each pass is compared with the first by fingerprints. The training loop's own iterator is never touched.
+
+Several ranks run as many batches as the one with most: who has run out repeats the last one, who has none runs
+another's, without weight.
 """
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from landscape.memory import Memory, budget
-from landscape.objective.batch import Batch, tensors_in
+from landscape.objective.batch import Batch, samples, tensors_in
 from landscape.objective.counts.audit import Audit
 from landscape.objective.pairs import batches_of, pair
 from landscape.objective.state import random_states, seed_everything
+from landscape.ranks import Ranks, agreed_on
 
 _SAMPLED = 1 << 16  # elements of a large tensor that enter its fingerprint
 
@@ -28,11 +33,23 @@ class DataChanged(RuntimeError):
     """The data was not the same on two passes, so there is no one function to measure."""
 
 
+class NoData(ValueError):
+    """There are no batches."""
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__(f"the data is empty{where}: it yields no batches")
+
+
 class Batches:
     """Batches that can be passed over again and again, with a check that they stay the same."""
 
-    def __init__(self, data: Any, *, memory: Memory = "auto", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, data: Any, *, memory: Memory = "auto", dtype: torch.dtype = torch.float32, ranks: Ranks | None = None
+    ) -> None:
         self.audit = Audit()  # of the weights of these batches
+        self.ranks = ranks or Ranks()
+        self._rounds: int | None = None  # batches that each rank runs, once that is agreed on
+        self._borrowed: Batch | None = None  # of another rank, where this one has none
         self._source = batches_of(data)
         self._dtype = dtype  # of floating numbers that come as numpy arrays or lists
         self._one_shot = isinstance(self._source, Iterator)
@@ -43,7 +60,62 @@ class Batches:
         self._marks: list[tuple[int, int]] = []
 
     def __iter__(self) -> Iterator[Batch]:
-        """One pass, on the devices where the data lives. Raises `DataChanged` when it differs from the first."""
+        """One pass, on the devices where the data lives. Raises `DataChanged` when it differs from the first.
+
+        Numbers of batches are global: batch i of rank r of R is i R + r.
+        """
+        if not self.ranks.several:
+            yield from self._own()
+            return
+        assert self._rounds is not None, "align() comes first"
+        rank, size = self.ranks.rank, self.ranks.size
+        done, last = 0, self._borrowed
+        for batch in self._filled():
+            yield (last := replace(batch, index=done * size + rank))
+            done += 1
+        assert last is not None
+        for i in range(done, self._rounds):
+            yield replace(last, index=i * size + rank, padding=True)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the ranks know how many batches each runs."""
+        return self._rounds is not None or not self.ranks.several
+
+    def align(self) -> None:
+        """Agree with the other ranks on the number of batches; they all call this. Raises `NoData` when none has any.
+
+        Reads this rank's data once.
+        """
+        if self.aligned:
+            return
+        counts = self.ranks.gathered(self.ranks.agreed(lambda: sum(1 for _ in self._filled())))
+        if not max(counts):
+            raise agreed_on(NoData(" on every rank"))
+        if not min(counts):
+            source = next(rank for rank, count in enumerate(counts) if count)
+            given = next(self._filled()) if source == self.ranks.rank else None
+            given = self.ranks.shared(given, source)
+            self._borrowed = None if counts[self.ranks.rank] else given
+        self._rounds = max(counts)
+
+    def alone(self) -> Batches:
+        """The batches of this rank by themselves; the borrowed one where it has none. After `align`."""
+        other = copy.copy(self)
+        other.ranks = Ranks()
+        if self._borrowed is not None:
+            other._hold([self._borrowed])
+        return other
+
+    def _filled(self) -> Iterator[Batch]:
+        """This rank's batches but those without samples; maybe none."""
+        try:
+            yield from (batch for batch in self._own() if not _is_empty(batch))
+        except NoData:
+            return
+
+    def _own(self) -> Iterator[Batch]:
+        """This rank's batches, numbered from 0. Raises `NoData` where there are none."""
         if self._held is not None:
             self._check(self._held)
             yield from self._held
@@ -53,16 +125,18 @@ class Batches:
             yield from self._first_pass()
 
     def first(self) -> Batch:
-        """The first batch, without a pass over the others where the data can be read again."""
+        """The first batch, without a pass over the others where the data can be read again; after `align`."""
+        if self.ranks.several:
+            return self._borrowed or next(self._filled())
         if self._held is None and self._one_shot:
-            for _ in self:
+            for _ in self._own():
                 pass
         if self._held is not None:
             return self._held[0]
         if self._first is None:
             self._first = next(self._read(), None)
         if self._first is None:
-            raise ValueError("the data is empty: it yields no batches")
+            raise NoData
         return self._first
 
     def _first_pass(self) -> Iterator[Batch]:
@@ -83,13 +157,16 @@ class Batches:
                 break
         if not held:
             if used == 0:
-                raise ValueError("the data is empty: it yields no batches")
+                raise NoData
             yield from self._stream()
             return
+        self._hold(held)
+        yield from held
+
+    def _hold(self, held: list[Batch]) -> None:
         self._held = held
         self._prints = [fingerprint(b) for b in held]
         self._marks = _versions(held)
-        yield from held
 
     def _stream(self) -> Iterator[Batch]:
         first = not self._prints
@@ -140,6 +217,13 @@ class Batches:
                     "where the model or the loss writes into them (labels[labels == 0] = -100), let it do so in a clone"
                 )
         self._marks = marks
+
+
+def _is_empty(batch: Batch) -> bool:
+    try:
+        return samples(batch) == 0
+    except ValueError:  # inputs without a first dimension
+        return False
 
 
 def _versions(held: list[Batch]) -> list[tuple[int, int]]:

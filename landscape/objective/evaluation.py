@@ -31,6 +31,7 @@ class Evaluation:
         network: the model, to see why a loss has no graph.
         leaves: the parameters that the outputs are a function of.
         audit: what compares the counts of the data's batches, or None.
+        lockstep: batches without weight are run as well.
     """
 
     batch: Batch
@@ -39,6 +40,7 @@ class Evaluation:
     network: Network
     leaves: Sequence[nn.Parameter]
     audit: Audit | None = None
+    lockstep: bool = False
 
     @cached_property
     def count(self) -> float:
@@ -109,7 +111,9 @@ class Evaluation:
 
     @property
     def weight(self) -> float:
-        """Of the batch in f: its number of loss terms; 1 where losses sum."""
+        """Of the batch in f: its number of loss terms; 1 where losses sum; 0 for padding."""
+        if self.batch.padding:
+            return 0.0
         return 1.0 if self.criterion.reduction == "sum" else self.count
 
     @property
@@ -170,8 +174,12 @@ class Evaluation:
     def loss(self) -> Tensor:
         """The batch's loss with its graph; a constant one where no chosen parameter is used in it.
 
+        0 for a batch that is run in lockstep without weight: its own loss may be nan, 0 / 0.
+
         Raises `ValueError` when the loss has no graph back to any parameter of the model, though autograd records.
         """
+        if self.lockstep and not self.weight:
+            return self._silent()
         with self.network.recording():
             loss = self.criterion(self.outputs, self.batch.targets)
         if loss.requires_grad or not torch.is_grad_enabled():
@@ -209,6 +217,11 @@ class Evaluation:
                 f"the loss of batch {self.batch.index} is {float(found):.6g}, and not {float(expected):.6g}, the "
                 f"{known.kind} of its logits that it was on the first batch: pass count= to weight batches rightly"
             )
+
+    def _silent(self) -> Tensor:
+        """0, as a function of all outputs."""
+        floating = [t for t in real_tensors(self.outputs) if t.is_floating_point()]
+        return self._connected(sum((0.0 * t.sum() for t in floating), torch.zeros((), device=self.network.device)))
 
     def _connected(self, value: Tensor) -> Tensor:
         """The same value as a (constant) function of the parameters."""

@@ -36,6 +36,8 @@ class Network:
         function: the user's `forward(model, inputs)`, or None.
         device: where it is, for inputs and vectors.
         pinned: how many `Objective.at` blocks hold the parameters.
+        synchronises_buffers: the model's wrapper gives all ranks the buffers of the first one in a forward pass.
+        buffers: those, where they are known; None for the module's own.
     """
 
     def __init__(
@@ -53,6 +55,9 @@ class Network:
             raise ValueError(f'mode is "as-is", "eval" or "train", not {mode!r}')
         refuse_absent(model)
         self.module = unwrap(model)
+        wrappers = [m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel)]
+        self.synchronises_buffers = any(m.broadcast_buffers for m in wrappers) and any(True for _ in model.buffers())
+        self.buffers: list[Tensor] | None = None
         self.function = forward
         self.mode = mode
         self._dtype = dtype
@@ -87,7 +92,9 @@ class Network:
 
     def converted_to(self, dtype: torch.dtype, loss: object) -> Network:
         """The same model run the same way in another dtype."""
-        return Network(self.module, self.function, self.mode, self.device, dtype, loss)
+        other = Network(self.module, self.function, self.mode, self.device, dtype, loss)
+        other.synchronises_buffers = self.synchronises_buffers
+        return other
 
     def confirm(self, loss: object, follows: Callable[[], bool]) -> None:
         """Refuse a loss that the converted tensors do not carry whole; asked once for each model and loss."""
@@ -114,7 +121,7 @@ class Network:
         parts = self.parts()
         tensors, flags = parts.contents()
         others = settings(parts.modules, (loss, self.function), self.belongings, self._habits.rewritten)
-        return tensors, [*flags, *others]
+        return [*tensors, *(self.buffers or ())], [*flags, *others]
 
     @contextmanager
     def measuring(
@@ -209,7 +216,12 @@ class Network:
         inputs = convert(batch.inputs, copy_of_tensor) if habits.writes_inputs else batch.inputs
         if self.tried is not None:
             self.given = list(tensors_in(inputs))
-        with state.borrowed_buffers(self.module), self._parameters_kept(), self._leaves_kept(), self.recording():
+        with (
+            state.borrowed_buffers(self.module, self.buffers),
+            self._parameters_kept(),
+            self._leaves_kept(),
+            self.recording(),
+        ):
             if replaced is None:
                 return run(inputs)
             if habits.records and any(unpack_dual(t).tangent is not None for t in replaced.values()):

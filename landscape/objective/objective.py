@@ -7,6 +7,7 @@ denominator: loss terms, not batches, carry equal weight. With `reduction="sum"`
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -26,13 +27,14 @@ from landscape.objective.noise import measured_noise
 from landscape.objective.parameters import FlatView, Selection, join, split, vector_dtype
 from landscape.objective.remembered import remembered
 from landscape.objective.state import Snapshot
+from landscape.objective.together import ProcessGroup, Sum, Together, ranks_of
 from landscape.precision import accurate
 from landscape.tuning import Tuning
 
 CheckWhen = Literal["auto", "always", False]
 
 
-class Objective:
+class Objective(Together):
     """f(theta) of a model on data, with everything that a curvature operator needs to differentiate it.
 
     Args:
@@ -54,6 +56,8 @@ class Objective:
         memory: bytes that one operator may use to keep graphs, or "auto" (half of what is free).
         check: "auto" holds the first product of a curvature matrix against differences of gradients, once per model
             as it is built; "always" does it for every operator, False never.
+        process_group: "auto": under DistributedDataParallel f is the function of all ranks' data, and every rank makes
+            the same calls; a group makes it so for any model that is the same on its ranks; None: this process alone.
 
     Attributes:
         model, names, slices (by name), size, device (of vectors), dtype (float64 if a parameter is, else float32).
@@ -87,6 +91,7 @@ class Objective:
         dtype: torch.dtype | None = None,
         memory: Memory = "auto",
         check: CheckWhen = "auto",
+        process_group: ProcessGroup = "auto",
     ) -> None:
         if check not in ("auto", "always", False):
             raise ValueError(f'check is "auto", "always" or False, not {check!r}')
@@ -99,7 +104,8 @@ class Objective:
         self.device = self._network.device
         self._view = FlatView(self.module, inner_selection(model, parameters))
         self.dtype = vector_dtype(self.leaves())
-        self._batches = Batches(data, memory=memory, dtype=self.dtype)
+        self.ranks = ranks_of(model, process_group)
+        self._batches = Batches(data, memory=memory, dtype=self.dtype, ranks=self.ranks)
         self.tuning = Tuning(self.device)
 
     # -- the flat vector -------------------------------------------------------------------------------------
@@ -125,7 +131,12 @@ class Objective:
 
         On a few samples against the same function in float64, once for each model as it is built.
         """
-        return remembered(self.module, "noise", self.structure(), lambda: measured_noise(self.sample()))
+
+        def found() -> float:
+            few = self.alone().sample()
+            return self.ranks.largest(self.agreed(lambda: measured_noise(few)))
+
+        return remembered(self.module, "noise", self.structure(), found)
 
     @property
     def rounding(self) -> float:
@@ -187,7 +198,7 @@ class Objective:
     def on(self, data: Any) -> Objective:
         """The same model, loss and parameters on other data, e.g. a mini-batch of the training loop."""
         other = copy.copy(self)
-        other._batches = Batches(data, memory=self.memory, dtype=self.dtype)
+        other._batches = Batches(data, memory=self.memory, dtype=self.dtype, ranks=self.ranks)
         other.tuning = Tuning(self.device)
         return other
 
@@ -201,9 +212,9 @@ class Objective:
 
     def sample(self, size: int = 32) -> Objective:
         """The same function on at most `size` samples of its first batch; on all of it where it cannot be cut."""
-        whole = self._batches.first()
+        whole = self.agreed(self._batches.first)
         with suppress(Exception):  # whatever a user's model and loss raise on a part that is none
-            cut = part(whole, 0, min(size, samples(whole)))
+            cut = self.agreed(lambda: part(whole, 0, min(size, samples(whole))))
             few = self.on([(cut.inputs, cut.targets)])
             if math.isfinite(few.value()):
                 return few
@@ -213,12 +224,16 @@ class Objective:
 
     def value(self) -> float:
         """f at the parameters as they stand."""
-        total, weight = 0.0, 0.0
-        with self.measuring(derivative=False), torch.no_grad():
-            for e in self.evaluations():
-                total += e.weight * float(e.loss().detach())
-                weight += e.weight
-        return float(self.normalise(total, weight))
+
+        def work() -> Sum:
+            total, weight = 0.0, 0.0
+            with self.measuring(derivative=False), torch.no_grad():
+                for e in self.evaluations():
+                    total += e.weight * float(e.loss().detach())
+                    weight += e.weight
+            return torch.tensor(total, dtype=torch.float64), 1.0, weight
+
+        return float(self.mean(work, lambda: torch.zeros((), dtype=torch.float64)))
 
     def gradient(self) -> Tensor:
         """`(n,)`: the gradient of f at the parameters as they stand."""
@@ -226,16 +241,22 @@ class Objective:
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """f and its gradient `(n,)` from one pass."""
-        weight = 0.0
-        with self.measuring():
-            value = accurate(torch.zeros((), device=self.device))  # read once, at the end
-            total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-            for e in self.evaluations():
-                loss, pieces = e.loss_and_gradient()
-                total.add_(self.join(pieces), alpha=e.weight)
-                value += e.weight * accurate(loss)
-                weight += e.weight
-        return float(self.normalise(value, weight)), self.normalise(total, weight)
+        total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+
+        def work() -> Sum:
+            weight = 0.0
+            with self.measuring():
+                value = accurate(torch.zeros((), device=self.device))  # read once, at the end
+                for e in self.evaluations():
+                    loss, pieces = e.loss_and_gradient()
+                    total.add_(self.join(pieces), alpha=e.weight)
+                    value += e.weight * accurate(loss)
+                    weight += e.weight
+            return value.cpu(), 1.0, weight
+
+        value, _, weight = self.summed(work, lambda: torch.zeros((), dtype=torch.float64))
+        total = self.normalise(total if self.sharded else self.ranks.sum(total), weight)
+        return float(self.normalise(value, weight)), total
 
     def forward(self, inputs: Any) -> Any:
         """The outputs of the user's own model as a training step has them: nothing is put back."""
@@ -246,10 +267,11 @@ class Objective:
     def measuring(self, derivative: bool = True) -> AbstractContextManager[None]:
         """A scope to run the model in and to differentiate it; no mark is left. `ValueError`: f is not one function."""
         (network := self._network).confirm(self.criterion.loss, self._follows)
-        return network.measuring(self._view, self.criterion, derivative, lambda: habits(self, network, derivative))
+        found = functools.partial(habits, self.alone, network, derivative)
+        return network.measuring(self._view, self.criterion, derivative, found)
 
     def _follows(self) -> bool:
-        few = self.sample()
+        few = self.alone().sample()
         with few.measuring():
             return self._network.converted.follows(lambda: next(few.evaluations()).loss())
 
@@ -278,20 +300,14 @@ class Objective:
         """The model on a batch (inside `measuring()`), with these tensors for the chosen parameters if given."""
         replaced = None if parameters is None else dict(zip(self._view.names, parameters, strict=True))
         outputs, audit = self._network.outputs(batch, replaced), self._batches.audit if self.check else None
-        return Evaluation(batch, outputs, self.criterion, self._network, self.leaves(), audit)
+        return Evaluation(batch, outputs, self.criterion, self._network, self.leaves(), audit, self.lockstep)
 
     def evaluations(self) -> Iterator[Evaluation]:
-        """One pass: the model on each batch that has loss terms (inside `measuring()`)."""
+        """One pass: the model on each batch that has loss terms, in lockstep on each (inside `measuring()`)."""
         for batch in self.sweep():
             e = self.evaluate(batch)
-            if e.weight:
+            if e.weight or self.lockstep:
                 yield e
-
-    def normalise(self, total: Any, weight: float) -> Any:
-        """Divide an accumulated sum by the weight of its batches. Raises `ValueError` when there is none."""
-        if weight == 0.0:
-            raise ValueError("the data has no loss terms: every batch is empty or all its targets are ignored")
-        return total if self.criterion.reduction == "sum" else total / weight
 
     def __repr__(self) -> str:
         return f"Objective({type(self.model).__name__}, n={self.size}, dtype={self.dtype}, device={self.device})"

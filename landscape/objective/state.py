@@ -160,8 +160,11 @@ def flags(parts: Parts, leaves: Sequence[nn.Parameter], mode: str) -> Iterator[N
 
 
 @contextmanager
-def borrowed_buffers(model: nn.Module) -> Iterator[None]:
-    """The model runs on clones of its buffers: running statistics may be updated, the originals are not touched."""
+def borrowed_buffers(model: nn.Module, others: Sequence[Tensor] | None = None) -> Iterator[None]:
+    """The model runs on clones of its buffers: running statistics may be updated, the originals are not touched.
+
+    others: to be cloned in their place, in the order of `Parts.buffers`.
+    """
     owned: list[tuple[dict[str, Any], str, Tensor]] = []
     clones: dict[int, Tensor] = {}
     for module in model.modules():
@@ -169,6 +172,8 @@ def borrowed_buffers(model: nn.Module) -> Iterator[None]:
             if buffer is not None:
                 owned.append((module._buffers, name, buffer))
                 clones.setdefault(id(buffer), buffer.detach().clone())
+    if others is not None:
+        clones = {number: other.clone() for number, other in zip(clones, others, strict=True)}
     try:
         for table, name, buffer in owned:
             table[name] = clones[id(buffer)]

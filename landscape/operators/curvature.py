@@ -20,6 +20,7 @@ from landscape.objective.evaluation import Evaluation
 from landscape.objective.graph import nodes
 from landscape.objective.objective import Objective
 from landscape.objective.state import Snapshot
+from landscape.objective.together import Sum
 from landscape.operators.autograd import cause, graph_bytes
 from landscape.operators.check import Check, worst
 from landscape.operators.linear import LinearOperator
@@ -121,11 +122,26 @@ class ObjectiveOperator(LinearOperator):
 
     def _matmat(self, V: Tensor) -> Tensor:
         self._check()
-        try:
+        return self._product(V.T.contiguous()).T
+
+    def _product(self, V: Tensor) -> Tensor:
+        """A V^T for rows `(k, n)`: rows again."""
+        kind = type(self).__name__, len(V) > 1
+        return self.objective.mean(lambda: self._own_sum(V), lambda: torch.zeros_like(V), rows=True, kind=kind)
+
+    def _own_sum(self, V: Tensor) -> Sum:
+        """Of this rank's batches."""
+        with self._explained():
             with self.objective.measuring():
-                product = self._product(V.T.contiguous()).T
+                found = self._accumulate(self._sweep(V), V)
             self._check_others()
-            return product
+            return found
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Graphs that an error has interrupted are dropped; known errors are told in words that help."""
+        try:
+            yield
         except RuntimeError as error:
             self._drop()
             known = cause(error)
@@ -156,29 +172,27 @@ class ObjectiveOperator(LinearOperator):
         """What the first batch could not show, such as a branch for long sequences. Raises `WrongDerivatives`."""
         while self._others:
             operations, batch = self._others.popitem()
-            found = self_check(self.objective.on([(batch.inputs, batch.targets)]), self.claims, operations)
+            few = self.objective.alone().on([(batch.inputs, batch.targets)])
+            found = self_check(few, self.claims, operations)
             self._checked = worst([self._checked, found])
 
-    def _product(self, V: Tensor) -> Tensor:
-        """A V^T for rows `(k, n)`, inside `measuring()`: rows again."""
-        return self._accumulate(self._sweep(V))
+    def _accumulate(self, parts: Iterator[tuple[Tensor, float]], V: Tensor) -> Sum:
+        """The weighted sum of the batches' products, with as few passes over memory as can be.
 
-    def _accumulate(self, parts: Iterator[tuple[Tensor, float]]) -> Tensor:
-        """The weighted mean (or the sum) of the batches' products, with as few passes over memory as can be."""
+        Products of a sharded model have their batch's weight in them.
+        """
         total: Tensor | None = None
-        alone, sum_of_weights = True, 0.0
+        factor, sum_of_weights = 1.0, 0.0
         for products, weight in parts:
-            if total is None:
-                total, sum_of_weights = products, weight
-                continue
-            if alone:
-                total, alone = total * sum_of_weights, False
-            total.add_(products, alpha=weight)
+            scale = 1.0 if self.objective.sharded else weight
             sum_of_weights += weight
-        if total is None:
-            self.objective.normalise(0.0, 0.0)  # raises: there are no loss terms
-            raise AssertionError
-        return total if alone else self.objective.normalise(total, sum_of_weights)
+            if total is None:
+                total, factor = products, scale
+                continue
+            if factor != 1.0:
+                total, factor = total * factor, 1.0
+            total.add_(products, alpha=scale)
+        return (torch.zeros_like(V) if total is None else total), factor, sum_of_weights
 
     def _sweep(self, V: Tensor) -> Iterator[tuple[Tensor, float]]:
         for batch, graph, weight in self._graphs():
@@ -186,7 +200,7 @@ class ObjectiveOperator(LinearOperator):
                 yield self._products(graph, batch, V), weight
                 continue
             products, weight = self._rebuilt_products(batch, V)
-            if weight:
+            if weight or self.objective.lockstep:
                 yield products, weight
 
     def _graphs(self) -> Iterator[tuple[Batch, Graph | None, float]]:
@@ -216,7 +230,7 @@ class ObjectiveOperator(LinearOperator):
 
     def _build(self, batch: Batch) -> tuple[Graph | None, float]:
         e = self.objective.evaluate(batch)
-        if not e.weight:
+        if not e.weight and not e.lockstep:
             return None, 0.0
         self._note_operations(e)
         return self._graph(e), e.weight

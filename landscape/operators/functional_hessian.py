@@ -35,6 +35,8 @@ class FunctionalHessian(ObjectiveOperator):
     zero = ", as it is where the outputs are linear in the parameters (piecewise, with ReLU)"
 
     def _graph(self, e: Evaluation) -> Graph:
+        if not e.weight:
+            return GradientGraph(self.objective, e.loss())
         single = e.detach()
         held = single.outputs.clone().requires_grad_(True)
         loss = single.criterion(held, single.batch.targets)

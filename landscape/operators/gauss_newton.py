@@ -127,7 +127,7 @@ class JacobianOperator(ObjectiveOperator):
     def _graph(self, e: Evaluation) -> JacobianGraph:
         outputs = e.detach()
         e.loss()  # says so when the loss is no scalar or has no graph
-        return JacobianGraph(self.objective, e, self._curvature(outputs))
+        return JacobianGraph(self.objective, e, self._curvature(outputs) if e.weight else nothing)
 
     def _rebuilt_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
         """One dual forward pass gives the outputs' graph and J v together: 5/3 of a gradient instead of 7/3."""

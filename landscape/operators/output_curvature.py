@@ -24,7 +24,7 @@ def known_loss(objective: Objective) -> KnownLoss | None:
     criterion = objective.criterion
     if criterion.known is None and not criterion.asked:
         try:
-            few = objective.sample(8)
+            few = objective.alone().sample(8)
             with few.measuring(), torch.no_grad():
                 e = few.evaluate(next(few.sweep()))
                 if isinstance(e.outputs, Tensor) or e.form is None:

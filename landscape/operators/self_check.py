@@ -90,11 +90,15 @@ def self_check(objective: Objective, claims: Claims, operations: Hashable = None
     """
     if objective.check is False or not claims:
         return None
-    if objective.check == "always":
-        found = _worst_of(objective, claims)
-    else:
-        key = (tuple(claims), objective.structure(), operations)
-        found = remembered(objective.module, "second derivatives", key, lambda: _worst_of(objective, claims))
+
+    def find() -> Check | None:
+        """On the data of each rank."""
+        own = objective.alone()
+        return worst(objective.gathered(lambda: _worst_of(own, claims)))
+
+    key = (tuple(claims), objective.structure(), operations)
+    always = objective.check == "always"
+    found = find() if always else remembered(objective.module, "second derivatives", key, find)
     if found is not None and found.verdict == "off":
         raise WrongDerivatives(_advice(found))
     return found

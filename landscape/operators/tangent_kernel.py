@@ -80,6 +80,10 @@ class TangentKernel(ObjectiveOperator):
         return JacobianGraph(self.objective, e, lambda U: U)
 
     def _product(self, V: Tensor) -> Tensor:
+        with self._explained(), self.objective.measuring():
+            return self._kernel_product(V)
+
+    def _kernel_product(self, V: Tensor) -> Tensor:
         pulled = torch.zeros(len(V), self.objective.size, dtype=self.dtype, device=self.device)
         for batch, graph in self._passes():
             pulled += graph.vjp(self._cotangents(V, self.rows[batch.index]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 
@@ -21,13 +21,6 @@ def refuse_absent(model: nn.Module) -> None:
 
 def _refuse_wrapper(name: str, module: nn.Module) -> None:
     place = f" {name!r}" if name else ""
-    if isinstance(module, nn.parallel.DistributedDataParallel):
-        ranks = distributed.get_world_size(module.process_group)
-        if ranks > 1:
-            raise ValueError(
-                f"the model{place} is under DistributedDataParallel on {ranks} ranks, and f would be that of this "
-                "rank's data alone: give the module inside (model.module) with all of the data, on one rank"
-            )
     if any(base.__name__ in ("FSDPModule", "FullyShardedDataParallel") for base in type(module).__mro__):
         raise ValueError(
             f"the model{place} is sharded over ranks (FSDP): this rank holds a part of its parameters only. Load the "

@@ -8,7 +8,7 @@ same state must give the same numbers, with gradients recorded and without.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -44,12 +44,13 @@ class Measured(Protocol):
     def evaluate(self, batch: Batch) -> Evaluation: ...  # noqa: D102
 
 
-def habits(objective: Measured, network: Network, derivative: bool) -> Habits:
+def habits(of: Callable[[], Measured], network: Network, derivative: bool) -> Habits:
     """Of the objective's model: found out once for each model object, structure, loss and forward.
 
     Raises `ValueError`, one line with the name of the module, for a model that is not one function of its parameters
     or that puts other parameters or modules in the place of its own while it runs.
     """
+    objective = of()
     key = (network.key(objective.criterion.loss), identity(objective.criterion.counter), derivative)
     try:
         return remembered(objective.module, "habits", key, lambda: _examine(objective, network, derivative))

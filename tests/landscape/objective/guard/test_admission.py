@@ -1,12 +1,8 @@
 """Models that are not here as a whole are refused by name."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from objective_cases import network, refuses, samples
-from paths import ROOT
 from torch import distributed, nn
 
 from landscape import Hessian, Objective
@@ -35,7 +31,7 @@ def one_rank(tmp_path):
     distributed.destroy_process_group()
 
 
-def test_one_rank_is_measured_and_sharded_parameters_are_refused(one_rank, monkeypatch):
+def test_one_rank_is_measured_and_sharded_parameters_are_refused(one_rank):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import distribute_tensor
@@ -53,19 +49,3 @@ def test_one_rank_is_measured_and_sharded_parameters_are_refused(one_rank, monke
     fully_shard(sharded, mesh=mesh)
     with refuses("sharded over ranks"):
         Objective(sharded, nn.CrossEntropyLoss(), samples())
-    together = nn.parallel.DistributedDataParallel(network())
-    monkeypatch.setattr(distributed, "get_world_size", lambda group=None: 2)
-    with refuses("DistributedDataParallel on 2 ranks"):
-        Objective(together, nn.CrossEntropyLoss(), samples())
-
-
-@pytest.mark.slow
-def test_several_ranks_are_refused_on_each(tmp_path):
-    script = ROOT / "tests" / "helpers" / "two_ranks.py"
-    ranks = [subprocess.Popen([sys.executable, script, str(rank), tmp_path]) for rank in range(2)]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    for rank in range(2):
-        data_parallel, sharded = (tmp_path / f"{rank}.txt").read_text().splitlines()
-        assert "DistributedDataParallel on 2 ranks" in data_parallel
-        assert "model.module" in data_parallel
-        assert "sharded over ranks (FSDP)" in sharded

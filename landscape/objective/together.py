@@ -1,0 +1,148 @@
+"""One function of several ranks: what each has found of its own data becomes that of all data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from landscape.objective.criterion import Criterion
+from landscape.objective.data import Batches
+from landscape.objective.network import Network
+from landscape.ranks import Ranks, agreed_on
+from landscape.tuning import Tuning
+
+ProcessGroup = dist.ProcessGroup | Literal["auto"] | None
+Sum = tuple[Tensor, float, float]  # numbers, a factor that they are to be multiplied by, the weight of their batches
+
+T = TypeVar("T")
+
+
+class Together:
+    """What an `Objective` knows of its ranks.
+
+    Collective, so that all ranks call them in the same order: `summed`, `mean`, `agreed`, `gathered`, `alone`. What
+    one rank raises inside them is raised by all.
+
+    Attributes:
+        ranks: those that hold the data; this process alone where there is no process group.
+        lockstep: batches without weight are run as well, since another rank has some then.
+        sharded: each rank holds a part of the parameters only.
+        tuning: which ways of a product are fastest.
+    """
+
+    criterion: Criterion
+    device: torch.device
+    ranks: Ranks
+    sharded: bool = False
+    module: nn.Module
+    tuning: Tuning
+    _batches: Batches
+    _network: Network
+
+    @property
+    def lockstep(self) -> bool:  # noqa: D102
+        return self.ranks.several
+
+    def mean(
+        self, work: Callable[[], Sum], blank: Callable[[], Tensor], rows: bool = False, kind: Hashable = None
+    ) -> Tensor:
+        """The mean (or the sum) over the batches of all ranks from this rank's own sum; one all-reduce.
+
+        Args:
+            work: this rank's sum.
+            blank: zeros in the shape of the numbers, for a rank that has none.
+            rows: the numbers are vectors of the parameter space. Those of sharded models are summed by differentiation.
+            kind: of the work, where it chooses among several ways: the choice is made together after the first time.
+        """
+        numbers, factor, weight = self.summed(work, blank, rows)
+        if kind is not None:
+            self.tuning.settle(kind, self.ranks)
+        if factor == weight and weight:
+            return numbers
+        mean: Tensor = self.normalise(numbers if factor == 1.0 else numbers * factor, weight)
+        return mean
+
+    def summed(self, work: Callable[[], Sum], blank: Callable[[], Tensor], rows: bool = False) -> Sum:
+        """The sum over all ranks; see `mean`."""
+        if not self.ranks.several:
+            return work()
+        self._get_in_step()
+        numbers, weight = self.ranks.summed(work, blank, apart=rows and self.sharded)
+        return numbers, 1.0, weight
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What `work()` returns on this rank, which makes no collective call; where it raises on one, all raise."""
+        self._get_in_step()
+        return self.ranks.agreed(work)
+
+    def gathered(self, work: Callable[[], T]) -> list[T]:
+        """What `work()` returns on each rank, in their order; as `agreed`."""
+        return self.ranks.gathered(self.agreed(work))
+
+    def alone(self) -> Self:
+        """The same function of this rank's own data, without collective calls; a sharded model can only be run by all.
+
+        A rank without data takes the first batch of another.
+        """
+        if not self.ranks.several or self.sharded:
+            return self
+        self._get_in_step()
+        other = copy.copy(self)
+        other.ranks, other._batches = Ranks(), self._batches.alone()
+        return other
+
+    def _get_in_step(self) -> None:
+        """Before the ranks begin: as many batches on each, and one function, with the buffers of the first rank."""
+        if not self.ranks.several:
+            return
+        if not self._batches.aligned:
+            self._batches.align()
+            self._refuse_other_parameters()
+        if self._network.synchronises_buffers:
+            self._network.follow()
+            self._network.buffers = self.ranks.as_first(self._network.parts().buffers)
+
+    def _refuse_other_parameters(self) -> None:
+        """Raises `ValueError` where ranks do not hold the same model."""
+        if self.sharded:
+            return
+        sizes = [float(p.detach().abs().sum(dtype=torch.float32)) for p in self.module.parameters()]
+        first, *others = self.ranks.gathered(sizes)
+        for rank, found in enumerate(others, 1):
+            if len(found) != len(first) or not np.allclose(found, first, rtol=1e-3, atol=0.0, equal_nan=True):
+                raise agreed_on(
+                    ValueError(
+                        f"the parameters of rank {rank} are not those of rank 0: give all ranks the same weights, as f "
+                        "is one function of them"
+                    )
+                )
+
+    def normalise(self, total: Any, weight: float) -> Any:
+        """Divide an accumulated sum by the weight of its batches. Raises `ValueError` when there is none."""
+        if weight == 0.0:
+            raise ValueError("the data has no loss terms: every batch is empty or all its targets are ignored")
+        return total if self.criterion.reduction == "sum" else total / weight
+
+
+def ranks_of(model: nn.Module, process_group: ProcessGroup) -> Ranks:
+    """Of the group that is given; "auto": of the one that the model's wrapper has, else this process alone.
+
+    Raises `TypeError` for what is no group.
+    """
+    if process_group is None:
+        return Ranks()
+    if process_group == "auto":
+        wrapper = next((m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel)), None)
+        return Ranks() if wrapper is None else Ranks(wrapper.process_group)
+    if not isinstance(process_group, dist.ProcessGroup):
+        raise TypeError(
+            'process_group is "auto", None for this process alone, or a process group such as '
+            f"torch.distributed.group.WORLD, not {process_group!r}"
+        )
+    return Ranks(process_group)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Literal
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from landscape.memory import Memory
-from landscape.objective.batch import Batch, part, samples
+from landscape.objective.batch import Batch
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.evaluation import Evaluation
@@ -131,12 +130,11 @@ class Objective(Together):
 
         On a few samples against the same function in float64, once for each model as it is built.
         """
+        return remembered(self.module, "noise", self.structure(), self._noisiest)
 
-        def found() -> float:
-            few = self.alone().sample()
-            return self.ranks.largest(self.agreed(lambda: measured_noise(few)))
-
-        return remembered(self.module, "noise", self.structure(), found)
+    def _noisiest(self) -> float:
+        few = self.alone().sample()
+        return max(self.gathered(lambda: measured_noise(few)))
 
     @property
     def rounding(self) -> float:
@@ -195,7 +193,7 @@ class Objective(Together):
         other.tuning = self.tuning.part()
         return other
 
-    def on(self, data: Any) -> Objective:
+    def on(self, data: Any) -> Self:
         """The same model, loss and parameters on other data, e.g. a mini-batch of the training loop."""
         other = copy.copy(self)
         other._batches = Batches(data, memory=self.memory, dtype=self.dtype, ranks=self.ranks)
@@ -209,16 +207,6 @@ class Objective(Together):
         other.dtype = vector_dtype(other.leaves())
         other.tuning = Tuning(self.device)
         return other
-
-    def sample(self, size: int = 32) -> Objective:
-        """The same function on at most `size` samples of its first batch; on all of it where it cannot be cut."""
-        whole = self.agreed(self._batches.first)
-        with suppress(Exception):  # whatever a user's model and loss raise on a part that is none
-            cut = self.agreed(lambda: part(whole, 0, min(size, samples(whole))))
-            few = self.on([(cut.inputs, cut.targets)])
-            if math.isfinite(few.value()):
-                return few
-        return self.on([(whole.inputs, whole.targets)])
 
     # -- the function ------------------------------------------------------------------------------------------
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from landscape.objective.batch import part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.network import Network
@@ -44,6 +47,12 @@ class Together:
     tuning: Tuning
     _batches: Batches
     _network: Network
+
+    def on(self, data: Any) -> Self:  # noqa: D102
+        raise NotImplementedError
+
+    def value(self) -> float:  # noqa: D102
+        raise NotImplementedError
 
     @property
     def lockstep(self) -> bool:  # noqa: D102
@@ -96,6 +105,16 @@ class Together:
         other = copy.copy(self)
         other.ranks, other._batches = Ranks(), self._batches.alone()
         return other
+
+    def sample(self, size: int = 32) -> Self:
+        """The same function on at most `size` samples of its first batch; on all of it where it cannot be cut."""
+        whole = self.agreed(self._batches.first)
+        with suppress(Exception):  # whatever a user's model and loss raise on a part that is none
+            cut = self.agreed(lambda: part(whole, 0, min(size, samples(whole))))
+            few = self.on([(cut.inputs, cut.targets)])
+            if math.isfinite(few.value()):
+                return few
+        return self.on([(whole.inputs, whole.targets)])
 
     def _get_in_step(self) -> None:
         """Before the ranks begin: as many batches on each, and one function, with the buffers of the first rank."""

@@ -17,7 +17,7 @@ HELPERS = Path(__file__).resolve().parent
 ROOT = HELPERS.parents[1]
 
 
-def start_ranks(function, world, folder, *arguments, seconds=100):
+def start_ranks(function, world, folder, *arguments, seconds=240):
     """The processes, not waited for; `seconds` is the timeout of their group."""
     folder = Path(folder)
     store = folder / f"store-{time.monotonic_ns()}"
@@ -34,7 +34,7 @@ def start_ranks(function, world, folder, *arguments, seconds=100):
     ]
 
 
-def ended(processes, seconds=100):
+def ended(processes, seconds=240):
     """(status, output) of each; all are killed where one takes longer."""
     try:
         end = time.monotonic() + seconds
@@ -46,7 +46,7 @@ def ended(processes, seconds=100):
                 process.send_signal(signal.SIGKILL)
 
 
-def on_ranks(function, world, folder, *arguments, seconds=100):
+def on_ranks(function, world, folder, *arguments, seconds=240):
     """What the function returned on each rank. AssertionError with the output where one failed."""
     import torch
 

@@ -133,8 +133,7 @@ class Objective(Together):
         return remembered(self.module, "noise", self.structure(), self._noisiest)
 
     def _noisiest(self) -> float:
-        few = self.alone().sample()
-        return max(self.gathered(lambda: measured_noise(few)))
+        return max(self.gathered(functools.partial(measured_noise, self.alone().sample())))
 
     @property
     def rounding(self) -> float:
@@ -232,9 +231,8 @@ class Objective(Together):
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
 
         def work() -> Sum:
-            weight = 0.0
+            value, weight = accurate(torch.zeros((), device=self.device)), 0.0  # value is read once, at the end
             with self.measuring():
-                value = accurate(torch.zeros((), device=self.device))  # read once, at the end
                 for e in self.evaluations():
                     loss, pieces = e.loss_and_gradient()
                     total.add_(self.join(pieces), alpha=e.weight)

@@ -51,6 +51,7 @@ ROOMS = {
             "sscn",
         },
         {"benchmarks"},
+        {"scale"},
     ],
 }
 BELOW = {"landscape": set(), "solvers": {"landscape"}, "probes": {"landscape"}, "runs": {*ROOMS} - {"runs"}}

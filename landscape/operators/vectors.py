@@ -98,7 +98,10 @@ class VectorSpace:
         return torch.stack(columns, dim=-1).to(device=self.device, dtype=self.dtype)
 
     def _draw(self, kind: Kind, generator: torch.Generator) -> Tensor:
-        n, source = self.size, generator.device
+        return self._drawn(self.size, kind, generator)
+
+    def _drawn(self, n: int, kind: Kind, generator: torch.Generator) -> Tensor:
+        source = generator.device
         if kind == "rademacher":
             bits = torch.randint(0, 2, (n,), generator=generator, device=source, dtype=torch.int8)
             return (2 * bits - 1).to(self.dtype)
@@ -120,6 +123,10 @@ class VectorSpace:
     def full(self, V: Tensor) -> Tensor:
         """A vector or block as a whole, `(n,)` or `(n, k)`, on every rank."""
         return V
+
+    def shard(self, V: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """What this rank holds of a whole vector or block: all of it."""
+        return torch.as_tensor(V)
 
 
 def orthonormal(space: VectorSpace, X: Tensor, against: Tensor | None = None, floor: float = 0.0) -> Tensor:

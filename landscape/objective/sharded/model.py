@@ -1,0 +1,133 @@
+"""A model under `fully_shard` as it is measured: this rank's shares of its parameters, in the places of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from landscape.objective.sharded.gather import Gatherer, Reading
+from landscape.objective.sharded.layout import Layout
+from landscape.objective.sharded.step import host_group
+from landscape.objective.sharded.transfer import Transfer
+from landscape.ranks import Ranks
+
+
+class Sharded:
+    """The shares of a model that `fully_shard` has cut; admitted by `refuse_absent` before.
+
+    Args:
+        module: the model, all of whose parameters are cut over one mesh.
+
+    Attributes:
+        gatherer: gathers parameters as they are read.
+        layout: of all of the model's parameters in order.
+        ranks: all that hold a part of the model; every rank measures on its own data.
+        holders: those that hold the rows of one vector together: fewer in a hybrid mesh.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        reshard(module)
+        self._module = module
+        self._originals = {name: cast(DTensor, p) for name, p in module.named_parameters()}
+        parameters = list(self._originals.values())
+        mesh = parameters[0].device_mesh
+        cut = mesh.ndim - 1  # the last dimension of a hybrid mesh
+        shards = mesh.get_group(cut)
+        replicas = mesh.get_group(0) if mesh.ndim == 2 else None
+        every = shards if replicas is None else mesh._flatten().get_group()
+        self.ranks, self.holders = Ranks(every), Ranks(shards)
+        dims = [p.placements[cut].dim for p in parameters]  # type: ignore[attr-defined]
+        self.layout = Layout([p.shape for p in parameters], dims, mesh.get_local_rank(cut), dist.get_world_size(shards))
+        self._leaves = [nn.Parameter(p._local_tensor.detach(), p.requires_grad) for p in parameters]
+        self._numbers = {id(p): number for number, p in enumerate(parameters)}
+        transfers = [Transfer(share, shards, replicas) for share in self.layout.shares]
+        self.gatherer = Gatherer(transfers, self._leaves, Ranks(host_group(every)))
+        self._tables: dict[int, tuple[dict[str, Any], Reading]] = {}
+
+    def __call__(self, original: Tensor) -> Tensor:
+        """What this rank holds of a parameter: what is differentiated in. A buffer stands for itself."""
+        number = self._numbers.get(id(original))
+        return original if number is None else self._leaves[number]
+
+    def follow(self) -> None:
+        """Take the shares as they are now: training may have put other tensors into the parameters."""
+        for p, leaf in zip(self._originals.values(), self._leaves, strict=True):
+            if leaf.data_ptr() != p._local_tensor.data_ptr():
+                leaf.data = p._local_tensor.detach()
+
+    def chosen(self, names: list[str]) -> tuple[list[torch.Size], list[int]]:
+        """Whole shapes of the named parameters and the dimensions along which they are cut."""
+        shares = dict(zip(self._originals, self.layout.shares, strict=True))
+        return [shares[name].shape for name in names], [shares[name].dim for name in names]
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, whoever reads a parameter of the model meets the whole one, and FSDP does nothing by itself."""
+        reshard(self._module)
+        modules = list(self._module.modules())
+        tables = [(m, m._parameters) for m in modules if m._parameters]
+        try:
+            for m, table in tables:
+                vars(m)["_parameters"] = self._reading(table)
+            with ExitStack() as stack:
+                for m in modules:
+                    stack.enter_context(_own_hooks_lifted(m))
+                stack.enter_context(self.gatherer.noting())
+                yield
+        finally:
+            for m, table in tables:
+                vars(m)["_parameters"] = table
+
+    def _reading(self, table: dict[str, Any]) -> Reading:
+        """The same object as before where the table is: what is compared between two measurements stays itself."""
+        known = self._tables.get(id(table))
+        if known is None or known[0] is not table or not _alike(known[0], known[1]):
+            known = self._tables[id(table)] = table, Reading(table, self._read)
+        return known[1]
+
+    def _read(self, original: Any) -> Any:
+        number = self._numbers.get(id(original))
+        return original if number is None else self.gatherer.read(number)
+
+
+def reshard(module: nn.Module) -> None:
+    """The root stays whole after a forward pass without a backward pass: shares again."""
+    for m in module.modules():
+        if isinstance(m, FSDPModule):
+            m.reshard()
+
+
+def _alike(table: dict[str, Any], reading: Reading) -> bool:
+    return list(table) == list(reading) and all(map(lambda a, b: a is b, table.values(), reading.values()))
+
+
+@contextmanager
+def _own_hooks_lifted(m: nn.Module) -> Iterator[None]:
+    """Without the hooks that `fully_shard` has registered; a user's own stay."""
+    tables = [m._forward_pre_hooks, m._forward_hooks]
+    lifted = [(table, list(table.items()), _own(m)) for table in tables] if isinstance(m, FSDPModule) else []
+    try:
+        for table, _, own in lifted:
+            for number in own & table.keys():
+                del table[number]
+        yield
+    finally:
+        for table, before, own in lifted:
+            added = [(number, hook) for number, hook in table.items() if number not in dict(before)]
+            kept = [(number, hook) for number, hook in before if number in table or number in own]
+            table.clear()
+            table.update(kept + added)
+
+
+def _own(m: nn.Module) -> set[int]:
+    """Numbers of the hooks of FSDP's state of a module."""
+    state = cast(FSDPModule, m)._get_fsdp_state()
+    handles = (state._pre_forward_hook_handle, state._post_forward_hook_handle)
+    return {one.id for handle in handles for one in getattr(handle, "handles", (handle,))}

@@ -1,0 +1,108 @@
+"""The space of vectors whose rows are shared among ranks, as the parameters of a sharded model are."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from typing_extensions import override
+
+from landscape.objective.sharded.layout import Layout
+from landscape.operators.vectors import Kind, VectorSpace
+from landscape.randomness import fresh_generator
+from landscape.ranks import Ranks
+
+# Random numbers drawn at once. torch draws normal ones on the host sixteen by sixteen, so that pieces of a multiple of
+# that, the last one no shorter, are the numbers of one long draw.
+_DRAWN = 1 << 20
+
+
+class ShardedSpace(VectorSpace):
+    """R^n, each rank holding the rows that a layout gives it: vectors are `(rows,)`, blocks `(rows, k)`.
+
+    `size` is n. A rank may hold no row at all. All ranks make the same calls.
+
+    Args:
+        layout: which rows this rank holds.
+        ranks: those that hold one vector together.
+        dtype, device: of the vectors.
+
+    Example:
+        >>> import torch
+        >>> from landscape.objective.sharded.layout import Layout
+        >>> from landscape.operators.sharded_space import ShardedSpace
+        >>> from landscape.ranks import Ranks
+        >>> space = ShardedSpace(Layout([torch.Size([3])], [0], 0, 1), Ranks(), torch.float64, torch.device("cpu"))
+        >>> space.inner(space.unit([1]), space.shard(torch.tensor([[1.0], [2.0], [3.0]])))
+        tensor([[2.]], dtype=torch.float64)
+    """
+
+    def __init__(self, layout: Layout, ranks: Ranks, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(layout.size, dtype, device, shape=(layout.rows,))
+        self._layout, self._ranks = layout, ranks
+
+    @override
+    def reduce(self, G: Tensor) -> Tensor:
+        return self._ranks.sum(G.contiguous()).cpu()
+
+    @override
+    def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
+        """`(rows, k)`: this rank's rows of the columns that one process would draw; never n numbers at once.
+
+        With a generator on the host they are bit for bit those of `VectorSpace`. Without one all ranks take a seed from
+        the first.
+        """
+        generator = generator or fresh_generator(self._ranks.shared(fresh_generator().initial_seed(), 0))
+        states = self._ranks.gathered(zlib.crc32(generator.get_state().numpy().tobytes()))
+        if len(set(states)) > 1:
+            raise ValueError("the ranks' generators are not in the same state: seed them alike, as a vector is one")
+        return super().random(k, kind, generator)
+
+    @override
+    def _draw(self, kind: Kind, generator: torch.Generator) -> Tensor:
+        rows, done = self.zeros(1)[:, 0], 0
+        for start, stop in self._layout.windows(_DRAWN):
+            kept = self._layout.kept(self._drawn(stop - start, kind, generator), start)
+            rows[done : done + len(kept)] = kept
+            done += len(kept)
+        return rows
+
+    @override
+    def unit(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """`(rows, k)`: this rank's rows of the unit vectors of coordinates of the whole vector."""
+        index = torch.as_tensor(indices, dtype=torch.long, device=self.device).reshape(-1)
+        if index.numel() and (int(index.min()) < -self.size or int(index.max()) >= self.size):
+            raise IndexError(f"coordinates lie in [0, {self.size}), got {int(index.min())}..{int(index.max())}")
+        row, held = self._layout.positions(index % max(1, self.size))
+        E = self.zeros(index.numel())
+        E[row[held], held.nonzero()[:, 0]] = 1.0
+        return E
+
+    @override
+    def full(self, V: Tensor) -> Tensor:
+        """A vector or block as a whole, `(n,)` or `(n, k)`, on every rank; it has to fit there."""
+        layouts = [self._layout.of(rank) for rank in range(self._layout.ranks)]
+        whole = V.new_empty(self.size, *V.shape[1:])
+        most = max(layout.rows for layout in layouts)
+        own = torch.cat([V, V.new_zeros(most - len(V), *V.shape[1:])])
+        every = V.new_empty(len(layouts) * most, *V.shape[1:])
+        if len(layouts) > 1:
+            dist.all_gather_into_tensor(every, own.contiguous(), group=self._ranks.group)
+        else:
+            every = own
+        for layout, rows in zip(layouts, every.split(most) if most else [every] * len(layouts), strict=True):
+            layout.place(whole, rows[: layout.rows])
+        return whole
+
+    @override
+    def shard(self, V: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """This rank's rows of a whole vector `(n,)` or block `(n, k)`: `(rows,)` or `(rows, k)`."""
+        whole = torch.as_tensor(V)
+        if whole.ndim not in (1, 2) or len(whole) != self.size:
+            raise ValueError(f"a whole vector has shape ({self.size},) or ({self.size}, k), not {tuple(whole.shape)}")
+        return self._layout.local(whole).to(device=self.device, dtype=self.dtype)

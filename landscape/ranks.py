@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -64,6 +64,28 @@ class Ranks:
         self._reduce(t, dist.ReduceOp.MAX)
         return float(t)
 
+    def least(self, t: Tensor) -> Tensor:
+        """The least value of each entry over the ranks, in place."""
+        if self.several:
+            self._reduce(t, dist.ReduceOp.MIN)
+        return t
+
+    def collected(self, t: Tensor) -> Tensor:
+        """The tensors of all ranks, which have one shape `(m, ...)`, one after the other: `(size * m, ...)`."""
+        if not self.several:
+            return t
+        whole = t.new_empty(self.size * len(t), *t.shape[1:])
+        self._call(dist.all_gather_into_tensor, whole, t.contiguous())
+        return whole
+
+    def portion(self, t: Tensor) -> Tensor:
+        """This rank's part `(m, ...)` of the sum over the ranks of tensors `(size * m, ...)`."""
+        if not self.several:
+            return t
+        part = t.new_empty(len(t) // self.size, *t.shape[1:])
+        self._call(dist.reduce_scatter_tensor, part, t.contiguous())
+        return part
+
     def any(self, flag: bool) -> bool:
         """Whether it holds on some rank."""
         return self.largest(float(flag)) > 0.0
@@ -102,7 +124,7 @@ class Ranks:
             return work()
         result, error = _caught(work)
         if self.any(error is not None):
-            self._raise(error)
+            self.raise_together(error)
         assert result is not None
         return result[0]
 
@@ -126,10 +148,10 @@ class Ranks:
         self._reduce(message, dist.ReduceOp.SUM)
         weight, failed = message[count:].tolist()
         if failed:
-            self._raise(error)
+            self.raise_together(error)
         return (numbers * factor if apart else message[:count].reshape(numbers.shape)), weight
 
-    def _raise(self, error: Exception | None) -> None:
+    def raise_together(self, error: Exception | None) -> NoReturn:
         """All ranks raise what the first one that failed has raised."""
         rank, first = next((r, e) for r, e in enumerate(self.gathered(_portable(error))) if e is not None)
         kind, text, pickled = first

@@ -16,18 +16,22 @@ _SHORT = 0.25
 
 
 class Tuning:
-    """Which way of a product is fastest for one function on one device, and what does not work for it."""
+    """Which way of a product is fastest for one function on one device, and what does not work for it.
 
-    def __init__(self, device: torch.device, refused: set[str] | None = None) -> None:
+    fixed: nothing is tried, as each product of a sharded model is work of all ranks: the first way is taken.
+    """
+
+    def __init__(self, device: torch.device, refused: set[str] | None = None, *, fixed: bool = False) -> None:
         self._device = device
         self._chosen: dict[str, str] = {}
         self._seconds: dict[str, dict[str, float]] = {}
         self._settled: set[Hashable] = set()
         self._refused = set() if refused is None else refused
+        self._fixed = fixed
 
     def part(self) -> Tuning:
         """For some of the parameters: what does not work is known to both, what is fastest is found anew."""
-        return Tuning(self._device, self._refused)
+        return Tuning(self._device, self._refused, fixed=self._fixed)
 
     def fastest(self, key: str, ways: Mapping[str, Callable[[], Tensor]]) -> Tensor:
         """The result by the way that was fastest when `key` was asked for first; that time by the first that works.
@@ -36,6 +40,8 @@ class Tuning:
         inside torch, or disagree with the reference beyond rounding are left out. Raises what the first way raised
         when none works.
         """
+        if self._fixed:  # the first one is known to work
+            self._chosen[key] = next(iter(ways))
         if key in self._chosen:
             return ways[self._chosen[key]]()
         result, self._seconds[key] = _compare(ways, self._device)

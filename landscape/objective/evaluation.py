@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from landscape.objective.network import Network
 from landscape.objective.outputs.forms import Form, close
 from landscape.objective.outputs.nests import real_tensors
 from landscape.objective.outputs.resolve import form_of, recognised
+
+if TYPE_CHECKING:
+    from landscape.objective.sharded.gather import Chain
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class Evaluation:
         leaves: the parameters that the outputs are a function of.
         audit: what compares the counts of the data's batches, or None.
         lockstep: batches without weight are run as well.
+        chain: through all reads of a sharded model's parameters that led to the outputs.
     """
 
     batch: Batch
@@ -41,6 +45,7 @@ class Evaluation:
     leaves: Sequence[nn.Parameter]
     audit: Audit | None = None
     lockstep: bool = False
+    chain: Chain | None = None
 
     @cached_property
     def count(self) -> float:
@@ -63,7 +68,8 @@ class Evaluation:
         count = criterion.count(self.outputs, self.batch)
         if criterion.known is None and self.audit is not None and not criterion.alike:
             if self._inside():
-                self.audit.inside.check(criterion, self.network, self.batch, count)
+                if self.network.sharded is None:  # else it would run the model on this rank alone
+                    self.audit.inside.check(criterion, self.network, self.batch, count)
             else:
                 self.audit.check(criterion, self.batch, self.outputs, count, self._used)
         return count
@@ -98,7 +104,7 @@ class Evaluation:
             return
         if targets.is_floating_point() or not bool((targets == -100).any()):
             return
-        form = recognised(criterion, self.network, self.batch)
+        form = None if self.network.sharded is not None else recognised(criterion, self.network, self.batch)
         found = form.counted if form is not None else None
         if found is None:
             found = advice(criterion, self.batch, self.outputs, self._used)
@@ -113,8 +119,22 @@ class Evaluation:
     def weight(self) -> float:
         """Of the batch in f: its number of loss terms; 1 where losses sum; 0 for padding."""
         if self.batch.padding:
+            if self.network.sharded is not None:
+                self.count  # noqa: B018 what it runs the model for is run on all ranks
             return 0.0
         return 1.0 if self.criterion.reduction == "sum" else self.count
+
+    @property
+    def carried(self) -> float:
+        """The part of the weight that a loss is multiplied by before it is differentiated: all of it where
+        differentiating sums over the ranks, as in a sharded model.
+        """
+        return 1.0 if self.network.sharded is None else self.weight
+
+    @property
+    def rest(self) -> float:
+        """The part of the weight that derivatives are multiplied by afterwards."""
+        return self.weight if self.network.sharded is None else 1.0
 
     @property
     def form(self) -> Form | None:
@@ -178,23 +198,36 @@ class Evaluation:
 
         Raises `ValueError` when the loss has no graph back to any parameter of the model, though autograd records.
         """
+        with self.network.failing_together():
+            loss = self._own_loss()
+        return self.network.tied(loss, self.chain)
+
+    def _own_loss(self) -> Tensor:
         if self.lockstep and not self.weight:
-            return self._silent()
-        with self.network.recording():
-            loss = self.criterion(self.outputs, self.batch.targets)
-        if loss.requires_grad or not torch.is_grad_enabled():
+            loss = self._silent()
+        else:
+            with self.network.recording():
+                loss = self.criterion(self.outputs, self.batch.targets)
+        if not torch.is_grad_enabled():
             return loss
-        if not self._loses_its_graph():
-            return self._connected(loss)
-        raise ValueError(
-            "the loss has no graph back to the model's parameters: it is computed under no_grad, or detached, or does "
-            "not use them"
-        )
+        lost = not loss.requires_grad
+        if self.network.anywhere(lost) and self._loses_its_graph() and lost:
+            raise ValueError(
+                "the loss has no graph back to the model's parameters: it is computed under no_grad, or detached, or "
+                "does not use them"
+            )
+        return self._made_of_parameters(loss)
+
+    def carried_loss(self) -> Tensor:
+        """`loss()` with what it carries of the weight."""
+        loss = self.loss()
+        return loss if self.carried == 1.0 else loss * self.carried
 
     def loss_and_gradient(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss without its graph, which is used up, and its gradient in the parameters' shapes."""
         loss = self.loss()
-        return loss.detach(), torch.autograd.grad(loss, self.leaves, allow_unused=True, materialize_grads=True)
+        carrying = loss if self.carried == 1.0 else loss * self.carried
+        return loss.detach(), torch.autograd.grad(carrying, self.leaves, allow_unused=True, materialize_grads=True)
 
     def detach(self) -> Evaluation:
         """`single` with outputs that have no graph. Raises `TypeError` when the loss is not of one tensor."""
@@ -221,9 +254,15 @@ class Evaluation:
     def _silent(self) -> Tensor:
         """0, as a function of all outputs."""
         floating = [t for t in real_tensors(self.outputs) if t.is_floating_point()]
-        return self._connected(sum((0.0 * t.sum() for t in floating), torch.zeros((), device=self.network.device)))
+        return self._made_of_parameters(
+            sum((0.0 * t.sum() for t in floating), torch.zeros((), device=self.network.device))
+        )
 
     def _connected(self, value: Tensor) -> Tensor:
+        """The same value, ready to be differentiated in the parameters."""
+        return self.network.tied(self._made_of_parameters(value), self.chain)
+
+    def _made_of_parameters(self, value: Tensor) -> Tensor:
         """The same value as a (constant) function of the parameters."""
         return value if value.requires_grad else value + self.leaves[0].reshape(-1)[:0].sum().to(value.dtype)
 

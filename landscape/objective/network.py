@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,17 @@ from landscape.objective.batch import Batch, convert, move, tensors_in
 from landscape.objective.converted import Converted
 from landscape.objective.criterion import Criterion
 from landscape.objective.forward import Forward, Habits, replaced_in_forward
-from landscape.objective.guard.admission import refuse_absent
+from landscape.objective.guard.admission import is_sharded, refuse_absent
 from landscape.objective.guard.belongings import Belongings
 from landscape.objective.guard.checkpointing import recomputed_alike
 from landscape.objective.guard.contents import copy_of_tensor
 from landscape.objective.parameters import FlatView, Selection
 from landscape.objective.remembered import identity, remembered, structure
 from landscape.objective.settings import settings
+
+if TYPE_CHECKING:
+    from landscape.objective.sharded.gather import Chain
+    from landscape.objective.sharded.model import Sharded
 
 Mode = Literal["as-is", "eval", "train"]
 
@@ -38,6 +42,7 @@ class Network:
         pinned: how many `Objective.at` blocks hold the parameters.
         synchronises_buffers: the model's wrapper gives all ranks the buffers of the first one in a forward pass.
         buffers: those, where they are known; None for the module's own.
+        sharded: this rank's shares of the parameters, where `fully_shard` has cut them.
     """
 
     def __init__(
@@ -55,6 +60,9 @@ class Network:
             raise ValueError(f'mode is "as-is", "eval" or "train", not {mode!r}')
         refuse_absent(model)
         self.module = unwrap(model)
+        self.sharded = _shares(self.module) if is_sharded(self.module) else None
+        if self.sharded is not None and not (dtype is None and device is None):
+            raise TypeError("a sharded model is measured as it is: convert it before fully_shard, without dtype=, device=")
         wrappers = [m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel)]
         self.synchronises_buffers = any(m.broadcast_buffers for m in wrappers) and any(True for _ in model.buffers())
         self.buffers: list[Tensor] | None = None
@@ -77,9 +85,15 @@ class Network:
         self.converted = Converted(measured, None if device is None else _indexed(torch.device(device)), dtype)
         self.device = next((self.converted(p).device for p in self.module.parameters()), torch.device("cpu"))
 
+    def view(self, selection: Selection) -> FlatView:
+        """The chosen parameters as one vector."""
+        return FlatView(self.module, selection, None if self.sharded is None else self.sharded.chosen)
+
     def follow(self) -> None:
         """Bring the converted tensors up to date with the model (not while `at` has set them, nor in a measurement)."""
         inside = self.pinned or self._parts is not None
+        if self.sharded is not None and not inside:
+            self.sharded.follow()
         if not self.converted or inside or (self._seen is not None and self._seen.holds()):
             return
         self._seen = state.Snapshot(lambda: state.Parts(self.module).contents())
@@ -114,7 +128,9 @@ class Network:
 
     def parts(self) -> state.Parts:
         """The module's parts: found once per measurement, anew outside of one."""
-        return self._parts if self._parts is not None else state.Parts(self.module, self.converted)
+        if self._parts is not None:
+            return self._parts
+        return state.Parts(self.module, self.converted if self.sharded is None else self.sharded)
 
     def contents(self, loss: object) -> tuple[list[Tensor], list[Any]]:
         """All that the function depends on and that can be seen: tensors, flags, and settings of model and loss."""
@@ -138,7 +154,7 @@ class Network:
             habits = self._known_habits(derivative, mark, find)
             outer, self._parts = self._parts, parts
             stack.callback(setattr, self, "_parts", outer)
-            stack.enter_context(self.converted.in_place())
+            stack.enter_context(self.converted.in_place() if self.sharded is None else self.sharded.in_place())
             stack.enter_context(state.random_states(self.device))
             stack.enter_context(state.differentiable_twice(parts.modules, self.device))
             leaves = view.resolve(parts.parameters)
@@ -202,6 +218,26 @@ class Network:
         placed: Batch = move(batch, self.device, self._dtype)
         return placed
 
+    def failing_together(self) -> AbstractContextManager[None]:
+        """What is raised inside on one rank of a sharded model is raised on all."""
+        return nullcontext() if self.sharded is None else self.sharded.gatherer.failing_together()
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether it holds on some rank of a sharded model, which only all together can run; else on this one."""
+        if self.sharded is None:
+            return flag
+        self.sharded.gatherer.leave()
+        return self.sharded.ranks.any(flag)
+
+    def tied(self, result: Tensor, chain: Chain | None) -> Tensor:
+        """A result of a pass, connected with all that ranks have read of a sharded model's parameters."""
+        return result if self.sharded is None or chain is None else self.sharded.gatherer.tie(result, chain)
+
+    @property
+    def chain(self) -> Chain | None:
+        """Of the last pass over a sharded model."""
+        return None if self.sharded is None else self.sharded.gatherer.chain
+
     def plain(self, model: nn.Module, inputs: Any) -> Any:
         """What a model returns that is run in the same way, without any care."""
         return Forward(model, self.function)(inputs)
@@ -221,9 +257,12 @@ class Network:
             self._parameters_kept(),
             self._leaves_kept(),
             self.recording(),
+            nullcontext() if self.sharded is None else self.sharded.gatherer.forward(),
         ):
             if replaced is None:
                 return run(inputs)
+            if self.sharded is not None:
+                raise RuntimeError("other tensors cannot stand for the parameters of a sharded model")
             if habits.records and any(unpack_dual(t).tangent is not None for t in replaced.values()):
                 raise RuntimeError("forward mode through a derivative inside the model is not to be relied on")
             return functional_call(run, {f"model.{name}": t for name, t in replaced.items()}, (inputs,))
@@ -261,6 +300,12 @@ class Network:
                 "Embedding does, or clipping), so its derivatives are not those of f: run the model on all of the "
                 "data before measuring if that has no effect twice, or take it out of the forward pass"
             )
+
+
+def _shares(module: nn.Module) -> Sharded:
+    from landscape.objective.sharded.model import Sharded  # with all of FSDP, which other models can do without
+
+    return Sharded(module)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -56,6 +56,8 @@ def measured_noise(few: Measured) -> float:
         if e is None:
             return 0.0
         coarsest = coarsest_eps(_roots(e), few.dtype)
+        if getattr(few, "sharded", False):  # there is no copy of it
+            return coarsest
         if coarsest == 0.0 and not _rounded_products(few) and not _out_of_sight(_roots(e)):
             return 0.0
         outputs, slopes = _values(few, e)

@@ -23,7 +23,7 @@ from landscape.objective.evaluation import Evaluation
 from landscape.objective.guard.first import habits
 from landscape.objective.network import Mode, Network, inner_selection
 from landscape.objective.noise import measured_noise
-from landscape.objective.parameters import FlatView, Selection, join, split, vector_dtype
+from landscape.objective.parameters import Selection, join, split, vector_dtype
 from landscape.objective.remembered import remembered
 from landscape.objective.state import Snapshot
 from landscape.objective.together import ProcessGroup, Sum, Together, ranks_of
@@ -101,11 +101,12 @@ class Objective(Together):
         self._network = Network(model, forward, mode, device, dtype, loss)
         self.module = self._network.module
         self.device = self._network.device
-        self._view = FlatView(self.module, inner_selection(model, parameters))
+        self._view = self._network.view(inner_selection(model, parameters))
         self.dtype = vector_dtype(self.leaves())
-        self.ranks = ranks_of(model, process_group)
+        self.sharded = self._network.sharded is not None
+        self.ranks = ranks_of(model, process_group, self._network)
         self._batches = Batches(data, memory=memory, dtype=self.dtype, ranks=self.ranks)
-        self.tuning = Tuning(self.device)
+        self.tuning = Tuning(self.device, fixed=self.sharded)
 
     # -- the flat vector -------------------------------------------------------------------------------------
 
@@ -184,7 +185,7 @@ class Objective(Together):
         """The same function with the other parameters held fixed (names or globs among the chosen ones)."""
         patterns = [names] if isinstance(names, str) else list(names)
         other = copy.copy(self)
-        other._view = FlatView(self.module, patterns)
+        other._view = self._network.view(patterns)
         outside = [name for name in other._view.names if name not in self._view.slices]
         if outside:
             raise ValueError(f"{outside[0]!r} is not among the parameters of this objective")
@@ -196,7 +197,7 @@ class Objective(Together):
         """The same model, loss and parameters on other data, e.g. a mini-batch of the training loop."""
         other = copy.copy(self)
         other._batches = Batches(data, memory=self.memory, dtype=self.dtype, ranks=self.ranks)
-        other.tuning = Tuning(self.device)
+        other.tuning = Tuning(self.device, fixed=self.sharded)
         return other
 
     def converted(self, dtype: torch.dtype) -> Objective:
@@ -204,7 +205,7 @@ class Objective(Together):
         other = copy.copy(self)
         other._network = self._network.converted_to(dtype, self.criterion.loss)
         other.dtype = vector_dtype(other.leaves())
-        other.tuning = Tuning(self.device)
+        other.tuning = Tuning(self.device, fixed=self.sharded)
         return other
 
     # -- the function ------------------------------------------------------------------------------------------
@@ -228,14 +229,14 @@ class Objective(Together):
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """f and its gradient `(n,)` from one pass."""
-        total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        total = torch.zeros(self._view.rows, dtype=self.dtype, device=self.device)
 
         def work() -> Sum:
             value, weight = accurate(torch.zeros((), device=self.device)), 0.0  # value is read once, at the end
             with self.measuring():
                 for e in self.evaluations():
                     loss, pieces = e.loss_and_gradient()
-                    total.add_(self.join(pieces), alpha=e.weight)
+                    total.add_(self.join(pieces), alpha=e.rest)
                     value += e.weight * accurate(loss)
                     weight += e.weight
             return value.cpu(), 1.0, weight
@@ -286,7 +287,8 @@ class Objective(Together):
         """The model on a batch (inside `measuring()`), with these tensors for the chosen parameters if given."""
         replaced = None if parameters is None else dict(zip(self._view.names, parameters, strict=True))
         outputs, audit = self._network.outputs(batch, replaced), self._batches.audit if self.check else None
-        return Evaluation(batch, outputs, self.criterion, self._network, self.leaves(), audit, self.lockstep)
+        network = self._network
+        return Evaluation(batch, outputs, self.criterion, network, self.leaves(), audit, self.lockstep, network.chain)
 
     def evaluations(self) -> Iterator[Evaluation]:
         """One pass: the model on each batch that has loss terms, in lockstep on each (inside `measuring()`)."""

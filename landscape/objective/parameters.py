@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from landscape.objective.sharded.layout import Layout
+
 Selection = str | Iterable[str] | Callable[..., bool] | None
 
 
@@ -18,9 +20,16 @@ class FlatView:
 
     Tied parameters appear once, under their first name. Names are resolved anew at each use, because a training
     loop may replace a parameter object (`load_state_dict(assign=True)`).
+
+    Attributes:
+        names, slices, size: of the whole vector.
+        shapes, rows: of what this rank holds of the parameters, and of the vector.
+        layout: which rows these are, in a sharded model.
     """
 
-    def __init__(self, model: nn.Module, selection: Selection) -> None:
+    def __init__(
+        self, model: nn.Module, selection: Selection, layout: Callable[[list[str]], Layout] | None = None
+    ) -> None:
         self.names = _select(model, selection)
         self._by_default = selection is None
         parameters = dict(model.named_parameters())
@@ -30,6 +39,11 @@ class FlatView:
         for name, shape in self.shapes.items():
             self.slices[name] = slice(self.size, self.size + shape.numel())
             self.size += shape.numel()
+        self.rows = self.size
+        self.layout = None if layout is None else layout(self.names)
+        if self.layout is not None:
+            self.rows = self.layout.rows
+            self.shapes = dict(zip(self.names, (share.local_shape for share in self.layout.shares), strict=True))
 
     def moved(self, model: nn.Module) -> list[str]:
         """Names that were taken because they require grad and do not any more, or were left out and do now."""
@@ -55,6 +69,7 @@ class FlatView:
         pieces = []
         for name in self.names:
             value = torch.as_tensor(values[name]).detach()
+            value = getattr(value, "_local_tensor", value) if self.layout is not None else value
             if value.shape != self.shapes[name]:
                 raise ValueError(f"{name}: expected shape {tuple(self.shapes[name])}, got {tuple(value.shape)}")
             pieces.append(value.to(device=device, dtype=dtype).reshape(-1))
@@ -62,8 +77,8 @@ class FlatView:
 
     def unflatten(self, v: Tensor) -> dict[str, Tensor]:
         """A dict of views of the vector `(n,)` by name."""
-        if v.ndim != 1 or v.shape[0] != self.size:
-            raise ValueError(f"unflatten needs a vector of shape ({self.size},), not {tuple(v.shape)}")
+        if v.ndim != 1 or v.shape[0] != self.rows:
+            raise ValueError(f"unflatten needs a vector of shape ({self.rows},), not {tuple(v.shape)}")
         return dict(zip(self.names, split(v, self.shapes.values()), strict=True))
 
 

@@ -17,6 +17,8 @@ from landscape.objective.batch import part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.network import Network
+from landscape.objective.parameters import FlatView
+from landscape.objective.sharded.layout import Layout
 from landscape.ranks import Ranks, agreed_on
 from landscape.tuning import Tuning
 
@@ -47,6 +49,7 @@ class Together:
     tuning: Tuning
     _batches: Batches
     _network: Network
+    _view: FlatView
 
     def on(self, data: Any) -> Self:  # noqa: D102
         raise NotImplementedError
@@ -94,6 +97,29 @@ class Together:
         """What `work()` returns on each rank, in their order; as `agreed`."""
         return self.ranks.gathered(self.agreed(work))
 
+    def anywhere(self, flag: bool) -> bool:
+        """Whether it holds on some rank of a sharded model, whose ranks do the same work; else on this one."""
+        return self._network.anywhere(flag)
+
+    def united(self, names: set[str]) -> set[str]:
+        """Those of all ranks of a sharded model."""
+        return set().union(*self.gathered(lambda: names)) if self.sharded else names
+
+    def shares(self) -> tuple[Layout, Ranks]:
+        """Of a sharded model: which rows of the flat vector are here, and the ranks that hold all of it together."""
+        assert self._network.sharded is not None
+        assert self._view.layout is not None
+        return self._view.layout, self._network.sharded.holders
+
+    @property
+    def gathered_peak(self) -> int:
+        """The most bytes of a sharded model's parameters that were whole at once on this rank."""
+        return 0 if self._network.sharded is None else self._network.sharded.gatherer.peak
+
+    def saved_bytes(self) -> int:
+        """Of what autograd has kept of a sharded model's last pass, weights not counted: they are gathered again."""
+        return 0 if self._network.sharded is None else self._network.sharded.gatherer.saved_bytes
+
     def alone(self) -> Self:
         """The same function of this rank's own data, without collective calls; a sharded model can only be run by all.
 
@@ -120,6 +146,8 @@ class Together:
         """Before the ranks begin: as many batches on each, and one function, with the buffers of the first rank."""
         if not self.ranks.several:
             return
+        if self._network.sharded is not None:
+            self._network.sharded.gatherer.leave()
         if not self._batches.aligned:
             self._batches.align()
             self._refuse_other_parameters()
@@ -149,11 +177,15 @@ class Together:
         return total if self.criterion.reduction == "sum" else total / weight
 
 
-def ranks_of(model: nn.Module, process_group: ProcessGroup) -> Ranks:
+def ranks_of(model: nn.Module, process_group: ProcessGroup, network: Network) -> Ranks:
     """Of the group that is given; "auto": of the one that the model's wrapper has, else this process alone.
 
-    Raises `TypeError` for what is no group.
+    Those of a sharded model are the ones that hold it. Raises `TypeError` for what is no group.
     """
+    if network.sharded is not None:
+        if process_group != "auto":
+            raise TypeError("the ranks of a sharded model are those that hold it: leave process_group= out")
+        return network.sharded.ranks
     if process_group is None:
         return Ranks()
     if process_group == "auto":

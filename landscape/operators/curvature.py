@@ -24,6 +24,7 @@ from landscape.objective.together import Sum
 from landscape.operators.autograd import cause, graph_bytes
 from landscape.operators.check import Check, worst
 from landscape.operators.linear import LinearOperator
+from landscape.operators.sharded_space import ShardedSpace
 from landscape.operators.self_check import Claims, self_check
 
 _OTHERS = 3  # batches that are checked beside the first
@@ -53,6 +54,8 @@ class ObjectiveOperator(LinearOperator):
     def __init__(self, objective: Objective, size: int | None = None) -> None:
         size = objective.size if size is None else size
         super().__init__(size, objective.dtype, objective.device, memory=objective.memory)
+        if objective.sharded:
+            self.space = self._shared_space(objective, size)
         self.objective = objective
         self._kept: dict[int, tuple[Graph, float]] = {}
         self._empty: set[int] = set()
@@ -64,6 +67,24 @@ class ObjectiveOperator(LinearOperator):
         self._looked_at: set[int] = set()
         self._operations: set[str] = set()  # that batches went through
         self._others: dict[frozenset[str], Batch] = {}  # to be checked: those with operations that are new
+
+    def _shared_space(self, objective: Objective, size: int) -> ShardedSpace:
+        """Of a sharded model: each rank has its rows. Raises `TypeError` for an operator on other vectors."""
+        layout, holders = objective.shares()
+        if size != layout.size:
+            raise TypeError(f"{type(self).__name__} is not for sharded models: its vectors are not the parameters'")
+        return ShardedSpace(layout, holders, self.dtype, self.device)
+
+    @property
+    @override
+    def memory(self) -> int:
+        """Bytes that algorithms may use for vectors: what the rank with least has."""
+        return int(-self.objective.ranks.largest(-super().memory))
+
+    @property
+    def gathered_peak(self) -> int:
+        """The most bytes of a sharded model's parameters that were whole at once; 0 where nothing is gathered."""
+        return self.objective.gathered_peak
 
     @property
     @override
@@ -163,6 +184,7 @@ class ObjectiveOperator(LinearOperator):
             return
         self._looked_at.add(e.batch.index)
         operations = {type(node).__name__ for node in nodes(t for t in tensors_in(e.outputs) if t.requires_grad)}
+        operations = self.objective.united(operations)
         new = frozenset(operations - self._operations)
         if new and self._operations and len(self._others) < _OTHERS:
             self._others[new] = e.batch
@@ -205,7 +227,8 @@ class ObjectiveOperator(LinearOperator):
 
     def _graphs(self) -> Iterator[tuple[Batch, Graph | None, float]]:
         """One pass: each batch with its kept graph and weight, or with None where no graph can be kept."""
-        if self._snapshot is not None and not self._snapshot.holds():
+        stale = self._snapshot is not None and not self._snapshot.holds()
+        if self.objective.anywhere(stale):
             self._drop()
         if self._snapshot is None:
             self._snapshot = self.objective.snapshot()
@@ -215,7 +238,7 @@ class ObjectiveOperator(LinearOperator):
                 continue
             if batch.index in self._kept:
                 yield batch, *self._kept[batch.index]
-            elif self._expected_bytes(batch) + self._bytes > budget:
+            elif self.objective.anywhere(self._expected_bytes(batch) + self._bytes > budget):
                 yield batch, None, 0.0
             else:
                 kept, weight = self._build(batch)
@@ -223,7 +246,8 @@ class ObjectiveOperator(LinearOperator):
                     self._empty.add(batch.index)
                     continue
                 if self._bytes_per_input == 0.0:
-                    self._bytes_per_input = graph_bytes(kept.roots()) / _input_bytes(batch)
+                    found = self.objective.saved_bytes() if self.objective.sharded else graph_bytes(kept.roots())
+                    self._bytes_per_input = found / _input_bytes(batch)
                 self._kept[batch.index] = (kept, weight)
                 self._bytes += self._expected_bytes(batch)
                 yield batch, kept, weight

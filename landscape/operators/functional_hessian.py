@@ -34,6 +34,11 @@ class FunctionalHessian(ObjectiveOperator):
     claims: Claims = (GradientClaim, SlopeClaim, JacobianClaim)
     zero = ", as it is where the outputs are linear in the parameters (piecewise, with ReLU)"
 
+    def __init__(self, objective: Objective) -> None:
+        if objective.sharded:
+            raise TypeError("FunctionalHessian is not for sharded models: take Hessian(f) - GaussNewton(f), the same matrix")
+        super().__init__(objective)
+
     def _graph(self, e: Evaluation) -> Graph:
         if not e.weight:
             return GradientGraph(self.objective, e.loss())

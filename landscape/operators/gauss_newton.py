@@ -127,12 +127,15 @@ class JacobianOperator(ObjectiveOperator):
     def _graph(self, e: Evaluation) -> JacobianGraph:
         outputs = e.detach()
         e.loss()  # says so when the loss is no scalar or has no graph
-        return JacobianGraph(self.objective, e, self._curvature(outputs) if e.weight else nothing)
+        curvature, carried = self._curvature(outputs) if e.weight else nothing, e.carried
+        return JacobianGraph(
+            self.objective, e, curvature if carried == 1.0 else lambda U: carried * curvature(U)
+        )
 
     def _rebuilt_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
         """One dual forward pass gives the outputs' graph and J v together: 5/3 of a gradient instead of 7/3."""
         objective = self.objective
-        if len(V) > 1 or objective.tuning.refused("dual"):
+        if len(V) > 1 or objective.sharded or objective.tuning.refused("dual"):
             return super()._rebuilt_products(batch, V)
         try:
             with dual_level():

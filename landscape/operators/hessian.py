@@ -98,7 +98,7 @@ class Hessian(ObjectiveOperator):
     zero = ", as it is where the loss is linear in the parameters (piecewise, with ReLU and an L1 or hinge loss)"
 
     def _graph(self, e: Evaluation) -> GradientGraph:
-        return GradientGraph(self.objective, e.loss())
+        return GradientGraph(self.objective, e.carried_loss())
 
     @staticmethod
     def from_loss(

@@ -206,7 +206,7 @@ class LinearOperator:
         from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
         def product(V: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            return np.asarray((self @ torch.from_numpy(np.array(V))).cpu().numpy())
+            return np.asarray(self.space.full(self @ self.space.shard(torch.from_numpy(np.array(V)))).cpu().numpy())
 
         dtype = np.dtype(str(self.dtype).removeprefix("torch."))
         return ScipyOperator(self.shape, product, rmatvec=product, matmat=product, rmatmat=product, dtype=dtype)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch import distributed as dist
 from typing_extensions import override
 
 from landscape.objective.sharded.layout import Layout
@@ -89,12 +88,7 @@ class ShardedSpace(VectorSpace):
         layouts = [self._layout.of(rank) for rank in range(self._layout.ranks)]
         whole = V.new_empty(self.size, *V.shape[1:])
         most = max(layout.rows for layout in layouts)
-        own = torch.cat([V, V.new_zeros(most - len(V), *V.shape[1:])])
-        every = V.new_empty(len(layouts) * most, *V.shape[1:])
-        if len(layouts) > 1:
-            dist.all_gather_into_tensor(every, own.contiguous(), group=self._ranks.group)
-        else:
-            every = own
+        every = self._ranks.collected(torch.cat([V, V.new_zeros(most - len(V), *V.shape[1:])]))
         for layout, rows in zip(layouts, every.split(most) if most else [every] * len(layouts), strict=True):
             layout.place(whole, rows[: layout.rows])
         return whole

@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,13 @@ class Note(NamedTuple):
     offset: int
 
 
+@dataclass
+class Chain:
+    """Through all reads of parameters in one forward pass."""
+
+    link: Tensor
+
+
 class Gatherer:
     """Gathers the parameters of a model as they are read.
 
@@ -40,6 +48,7 @@ class Gatherer:
         ranks: all that hold a part of the model.
 
     Attributes:
+        chain: of the forward pass that began last.
         alive: bytes of gathered tensors that are alive now.
         peak: the most of them that were alive at once.
     """
@@ -48,27 +57,52 @@ class Gatherer:
         self._transfers, self._leaves = transfers, leaves
         self._wishes = Wishes(len(leaves))
         self._step = Step(ranks, self._wishes, self._serve)
-        self.failing_together: Callable[[], Any] = self._step.failing_together
-        self._link: Tensor | None = None  # the end of the chain in a forward pass
+        self.failing_together = self._step.failing_together
+        self.chain: Chain | None = None
         self._recent: dict[int, weakref.ref[Tensor]] = {}
         self._last: Tensor | None = None
         self._owners: dict[int, tuple[int, int]] = {}  # by address: the parameter and its version as gathered
+        self._saved: dict[int, int] = {}
         self.alive = self.peak = 0
+
+    @property
+    def saved_bytes(self) -> int:
+        """Of what autograd has kept since the last forward pass began, notes not counted."""
+        return sum(self._saved.values())
 
     # -- forward passes ------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """A forward pass begins on all ranks."""
-        self._step.meet(self._wishes.begin)
-        self._link, self._last = torch.zeros(0), None
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Around the model in a forward pass; what is raised on one rank is raised on all."""
+        self._step.meet(self._wishes.begun)
+        self.chain, self._last, self._saved = Chain(torch.zeros(0)), None, {}
+        with self._step.failing_together():
+            yield
+            self._step.meet(self._wishes.ended)
 
-    def end(self, result: Tensor) -> Tensor:
-        """It has ended with this result, which comes back at the end of the chain; a constant one is unchanged."""
-        self._step.meet(self._wishes.end)
-        link, self._link, self._last = self._link, None, None
-        if link is None or not link.requires_grad or not torch.is_grad_enabled():
+    def tie(self, result: Tensor, chain: Chain) -> Tensor:
+        """The result of a forward pass, connected with all parameters that any rank has read; others read no more."""
+        self._step.meet(self._wishes.tied)
+        self._last, link = None, chain.link
+        if not link.requires_grad or not torch.is_grad_enabled():
             return result
-        return result + link.sum().to(device=result.device, dtype=result.dtype)
+        # the cotangents of the links depend on all parameters then: a second derivative runs through the chain as well
+        return result * (1.0 + link.sum()).to(device=result.device, dtype=result.dtype)
+
+    def leave(self) -> None:
+        """All ranks are done with what they asked of each other."""
+        self._step.meet(self._wishes.left)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Around all that runs and differentiates the model."""
+        with self._step.failing_together(), saved_tensors_hooks(self._pack, self._unpack):
+            try:
+                yield
+            finally:
+                self.chain = self._last = None
+            self.leave()
 
     def read(self, parameter: int) -> Tensor:
         """The whole parameter, differentiable where gradients are recorded in a forward pass."""
@@ -80,7 +114,7 @@ class Gatherer:
         if torch._C._current_graph_task_id() != -1:  # a checkpointed part that is computed again in a backward pass
             whole = self._again(parameter).requires_grad_(recorded)
         else:
-            if self._link is None and recorded:
+            if self.chain is None and recorded:
                 raise RuntimeError(
                     "a parameter of the sharded model is read outside of its forward pass and loss, where it cannot "
                     "be differentiated in"
@@ -93,10 +127,10 @@ class Gatherer:
     def _chained(self, parameter: int) -> Tensor:
         self._last = None
         leaf = self._leaves[parameter]
-        if not leaf.requires_grad or not torch.is_grad_enabled():
+        if self.chain is None or not leaf.requires_grad or not torch.is_grad_enabled():
             return self.gather(parameter, leaf.detach())
         whole: Tensor
-        whole, self._link = Gather.apply(self, parameter, leaf, self._link)
+        whole, self.chain.link = Gather.apply(self, parameter, leaf, self.chain.link)
         return whole
 
     def _serve(self, parameter: int, forward: bool) -> None:
@@ -110,15 +144,17 @@ class Gatherer:
     def gather(self, parameter: int, local: Tensor) -> Tensor:
         """The whole parameter, counted, and known by its memory while that lives."""
         whole = self._transfers[parameter].gathered(local.detach())
-        self._counted(whole)
+        address = self._counted(whole)
         if whole.numel():
-            self._owners[whole.untyped_storage().data_ptr()] = parameter, whole._version
+            self._owners[address] = parameter, whole._version
         return whole
 
     def cotangent(self, parameter: int, local: Tensor) -> Tensor:
         """What is differentiated along, whole."""
         self._step.meet(self._wishes.link(parameter, reduce=False))
-        return self._counted(self._transfers[parameter].gathered(local))
+        whole = self._transfers[parameter].gathered(local)
+        self._counted(whole)
+        return whole
 
     def reduce(self, parameter: int, whole: Tensor) -> Tensor:
         """This rank's share of the sum over the ranks."""
@@ -129,12 +165,13 @@ class Gatherer:
         self._step.meet(self._wishes.again(parameter))
         return self.gather(parameter, self._leaves[parameter].detach())
 
-    def _counted(self, whole: Tensor) -> Tensor:
-        storage = whole.untyped_storage()
+    def _counted(self, whole: Tensor) -> int:
+        with torch._C.DisableTorchFunction():  # who watches for memory that is handed out is not meant
+            storage = whole.untyped_storage()
         self.alive += storage.nbytes()
         self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self._gone, storage.data_ptr(), storage.nbytes()).atexit = False
-        return whole
+        weakref.finalize(storage, self._gone, address := storage.data_ptr(), storage.nbytes()).atexit = False
+        return address
 
     def _gone(self, address: int, size: int) -> None:
         self._owners.pop(address, None)  # the allocator may give it to anything next
@@ -142,21 +179,16 @@ class Gatherer:
 
     # -- what autograd saves -------------------------------------------------------------------------------------
 
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Inside, saved views of gathered tensors are kept as notes."""
-        with saved_tensors_hooks(self._pack, self._unpack):
-            yield
-
     def _pack(self, t: Tensor) -> Tensor | Note:
         if type(t) is not Tensor or t.layout != torch.strided or not t.numel():
             return t
-        owner = self._owners.get(t.untyped_storage().data_ptr())
-        if owner is None:
+        with torch._C.DisableTorchFunction():
+            storage = t.untyped_storage()
+        owner = self._owners.get(address := storage.data_ptr())
+        if owner is None or t.dtype != self._leaves[owner[0]].dtype:
+            self._saved[address] = storage.nbytes()
             return t
         parameter, version = owner
-        if t.dtype != self._leaves[parameter].dtype:
-            return t
         if t._version != version:
             raise RuntimeError("the model writes into a parameter while it runs: a sharded one cannot be put back")
         return Note(parameter, t.size(), t.stride(), int(t.storage_offset()))

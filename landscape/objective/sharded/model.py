@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -39,33 +38,38 @@ class Sharded:
         parameters = list(self._originals.values())
         mesh = parameters[0].device_mesh
         cut = mesh.ndim - 1  # the last dimension of a hybrid mesh
-        shards = mesh.get_group(cut)
-        replicas = mesh.get_group(0) if mesh.ndim == 2 else None
-        every = shards if replicas is None else mesh._flatten().get_group()
-        self.ranks, self.holders = Ranks(every), Ranks(shards)
+        self.holders = Ranks(mesh.get_group(cut))
+        replicas = Ranks(mesh.get_group(0)) if cut else Ranks()
+        every = mesh._flatten().get_group() if cut else mesh.get_group()
+        self.ranks = Ranks(every)
         dims = [p.placements[cut].dim for p in parameters]  # type: ignore[attr-defined]
-        self.layout = Layout([p.shape for p in parameters], dims, mesh.get_local_rank(cut), dist.get_world_size(shards))
+        self.layout = Layout([p.shape for p in parameters], dims, self.holders.rank, self.holders.size)
         self._leaves = [nn.Parameter(p._local_tensor.detach(), p.requires_grad) for p in parameters]
         self._numbers = {id(p): number for number, p in enumerate(parameters)}
-        transfers = [Transfer(share, shards, replicas) for share in self.layout.shares]
+        transfers = [Transfer(share, self.holders, replicas) for share in self.layout.shares]
         self.gatherer = Gatherer(transfers, self._leaves, Ranks(host_group(every)))
         self._tables: dict[int, tuple[dict[str, Any], Reading]] = {}
 
     def __call__(self, original: Tensor) -> Tensor:
         """What this rank holds of a parameter: what is differentiated in. A buffer stands for itself."""
         number = self._numbers.get(id(original))
+        if number is None and isinstance(original, DTensor):
+            raise ValueError("a parameter of the sharded model is another object than before: make a new Objective")
         return original if number is None else self._leaves[number]
 
     def follow(self) -> None:
         """Take the shares as they are now: training may have put other tensors into the parameters."""
+        reshard(self._module)
         for p, leaf in zip(self._originals.values(), self._leaves, strict=True):
             if leaf.data_ptr() != p._local_tensor.data_ptr():
                 leaf.data = p._local_tensor.detach()
 
-    def chosen(self, names: list[str]) -> tuple[list[torch.Size], list[int]]:
-        """Whole shapes of the named parameters and the dimensions along which they are cut."""
+    def chosen(self, names: list[str]) -> Layout:
+        """Of the named parameters alone."""
         shares = dict(zip(self._originals, self.layout.shares, strict=True))
-        return [shares[name].shape for name in names], [shares[name].dim for name in names]
+        chosen = [shares[name] for name in names]
+        shapes, dims = [share.shape for share in chosen], [share.dim for share in chosen]
+        return Layout(shapes, dims, self.layout.rank, self.layout.ranks)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -79,7 +83,7 @@ class Sharded:
             with ExitStack() as stack:
                 for m in modules:
                     stack.enter_context(_own_hooks_lifted(m))
-                stack.enter_context(self.gatherer.noting())
+                stack.enter_context(self.gatherer.scope())
                 yield
         finally:
             for m, table in tables:

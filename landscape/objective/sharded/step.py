@@ -22,12 +22,19 @@ _FAILED = 0
 class Wishes:
     """The numbers of wishes, in order of precedence, for so many parameters.
 
-    A rank that has failed; a parameter read again in a backward pass; a link of the chain, which all ranks come to in
-    the same order; a parameter read in a forward pass; its end.
+    Of a rank that has failed; of a parameter read again in a backward pass; of a link of the chain, which all ranks
+    come to in the same order; of a parameter read in a forward pass, which others serve till they come to `tied`.
+
+    Attributes:
+        ended: the model has run.
+        tied: its result is complete.
+        begun: the model is going to run.
+        left: what comes next is no transfer.
     """
 
     def __init__(self, parameters: int) -> None:
         self._n = parameters
+        self.ended, self.tied, self.begun, self.left = (1 + 4 * parameters + i for i in range(4))
 
     def again(self, parameter: int) -> int:
         """Parameter read again in a backward pass."""
@@ -41,25 +48,15 @@ class Wishes:
         """Parameter read in a forward pass."""
         return 1 + 3 * self._n + parameter
 
-    @property
-    def begin(self) -> int:
-        """The beginning of a forward pass."""
-        return 2 + 4 * self._n
-
-    @property
-    def end(self) -> int:
-        """Its end, until when other ranks' reads are served."""
-        return 1 + 4 * self._n
-
     def parameter(self, wish: int) -> int | None:
         """The parameter of a wish that others may serve; None for one that they cannot."""
-        if 1 <= wish <= self._n:
+        if wish <= self._n:
             return wish - 1
-        return wish - 1 - 3 * self._n if 1 + 3 * self._n <= wish < self.end else None
+        return wish - 1 - 3 * self._n if 3 * self._n < wish <= 4 * self._n else None
 
     def forward(self, wish: int) -> bool:
         """Whether it is one of a forward pass."""
-        return 1 + 3 * self._n <= wish <= self.end
+        return 3 * self._n < wish <= self.tied
 
 
 class Step:
@@ -81,7 +78,7 @@ class Step:
             self._ranks.least(both)
             lowest, highest = int(both[0]), -int(both[1])
             if lowest == _FAILED:
-                self._ranks.raised(None)
+                self._ranks.raise_together(None)
             if lowest == highest:
                 return
             parameter, forward = self._wishes.parameter(lowest), self._wishes.forward(lowest)
@@ -97,11 +94,11 @@ class Step:
         try:
             yield
         except Exception as error:
-            if in_step(error) or not self._ranks.several:
+            if in_step(error) or isinstance(error, RanksLost) or not self._ranks.several:
                 raise
             both = torch.tensor([_FAILED, -_FAILED])
             self._ranks.least(both)
-            self._ranks.raised(error)
+            self._ranks.raise_together(error)
 
 
 def host_group(group: dist.ProcessGroup) -> dist.ProcessGroup:

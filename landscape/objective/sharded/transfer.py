@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 from torch.autograd import Function
 
 from landscape.objective.sharded.layout import Share
+from landscape.ranks import Ranks
 
 
 class Transfer:
@@ -22,38 +22,31 @@ class Transfer:
 
     Args:
         share: this rank's part.
-        shards: the group that the parameter is cut over.
-        replicas: the group of ranks that hold the same share, in a hybrid mesh.
+        shards: the ranks that the parameter is cut over.
+        replicas: those that hold the same share, in a hybrid mesh.
     """
 
-    def __init__(self, share: Share, shards: dist.ProcessGroup, replicas: dist.ProcessGroup | None) -> None:
+    def __init__(self, share: Share, shards: Ranks, replicas: Ranks) -> None:
         self.share, self._shards, self._replicas = share, shards, replicas
-        self._ranks = dist.get_world_size(shards)
-        self._step = -(-share.shape[share.dim] // self._ranks)
+        self._step = -(-share.shape[share.dim] // shards.size)
 
     def gathered(self, local: Tensor) -> Tensor:
-        """The whole parameter's shape, contiguous, from every rank's share of it."""
+        """The whole parameter's shape, contiguous, in memory of its own, from every rank's share of it."""
         share = self.share
-        first = local.movedim(share.dim, 0)
-        lead = first.shape[1:]
-        if share.length < self._step:
-            first = torch.cat([first, first.new_zeros(self._step - share.length, *lead)])
-        whole = first.new_empty(self._ranks * self._step, *lead)
-        dist.all_gather_into_tensor(whole, first.contiguous(), group=self._shards)
-        return whole[: share.shape[share.dim]].movedim(0, share.dim).contiguous()
+        first = _padded(local.movedim(share.dim, 0), self._step)
+        whole = self._shards.collected(first)[: share.shape[share.dim]].movedim(0, share.dim).contiguous()
+        return whole if self._shards.several else whole.clone()
 
     def reduced(self, whole: Tensor) -> Tensor:
         """This rank's share of the sum over all ranks of tensors in the whole parameter's shape."""
         share = self.share
-        first = whole.movedim(share.dim, 0)
-        missing = self._ranks * self._step - len(first)
-        if missing:
-            first = torch.cat([first, first.new_zeros(missing, *first.shape[1:])])
-        local = first.new_empty(self._step, *first.shape[1:])
-        dist.reduce_scatter_tensor(local, first.contiguous(), group=self._shards)
-        if self._replicas is not None:
-            dist.all_reduce(local, group=self._replicas)
+        first = _padded(whole.movedim(share.dim, 0), self._shards.size * self._step)
+        local = self._replicas.sum(self._shards.portion(first).contiguous())
         return local[: share.length].movedim(0, share.dim).contiguous()
+
+
+def _padded(t: Tensor, length: int) -> Tensor:
+    return t if len(t) == length else torch.cat([t, t.new_zeros(length - len(t), *t.shape[1:])])
 
 
 class Gather(Function):

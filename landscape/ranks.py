@@ -75,7 +75,7 @@ class Ranks:
         if not self.several:
             return t
         whole = t.new_empty(self.size * len(t), *t.shape[1:])
-        self._call(dist.all_gather_into_tensor, whole, t.contiguous())
+        self._call(_renamed("all_gather_single", "all_gather_into_tensor"), whole, t.contiguous())
         return whole
 
     def portion(self, t: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Ranks:
         if not self.several:
             return t
         part = t.new_empty(len(t) // self.size, *t.shape[1:])
-        self._call(dist.reduce_scatter_tensor, part, t.contiguous())
+        self._call(_renamed("reduce_scatter_single", "reduce_scatter_tensor"), part, t.contiguous())
         return part
 
     def any(self, flag: bool) -> bool:
@@ -183,6 +183,11 @@ class Ranks:
 
     def __repr__(self) -> str:
         return f"Ranks({self.rank} of {self.size})"
+
+
+def _renamed(now: str, before: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(dist, now, None) or getattr(dist, before)
+    return found
 
 
 def agreed_on(error: Exception) -> Exception:

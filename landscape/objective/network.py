@@ -62,9 +62,12 @@ class Network:
         self.module = unwrap(model)
         self.sharded = _shares(self.module) if is_sharded(self.module) else None
         if self.sharded is not None and not (dtype is None and device is None):
-            raise TypeError("a sharded model is measured as it is: convert it before fully_shard, without dtype=, device=")
+            raise TypeError(
+                "a sharded model is measured as it is: convert it before fully_shard, without dtype=, device="
+            )
         wrappers = [m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel)]
-        self.synchronises_buffers = any(m.broadcast_buffers for m in wrappers) and any(True for _ in model.buffers())
+        synchronised = self.sharded is not None or any(m.broadcast_buffers for m in wrappers)
+        self.synchronises_buffers = synchronised and any(True for _ in model.buffers())
         self.buffers: list[Tensor] | None = None
         self.function = forward
         self.mode = mode
@@ -109,6 +112,12 @@ class Network:
         other = Network(self.module, self.function, self.mode, self.device, dtype, loss)
         other.synchronises_buffers = self.synchronises_buffers
         return other
+
+    def take_buffers(self, buffers: list[Tensor]) -> None:
+        """Run on these; where they are equal to those before, on the same objects: kept graphs hold."""
+        before = self.buffers
+        if before is None or not all(torch.equal(a, b) for a, b in zip(before, buffers, strict=True)):
+            self.buffers = buffers
 
     def confirm(self, loss: object, follows: Callable[[], bool]) -> None:
         """Refuse a loss that the converted tensors do not carry whole; asked once for each model and loss."""

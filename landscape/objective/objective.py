@@ -255,7 +255,7 @@ class Objective(Together):
         """A scope to run the model in and to differentiate it; no mark is left. `ValueError`: f is not one function."""
         (network := self._network).confirm(self.criterion.loss, self._follows)
         found = functools.partial(habits, self.alone, network, derivative)
-        return network.measuring(self._view, self.criterion, derivative, found)
+        return network.measuring(self._view, self.criterion, derivative, lambda: self._shared(found()))
 
     def _follows(self) -> bool:
         few = self.alone().sample()

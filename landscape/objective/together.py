@@ -16,9 +16,11 @@ from torch import distributed as dist
 from landscape.objective.batch import part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
+from landscape.objective.forward import Habits
 from landscape.objective.network import Network
 from landscape.objective.parameters import FlatView
 from landscape.objective.sharded.layout import Layout
+from landscape.objective.sharded.sketch import short, sizes, sketch
 from landscape.ranks import Ranks, agreed_on
 from landscape.tuning import Tuning
 
@@ -111,6 +113,12 @@ class Together:
         assert self._view.layout is not None
         return self._view.layout, self._network.sharded.holders
 
+    def repeated(self, work: Callable[[], T], before: bool) -> tuple[T, bool]:
+        """What a backward pass gives, and whether it will take the same steps on all ranks of a sharded model again."""
+        return (
+            (work(), False) if self._network.sharded is None else self._network.sharded.gatherer.repeated(work, before)
+        )
+
     @property
     def gathered_peak(self) -> int:
         """The most bytes of a sharded model's parameters that were whole at once on this rank."""
@@ -119,6 +127,49 @@ class Together:
     def saved_bytes(self) -> int:
         """Of what autograd has kept of a sharded model's last pass, weights not counted: they are gathered again."""
         return 0 if self._network.sharded is None else self._network.sharded.gatherer.saved_bytes
+
+    def held(self, parameter: Tensor) -> Tensor:
+        """What is differentiated in for a parameter of the model: itself, or this rank's share of it."""
+        return parameter if self._network.sharded is None else self._network.sharded(parameter)
+
+    def first_rows(self) -> list[int]:
+        """Which row of each chosen parameter is the first that this rank holds."""
+        if not self.sharded:
+            return [0] * len(self._view.names)
+        return [share.start if share.dim == 0 else 0 for share in self.shares()[0].shares]
+
+    def inner(self, v: Tensor, w: Tensor) -> float:
+        """<v, w> of two vectors of the parameter space."""
+        found = v @ w
+        return float(found if not self.sharded else self.shares()[1].sum(found.double()))
+
+    def norm(self, v: Tensor) -> float:
+        """The norm of a vector of the parameter space."""
+        return math.sqrt(self.inner(v, v)) if self.sharded else float(v.norm())
+
+    def outline(self, v: Tensor) -> Tensor:
+        """What a vector of the parameter space is compared by: itself; of a sharded model a sketch, on all ranks."""
+        if not self.sharded:
+            return v
+        layout, holders = self.shares()
+        return holders.sum(sketch(layout, v))
+
+    @property
+    def outlined(self) -> list[int]:
+        """Sizes of the parameters' parts of an outline."""
+        return sizes(self.shares()[0]) if self.sharded else [p.numel() for p in self.leaves()]
+
+    def outline_of_outputs(self, values: Tensor) -> Tensor:
+        """What the outputs of this rank's samples are compared by; of a sharded model sketches of all ranks'."""
+        if not self.sharded:
+            return values
+        return torch.cat([t.to(values.device) for t in self.gathered(lambda: short(values).cpu())])
+
+    def _shared(self, found: Habits) -> Habits:
+        """The ways of a sharded model on all ranks together."""
+        every = self.gathered(lambda: found) if self.sharded else [found]
+        rewritten = frozenset().union(*(one.rewritten for one in every))
+        return Habits(rewritten, any(one.records for one in every), any(one.writes_inputs for one in every))
 
     def alone(self) -> Self:
         """The same function of this rank's own data, without collective calls; a sharded model can only be run by all.
@@ -153,7 +204,7 @@ class Together:
             self._refuse_other_parameters()
         if self._network.synchronises_buffers:
             self._network.follow()
-            self._network.buffers = self.ranks.as_first(self._network.parts().buffers)
+            self._network.take_buffers(self.ranks.as_first(self._network.parts().buffers))
 
     def _refuse_other_parameters(self) -> None:
         """Raises `ValueError` where ranks do not hold the same model."""

@@ -24,8 +24,8 @@ from landscape.objective.together import Sum
 from landscape.operators.autograd import cause, graph_bytes
 from landscape.operators.check import Check, worst
 from landscape.operators.linear import LinearOperator
-from landscape.operators.sharded_space import ShardedSpace
 from landscape.operators.self_check import Claims, self_check
+from landscape.operators.sharded_space import ShardedSpace
 
 _OTHERS = 3  # batches that are checked beside the first
 
@@ -59,6 +59,7 @@ class ObjectiveOperator(LinearOperator):
         self.objective = objective
         self._kept: dict[int, tuple[Graph, float]] = {}
         self._empty: set[int] = set()
+        self._alike: set[tuple[int, int]] = set()  # batches and numbers of vectors whose products went the same way
         self._snapshot: Snapshot | None = None
         self._bytes = 0
         self._bytes_per_input = 0.0
@@ -137,6 +138,7 @@ class ObjectiveOperator(LinearOperator):
 
     def _drop(self) -> None:
         self._kept.clear()
+        self._alike.clear()
         self._empty.clear()
         self._snapshot = None
         self._bytes = 0
@@ -219,11 +221,19 @@ class ObjectiveOperator(LinearOperator):
     def _sweep(self, V: Tensor) -> Iterator[tuple[Tensor, float]]:
         for batch, graph, weight in self._graphs():
             if graph is not None:
-                yield self._products(graph, batch, V), weight
+                yield self._kept_products(graph, batch, V), weight
                 continue
             products, weight = self._rebuilt_products(batch, V)
             if weight or self.objective.lockstep:
                 yield products, weight
+
+    def _kept_products(self, graph: Graph, batch: Batch, V: Tensor) -> Tensor:
+        products, alike = self.objective.repeated(
+            lambda: self._products(graph, batch, V), (batch.index, len(V)) in self._alike
+        )
+        if alike:
+            self._alike.add((batch.index, len(V)))
+        return products
 
     def _graphs(self) -> Iterator[tuple[Batch, Graph | None, float]]:
         """One pass: each batch with its kept graph and weight, or with None where no graph can be kept."""

@@ -36,7 +36,9 @@ class FunctionalHessian(ObjectiveOperator):
 
     def __init__(self, objective: Objective) -> None:
         if objective.sharded:
-            raise TypeError("FunctionalHessian is not for sharded models: take Hessian(f) - GaussNewton(f), the same matrix")
+            raise TypeError(
+                "FunctionalHessian is not for sharded models: take Hessian(f) - GaussNewton(f), the same matrix"
+            )
         super().__init__(objective)
 
     def _graph(self, e: Evaluation) -> Graph:

@@ -38,7 +38,8 @@ class JacobianClaim(Claim):
         """The outputs' shape, by differentiating J^T u in u."""
         with self._objective.measuring():
             e = next(self._objective.evaluations())
-            return JacobianGraph(self._objective, e, lambda U: U).by_reverse(self._v.unsqueeze(0))[0]
+            found = JacobianGraph(self._objective, e, lambda U: U).by_reverse(self._v.unsqueeze(0))[0]
+        return self._objective.outline_of_outputs(found)
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """The outputs' shape."""
@@ -46,7 +47,8 @@ class JacobianClaim(Claim):
 
     def _outputs(self) -> Tensor:
         with self._objective.measuring(), torch.no_grad():
-            return next(self._objective.evaluations()).z.detach()
+            outputs = next(self._objective.evaluations()).z.detach()
+        return self._objective.outline_of_outputs(outputs)
 
 
 class LossClaim(Claim):
@@ -59,18 +61,19 @@ class LossClaim(Claim):
         outputs = self._e.outputs
         u = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(outputs)
         # as long, relative to the outputs, as v is to the parameters
-        self._u = u * (outputs.norm() or 1.0) / (u.norm() * (objective.theta().norm() or 1.0))
+        self._u = u * (outputs.norm() or 1.0) / (u.norm() * (objective.norm(objective.theta()) or 1.0))
 
     def product(self) -> Tensor:
         """The outputs' shape."""
         with self._objective.measuring():
-            return loss_hessian(self._e)(self._u.unsqueeze(0))[0]
+            found = loss_hessian(self._e)(self._u.unsqueeze(0))[0]
+        return self._objective.outline_of_outputs(found)
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """The outputs' shape."""
         with self._objective.measuring():
             slopes = [self._slope(step * self._u) for step in (ahead, behind)]
-        return (slopes[0] - slopes[1]) / (ahead - behind)
+        return self._objective.outline_of_outputs((slopes[0] - slopes[1]) / (ahead - behind))
 
     def _slope(self, moved: Tensor) -> Tensor:
         leaf = (self._e.outputs + moved).requires_grad_(True)
@@ -93,12 +96,12 @@ class OutputSlopeClaim(Claim):
         self._norm = g.norm()
         self._rounding = torch.finfo(g.dtype).eps * abs(float(loss.detach()))
         # as long, relative to the outputs, as the steps are to the parameters
-        length = (self._e.outputs.norm() or 1.0) / (objective.theta().norm() or 1.0)
+        length = (self._e.outputs.norm() or 1.0) / (objective.norm(objective.theta()) or 1.0)
         self._unit, self._length = g / (self._norm or 1.0), float(length)
 
     def product(self) -> Tensor:
         """`(1,)`."""
-        return self._norm.reshape(1)
+        return self._objective.outline_of_outputs(self._norm.reshape(1))
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """`(1,)`; nan where the values differ by no more than rounding."""
@@ -106,7 +109,7 @@ class OutputSlopeClaim(Claim):
             values = [self._value(step * self._length) for step in (ahead, behind)]
         distance = (ahead - behind) * self._length
         slope = ((values[0] - values[1]) / distance).reshape(1)
-        return seen(slope, self._norm, distance, self._rounding)
+        return self._objective.outline_of_outputs(seen(slope, self._norm, distance, self._rounding))
 
     def _value(self, step: float) -> Tensor:
         moved = self._e.outputs + step * self._unit
@@ -128,9 +131,7 @@ class JacobianOperator(ObjectiveOperator):
         outputs = e.detach()
         e.loss()  # says so when the loss is no scalar or has no graph
         curvature, carried = self._curvature(outputs) if e.weight else nothing, e.carried
-        return JacobianGraph(
-            self.objective, e, curvature if carried == 1.0 else lambda U: carried * curvature(U)
-        )
+        return JacobianGraph(self.objective, e, curvature if carried == 1.0 else lambda U: carried * curvature(U))
 
     def _rebuilt_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
         """One dual forward pass gives the outputs' graph and J v together: 5/3 of a gradient instead of 7/3."""

@@ -33,18 +33,21 @@ class GradientClaim(Claim):
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective, self._v = objective, v
-        self.blocks = [p.numel() for p in objective.leaves()]
+        self.blocks = objective.outlined
 
     def product(self) -> Tensor:
         """`(n,)`, by double backward."""
         A = Hessian(self._objective)
         product = A @ self._v
         A.release()
-        return product
+        return self._objective.outline(product)
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """`(n,)`."""
-        return difference(self._objective, self._v, ahead, behind, self._objective.gradient)
+        return difference(self._objective, self._v, ahead, behind, self._gradient)
+
+    def _gradient(self) -> Tensor:
+        return self._objective.outline(self._objective.gradient())
 
 
 class SlopeClaim(Claim):
@@ -60,7 +63,7 @@ class SlopeClaim(Claim):
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective = objective
         value, g = objective.value_and_gradient()
-        self._norm = g.norm()
+        self._norm = torch.as_tensor(objective.norm(g), dtype=g.dtype, device=g.device)
         self._unit = g / self._norm if float(self._norm) else v
         self._rounding = torch.finfo(objective.dtype).eps * abs(value)
         # f bends most along its gradient: in float32 a step that is just long enough for the rounding of f

@@ -109,15 +109,26 @@ def direction(objective: Objective, seed: int = _SEED) -> Tensor:
 
     Zero in the rows of embeddings that torch holds fixed (`padding_idx`): their gradient is masked, not found.
     """
-    v = torch.rand(objective.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).sub_(0.5)
+    v = _drawn(objective, torch.Generator().manual_seed(seed))
     pieces = objective.unflatten(v)
     for module in objective.module.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None:
-            for piece, leaf in zip(pieces.values(), objective.leaves(), strict=True):
-                if leaf is module.weight:
-                    piece[module.padding_idx] = 0.0
+            held = objective.held(module.weight)
+            for piece, leaf, first in zip(pieces.values(), objective.leaves(), objective.first_rows(), strict=True):
+                if leaf is held and 0 <= module.padding_idx - first < len(piece):
+                    piece[module.padding_idx - first] = 0.0
     v = v.to(device=objective.device, dtype=objective.dtype)
-    return v / (v.norm() or 1.0)
+    return v / (objective.norm(v) or 1.0)
+
+
+def _drawn(objective: Objective, generator: torch.Generator) -> Tensor:
+    def uniform(size: int) -> Tensor:
+        return torch.rand(size, generator=generator, dtype=torch.float32).sub_(0.5)
+
+    if not objective.sharded:
+        return uniform(objective.size)
+    layout, _ = objective.shares()
+    return torch.cat([layout.kept(uniform(stop - start), start) for start, stop in layout.windows(1 << 20)])
 
 
 def difference(objective: Objective, v: Tensor, ahead: float, behind: float, function: Callable[[], Tensor]) -> Tensor:
@@ -128,7 +139,7 @@ def difference(objective: Objective, v: Tensor, ahead: float, behind: float, fun
         with objective.at(torch.add(theta, v, alpha=step)):
             places += [objective.theta()] if rounds else []
             values.append(function())
-    distance = float((places[0] - places[1]) @ v) if rounds else ahead - behind
+    distance = objective.inner(places[0] - places[1], v) if rounds else ahead - behind
     return (values[0] - values[1]) / distance if distance else torch.full_like(values[0], torch.nan)
 
 
@@ -177,14 +188,16 @@ def _verdict(few: Objective, claim: type[Claim], v: Tensor) -> Check:
                     theta, few = few.theta(), few.converted(torch.float64)
                     stack.enter_context(few.at(theta))
                     stack.enter_context(all_in_float64())
-                name = culprit(few)
+                name = (
+                    culprit(few) if not few.sharded else f"{type(few.module).__name__} (sharded: no module by itself)"
+                )
             return replace(found, module=name)
     return found
 
 
 def _tell(few: Objective, claim: type[Claim], v: Tensor) -> Check:
     """In the model's own precision; then float64 differences; then a float64 product as well."""
-    scale = float(few.theta().norm()) or 1.0
+    scale = few.norm(few.theta()) or 1.0
     own = claim(few, v)
     product = own.product()
     half = any(p.is_floating_point() and p.dtype.itemsize < 4 for p in few.module.parameters())

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from landscape.objective.sharded.step import Step, Wishes
 from landscape.objective.sharded.transfer import Gather, Transfer
 from landscape.ranks import Ranks
+
+T = TypeVar("T")
 
 
 class Note(NamedTuple):
@@ -76,7 +78,7 @@ class Gatherer:
     def forward(self) -> Iterator[None]:
         """Around the model in a forward pass; what is raised on one rank is raised on all."""
         self._step.meet(self._wishes.begun)
-        self.chain, self._last, self._saved = Chain(torch.zeros(0)), None, {}
+        self.chain, self._last, self._saved = Chain(torch.zeros(0, dtype=torch.float64)), None, {}
         with self._step.failing_together():
             yield
             self._step.meet(self._wishes.ended)
@@ -89,6 +91,21 @@ class Gatherer:
             return result
         # the cotangents of the links depend on all parameters then: a second derivative runs through the chain as well
         return result * (1.0 + link.sum()).to(device=result.device, dtype=result.dtype)
+
+    def repeated(self, work: Callable[[], T], before: bool) -> tuple[T, bool]:
+        """What a backward pass gives that all ranks make, and whether it went without detours.
+
+        before: this very pass has gone so before: it takes the same steps again, and nobody has to ask.
+        """
+        detours = self._step.detours
+        self.leave()
+        self._step.sure = before
+        try:
+            result = work()
+        finally:
+            self._step.sure = False
+        self.leave()
+        return result, self._step.detours == detours
 
     def leave(self) -> None:
         """All ranks are done with what they asked of each other."""

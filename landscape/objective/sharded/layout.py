@@ -54,6 +54,12 @@ class Share:
         place = torch.arange(start - self.offset, stop - self.offset) // inner % size
         return ((place >= self.start) & (place < self.start + self.length)).nonzero()[:, 0]
 
+    def entries(self, place: Tensor) -> Tensor:
+        """Which of the parameter's entries lie at places of the rank's flattened tensor."""
+        inner, size = self.inner, self.shape[self.dim]
+        before, along, after = place // (inner * self.length), place // inner % self.length + self.start, place % inner
+        return (before * size + along) * inner + after
+
     def positions(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Where entries of the flat vector lie in the rank's flattened tensor, and which of them do."""
         inner, size = self.inner, self.shape[self.dim]

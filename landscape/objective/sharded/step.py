@@ -66,14 +66,20 @@ class Step:
         ranks: all that hold a part of the model, over a group that sends from host memory.
         wishes: what may be wished.
         serve: takes part in a gather of a parameter that others want, in a forward pass or not.
+
+    Attributes:
+        detours: how often a rank has wanted something else than the others; the same number on all.
+        sure: the ranks do again what they have done without detours: nobody asks.
     """
 
     def __init__(self, ranks: Ranks, wishes: Wishes, serve: Callable[[int, bool], None]) -> None:
         self._ranks, self._wishes, self._serve = ranks, wishes, serve
+        self.detours = 0
+        self.sure = False
 
     def meet(self, mine: int) -> None:
         """Come back when what this rank wishes is due. Raises what another rank has raised meanwhile."""
-        while self._ranks.several:
+        while self._ranks.several and not self.sure:
             both = torch.tensor([mine, -mine])
             self._ranks.least(both)
             lowest, highest = int(both[0]), -int(both[1])
@@ -81,6 +87,7 @@ class Step:
                 self._ranks.raise_together(None)
             if lowest == highest:
                 return
+            self.detours += 1
             parameter, forward = self._wishes.parameter(lowest), self._wishes.forward(lowest)
             if parameter is None or (forward and not self._wishes.forward(highest)):
                 raise agreed_on(RanksLost("the ranks are out of step: the model runs differently on them"))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from landscape.objective.batch import Batch
-from landscape.objective.network import unwrap
 from landscape.objective.objective import Objective
 from landscape.objective.outputs.nests import main_output
+from landscape.objective.wrappers import unwrap
 
 Head = str | nn.Module | None
 

@@ -68,7 +68,7 @@ class Evaluation:
         count = criterion.count(self.outputs, self.batch)
         if criterion.known is None and self.audit is not None and not criterion.alike:
             if self._inside():
-                if self.network.sharded is None:  # else it would run the model on this rank alone
+                if not self.network.shards.cut:  # else it would run the model on this rank alone
                     self.audit.inside.check(criterion, self.network, self.batch, count)
             else:
                 self.audit.check(criterion, self.batch, self.outputs, count, self._used)
@@ -104,7 +104,7 @@ class Evaluation:
             return
         if targets.is_floating_point() or not bool((targets == -100).any()):
             return
-        form = None if self.network.sharded is not None else recognised(criterion, self.network, self.batch)
+        form = None if self.network.shards.cut else recognised(criterion, self.network, self.batch)
         found = form.counted if form is not None else None
         if found is None:
             found = advice(criterion, self.batch, self.outputs, self._used)
@@ -119,7 +119,7 @@ class Evaluation:
     def weight(self) -> float:
         """Of the batch in f: its number of loss terms; 1 where losses sum; 0 for padding."""
         if self.batch.padding:
-            if self.network.sharded is not None:
+            if self.network.shards.cut:
                 self.count  # noqa: B018 what it runs the model for is run on all ranks
             return 0.0
         return 1.0 if self.criterion.reduction == "sum" else self.count
@@ -129,12 +129,12 @@ class Evaluation:
         """The part of the weight that a loss is multiplied by before it is differentiated: all of it where
         differentiating sums over the ranks, as in a sharded model.
         """
-        return 1.0 if self.network.sharded is None else self.weight
+        return self.weight if self.network.shards.cut else 1.0
 
     @property
     def rest(self) -> float:
         """The part of the weight that derivatives are multiplied by afterwards."""
-        return self.weight if self.network.sharded is None else 1.0
+        return 1.0 if self.network.shards.cut else self.weight
 
     @property
     def form(self) -> Form | None:
@@ -198,9 +198,9 @@ class Evaluation:
 
         Raises `ValueError` when the loss has no graph back to any parameter of the model, though autograd records.
         """
-        with self.network.failing_together():
+        with self.network.shards.failing_together():
             loss = self._own_loss()
-        return self.network.tied(loss, self.chain)
+        return self.network.shards.tied(loss, self.chain)
 
     def _own_loss(self) -> Tensor:
         if self.lockstep and not self.weight:
@@ -211,7 +211,7 @@ class Evaluation:
         if not torch.is_grad_enabled():
             return loss
         lost = not loss.requires_grad
-        if self.network.anywhere(lost) and self._loses_its_graph() and lost:
+        if self.network.shards.anywhere(lost) and self._loses_its_graph() and lost:
             raise ValueError(
                 "the loss has no graph back to the model's parameters: it is computed under no_grad, or detached, or "
                 "does not use them"
@@ -260,7 +260,7 @@ class Evaluation:
 
     def _connected(self, value: Tensor) -> Tensor:
         """The same value, ready to be differentiated in the parameters."""
-        return self.network.tied(self._made_of_parameters(value), self.chain)
+        return self.network.shards.tied(self._made_of_parameters(value), self.chain)
 
     def _made_of_parameters(self, value: Tensor) -> Tensor:
         """The same value as a (constant) function of the parameters."""

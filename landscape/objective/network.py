@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,8 @@ from landscape.objective.guard.contents import copy_of_tensor
 from landscape.objective.parameters import FlatView, Selection
 from landscape.objective.remembered import identity, remembered, structure
 from landscape.objective.settings import settings
-
-if TYPE_CHECKING:
-    from landscape.objective.sharded.gather import Chain
-    from landscape.objective.sharded.model import Sharded
+from landscape.objective.sharded.choice import shards_of
+from landscape.objective.wrappers import inner_selection, unwrap
 
 Mode = Literal["as-is", "eval", "train"]
 
@@ -42,7 +40,7 @@ class Network:
         pinned: how many `Objective.at` blocks hold the parameters.
         synchronises_buffers: the model's wrapper gives all ranks the buffers of the first one in a forward pass.
         buffers: those, where they are known; None for the module's own.
-        sharded: this rank's shares of the parameters, where `fully_shard` has cut them.
+        shards: what this rank holds of the parameters.
     """
 
     def __init__(
@@ -60,13 +58,9 @@ class Network:
             raise ValueError(f'mode is "as-is", "eval" or "train", not {mode!r}')
         refuse_absent(model)
         self.module = unwrap(model)
-        self.sharded = _shares(self.module) if is_sharded(self.module) else None
-        if self.sharded is not None and not (dtype is None and device is None):
-            raise TypeError(
-                "a sharded model is measured as it is: convert it before fully_shard, without dtype=, device="
-            )
+        self._wrapped = self.module is not model
         wrappers = [m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel)]
-        synchronised = self.sharded is not None or any(m.broadcast_buffers for m in wrappers)
+        synchronised = is_sharded(model) or any(m.broadcast_buffers for m in wrappers)
         self.synchronises_buffers = synchronised and any(True for _ in model.buffers())
         self.buffers: list[Tensor] | None = None
         self.function = forward
@@ -85,18 +79,23 @@ class Network:
         self._confirmed = False
         # a loss may hold class weights
         measured = [self.module, loss] if isinstance(loss, nn.Module) else [self.module]
+        if is_sharded(model) and not (dtype is None and device is None):
+            raise TypeError(
+                "a sharded model is measured as it is: convert it before fully_shard, not by dtype=, device="
+            )
         self.converted = Converted(measured, None if device is None else _indexed(torch.device(device)), dtype)
+        self.shards = shards_of(self.module, self.converted)
         self.device = next((self.converted(p).device for p in self.module.parameters()), torch.device("cpu"))
 
     def view(self, selection: Selection) -> FlatView:
         """The chosen parameters as one vector."""
-        return FlatView(self.module, selection, None if self.sharded is None else self.sharded.chosen)
+        return FlatView(self.module, inner_selection(self._wrapped, selection), self.shards.layout)
 
     def follow(self) -> None:
         """Bring the converted tensors up to date with the model (not while `at` has set them, nor in a measurement)."""
         inside = self.pinned or self._parts is not None
-        if self.sharded is not None and not inside:
-            self.sharded.follow()
+        if not inside:
+            self.shards.follow()
         if not self.converted or inside or (self._seen is not None and self._seen.holds()):
             return
         self._seen = state.Snapshot(lambda: state.Parts(self.module).contents())
@@ -137,9 +136,7 @@ class Network:
 
     def parts(self) -> state.Parts:
         """The module's parts: found once per measurement, anew outside of one."""
-        if self._parts is not None:
-            return self._parts
-        return state.Parts(self.module, self.converted if self.sharded is None else self.sharded)
+        return self._parts if self._parts is not None else state.Parts(self.module, self.shards)
 
     def contents(self, loss: object) -> tuple[list[Tensor], list[Any]]:
         """All that the function depends on and that can be seen: tensors, flags, and settings of model and loss."""
@@ -163,7 +160,7 @@ class Network:
             habits = self._known_habits(derivative, mark, find)
             outer, self._parts = self._parts, parts
             stack.callback(setattr, self, "_parts", outer)
-            stack.enter_context(self.converted.in_place() if self.sharded is None else self.sharded.in_place())
+            stack.enter_context(self.shards.in_place())
             stack.enter_context(state.random_states(self.device))
             stack.enter_context(state.differentiable_twice(parts.modules, self.device))
             leaves = view.resolve(parts.parameters)
@@ -227,26 +224,6 @@ class Network:
         placed: Batch = move(batch, self.device, self._dtype)
         return placed
 
-    def failing_together(self) -> AbstractContextManager[None]:
-        """What is raised inside on one rank of a sharded model is raised on all."""
-        return nullcontext() if self.sharded is None else self.sharded.gatherer.failing_together()
-
-    def anywhere(self, flag: bool) -> bool:
-        """Whether it holds on some rank of a sharded model, which only all together can run; else on this one."""
-        if self.sharded is None:
-            return flag
-        self.sharded.gatherer.leave()
-        return self.sharded.ranks.any(flag)
-
-    def tied(self, result: Tensor, chain: Chain | None) -> Tensor:
-        """A result of a pass, connected with all that ranks have read of a sharded model's parameters."""
-        return result if self.sharded is None or chain is None else self.sharded.gatherer.tie(result, chain)
-
-    @property
-    def chain(self) -> Chain | None:
-        """Of the last pass over a sharded model."""
-        return None if self.sharded is None else self.sharded.gatherer.chain
-
     def plain(self, model: nn.Module, inputs: Any) -> Any:
         """What a model returns that is run in the same way, without any care."""
         return Forward(model, self.function)(inputs)
@@ -266,11 +243,11 @@ class Network:
             self._parameters_kept(),
             self._leaves_kept(),
             self.recording(),
-            nullcontext() if self.sharded is None else self.sharded.gatherer.forward(),
+            self.shards.forward(),
         ):
             if replaced is None:
                 return run(inputs)
-            if self.sharded is not None:
+            if self.shards.cut:
                 raise RuntimeError("other tensors cannot stand for the parameters of a sharded model")
             if habits.records and any(unpack_dual(t).tangent is not None for t in replaced.values()):
                 raise RuntimeError("forward mode through a derivative inside the model is not to be relied on")
@@ -311,32 +288,5 @@ class Network:
             )
 
 
-def _shares(module: nn.Module) -> Sharded:
-    from landscape.objective.sharded.model import Sharded  # with all of FSDP, which other models can do without
-
-    return Sharded(module)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside `torch.compile` and (distributed) data-parallel wrappers: those have no second derivatives."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
 def _indexed(device: torch.device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
-
-
-def inner_selection(model: nn.Module, selection: Selection) -> Selection:
-    """Names given with a wrapper's prefix mean the parameters inside."""
-    if isinstance(selection, str):
-        selection = [selection]
-    if selection is None or callable(selection):
-        return selection
-    inner = unwrap(model) is not model
-    return [n.removeprefix("_orig_mod.").removeprefix("module.") if inner else n for n in selection]

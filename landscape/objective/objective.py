@@ -20,8 +20,7 @@ from landscape.objective.batch import Batch
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.evaluation import Evaluation
-from landscape.objective.guard.first import habits
-from landscape.objective.network import Mode, Network, inner_selection
+from landscape.objective.network import Mode, Network
 from landscape.objective.noise import measured_noise
 from landscape.objective.parameters import Selection, join, split, vector_dtype
 from landscape.objective.remembered import remembered
@@ -101,9 +100,8 @@ class Objective(Together):
         self._network = Network(model, forward, mode, device, dtype, loss)
         self.module = self._network.module
         self.device = self._network.device
-        self._view = self._network.view(inner_selection(model, parameters))
+        self._view = self._network.view(parameters)
         self.dtype = vector_dtype(self.leaves())
-        self.sharded = self._network.sharded is not None
         self.ranks = ranks_of(model, process_group, self._network)
         self._batches = Batches(data, memory=memory, dtype=self.dtype, ranks=self.ranks)
         self.tuning = Tuning(self.device, fixed=self.sharded)
@@ -254,8 +252,7 @@ class Objective(Together):
     def measuring(self, derivative: bool = True) -> AbstractContextManager[None]:
         """A scope to run the model in and to differentiate it; no mark is left. `ValueError`: f is not one function."""
         (network := self._network).confirm(self.criterion.loss, self._follows)
-        found = functools.partial(habits, self.alone, network, derivative)
-        return network.measuring(self._view, self.criterion, derivative, lambda: self._shared(found()))
+        return network.measuring(self._view, self.criterion, derivative, lambda: self._habits(derivative))
 
     def _follows(self) -> bool:
         few = self.alone().sample()
@@ -286,9 +283,9 @@ class Objective(Together):
     def evaluate(self, batch: Batch, parameters: Iterable[Tensor] | None = None) -> Evaluation:
         """The model on a batch (inside `measuring()`), with these tensors for the chosen parameters if given."""
         replaced = None if parameters is None else dict(zip(self._view.names, parameters, strict=True))
-        outputs, audit = self._network.outputs(batch, replaced), self._batches.audit if self.check else None
-        network = self._network
-        return Evaluation(batch, outputs, self.criterion, network, self.leaves(), audit, self.lockstep, network.chain)
+        network, audit = self._network, self._batches.audit if self.check else None
+        outputs, chain = network.outputs(batch, replaced), network.shards.chain
+        return Evaluation(batch, outputs, self.criterion, network, self.leaves(), audit, self.lockstep, chain)
 
     def evaluations(self) -> Iterator[Evaluation]:
         """One pass: the model on each batch that has loss terms, in lockstep on each (inside `measuring()`)."""

@@ -28,7 +28,7 @@ class FlatView:
     """
 
     def __init__(
-        self, model: nn.Module, selection: Selection, layout: Callable[[list[str]], Layout] | None = None
+        self, model: nn.Module, selection: Selection, layout: Callable[[list[str]], Layout | None] = lambda names: None
     ) -> None:
         self.names = _select(model, selection)
         self._by_default = selection is None
@@ -40,7 +40,7 @@ class FlatView:
             self.slices[name] = slice(self.size, self.size + shape.numel())
             self.size += shape.numel()
         self.rows = self.size
-        self.layout = None if layout is None else layout(self.names)
+        self.layout = layout(self.names)
         if self.layout is not None:
             self.rows = self.layout.rows
             self.shapes = dict(zip(self.names, (share.local_shape for share in self.layout.shares), strict=True))

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from landscape.objective.batch import part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.forward import Habits
+from landscape.objective.guard.first import habits
 from landscape.objective.network import Network
 from landscape.objective.parameters import FlatView
 from landscape.objective.sharded.layout import Layout
-from landscape.objective.sharded.sketch import short, sizes, sketch
 from landscape.ranks import Ranks, agreed_on
 from landscape.tuning import Tuning
 
@@ -46,7 +46,6 @@ class Together:
     criterion: Criterion
     device: torch.device
     ranks: Ranks
-    sharded: bool = False
     module: nn.Module
     tuning: Tuning
     _batches: Batches
@@ -58,6 +57,10 @@ class Together:
 
     def value(self) -> float:  # noqa: D102
         raise NotImplementedError
+
+    @property
+    def sharded(self) -> bool:  # noqa: D102
+        return self._network.shards.cut
 
     @property
     def lockstep(self) -> bool:  # noqa: D102
@@ -101,7 +104,7 @@ class Together:
 
     def anywhere(self, flag: bool) -> bool:
         """Whether it holds on some rank of a sharded model, whose ranks do the same work; else on this one."""
-        return self._network.anywhere(flag)
+        return self._network.shards.anywhere(flag)
 
     def united(self, names: set[str]) -> set[str]:
         """Those of all ranks of a sharded model."""
@@ -109,64 +112,29 @@ class Together:
 
     def shares(self) -> tuple[Layout, Ranks]:
         """Of a sharded model: which rows of the flat vector are here, and the ranks that hold all of it together."""
-        assert self._network.sharded is not None
         assert self._view.layout is not None
-        return self._view.layout, self._network.sharded.holders
+        return self._view.layout, self._network.shards.holders
 
     def repeated(self, work: Callable[[], T], before: bool) -> tuple[T, bool]:
         """What a backward pass gives, and whether it will take the same steps on all ranks of a sharded model again."""
-        return (
-            (work(), False) if self._network.sharded is None else self._network.sharded.gatherer.repeated(work, before)
-        )
+        return self._network.shards.repeated(work, before)
 
     @property
     def gathered_peak(self) -> int:
         """The most bytes of a sharded model's parameters that were whole at once on this rank."""
-        return 0 if self._network.sharded is None else self._network.sharded.gatherer.peak
+        return self._network.shards.peak
 
     def saved_bytes(self) -> int:
         """Of what autograd has kept of a sharded model's last pass, weights not counted: they are gathered again."""
-        return 0 if self._network.sharded is None else self._network.sharded.gatherer.saved_bytes
+        return self._network.shards.saved_bytes
 
     def held(self, parameter: Tensor) -> Tensor:
         """What is differentiated in for a parameter of the model: itself, or this rank's share of it."""
-        return parameter if self._network.sharded is None else self._network.sharded(parameter)
+        return self._network.shards(parameter)
 
-    def first_rows(self) -> list[int]:
-        """Which row of each chosen parameter is the first that this rank holds."""
-        if not self.sharded:
-            return [0] * len(self._view.names)
-        return [share.start if share.dim == 0 else 0 for share in self.shares()[0].shares]
-
-    def inner(self, v: Tensor, w: Tensor) -> float:
-        """<v, w> of two vectors of the parameter space."""
-        found = v @ w
-        return float(found if not self.sharded else self.shares()[1].sum(found.double()))
-
-    def norm(self, v: Tensor) -> float:
-        """The norm of a vector of the parameter space."""
-        return math.sqrt(self.inner(v, v)) if self.sharded else float(v.norm())
-
-    def outline(self, v: Tensor) -> Tensor:
-        """What a vector of the parameter space is compared by: itself; of a sharded model a sketch, on all ranks."""
-        if not self.sharded:
-            return v
-        layout, holders = self.shares()
-        return holders.sum(sketch(layout, v))
-
-    @property
-    def outlined(self) -> list[int]:
-        """Sizes of the parameters' parts of an outline."""
-        return sizes(self.shares()[0]) if self.sharded else [p.numel() for p in self.leaves()]
-
-    def outline_of_outputs(self, values: Tensor) -> Tensor:
-        """What the outputs of this rank's samples are compared by; of a sharded model sketches of all ranks'."""
-        if not self.sharded:
-            return values
-        return torch.cat([t.to(values.device) for t in self.gathered(lambda: short(values).cpu())])
-
-    def _shared(self, found: Habits) -> Habits:
-        """The ways of a sharded model on all ranks together."""
+    def _habits(self, derivative: bool) -> Habits:
+        """The ways of the model; of a sharded one those on all ranks together."""
+        found = habits(cast(Any, self.alone), self._network, derivative)
         every = self.gathered(lambda: found) if self.sharded else [found]
         rewritten = frozenset().union(*(one.rewritten for one in every))
         return Habits(rewritten, any(one.records for one in every), any(one.writes_inputs for one in every))
@@ -197,8 +165,7 @@ class Together:
         """Before the ranks begin: as many batches on each, and one function, with the buffers of the first rank."""
         if not self.ranks.several:
             return
-        if self._network.sharded is not None:
-            self._network.sharded.gatherer.leave()
+        self._network.shards.leave()
         if not self._batches.aligned:
             self._batches.align()
             self._refuse_other_parameters()
@@ -233,10 +200,10 @@ def ranks_of(model: nn.Module, process_group: ProcessGroup, network: Network) ->
 
     Those of a sharded model are the ones that hold it. Raises `TypeError` for what is no group.
     """
-    if network.sharded is not None:
+    if network.shards.cut:
         if process_group != "auto":
             raise TypeError("the ranks of a sharded model are those that hold it: leave process_group= out")
-        return network.sharded.ranks
+        return network.shards.ranks
     if process_group is None:
         return Ranks()
     if process_group == "auto":

@@ -19,6 +19,7 @@ from landscape.objective.losses import CONVEX
 from landscape.objective.objective import Objective
 from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
 from landscape.operators.curvature import ObjectiveOperator
+from landscape.operators.outline import norm, outline_of_outputs
 from landscape.operators.output_curvature import Curvature, known_loss, loss_hessian, nothing
 from landscape.operators.self_check import Claim, Claims, difference, seen
 
@@ -39,7 +40,7 @@ class JacobianClaim(Claim):
         with self._objective.measuring():
             e = next(self._objective.evaluations())
             found = JacobianGraph(self._objective, e, lambda U: U).by_reverse(self._v.unsqueeze(0))[0]
-        return self._objective.outline_of_outputs(found)
+        return outline_of_outputs(self._objective, found)
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """The outputs' shape."""
@@ -48,7 +49,7 @@ class JacobianClaim(Claim):
     def _outputs(self) -> Tensor:
         with self._objective.measuring(), torch.no_grad():
             outputs = next(self._objective.evaluations()).z.detach()
-        return self._objective.outline_of_outputs(outputs)
+        return outline_of_outputs(self._objective, outputs)
 
 
 class LossClaim(Claim):
@@ -61,19 +62,19 @@ class LossClaim(Claim):
         outputs = self._e.outputs
         u = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(outputs)
         # as long, relative to the outputs, as v is to the parameters
-        self._u = u * (outputs.norm() or 1.0) / (u.norm() * (objective.norm(objective.theta()) or 1.0))
+        self._u = u * (outputs.norm() or 1.0) / (u.norm() * (norm(objective, objective.theta()) or 1.0))
 
     def product(self) -> Tensor:
         """The outputs' shape."""
         with self._objective.measuring():
             found = loss_hessian(self._e)(self._u.unsqueeze(0))[0]
-        return self._objective.outline_of_outputs(found)
+        return outline_of_outputs(self._objective, found)
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """The outputs' shape."""
         with self._objective.measuring():
             slopes = [self._slope(step * self._u) for step in (ahead, behind)]
-        return self._objective.outline_of_outputs((slopes[0] - slopes[1]) / (ahead - behind))
+        return outline_of_outputs(self._objective, (slopes[0] - slopes[1]) / (ahead - behind))
 
     def _slope(self, moved: Tensor) -> Tensor:
         leaf = (self._e.outputs + moved).requires_grad_(True)
@@ -96,12 +97,12 @@ class OutputSlopeClaim(Claim):
         self._norm = g.norm()
         self._rounding = torch.finfo(g.dtype).eps * abs(float(loss.detach()))
         # as long, relative to the outputs, as the steps are to the parameters
-        length = (self._e.outputs.norm() or 1.0) / (objective.norm(objective.theta()) or 1.0)
+        length = (self._e.outputs.norm() or 1.0) / (norm(objective, objective.theta()) or 1.0)
         self._unit, self._length = g / (self._norm or 1.0), float(length)
 
     def product(self) -> Tensor:
         """`(1,)`."""
-        return self._objective.outline_of_outputs(self._norm.reshape(1))
+        return outline_of_outputs(self._objective, self._norm.reshape(1))
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """`(1,)`; nan where the values differ by no more than rounding."""
@@ -109,7 +110,7 @@ class OutputSlopeClaim(Claim):
             values = [self._value(step * self._length) for step in (ahead, behind)]
         distance = (ahead - behind) * self._length
         slope = ((values[0] - values[1]) / distance).reshape(1)
-        return self._objective.outline_of_outputs(seen(slope, self._norm, distance, self._rounding))
+        return outline_of_outputs(self._objective, seen(slope, self._norm, distance, self._rounding))
 
     def _value(self, step: float) -> Tensor:
         moved = self._e.outputs + step * self._unit

@@ -25,6 +25,7 @@ from landscape.operators.autograd import cause, fill_zeros, gradient_graph, stac
 from landscape.operators.check import Check
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.linear import LinearOperator
+from landscape.operators.outline import blocks, norm, outline
 from landscape.operators.self_check import Claim, Claims, difference, seen
 
 
@@ -33,21 +34,21 @@ class GradientClaim(Claim):
 
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective, self._v = objective, v
-        self.blocks = objective.outlined
+        self.blocks = blocks(objective)
 
     def product(self) -> Tensor:
         """`(n,)`, by double backward."""
         A = Hessian(self._objective)
         product = A @ self._v
         A.release()
-        return self._objective.outline(product)
+        return outline(self._objective, product)
 
     def difference(self, ahead: float, behind: float) -> Tensor:
         """`(n,)`."""
         return difference(self._objective, self._v, ahead, behind, self._gradient)
 
     def _gradient(self) -> Tensor:
-        return self._objective.outline(self._objective.gradient())
+        return outline(self._objective, self._objective.gradient())
 
 
 class SlopeClaim(Claim):
@@ -63,7 +64,7 @@ class SlopeClaim(Claim):
     def __init__(self, objective: Objective, v: Tensor) -> None:
         self._objective = objective
         value, g = objective.value_and_gradient()
-        self._norm = torch.as_tensor(objective.norm(g), dtype=g.dtype, device=g.device)
+        self._norm = torch.as_tensor(norm(objective, g), dtype=g.dtype, device=g.device)
         self._unit = g / self._norm if float(self._norm) else v
         self._rounding = torch.finfo(objective.dtype).eps * abs(value)
         # f bends most along its gradient: in float32 a step that is just long enough for the rounding of f

@@ -33,6 +33,7 @@ from landscape.operators.check import (
     worst,
 )
 from landscape.operators.culprit import culprit
+from landscape.operators.outline import clear_padding, inner, norm, uniform
 
 SAMPLES = 32
 # Of a large model a share of the batch is enough: the check is to cost little where one batch is all the data.
@@ -109,26 +110,10 @@ def direction(objective: Objective, seed: int = _SEED) -> Tensor:
 
     Zero in the rows of embeddings that torch holds fixed (`padding_idx`): their gradient is masked, not found.
     """
-    v = _drawn(objective, torch.Generator().manual_seed(seed))
-    pieces = objective.unflatten(v)
-    for module in objective.module.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None:
-            held = objective.held(module.weight)
-            for piece, leaf, first in zip(pieces.values(), objective.leaves(), objective.first_rows(), strict=True):
-                if leaf is held and 0 <= module.padding_idx - first < len(piece):
-                    piece[module.padding_idx - first] = 0.0
+    v = uniform(objective, torch.Generator().manual_seed(seed))
+    clear_padding(objective, v)
     v = v.to(device=objective.device, dtype=objective.dtype)
-    return v / (objective.norm(v) or 1.0)
-
-
-def _drawn(objective: Objective, generator: torch.Generator) -> Tensor:
-    def uniform(size: int) -> Tensor:
-        return torch.rand(size, generator=generator, dtype=torch.float32).sub_(0.5)
-
-    if not objective.sharded:
-        return uniform(objective.size)
-    layout, _ = objective.shares()
-    return torch.cat([layout.kept(uniform(stop - start), start) for start, stop in layout.windows(1 << 20)])
+    return v / (norm(objective, v) or 1.0)
 
 
 def difference(objective: Objective, v: Tensor, ahead: float, behind: float, function: Callable[[], Tensor]) -> Tensor:
@@ -139,7 +124,7 @@ def difference(objective: Objective, v: Tensor, ahead: float, behind: float, fun
         with objective.at(torch.add(theta, v, alpha=step)):
             places += [objective.theta()] if rounds else []
             values.append(function())
-    distance = objective.inner(places[0] - places[1], v) if rounds else ahead - behind
+    distance = inner(objective, places[0] - places[1], v) if rounds else ahead - behind
     return (values[0] - values[1]) / distance if distance else torch.full_like(values[0], torch.nan)
 
 
@@ -197,7 +182,7 @@ def _verdict(few: Objective, claim: type[Claim], v: Tensor) -> Check:
 
 def _tell(few: Objective, claim: type[Claim], v: Tensor) -> Check:
     """In the model's own precision; then float64 differences; then a float64 product as well."""
-    scale = few.norm(few.theta()) or 1.0
+    scale = norm(few, few.theta()) or 1.0
     own = claim(few, v)
     product = own.product()
     half = any(p.is_floating_point() and p.dtype.itemsize < 4 for p in few.module.parameters())

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from landscape.objective.network import unwrap
 from landscape.objective.objective import Objective
+from landscape.objective.wrappers import unwrap
 from landscape.operators.linear import LinearOperator
 from landscape.operators.preconditioned import DiagonalOperator, Preconditioned
 from landscape.sharpness.optimizers import ADAPTIVE, Rule, Unknown, has_moved, rule_of, sgd_rule

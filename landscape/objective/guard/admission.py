@@ -11,7 +11,8 @@ from torch.nn.parameter import is_lazy
 def refuse_absent(model: nn.Module) -> None:
     """Raises `ValueError`, one line, for a model with a parameter or buffer that is not here with its numbers.
 
-    These are models cut in another way than by `fully_shard`, weights on the meta device and lazy layers before their first batch.
+    These are models cut in another way than by `fully_shard`, weights on the meta device and lazy layers before their
+    first batch.
     """
     for name, module in model.named_modules():
         _refuse_wrapper(name, module)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from landscape.objective.sharded.gather import Gatherer, Reading
+from landscape.objective.sharded.gather import Chain, Gatherer, Reading
 from landscape.objective.sharded.layout import Layout
 from landscape.objective.sharded.step import host_group
 from landscape.objective.sharded.transfer import Transfer
@@ -18,17 +18,19 @@ from landscape.ranks import Ranks
 
 
 class Sharded:
-    """The shares of a model that `fully_shard` has cut; admitted by `refuse_absent` before.
+    """The shares of a model that `fully_shard` has cut; admitted by `refuse_absent` before. See `Whole`.
 
     Args:
         module: the model, all of whose parameters are cut over one mesh.
 
     Attributes:
+        cut: True.
         gatherer: gathers parameters as they are read.
-        layout: of all of the model's parameters in order.
         ranks: all that hold a part of the model; every rank measures on its own data.
         holders: those that hold the rows of one vector together: fewer in a hybrid mesh.
     """
+
+    cut: ClassVar[bool] = True
 
     def __init__(self, module: nn.Module) -> None:
         reshard(module)
@@ -42,11 +44,13 @@ class Sharded:
         every = mesh._flatten().get_group() if cut else mesh.get_group()
         self.ranks = Ranks(every)
         dims = [p.placements[cut].dim for p in parameters]  # type: ignore[attr-defined]
-        self.layout = Layout([p.shape for p in parameters], dims, self.holders.rank, self.holders.size)
+        self._layout = Layout([p.shape for p in parameters], dims, self.holders.rank, self.holders.size)
         self._leaves = [nn.Parameter(p._local_tensor.detach(), p.requires_grad) for p in parameters]
         self._numbers = {id(p): number for number, p in enumerate(parameters)}
-        transfers = [Transfer(share, self.holders, replicas) for share in self.layout.shares]
+        transfers = [Transfer(share, self.holders, replicas) for share in self._layout.shares]
         self.gatherer = Gatherer(transfers, self._leaves, Ranks(host_group(every)))
+        self.forward, self.failing_together = self.gatherer.forward, self.gatherer.failing_together
+        self.leave, self.repeated = self.gatherer.leave, self.gatherer.repeated
         self._tables: dict[int, tuple[dict[str, Any], Reading]] = {}
 
     def __call__(self, original: Tensor) -> Tensor:
@@ -63,12 +67,36 @@ class Sharded:
             if leaf.data_ptr() != p._local_tensor.data_ptr():
                 leaf.data = p._local_tensor.detach()
 
-    def chosen(self, names: list[str]) -> Layout:
-        """Of the named parameters alone."""
-        shares = dict(zip(self._originals, self.layout.shares, strict=True))
+    def layout(self, names: list[str]) -> Layout:
+        """Which rows of the vector of these parameters this rank holds."""
+        shares = dict(zip(self._originals, self._layout.shares, strict=True))
         chosen = [shares[name] for name in names]
         shapes, dims = [share.shape for share in chosen], [share.dim for share in chosen]
-        return Layout(shapes, dims, self.layout.rank, self.layout.ranks)
+        return Layout(shapes, dims, self._layout.rank, self._layout.ranks)
+
+    @property
+    def chain(self) -> Chain | None:
+        """Through all reads of the last pass."""
+        return self.gatherer.chain
+
+    @property
+    def peak(self) -> int:
+        """The most bytes of gathered parameters that were alive at once on this rank."""
+        return self.gatherer.peak
+
+    @property
+    def saved_bytes(self) -> int:
+        """Of what autograd has kept of the last pass, gathered parameters not counted."""
+        return self.gatherer.saved_bytes
+
+    def tied(self, result: Tensor, chain: Chain | None) -> Tensor:
+        """A result of a pass, connected with all that ranks have read of the parameters in it."""
+        return result if chain is None else self.gatherer.tie(result, chain)
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether it holds on some rank."""
+        self.leave()
+        return self.ranks.any(flag)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

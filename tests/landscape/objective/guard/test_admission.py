@@ -1,5 +1,7 @@
 """Models that are not here as a whole are refused by name."""
 
+import warnings
+
 import pytest
 import torch
 from objective_cases import network, refuses, samples
@@ -31,7 +33,7 @@ def one_rank(tmp_path):
     distributed.destroy_process_group()
 
 
-def test_one_rank_is_measured_and_sharded_parameters_are_refused(one_rank):
+def test_one_rank_is_measured_as_no_rank(one_rank):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import distribute_tensor
@@ -47,5 +49,45 @@ def test_one_rank_is_measured_and_sharded_parameters_are_refused(one_rank):
         Objective(model, nn.CrossEntropyLoss(), samples())
     sharded = network()
     fully_shard(sharded, mesh=mesh)
-    with refuses("sharded over ranks"):
-        Objective(sharded, nn.CrossEntropyLoss(), samples())
+    torch.testing.assert_close(Hessian(Objective(sharded, nn.CrossEntropyLoss(), samples())) @ v, expected)
+    with pytest.raises(TypeError, match="convert it before fully_shard"):
+        Objective(sharded, nn.CrossEntropyLoss(), samples(), dtype=torch.float64)
+    with pytest.raises(TypeError, match="leave process_group= out"):
+        Objective(sharded, nn.CrossEntropyLoss(), samples(), process_group=None)
+
+
+def test_what_is_cut_in_another_way_is_refused_by_its_name(one_rank):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (1,))
+
+    def refused(model, match):
+        with refuses(match):
+            Objective(model, nn.CrossEntropyLoss(), samples())
+
+    partly = network()
+    fully_shard(partly[0], mesh=mesh)
+    refused(partly, "'4.weight' is a plain tensor.*fully_shard on the whole model")
+    meshes = network()
+    fully_shard(meshes[0], mesh=init_device_mesh("cpu", (1, 1), mesh_dim_names=("replicate", "shard")))
+    fully_shard(meshes, mesh=mesh)
+    refused(meshes, "another mesh")
+    grid = init_device_mesh("cpu", (1, 1), mesh_dim_names=("dp", "tp"))
+    beside = network()
+    for layer in (beside[0], beside[4]):
+        for name, p in layer.named_parameters():
+            setattr(layer, name, nn.Parameter(distribute_tensor(p.detach(), grid["tp"], [Replicate()])))
+    fully_shard(beside, mesh=grid["dp"])
+    refused(beside, "tensor parallelism")
+    recurrent = nn.Sequential(nn.LSTM(6, 3), network())
+    fully_shard(recurrent, mesh=mesh)
+    refused(recurrent, "'0' is recurrent")
+    whole = network()
+    whole[0].register_buffer("cut", distribute_tensor(torch.ones(4), mesh, [Shard(0)]))
+    refused(whole, "buffer '0.cut' is a DTensor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of one rank and of FSDP1 itself
+        flat = FullyShardedDataParallel(network(), device_id=torch.device("cpu"))
+    refused(flat, "FSDP1")

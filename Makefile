@@ -37,7 +37,7 @@ peers: .venv-peers/installed
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python $(INSTALL) -e ".[test,analysis,integrations]"
+	$(BIN)/python $(INSTALL) -e ".[test,analysis,integrations,slurm,ray]"
 	touch $@
 
 .venv-peers/installed: pyproject.toml constraints.txt | .venv-peers/bin/python

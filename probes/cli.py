@@ -14,6 +14,7 @@ import typer
 
 from probes.checkpoints.arguments import BatchSize, Data, Length, ProbeCommand, Samples
 from probes.errors import UserError
+from probes.sweep.command import sweep
 from probes.terminal import err, out, run, silence
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
-    quiet: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Leave out warnings: probe, noise, trace or all.")
-    ] = None,
+    quiet: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Silence probe, noise, trace or all.")] = None,
 ) -> None:
     """Read what stands before the command; `run` has taken --debug out, wherever it stood."""
     silence(quiet or [])
@@ -264,9 +263,7 @@ def compare(
 
 @app.command()
 def doctor(
-    problem: Annotated[
-        str | None, typer.Option(help="Look at this problem: module:function, file.py:function.")
-    ] = None,
+    problem: Annotated[str | None, typer.Option(help="Look at this one: module:function or file.py:function.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Say what works here, or what works with a problem.
@@ -277,6 +274,9 @@ def doctor(
     from probes.doctor.run import examine
 
     examine(problem, as_json=as_json, console=out())
+
+
+app.command()(sweep)
 
 
 def _open(path: Path) -> Trace:

@@ -69,3 +69,12 @@ def storage(size: float) -> str:
         if size < limit:
             return f"{size / unit:.0f} {name}"
     return f"{size / (1 << 30):.1f} GiB"
+
+
+def finite(value: Any) -> Any:
+    """The value for JSON, which has neither inf nor nan: None in the place of each, in mappings and lists too."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -47,6 +47,7 @@ class Solver(Optimizer):
         (13.0, [0.0, 0.0])
     """
 
+    differentiates = True  # the closure returns the loss with its graph, without backward()
     takes_complex = True  # as pairs of reals
     maximizes = False  # whether groups may have maximize=True
 

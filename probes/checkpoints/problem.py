@@ -85,14 +85,26 @@ def build_objective(
             from probes.checkpoints.tasks import build_task
 
             return build_task(spec.removeprefix(_OWN), checkpoint, texts, seed, say or (lambda text: None))
+    return as_objective(spec, call_problem(spec))
+
+
+def call_problem(spec: str) -> Any:
+    """What the problem function returns; what it prints goes to stderr.
+
+    Raises `UserError` when it is not there, or raises.
+    """
     with contextlib.redirect_stdout(sys.stderr):
         function = load_problem(spec)
         try:
-            result = function()
+            return function()
         except UserError:
             raise
         except (Exception, SystemExit) as error:
             raise UserError(f"the problem function {spec} raised {_error_text(error)}; see it with --debug") from error
+
+
+def as_objective(spec: str, result: Any) -> Objective:
+    """What the problem function has returned, if it is an `Objective`. Raises `UserError` for anything else."""
     from landscape import Objective
 
     if isinstance(result, Objective):
@@ -116,7 +128,7 @@ def _import_file(path: Path) -> ModuleType:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else [])
         raise UserError(f"there is no file {path}{near}")
     path = path.resolve()
-    _add_to_path(path.parent)
+    importable(path.parent)
     name = f"landscape_problem_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
@@ -133,7 +145,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str) -> ModuleType:
-    _add_to_path(Path.cwd())
+    importable(Path.cwd())
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -146,7 +158,8 @@ def _import_module(name: str) -> ModuleType:
         raise UserError(f"importing {name} raised {_error_text(error)}; {hint}see it with --debug") from error
 
 
-def _add_to_path(folder: Path) -> None:
+def importable(folder: Path) -> None:
+    """Have modules of the folder found."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

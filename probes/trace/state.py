@@ -12,22 +12,22 @@ from typing import Literal, NamedTuple
 import h5py
 
 from probes.trace.layout import TraceError, offsets_name
-from probes.trace.lock import holder_of
+from probes.trace.lock import Owner, holder_of
 from probes.trace.reader import count_rows, superblock
 
 
 class State(NamedTuple):
-    """What became of the writer: "live" (with its process, where known), "closed" or "crashed"."""
+    """What became of the writer: "live" (with its process and host, where known), "closed" or "crashed"."""
 
     kind: Literal["live", "closed", "crashed"]
-    process: int | None = None
+    owner: Owner | None = None
 
 
 def state_of(path: Path) -> State:
     """The state of a trace at this moment. Raises `TraceError` when there is no such file."""
-    held, process = holder_of(path)  # first: a writer closes the file before it drops the lock
+    held, owner = holder_of(path)  # first: a writer closes the file before it drops the lock
     if held:
-        return State("live", process)
+        return State("live", owner)
     try:
         marked = superblock(path).open_for_writing
     except OSError as error:

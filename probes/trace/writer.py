@@ -277,10 +277,9 @@ def _lock(path: Path) -> Iterator[WriterLock]:
 
 
 def _after_fork() -> None:
-    """In the child: its exit must not touch the parent's file, nor hold the parent's lock longer."""
+    """In the child: its exit must not touch the parent's file."""
     for writer in list(WRITERS.values()):
         if not writer.closed:
-            writer._lock.forget()
             detach(writer._open)
 
 

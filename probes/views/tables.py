@@ -189,7 +189,7 @@ def overview(trace: Trace) -> Group:
 def _writer(trace: Trace) -> str:
     state = state_of(trace.path)
     if state.kind == "live":
-        return "writing" + (f" (process {state.process})" if state.process else "")
+        return "writing" + (f" ({state.owner})" if state.owner else "")
     return "closed" if state.kind == "closed" else "gone without closing the file; Trace.resume goes on with it"
 
 

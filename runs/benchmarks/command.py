@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.environment import environment
-from runs.engine.jobs import write_json
+from probes.sweep.jobs import write_json
 
 RESULTS = Path("runs/out/benchmarks")
 FASTEST = "cuda" if torch.cuda.is_available() else "cpu"

@@ -18,8 +18,9 @@ from probes import At, BatchSharpness, CurvatureTrace, Monitor, Sharpness, Spect
 from probes.digits import accuracy, build_network, digits
 from probes.outliers import outliers
 from probes.probe import Probe
-from runs.engine.jobs import Job, JobContext
-from runs.shared.training import Data, batches, declare_loss, half_square, one_hot, update
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.problems import batches
+from runs.shared.training import Data, declare_loss, half_square, one_hot, update
 
 WIDTH = 64
 RATES = (0.05, 0.2, 0.3, 0.4, 0.8)  # of gradient descent; the first is too small to reach 2/eta in the time

@@ -17,8 +17,8 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from probes.errors import one_line
+from probes.sweep.work import JobResult
 from probes.trace.trace import Trace
-from runs.engine.runner import JobResult
 
 T = TypeVar("T")
 

@@ -1,17 +1,14 @@
-"""How an experiment shows itself: bars while it runs, its claims on the terminal and in Markdown."""
+"""How an experiment shows itself: its claims on the terminal and in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from probes.views.tables import table
 from runs.engine.claims import ClaimResult
-from runs.engine.runner import JobResult
 
 
 def claims_table(title: str, claims: Sequence[ClaimResult]) -> Table:
@@ -43,32 +40,3 @@ def details(claims: Sequence[ClaimResult]) -> str:
         lines = f"- *Literature:* {literature}\n- *Holds if* {criterion}\n- *Measured:* {measured}\n"
         blocks.append(f"### {found.name} ({found.answer})\n\n{lines}")
     return "\n".join(blocks)
-
-
-class Bars:
-    """Bars on a terminal: one for the experiment, one for each job that runs. Nothing in a pipe."""
-
-    def __init__(self, console: Console | None, jobs: int) -> None:
-        shown = console is not None and console.is_terminal
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}")
-        self.view = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not shown)
-        self.all = self.view.add_task("jobs", total=jobs)
-        self.running: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Bars:
-        self.view.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.view.stop()
-
-    def tell(self, name: str, done: int, planned: int, result: JobResult | None = None) -> None:
-        """A listener of `Runner.run`."""
-        if result is not None:
-            self.view.advance(self.all)
-            if name in self.running:
-                self.view.remove_task(self.running.pop(name))
-            return
-        if name not in self.running:
-            self.running[name] = self.view.add_task(name, total=planned)
-        self.view.update(self.running[name], completed=done, total=planned)

@@ -20,10 +20,14 @@ from typing import Any
 from rich.console import Console
 
 from probes.environment import environment
+from probes.errors import UserError
+from probes.sweep.display import Bars
+from probes.sweep.engines.choose import Choice
+from probes.sweep.jobs import Job, write_json
+from probes.sweep.runner import Runner
 from runs.engine.claims import Claim, ClaimResult, Results
-from runs.engine.display import Bars, claims_table, details, index
-from runs.engine.jobs import Job, write_json
-from runs.engine.runner import Runner
+from runs.engine.display import claims_table, details, index
+from runs.engine.options import add_engine, chosen_engine, natural
 
 OUT = Path("runs/out")
 
@@ -60,18 +64,26 @@ class Experiment:
         seed: int = 0,
         quick: bool = False,
         fresh: bool = False,
-        at_once: int = 1,
+        at_once: int | None = None,
         console: Console | None = None,
+        engine: Choice | None = None,
     ) -> list[ClaimResult]:
         """Run the jobs that have no result yet, judge, draw, write `claims.json` and `claims.md`; the claims.
 
-        Quick and full results lie in folders of their own.
+        Quick and full results lie in folders of their own. `engine` runs the jobs; default: processes, `at_once`.
         """
         started, jobs = time.perf_counter(), self.plan(quick)
         folder = folder / ("quick" if quick else "full")
         runner = Runner(folder / "jobs", seed, threads=self.threads)
-        with Bars(console, len(jobs)) as bars:
-            results = Results(runner.run(jobs, at_once=at_once, fresh=fresh, listener=bars.tell))
+        engine = engine or Choice(at_once=at_once)
+        started_engine, workers = engine.start(folder.absolute() / engine.name, self.threads)
+        try:
+            with Bars(console, len(jobs)) as bars:
+                ran = runner.run(jobs, at_once=workers, fresh=fresh, listener=bars.tell, engine=started_engine)
+        finally:
+            if started_engine is not None:
+                started_engine.close()
+        results = Results(ran)
         claims = [claim.measure(results, quick=quick) for claim in self.claims]
         written = [folder / "claims.json", folder / "claims.md"]
         write_json(written[0], self._report(jobs, results, claims, quick=quick, seed=seed))
@@ -116,22 +128,18 @@ def main(experiment: Experiment, words: Sequence[str] | None = None) -> None:
     """The command of an experiment's module; Ctrl-C ends with status 130 and keeps the jobs that are finished."""
     parser = argparse.ArgumentParser(description=experiment.title, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="reduced: does it run at all")
-    parser.add_argument("--seed", type=_natural, default=0)
+    parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--out", type=Path, default=OUT / experiment.name, help="folder (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="run all jobs again, for example after a change of code")
-    parser.add_argument("--jobs", type=_natural, default=1, metavar="N", help="jobs at once, each in its own process")
+    add_engine(parser)
     chosen = parser.parse_args(words)
     console = Console(width=None if Console().is_terminal else 160)
-    options = {"seed": chosen.seed, "quick": chosen.quick, "fresh": chosen.fresh, "at_once": max(chosen.jobs, 1)}
+    options = {"seed": chosen.seed, "quick": chosen.quick, "fresh": chosen.fresh}
     try:
-        experiment.run(chosen.out, console=console, **options)
+        experiment.run(chosen.out, console=console, engine=chosen_engine(chosen), **options)
+    except UserError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        raise SystemExit(error.status) from None
     except KeyboardInterrupt:
         console.print("Interrupted: the same command goes on from here.")
         raise SystemExit(130) from None
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"a number >= 0, not {text}")
-    return value

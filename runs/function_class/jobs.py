@@ -21,10 +21,11 @@ from typing_extensions import override
 from landscape import Objective
 from probes import FunctionClass, Monitor, Recording, Trace
 from probes.digits import CLASSES, build_network, digits
-from runs.engine.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.problems import batches
 from runs.function_class import theory
 from runs.shared.networks import mlp, pooled_cnn
-from runs.shared.training import batches, update
+from runs.shared.training import update
 
 SEEDS = 4
 WIDTHS, CHANNELS = (16, 32, 64, 128, 256, 512), (4, 8, 16, 32, 64)

@@ -21,7 +21,7 @@ from landscape.regularity import (
 from landscape.regularity import examples as problems
 from landscape.regularity.examples import FiniteSum, grid
 from probes import Field, Trace
-from runs.engine.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext
 
 Array = NDArray[np.float64]
 PLANE, SMALLER = (-6.0, 8.0), ((-5.0, 5.0), (-2.0, 3.0))

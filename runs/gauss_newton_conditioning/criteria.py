@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.numbers import finite
 from runs.engine.claims import Results
-from runs.shared.tables import finite
 
 Array = NDArray[np.float64]
 Rows = dict[str, Array]

@@ -14,7 +14,7 @@ from landscape.conditioning import Conditioning
 from landscape.spectra import ConditionNumber
 from probes import Field, Trace
 from probes.digits import digits
-from runs.engine.jobs import JobContext
+from probes.sweep.jobs import JobContext
 
 T = TypeVar("T")
 

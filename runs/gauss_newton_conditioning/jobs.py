@@ -20,7 +20,7 @@ from landscape.conditioning import (
     linear_network,
 )
 from probes.digits import CLASSES, digits
-from runs.engine.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext
 from runs.gauss_newton_conditioning import networks
 from runs.gauss_newton_conditioning.data import (
     ConditionRows,

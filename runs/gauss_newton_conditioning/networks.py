@@ -15,10 +15,11 @@ from landscape.conditioning import gauss_newton, linear_network
 from landscape.spectra import ConditionNumber
 from probes import Field
 from probes.digits import CLASSES, build_network, digits
-from runs.engine.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.problems import batches
 from runs.gauss_newton_conditioning.data import ConditionRows, generator, images, initialisations, white
 from runs.shared.networks import ResidualBlock
-from runs.shared.training import batches, half_square, one_hot, update
+from runs.shared.training import half_square, one_hot, update
 
 NORMS = ("none", "eval", "train")
 BN_WIDTHS = (20, 40, 80, 160, 320)  # more parameters than the 1000 outputs

@@ -15,7 +15,8 @@ from landscape import Objective
 from landscape.collapse import gather, gather_agreement
 from probes import At, Monitor, NeuralCollapse
 from probes.digits import build_network, digits
-from runs.engine.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.problems import batches
 from runs.neural_collapse import theory
 from runs.neural_collapse.models import (
     COUPLED,
@@ -29,7 +30,7 @@ from runs.neural_collapse.models import (
     step_schedule,
     weight_of_head,
 )
-from runs.shared.training import batches, update
+from runs.shared.training import update
 
 BATCH = 32
 MOMENTUM, DECAY = 0.9, 5e-3  # the setting at which all optimizers are compared

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.digits import CLASSES
-from runs.engine.jobs import JobContext
+from probes.sweep.jobs import JobContext
 from runs.neural_collapse.models import set_rate, simplex
 from runs.neural_collapse.nc0 import Vector, nc0, write
 from solvers import SignSGD

@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 from landscape.collapse import predict_nc0
 from probes import Trace
 from probes.digits import CLASSES, build_network, digits
-from runs.engine.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.problems import batches
 from runs.neural_collapse.models import NETWORKS, Unconstrained, make_optimizer, set_rate, step_schedule, weight_of_head
 from runs.neural_collapse.nc0 import Vector, nc0, write
 from runs.neural_collapse.signs import sign_coupled, sign_decaying, sign_decoupled
-from runs.shared.training import batches, update
+from runs.shared.training import update
 
 MOMENTA = (0.0, 0.5, 0.9)
 LR, DECAY = 0.02, 0.02  # momentum 0.9 is still on the real side of the recursion's roots

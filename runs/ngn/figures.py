@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
+from probes.sweep.figures import draw_curves
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, sequence
 from runs.engine.claims import Results
 from runs.ngn.jobs import ADAPTIVE, DECAY, MOMENTUM, NETWORKS
 from runs.ngn.network_claims import NAMES, curve
 from runs.ngn.toys import DIABETES, ROSENBROCK
 from runs.shared.figures import panel_grid, save_pictures
-from runs.sweep.figures import draw_curves
 
 TITLES = {"mlp": "MLP on digits", "cnn": "CNN on digits", "vit": "ViT on digits", "text": "Transformer on text"}
 COLOURS = {

@@ -11,11 +11,13 @@ import dataclasses
 import math
 from typing import Any
 
+from probes.numbers import finite
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.problems import build
+from probes.sweep.training import Descent
 from probes.trace.layout import Field
-from runs.engine.jobs import Job, JobContext
 from runs.ngn import toys
-from runs.shared.tables import finite
-from runs.sweep.training import build_seeded, descend
+from runs.sweep import problems, solvers
 
 PLAIN = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-4, 5))
 SCALED = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-8, 1))
@@ -67,8 +69,11 @@ def sensitivity(
         for run, (lr, seed) in enumerate((lr, seed) for lr in lrs for seed in range(seeds)):
             losses = [math.nan] * steps
             start = (job.seed + seed) % 2**63
-            made, watch = build_seeded(problem, start), losses.__setitem__
-            row = descend(made, solver, lr, seed, steps, batch, order=start, looks=1, on_step=watch)
+            made = build(problems.spec(problem), start)
+            descent = Descent(made, solvers.spec(solver), lr, steps, batch, order=start, looks=1)
+            descent.on_step = losses.__setitem__
+            descent.run()
+            row = descent.trial(solver, seed)
             trace.record("runs", run, lr=lr, seed=seed, loss=losses, first=row.first_loss, last=row.loss)
             job.progress(run + 1, len(lrs) * seeds)
             rows.append(finite(dataclasses.asdict(row)))

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from probes.numbers import plus_minus, short
+from probes.sweep.curves import Array, LossCurve, curves, standard_error
+from probes.sweep.training import Trial
 from runs.engine.claims import Claim, Results, Verdict, claim, every
 from runs.ngn.jobs import ADAPTIVE, DECAY, IMAGES, MOMENTUM, NETWORKS
 from runs.shared.tables import listed
-from runs.sweep.curves import Array, LossCurve, curves, standard_error
-from runs.sweep.training import Trial
 
 PAPER = "Islamov et al. 2025, arXiv 2508.15071"
 NAMES = {

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from landscape.regularity import Bound, ProblemConstants, alpha_beta, ngn_constant, ngn_decreasing, sps_max
 from landscape.regularity.examples import FiniteSum, two_functions
+from probes.numbers import finite
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.solvers import make, step
+from probes.sweep.training import factor
 from probes.trace.layout import Field
-from runs.engine.jobs import Job, JobContext
-from runs.shared.tables import finite
-from runs.sweep.solvers import make, step
-from runs.sweep.training import factor
+from runs.sweep import solvers
 
 Array = NDArray[np.float64]
 
@@ -80,7 +81,7 @@ def rosenbrock(job: JobContext, solver: str, steps: int) -> dict[str, Any]:
             name = f"lr-{lr:g}"
             trace.declare(name, {"loss": Field((), "float64", "loss", "f")})
             z = torch.tensor([-1.2, 1.0], dtype=torch.float64, requires_grad=True)
-            optimizer = make(spec, [z], lr * scale)
+            optimizer = make(solvers.spec(spec), [z], lr * scale)
             found[f"{lr:g}"] = None
             for k in range(steps + 1):
                 f = step(optimizer, partial(valley, z))
@@ -237,7 +238,7 @@ def bounds(c: ProblemConstants, solver: str, lr: float, steps: int) -> Bound:
 def noisy_path(spec: str, lr: float, schedule: str, steps: int, seed: int) -> Array:
     """`(steps + 1,)`: x_0 = 4 and what follows."""
     x = torch.tensor([FAR], dtype=torch.float64, requires_grad=True)
-    optimizer = make(spec, [x], lr)
+    optimizer = make(solvers.spec(spec), [x], lr)
     centres = 2.0 * np.random.default_rng(seed).integers(2, size=steps) - 1
     path = [FAR]
     for k, centre in enumerate(centres):

@@ -21,9 +21,9 @@ from landscape.norms import norm
 from probes import Monitor
 from probes.digits import CLASSES, accuracy, build_network, digits
 from probes.instruments.dual_gradient import DualGradient
-from runs.engine.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.problems import batches
 from runs.shared.networks import mlp, strided_layers
-from runs.shared.training import batches
 from solvers import SGD, AdamCoupled, SignSGD
 from solvers.first_order.scion import Scion
 

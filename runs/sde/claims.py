@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from probes.numbers import finite
 from runs.engine.claims import Claim, Results, Verdict, claim, every
 from runs.sde.criteria import (
     BAND,
@@ -21,7 +22,6 @@ from runs.sde.criteria import (
     worst_mean,
 )
 from runs.sde.jobs import FINER, QUADRATICS, RULES_ON
-from runs.shared.tables import finite
 
 EXACT = (*QUADRATICS, "cauchy")
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probes.sweep.jobs import Job, JobContext
 from probes.trace.layout import Field
-from runs.engine.jobs import Job, JobContext
 from runs.sde import saddles, stationary
 from runs.sde.problems import SAM_FAMILY, make, model
 from solvers.diffusion import SDE, Paths, discrete, integrate

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from runs.engine.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext
 from runs.sde.problems import BATCHES, make, model
 from solvers.diffusion import (
     SAM,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probes.sweep.jobs import Job, JobContext
 from probes.trace.layout import Field
-from runs.engine.jobs import Job, JobContext
 from runs.sde.problems import DECAY, model, vector
 from solvers.diffusion import SDE, GaussianNoise, Quadratic, SignSGD, StudentNoise, discrete, integrate, linearised
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -29,12 +28,3 @@ def span(values: Iterable[float], digits: int = 3) -> str:
     """`least … largest`."""
     values = list(values)
     return f"{short(min(values), digits)} … {short(max(values), digits)}"
-
-
-def finite(value: Any) -> Any:
-    """The value for JSON, which has neither inf nor nan: None in the place of each, in mappings and lists too."""
-    if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,8 +1,8 @@
-"""Training loops that several experiments run: batches in an order of their own, one update, the loss in the trace."""
+"""Training loops that several experiments run: one update, the loss in the trace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -29,17 +29,6 @@ def update(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> floa
     value.backward()
     optimizer.step()
     return float(value.detach())
-
-
-def batches(x: Tensor, y: Tensor, size: int, steps: int, seed: int) -> Iterator[Data]:
-    """`steps` mini-batches, in a new order each epoch; what does not fill a batch is left out of the epoch."""
-    generator = torch.Generator().manual_seed(seed)
-    order: list[Tensor] = []
-    for _ in range(steps):
-        if not order:
-            order = [i for i in torch.randperm(len(x), generator=generator).split(size) if len(i) == size]
-        i = order.pop()
-        yield x[i], y[i]
 
 
 def declare_loss(trace: Trace) -> None:

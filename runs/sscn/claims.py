@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from probes.numbers import finite
 from runs.engine.claims import Claim, Results, Verdict, claim, every
-from runs.shared.tables import falling, finite, listed
+from runs.shared.tables import falling, listed
 from runs.sscn import peer_claims
 from runs.sscn.criteria import (
     PAPER,

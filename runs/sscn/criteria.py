@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from probes.numbers import short
+from probes.numbers import finite, short
 from runs.engine.claims import Results, Verdict
-from runs.shared.tables import finite, listed
+from runs.shared.tables import listed
 from runs.sscn.jobs import SIZES
 
 PAPER = "Zhao, Doikov, Lucchi 2024"

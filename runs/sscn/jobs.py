@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from probes.sweep.jobs import Job, JobContext
 from probes.trace.layout import Field
-from runs.engine.jobs import Job, JobContext
 from runs.sscn.problems import Case, make
 from solvers import RSRNM, SSCN, Adaptive, CoordinateDescent, CubicNewton, Exponential, Linear
 

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.numbers import short
+from probes.sweep.runner import Runner
+from probes.sweep.work import JobResult
 from probes.views.tables import table
 from runs.engine.experiment import OUT
-from runs.engine.runner import JobResult, Runner
 from runs.sscn.jobs import of_file
 from runs.sscn.problems import read
 

@@ -3,10 +3,10 @@
     found = Sweep("digits-mlp", ("ngn-m", "adam"), lrs=(0.01, 0.1, 1.0)).run(Path("folder"))
     found.curves[0].mean, found.curves[0].sensitivity, found.traces["whole"]
 
-The command is in `runs.sweep.command`.
+What runs them is in `probes.sweep`, which is `landscape sweep`; here are problems and solvers with short names.
 """
 
-from runs.sweep.command import grid, main
-from runs.sweep.sweep import Sweep, Swept
+from runs.sweep.command import main
+from runs.sweep.sweep import Sweep
 
-__all__ = ["Sweep", "Swept", "grid", "main"]
+__all__ = ["Sweep", "main"]

@@ -1,100 +1,22 @@
-"""The problems that `runs.sweep` knows by name: networks on handwritten digits and on text, and a user's own.
+"""The problems that `runs.sweep` knows by name: networks on handwritten digits and on text.
 
-Each is an `Objective` on the data to train on, with another on data to test on. Weights are drawn from torch's global
-generator, which the sweep seeds: every solver and step size starts from the same ones.
+Each function returns an `Objective` on the data to train on, and another on data to test on.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from landscape import Objective
-from probes.checkpoints.problem import build_objective
 from probes.digits import CLASSES, digits
 from probes.errors import UserError, did_you_mean
 from runs.shared.networks import mlp, pooled_cnn
-from runs.shared.training import batches
 
 WINDOW = 32  # bytes
 TRAINED, TESTED = 256, 64  # windows of text
-
-
-@dataclass(frozen=True)
-class TrainingTask:
-    """What is minimised, and the test data if there are any."""
-
-    objective: Objective
-    test: Objective | None = None
-
-    def draws(self, size: int, steps: int, seed: int) -> Iterator[tuple[Any, Any]]:
-        """(inputs, targets) of each step, in a new order each epoch.
-
-        A single pair of tensors is cut into mini-batches of `size`; other data keep their own batches.
-        """
-        own = [(batch.inputs, batch.targets) for batch in self.objective.sweep()]
-        x, y = own[0]
-        if len(own) == 1 and isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim and y.ndim and len(x) > size:
-            yield from batches(x, y, size, steps, seed)
-            return
-        generator = torch.Generator().manual_seed(seed)
-        order: list[int] = []
-        for _ in range(steps):
-            order = order or torch.randperm(len(own), generator=generator).tolist()
-            yield own[order.pop()]
-
-    def loss(self, batch: tuple[Any, Any]) -> Tensor:
-        """The loss of a mini-batch with its graph, the model in the mode that it is in."""
-        # not `objective.evaluate`, which gives buffers back and fixes dropout: right for measuring, not for training
-        return self.objective.criterion(self.objective.forward(batch[0]), batch[1])
-
-
-def build(name: str) -> TrainingTask:
-    """The problem of that name, or that a `FILE.py:FUNCTION` or `module:FUNCTION` returns as an `Objective`.
-
-    Raises `UserError` for a name that is neither, and for what `probes.checkpoints.problem.build_objective` does.
-    """
-    if ":" in name:
-        return TrainingTask(build_objective(name))
-    if name not in PROBLEMS:
-        near = did_you_mean(name, PROBLEMS)
-        raise UserError(
-            f"there is no problem {name!r}{near or ':'} known are {', '.join(PROBLEMS)}, your own is FILE.py:FUNCTION",
-            status=2,
-        )
-    model, data = PROBLEMS[name]
-    train, test = data()
-    objective = Objective(model(), nn.CrossEntropyLoss(), train)
-    return TrainingTask(objective, objective.on(test))
-
-
-def evaluate(objective: Objective) -> tuple[float, float]:
-    """The loss over all data, as `objective.value()`, and the share of right answers, from one pass.
-
-    The share is nan where outputs are no logits (N, C, ...) with their classes (N, ...) as targets.
-    """
-    total, terms, right, count = 0.0, 0.0, 0, 0
-    with objective.measuring(), torch.no_grad():
-        for batch in objective.sweep():
-            e = objective.evaluate(batch)
-            outputs, targets = e.outputs, batch.targets
-            if e.weight:
-                total, terms = total + e.weight * float(e.loss()), terms + e.weight
-            if _classes(outputs, targets):
-                right, count = right + int((outputs.argmax(dim=1) == targets).sum()), count + targets.numel()
-    return float(objective.normalise(total, terms)), right / count if count else math.nan
-
-
-def _classes(outputs: Any, targets: Any) -> bool:
-    tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
-    if not tensors or targets.is_floating_point() or outputs.ndim != targets.ndim + 1:
-        return False
-    return bool(outputs[:, 0].shape == targets.shape)
 
 
 # -- networks and data -----------------------------------------------------------------------------------------------
@@ -173,9 +95,45 @@ def text() -> Data:
     return (x[:TRAINED], y[:TRAINED]), (x[test], y[test])
 
 
-PROBLEMS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Data]]] = {
-    "digits-mlp": (lambda: mlp(100), images),  # 17,610 parameters
-    "digits-cnn": (lambda: pooled_cnn(16, 32), images),
-    "digits-vit": (ViT, images),
-    "text-transformer": (ByteTransformer, text),
+def task(model: Callable[[], nn.Module], data: Callable[[], Data]) -> tuple[Objective, Objective]:
+    """The network on the data to train on, and on those to test on."""
+    train, test = data()
+    objective = Objective(model(), nn.CrossEntropyLoss(), train)
+    return objective, objective.on(test)
+
+
+def digits_mlp() -> tuple[Objective, Objective]:
+    """64-100-100-10 on digits: 17,610 parameters."""
+    return task(lambda: mlp(100), images)
+
+
+def digits_cnn() -> tuple[Objective, Objective]:
+    """A CNN of 16 and 32 channels on digits."""
+    return task(lambda: pooled_cnn(16, 32), images)
+
+
+def digits_vit() -> tuple[Objective, Objective]:
+    """A vision transformer on digits."""
+    return task(ViT, images)
+
+
+def text_transformer() -> tuple[Objective, Objective]:
+    """A transformer on bytes of English text."""
+    return task(ByteTransformer, text)
+
+
+PROBLEMS = {
+    made.__name__.replace("_", "-"): f"{__name__}:{made.__name__}"
+    for made in (digits_mlp, digits_cnn, digits_vit, text_transformer)
 }
+
+
+def spec(name: str) -> str:
+    """Where the problem of that name is; a user's own, with a colon in it, as it is. Raises `UserError` for neither."""
+    if ":" in name:
+        return name
+    if name not in PROBLEMS:
+        near = did_you_mean(name, PROBLEMS)
+        known = f"known are {', '.join(PROBLEMS)}, your own is FILE.py:FUNCTION"
+        raise UserError(f"there is no problem {name!r}{near or ':'} {known}", status=2)
+    return PROBLEMS[name]

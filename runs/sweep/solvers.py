@@ -1,4 +1,4 @@
-"""Solvers by name for `runs.sweep`: a table of common ones, and any `module:Class` with options.
+"""Solvers that `runs.sweep` knows by a short name; others are module:Class, as in `probes.sweep.solvers`.
 
 adam                              a name of the table
 ngn:momentum=0.9,variant=md1      with options on top of the table's
@@ -7,17 +7,10 @@ torch.optim:AdamW:betas=(0.9,0.95)      any `torch.optim.Optimizer` that takes `
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from probes.errors import UserError, did_you_mean, one_line
-from probes.specs import parse_spec, split_commas, value_of
-from solvers.base import Solver
+from probes.errors import UserError, did_you_mean
+from probes.specs import parse_spec
 
 Options = dict[str, Any]
 
@@ -42,60 +35,16 @@ SOLVERS: dict[str, tuple[str, Options]] = {
 }
 
 
-def split_solvers(text: str) -> list[str]:
-    """The solvers of `a,b:x=1,y=2,c`: a part `y=2` without a name is an option of the solver before it."""
-    found: list[str] = []
-    for part in split_commas(text):
-        if found and re.fullmatch(r"\w+=[^:]*", part):
-            found[-1] += f",{part}"
-        else:
-            found.append(part)
-    return found
+def spec(name: str) -> str:
+    """The solver as module:Class with options, the user's on top of the table's.
 
-
-def parse(spec: str) -> tuple[Callable[..., torch.optim.Optimizer], Options]:
-    """The optimizer's class and its options but for `lr`.
-
-    Raises `UserError` (status 2) for a name that is not known, what cannot be imported or is no optimizer, and options
-    that are not written `name=value`.
+    Raises `UserError` (status 2) for a name that is not known, and options that are not written `name=value`.
     """
-    name, given = parse_spec(spec, SOLVERS, "the solver")
-    if "lr" in given:
-        raise UserError(f"'lr' in the solver {spec} is no option: it is given as --lr", status=2)
-    source, options = SOLVERS.get(name, (name, {}))
-    module, _, kind = source.partition(":")
-    if not kind:
-        near = did_you_mean(name, SOLVERS)
-        raise UserError(
-            f"there is no solver {name!r}{near or ':'} known are {', '.join(SOLVERS)}, any other is module:Class",
-            status=2,
-        )
-    try:
-        made = getattr(importlib.import_module(module), kind)
-    except Exception as error:  # whatever the import of a module of the user raises
-        raise UserError(f"the solver {name!r} cannot be imported: {one_line(error)}", status=2) from error
-    if not (isinstance(made, type) and issubclass(made, torch.optim.Optimizer)):
-        raise UserError(f"{source} is no torch.optim.Optimizer", status=2)
-    return made, options | {key: value_of(value) for key, value in given.items()}
-
-
-def make(spec: str, parameters: Iterable[Tensor], lr: float) -> torch.optim.Optimizer:
-    """The solver on the parameters. Raises what `parse` does, and `UserError` for settings that it does not take."""
-    kind, options = parse(spec)
-    try:
-        return kind(list(parameters), lr=lr, **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the solver {spec} with lr={lr:g}: {one_line(error)}", status=2) from error
-
-
-def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
-    """One step, whichever kind of closure the optimizer wants; the loss where it began."""
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    value = optimizer.step(cast(Any, loss if isinstance(optimizer, Solver) else closure))
-    return float(cast(Tensor, value).detach())
+    short, given = parse_spec(name, SOLVERS, "the solver")
+    if short not in SOLVERS and ":" not in short:
+        near = did_you_mean(short, SOLVERS)
+        known = f"known are {', '.join(SOLVERS)}, any other is module:Class"
+        raise UserError(f"there is no solver {short!r}{near or ':'} {known}", status=2)
+    source, options = SOLVERS.get(short, (short, {}))
+    written = ",".join(f"{key}={value}" for key, value in {**options, **given}.items())
+    return f"{source}:{written}" if written else source

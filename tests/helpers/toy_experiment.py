@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from probes.sweep.jobs import Job, JobContext
 from probes.trace.layout import Field
 from runs.engine.claims import Results, Verdict, claim
 from runs.engine.experiment import Experiment, main
-from runs.engine.jobs import Job, JobContext
 
 
 def walk(job: JobContext, steps: int, pause: float = 0.0) -> dict[str, float]:

@@ -13,6 +13,7 @@ from trace_cases import check, killed, scalars, start
 
 from probes import Field, Trace, TraceError
 from probes.trace import writer
+from probes.trace.lock import Owner
 from probes.trace.state import state_of
 
 
@@ -255,13 +256,13 @@ def test_live_closed_and_crashed_writers_are_told_apart(tmp_path):
     process = start(path, 3)
     try:
         assert process.stdout.readline()
-        assert state_of(path) == ("live", process.pid)
+        assert state_of(path)[1] == Owner.here()._replace(process=process.pid)
     finally:
         process.kill()
         process.communicate()
     assert state_of(path) == ("crashed", None)
     with Trace.resume(path):
-        assert state_of(path) == ("live", os.getpid())
+        assert state_of(path) == ("live", Owner.here())
     assert state_of(path) == ("closed", None)
     with pytest.raises(TraceError, match="cannot be read"):
         state_of(tmp_path / "none.h5")

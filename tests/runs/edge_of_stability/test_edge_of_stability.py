@@ -14,12 +14,12 @@ from experiment_checks import ROOT, check_committed, check_page, reduced
 from landscape import Hessian, Objective
 from landscape.spectra import eigsh, trace
 from probes.digits import build_network
+from probes.sweep.jobs import JobContext
+from probes.sweep.work import JobResult
 from runs.edge_of_stability import EXPERIMENT, criteria
 from runs.edge_of_stability import claims as edge
 from runs.edge_of_stability import jobs as edge_jobs
 from runs.engine.claims import ClaimResult, Results
-from runs.engine.jobs import JobContext
-from runs.engine.runner import JobResult
 
 
 class MadeUp(Results):

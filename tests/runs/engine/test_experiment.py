@@ -19,11 +19,12 @@ from rich.console import Console
 from toy_experiment import experiment, walk
 
 from probes import Trace
+from probes.sweep.jobs import Job, write_json
+from probes.sweep.runner import Runner
+from probes.sweep.work import JobResult
 from runs.engine.claims import Results
 from runs.engine.display import index
 from runs.engine.experiment import main
-from runs.engine.jobs import Job, write_json
-from runs.engine.runner import JobResult, Runner
 
 NAMES = ["walk-0", "walk-1", "walk-twin"]
 

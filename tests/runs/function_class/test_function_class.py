@@ -15,9 +15,9 @@ from experiment_checks import ROOT, check_committed, check_needs, check_page, re
 from landscape.regularity import Trajectory, alpha_beta
 from probes import Field, Trace
 from probes.instruments.function_class import trajectory
+from probes.sweep.jobs import JobContext
+from probes.sweep.work import JobResult
 from runs.engine.claims import ClaimResult, Results
-from runs.engine.jobs import JobContext
-from runs.engine.runner import JobResult
 from runs.function_class import EXPERIMENT, claims, criteria, jobs, theory
 from runs.function_class import exact_claims as exact
 from runs.shared.tables import falling

@@ -15,9 +15,9 @@ from torch import nn
 from landscape.conditioning import convolution_matrix, linear_network
 from probes import Trace
 from probes.digits import build_network
+from probes.sweep.jobs import JobContext
+from probes.sweep.work import JobResult
 from runs.engine.claims import ClaimResult, Results
-from runs.engine.jobs import JobContext
-from runs.engine.runner import JobResult
 from runs.gauss_newton_conditioning import EXPERIMENT, criteria, data, jobs, networks
 from runs.gauss_newton_conditioning import depth_claims as depth
 from runs.gauss_newton_conditioning import linear_claims as linear

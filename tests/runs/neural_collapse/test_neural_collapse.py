@@ -18,10 +18,10 @@ from experiment_checks import ROOT, check_committed, check_needs, check_page, co
 
 from landscape.collapse import predict_nc0
 from probes import Trace
+from probes.sweep.jobs import Job, JobContext
+from probes.sweep.work import JobResult
 from runs.engine.claims import Results, all_hold
 from runs.engine.experiment import Experiment
-from runs.engine.jobs import Job, JobContext
-from runs.engine.runner import JobResult
 from runs.neural_collapse import EXPERIMENT, criteria, side_by_side, signs, theory, trend_claims
 from runs.neural_collapse import jobs as collapse_jobs
 from runs.neural_collapse import optimizer_claims as claims

@@ -15,14 +15,15 @@ from experiment_checks import check_committed, check_needs, check_page, reduced
 
 from landscape.regularity.examples import two_functions
 from probes import Trace
+from probes.sweep.jobs import JobContext
+from probes.sweep.solvers import make, step
+from probes.sweep.work import JobResult
 from runs import ngn
 from runs.engine.claims import ClaimResult, Results
-from runs.engine.jobs import JobContext
-from runs.engine.runner import JobResult
 from runs.ngn import claims, jobs, toys
 from runs.ngn import network_claims as networks
 from runs.sweep import problems
-from runs.sweep.solvers import make, step
+from runs.sweep import solvers as short
 
 # -- small problems beside the solvers -------------------------------------------------------------------------------
 
@@ -30,7 +31,7 @@ from runs.sweep.solvers import make, step
 @pytest.mark.parametrize(("lr", "start"), [(0.01, 10.0), (10.0, 10.0), (1e4, 1.0)])
 def test_the_written_out_descent_is_that_of_the_solver(lr: float, start: float) -> None:
     x = torch.tensor([start], dtype=torch.float64, requires_grad=True)
-    solver = make("ngn-m", [x], lr)
+    solver = make(short.spec("ngn-m"), [x], lr)
     steps = 0
     while step(solver, lambda: (x**2 + x**4).sum()) >= toys.SOLVED:
         steps += 1
@@ -49,7 +50,7 @@ def test_the_written_out_regression_is_that_of_the_solver(version: str, spec: st
     A, b = toys.regression("columns-sum")
     found = toys.heavy_ball(A, b, 1.0, 60, version)
     x = torch.zeros(A.shape[1], dtype=torch.float64, requires_grad=True)
-    solver = make(spec, [x], scale)
+    solver = make(short.spec(spec), [x], scale)
     matrix, target = torch.from_numpy(A), torch.from_numpy(b)
     losses = [step(solver, lambda: (matrix @ x - target).square().sum() / 2) for _ in range(61)]
     np.testing.assert_allclose(found, losses, rtol=1e-9)

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from landscape.norms import dual_norm, norm
 from probes import Trace
 from probes.digits import build_network, digits
+from probes.sweep.jobs import JobContext
+from probes.sweep.work import JobResult
 from runs import scion
 from runs.engine.claims import ClaimResult, Results
-from runs.engine.jobs import JobContext
-from runs.engine.runner import JobResult
 from runs.scion import claims, jobs
 
 

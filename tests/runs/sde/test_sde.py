@@ -15,9 +15,9 @@ import torch
 from experiment_checks import ROOT, check_committed, check_needs, check_page, committed, reduced
 
 from probes import Trace
+from probes.sweep.jobs import JobContext
+from probes.sweep.work import JobResult
 from runs.engine.claims import Results
-from runs.engine.jobs import JobContext
-from runs.engine.runner import JobResult
 from runs.sde import EXPERIMENT, claims, criteria, jobs, problems, saddle_claims, saddles, stationary
 from runs.sde import finding_claims as findings
 from solvers.diffusion import SGD, FiniteSum, GaussianNoise, Quadratic, discrete, integrate, linearised

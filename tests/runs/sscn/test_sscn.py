@@ -14,10 +14,10 @@ import torch
 from experiment_checks import ROOT, check_committed, check_page, committed, reduced
 
 from probes import Trace
+from probes.sweep.jobs import JobContext
+from probes.sweep.work import JobResult
 from runs import sscn
 from runs.engine.claims import ClaimResult, Results
-from runs.engine.jobs import JobContext
-from runs.engine.runner import JobResult
 from runs.sscn import claims, jobs, peer_claims, problems
 
 

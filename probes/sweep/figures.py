@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from probes.numbers import short
+from probes.sweep.curves import LossCurve
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, note, save, style
-from runs.sweep.curves import LossCurve
 
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY, "#000000")
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from probes.numbers import plus_minus, short
+from probes.sweep.training import Trial
 from probes.views.tables import table
-from runs.sweep.training import Trial
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,92 @@
+"""Processes of this machine, one for each job, so that one that dies takes nothing with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+from probes.sweep.engines.engine import Lost
+from probes.sweep.work import Outcome, Work, carry_out
+
+
+class _Handle(NamedTuple):
+    process: BaseProcess
+    pipe: connection.Connection
+
+
+class Processes:
+    """The engine `processes`."""
+
+    retries = 2
+
+    def __init__(self) -> None:
+        self._context = _context()
+
+    def submit(self, work: Work) -> _Handle:
+        """Start a process."""
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_child, args=(work, theirs), daemon=True)
+        process.start()
+        theirs.close()  # so that the end of the process is the end of the file
+        return _Handle(process, ours)
+
+    def done(self, handle: _Handle) -> bool:
+        """Whether the process has ended."""
+        return not handle.process.is_alive()
+
+    def result(self, handle: _Handle) -> Outcome:
+        """What the process has said at its end. Raises `Lost`."""
+        handle.process.join()
+        try:
+            return Outcome(*handle.pipe.recv()) if handle.pipe.poll() else self._lost(handle)
+        except EOFError:
+            return self._lost(handle)
+        finally:
+            handle.pipe.close()
+
+    def cancel(self, handle: _Handle) -> None:
+        """End the process."""
+        handle.process.terminate()
+        handle.process.join(10)
+        if handle.process.is_alive():
+            handle.process.kill()
+            handle.process.join()
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+    def _lost(self, handle: _Handle) -> Outcome:
+        code = handle.process.exitcode or 0
+        raise Lost(f"the process ended with {'signal' if code < 0 else 'status'} {abs(code)}")
+
+
+def _child(work: Work, pipe: connection.Connection) -> None:
+    """A process's whole life. The parent alone answers Ctrl-C; when it is gone, so is the child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    outcome = carry_out(work)
+    with suppress(BrokenPipeError):
+        pipe.send(tuple(outcome))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _context() -> Any:
+    """Processes forked from a server that has imported torch and started no thread; spawned where there is none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # torch's optimizers import the compiler, which alone takes as long as many a job
+    context.set_forkserver_preload(["torch", "torch._dynamo", "landscape", "probes", "sklearn.datasets"])
+    return context

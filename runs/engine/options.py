@@ -1,0 +1,31 @@
+"""The options of all commands that run jobs: how many at once, and by which engine."""
+
+from __future__ import annotations
+
+import argparse
+
+from probes.sweep.arguments import slurm_settings
+from probes.sweep.engines.choose import ENGINES, Choice
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add `--jobs`, `--engine` and what the engines take."""
+    parser.add_argument("--jobs", type=natural, metavar="N", help="jobs at once, each in its own process (default: 1)")
+    parser.add_argument("--engine", default="processes", help=f"what runs them: {', '.join(ENGINES)}")
+    parser.add_argument("--slurm", default="", metavar="KEY=VALUE,...", help="partition=NAME,time=MINUTES,...")
+    parser.add_argument("--ray-address", help="of a cluster that runs (default: RAY_ADDRESS, or one started here)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="of each job, with ray")
+
+
+def chosen_engine(chosen: argparse.Namespace) -> Choice:
+    """The engine of what was typed. Raises `UserError`."""
+    slurm = slurm_settings(chosen.slurm)
+    return Choice(chosen.engine, chosen.jobs or None, slurm, chosen.ray_address, chosen.gpus)
+
+
+def natural(text: str) -> int:
+    """A number >= 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"a number >= 0, not {text}")
+    return value

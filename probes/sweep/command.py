@@ -63,4 +63,8 @@ def sweep(
     except ValueError as error:
         raise UserError(one_line(error), status=2) from error
     conditions = Conditions(choice, seed, fresh, dry_run, price, checkpoint)
-    conduct(wanted, output, conditions, out(), err())
+    try:
+        conduct(wanted, output, conditions, out(), err())
+    except KeyboardInterrupt as error:
+        kept = f"interrupted; what is finished is kept in {output}, the same command goes on from there"
+        raise UserError(kept, status=130) from error

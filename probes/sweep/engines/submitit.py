@@ -46,7 +46,7 @@ class Submitit:
             named = {key if key in shared else f"slurm_{key}": value for key, value in given.items()}
             local = {} if self._executor.cluster == "slurm" else {"timeout_min": _LOCAL_MINUTES}
             self._executor.update_parameters(**{"name": "landscape-sweep", "cpus_per_task": threads} | local | named)
-        except (NameError, ValueError, TypeError, AssertionError) as error:
+        except (NameError, ValueError, TypeError, AssertionError, RuntimeError) as error:
             raise UserError(f"--slurm: {one_line(error)}", status=2) from error
         self.cluster = str(self._executor.cluster)
         self.capacity = 64 if self.cluster == "slurm" else 1

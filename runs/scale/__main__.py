@@ -16,7 +16,7 @@ from rich.console import Console
 
 from probes.environment import environment
 from probes.errors import one_line
-from runs.engine.jobs import write_json
+from probes.sweep.jobs import write_json
 from runs.scale import page, tables
 from runs.scale.check import Check, measured
 from runs.scale.grid import Grid

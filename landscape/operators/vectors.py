@@ -7,7 +7,7 @@ always as blocks of columns. So vectors that are sharded over ranks need a space
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -71,7 +71,7 @@ class VectorSpace:
 
         A basis that comes in chunks takes one `gram` of each and one `reduce` of them all.
         """
-        X, Y = X.reshape(-1, X.shape[-1]), Y.reshape(-1, Y.shape[-1])
+        X, Y = X.flatten(0, -2), Y.flatten(0, -2)
         if X.dtype == torch.float64 or X.shape[0] <= _INNER_ROWS:
             return accurate(X).T @ accurate(Y)
         total = accurate(torch.zeros(X.shape[1], Y.shape[1], device=X.device))
@@ -129,8 +129,10 @@ class VectorSpace:
         return torch.as_tensor(V)
 
 
-def orthonormal(space: VectorSpace, X: Tensor, against: Tensor | None = None, floor: float = 0.0) -> Tensor:
-    """An orthonormal basis of the columns of X, orthogonal to the orthonormal block `against`: (n, r), r <= k.
+def orthonormal(
+    space: VectorSpace, X: Tensor, project: Callable[[Tensor], Tensor] | None = None, floor: float = 0.0
+) -> Tensor:
+    """An orthonormal basis of the columns of X, orthogonal to the space that `project` takes away: (n, r), r <= k.
 
     Directions in which X has no more than `floor` (a norm) are left out. Gram matrices lose half the digits,
     so directions are taken in tiers: those within eps^0.4 of the largest first, then the rest is projected
@@ -139,11 +141,11 @@ def orthonormal(space: VectorSpace, X: Tensor, against: Tensor | None = None, fl
     Raises `FloatingPointError` when X is not finite.
     """
     eps = torch.finfo(X.dtype).eps
-    bases = [against] if against is not None and against.shape[-1] else []
+    project = project or (lambda V: V)
     found: list[Tensor] = []
-    X = _project(space, X, bases)
+    X = project(X)
     while X.shape[-1]:
-        X = _project(space, X, [*bases, *found])
+        X = _without(space, project(X), found)
         gram = space.inner(X, X)
         if not bool(torch.isfinite(gram).all()):
             raise FloatingPointError("vectors that should span a basis have entries that are not finite")
@@ -153,21 +155,21 @@ def orthonormal(space: VectorSpace, X: Tensor, against: Tensor | None = None, fl
             break
         keep = (squares > eps**0.8 * top) & (squares > floor**2)
         V = space.combine(X, U[:, keep] / squares[keep].sqrt())
-        found.append(_polish(space, V, [*bases, *found]))
+        found.append(_polish(space, _without(space, project(V), found)))
         if bool(keep.all()):
             break
-        X = _project(space, space.combine(X, U[:, ~keep]), [found[-1]])
+        X = _without(space, space.combine(X, U[:, ~keep]), [found[-1]])
     return torch.cat(found, dim=-1) if found else X[..., :0]
 
 
-def _project(space: VectorSpace, X: Tensor, bases: list[Tensor]) -> Tensor:
+def _without(space: VectorSpace, X: Tensor, bases: list[Tensor]) -> Tensor:
+    """X without what lies in orthonormal blocks."""
     for Q in bases:
         X = X - space.combine(Q, space.inner(Q, X))
     return X
 
 
-def _polish(space: VectorSpace, V: Tensor, bases: list[Tensor]) -> Tensor:
-    """Second pass for a nearly orthonormal V: project again and multiply by (V^T V)^(-1/2)."""
-    V = _project(space, V, bases)
+def _polish(space: VectorSpace, V: Tensor) -> Tensor:
+    """A nearly orthonormal V times (V^T V)^(-1/2)."""
     squares, U = torch.linalg.eigh(space.inner(V, V))
     return space.combine(V, (U / squares.clamp(min=1e-30).sqrt()) @ U.T)

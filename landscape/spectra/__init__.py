@@ -1,9 +1,11 @@
 """Spectra: any `LinearOperator` in, a frozen result out that knows its cost and its error."""
 
+from landscape.spectra.basis.place import Footprint
 from landscape.spectra.condition import DENSE_LIMIT, condition_number
 from landscape.spectra.density import density
 from landscape.spectra.diagonal import diagonal
 from landscape.spectra.eigsh import eigsh
+from landscape.spectra.footprint import footprint
 from landscape.spectra.krylov import lanczos
 from landscape.spectra.results import Callback, ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
 from landscape.spectra.trace import trace
@@ -15,11 +17,13 @@ __all__ = [
     "Density",
     "Eigenpairs",
     "Estimate",
+    "Footprint",
     "Tridiagonal",
     "condition_number",
     "density",
     "diagonal",
     "eigsh",
+    "footprint",
     "lanczos",
     "trace",
 ]

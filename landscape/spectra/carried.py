@@ -11,6 +11,7 @@ import torch
 
 from landscape.operators.check import Check
 from landscape.operators.linear import LinearOperator
+from landscape.spectra.basis.place import Footprint
 
 Arguments = ParamSpec("Arguments")
 
@@ -22,10 +23,12 @@ class Result:
     Attributes:
         checked: what the operator's self-check of its derivatives has found; None where there was none.
         note: why the numbers are exactly zero, where they are; "" else.
+        footprint: what the vectors that were kept took, and where; None where none were.
     """
 
     checked: Check | None = field(default=None, repr=False)
     note: str = field(default="", repr=False)
+    footprint: Footprint | None = field(default=None, repr=False)
 
     def _is_zero(self) -> bool:
         """Whether the numbers are exactly zero, without an error."""
@@ -34,7 +37,9 @@ class Result:
     def _remarks(self) -> list[str]:
         """What a reader must know beside the numbers."""
         untold = self.checked is not None and self.checked.verdict != "agrees"
-        return [self.note] * bool(self.note) + [f"second derivatives {self.checked}"] * untold
+        elsewhere = self.footprint is not None and self.footprint.where != "device"
+        derivatives = [f"second derivatives {self.checked}"] * untold
+        return [self.note] * bool(self.note) + derivatives + [str(self.footprint)] * elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import ROUNDINGS, LinearOperator, require_finite, rounding
+from landscape.spectra.basis.place import BasisChoice, choose_place
 from landscape.spectra.carried import carries_check
 from landscape.spectra.eigsh import eigsh
-from landscape.spectra.krylov import Krylov
+from landscape.spectra.krylov import BESIDE, Krylov
 from landscape.spectra.results import ConditionNumber
 
 DENSE_LIMIT = 2048
@@ -23,7 +24,9 @@ RELATIVE_THRESHOLDS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 
 
 @carries_check
-def condition_number(A: LinearOperator, *, threshold: float | None = None, rank: int | None = None) -> ConditionNumber:
+def condition_number(
+    A: LinearOperator, *, threshold: float | None = None, rank: int | None = None, basis: BasisChoice = "auto"
+) -> ConditionNumber:
     """kappa = max / min of |eigenvalue| over the eigenvalues with |eigenvalue| > threshold.
 
     Up to n = 2048 (`DENSE_LIMIT`) the matrix is formed (n products) and its eigenvalues are computed in float64.
@@ -36,6 +39,7 @@ def condition_number(A: LinearOperator, *, threshold: float | None = None, rank:
         threshold: absolute, >= 0; default n * eps * largest with eps the larger of the dtype's and `A.noise`.
         rank: instead of a threshold: kappa = largest / rank-th largest |eigenvalue|. Beyond n = 2048 it comes from
             `eigsh`, for any operator.
+        basis: where a Krylov basis lies, as for `eigsh` and `lanczos`; the matrix that is formed is no such.
 
     Returns:
         `ConditionNumber`. Without an eigenvalue above the threshold (the zero matrix) kappa is inf, rank 0 and
@@ -67,7 +71,7 @@ def condition_number(A: LinearOperator, *, threshold: float | None = None, rank:
         if n <= DENSE_LIMIT:
             return _dense(A, threshold, rank)
         if rank is not None:
-            return _by_rank(A, rank)
+            return _by_rank(A, rank, basis)
         if not A.positive_semidefinite:
             raise ValueError(
                 f"{type(A).__name__} has n = {n} > {DENSE_LIMIT} and is not known to be positive semi-definite: its "
@@ -75,7 +79,7 @@ def condition_number(A: LinearOperator, *, threshold: float | None = None, rank:
                 "it to fewer parameters, use the Gauss-Newton operator, or set A.positive_semidefinite = True if "
                 "you know that it is"
             )
-        return lower_bound(A, threshold)
+        return lower_bound(A, threshold, basis)
     finally:
         A.release()
 
@@ -143,8 +147,8 @@ def _at_rank(sizes: Tensor, rank: int) -> float:
     return float(sizes[0] / sizes[rank - 1]) if sizes[rank - 1] > 0 else math.inf
 
 
-def _by_rank(A: LinearOperator, rank: int) -> ConditionNumber:
-    pairs = eigsh(A, rank, which="LM", tol=max(1e-6, 64.0 * rounding(A)))
+def _by_rank(A: LinearOperator, rank: int, basis: BasisChoice) -> ConditionNumber:
+    pairs = eigsh(A, rank, which="LM", tol=max(1e-6, 64.0 * rounding(A)), basis=basis)
     sizes = pairs.values.abs()
     if len(sizes) < rank:
         raise ValueError(f"the first {rank} eigenvalues were not found within {pairs.matvecs} products")
@@ -152,22 +156,28 @@ def _by_rank(A: LinearOperator, rank: int) -> ConditionNumber:
     converged = pairs.converged and residual <= 1e-2 * smallest
     bound = smallest if converged else smallest + residual  # kappa stays a lower bound
     kappa = float(sizes[0]) / bound if bound > 0 else math.inf
-    return ConditionNumber(kappa, float(sizes[0]), bound, rank, 0.0, converged, pairs.matvecs)
+    taken = pairs.footprint
+    return ConditionNumber(kappa, float(sizes[0]), bound, rank, 0.0, converged, pairs.matvecs, footprint=taken)
 
 
 @carries_check
-def lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
+def lower_bound(A: LinearOperator, threshold: float | None, basis: BasisChoice = "auto") -> ConditionNumber:
     """A lower bound of kappa of a positive semi-definite operator from Lanczos; see `condition_number`."""
     n = A.shape[0]
     # a fixed start: a bound has no error bar to sample
     v = A.space.random(1, "normal", torch.Generator().manual_seed(0))
-    steps = min(LANCZOS_STEPS, n, A.memory // A.space.column_bytes * 2 // 3 - 4)
+    wanted = min(LANCZOS_STEPS, n)
+    place = choose_place(A, basis, enough=wanted, beside=BESIDE)
+    steps = min(wanted, place.columns)
     if steps < 2:
         raise MemoryError(f"the Lanczos basis of condition_number does not fit the budget of {A.memory:,} bytes")
-    space = Krylov(A, steps)
-    space.absorb(A @ space.inject(v))
-    space.advance(steps - 1)
-    ritz = space.ritz()
+    space = Krylov(A, steps, place.where)
+    try:
+        space.absorb(A @ space.inject(v))
+        space.advance(steps - 1)
+        ritz = space.ritz()
+    finally:
+        space.basis.close()
     error = ritz.residuals + 16.0 * rounding(A) * space.scale
     largest = max(0.0, float(ritz.values[-1]))
     cut = n * rounding(A) * largest if threshold is None else threshold
@@ -182,4 +192,7 @@ def lower_bound(A: LinearOperator, threshold: float | None) -> ConditionNumber:
     rank, kappa, smallest = row(cut)
     table = tuple((r, *row(r * largest)[:2]) for r in RELATIVE_THRESHOLDS)
     limit = _limiter(threshold is None, rounding(A)) if 0.0 < smallest < 2.0 * cut else ""
-    return ConditionNumber(kappa, largest, smallest, rank, cut, False, space.size, table, limited_by=limit)
+    taken = space.basis.footprint
+    return ConditionNumber(
+        kappa, largest, smallest, rank, cut, False, space.size, table, limited_by=limit, footprint=taken
+    )

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, products
 from landscape.randomness import generator_and_seed
+from landscape.spectra.basis.place import BasisChoice, Footprint, Place, choose_place, together
 from landscape.spectra.carried import carries_check
-from landscape.spectra.krylov import Krylov
+from landscape.spectra.krylov import BESIDE, Krylov
 from landscape.spectra.results import Callback, Density, tridiagonal
 
 
@@ -25,13 +26,16 @@ def density(
     *,
     probes: int = 8,
     steps: int = 64,
+    basis: BasisChoice = "auto",
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Density:
     """The spectral density as `probes` quadratures of `steps` nodes; up to probes * steps products.
 
-    Probes are normal and normalised, so that every probe's weights sum to 1. Probes run in chunks such that their
-    bases fit `A.memory`. Where not even one basis fits, vectors are orthogonalised against the most recent ones
+    Probes are normal and normalised, so that every probe's weights sum to 1. Bases lie on the "device", in "host"
+    memory or on "disk", in files that are gone afterwards; with `basis="auto"` on the first where one fits: `A.memory`,
+    half of what the host has free, half of what the disk has. Probes run in chunks such that their bases fit.
+    Where not even one basis fits, vectors are orthogonalised against the most recent ones
     that fit: converged eigenvalues may then come as several nodes that share the weight, which leaves curve, mass
     and moments right; `complete` is False. `steps` beyond n (or an early breakdown) pads with weight 0.
 
@@ -39,7 +43,7 @@ def density(
     then cut at the step they have reached, those not begun are left out.
 
     Raises `ValueError` for probes < 1 or steps < 1, `FloatingPointError` when a product is not finite,
-    `MemoryError` when not even five vectors fit.
+    `MemoryError` when not even five vectors fit, or the disk has filled up.
 
     Example:
         >>> import torch
@@ -55,24 +59,26 @@ def density(
     rng, seed = generator_and_seed(generator)
     n = A.shape[0]
     depth = min(steps, n)
-    columns = A.memory // A.space.column_bytes
-    if columns < 5:
-        raise MemoryError(f"density needs at least 5 vectors, the budget of {A.memory:,} bytes holds {columns}")
-    # the buffers grow by doubling, which holds a basis one and a half times
-    at_once = min(probes, int(columns // (depth + depth // 2 + 4)))
-    capacity = depth if at_once else int(columns - 3)
+    place, at_once = density_place(A, probes, depth, basis)
+    capacity = min(depth, place.columns)
+    taken = Footprint(0, place.where)
     rules: list[tuple[Tensor, Tensor]] = []
     matvecs, largest, stopped = 0, 0.0, False
     try:
         for first in range(0, probes, max(1, at_once)):
             V = A.space.random(min(max(1, at_once), probes - first), "normal", rng)
-            chains = [Krylov(A, capacity) for _ in range(V.shape[-1])]
-            for running in _lockstep(A, chains, V, depth):
-                matvecs += len(running)
-                largest = max(largest, *(abs(float(chain.H[-1, -1])) for chain in running))
-                stopped = callback is not None and bool(callback(matvecs, probes * depth, largest))
-                if stopped:
-                    break
+            chains = [Krylov(A, capacity, place.where) for _ in range(V.shape[-1])]
+            try:
+                for running in _lockstep(A, chains, V, depth):
+                    matvecs += len(running)
+                    largest = max(largest, *(abs(float(chain.H[-1, -1])) for chain in running))
+                    stopped = callback is not None and bool(callback(matvecs, probes * depth, largest))
+                    if stopped:
+                        break
+            finally:
+                for chain in chains:
+                    chain.basis.close()
+            taken = max(taken, together(chain.basis.footprint for chain in chains), key=lambda found: found.vectors)
             rules += [_quadrature(chain.H) for chain in chains]
             if stopped:
                 break
@@ -81,7 +87,24 @@ def density(
     width = steps if not stopped else max(nodes.numel() for nodes, _ in rules)
     nodes = torch.stack([torch.cat([t, t[-1:].expand(width - t.numel())]) for t, _ in rules])
     weights = torch.stack([torch.cat([w, w.new_zeros(width - w.numel())]) for _, w in rules])
-    return Density(nodes, weights, n, matvecs, seed, error_floor(A), bool(at_once) and not stopped)
+    complete = bool(at_once) and not stopped
+    return Density(nodes, weights, n, matvecs, seed, error_floor(A), complete, footprint=taken)
+
+
+def density_place(A: LinearOperator, probes: int, depth: int, basis: str) -> tuple[Place, int]:
+    """Where the bases of `density` lie, and how many probes run at once: 0 where not one basis fits.
+
+    Raises `MemoryError` where not even a vector has room beside what is worked on.
+    """
+    place = choose_place(A, basis, enough=depth, beside=BESIDE)
+    if place.columns < 1:
+        memory, column = A.memory, A.space.column_bytes
+        raise MemoryError(
+            f"density needs at least {BESIDE + 1} vectors, the budget of {memory:,} bytes holds {memory // column}"
+        )
+    if place.aside:  # each probe has vectors beside its basis, and those of a product
+        return place, min(probes, place.columns // depth, 1 + place.aside // (2 * BESIDE))
+    return place, min(probes, (place.columns + BESIDE) // (depth + BESIDE))
 
 
 def _lockstep(A: LinearOperator, chains: list[Krylov], V: Tensor, depth: int) -> Iterator[list[Krylov]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor
 from landscape.randomness import generator_and_seed
+from landscape.spectra.basis.place import BasisChoice
 from landscape.spectra.carried import carries_check
 from landscape.spectra.results import Callback, Eigenpairs
 from landscape.spectra.search import Search
@@ -35,6 +36,7 @@ def eigsh(
     v0: Tensor | None = None,
     block: int | None = None,
     confirm: bool = True,
+    basis: BasisChoice = "auto",
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Eigenpairs:
@@ -56,6 +58,9 @@ def eigsh(
             once, without trying their sum.
         confirm: False stops at small residuals and saves the chain, about a third of a cold start's products and more
             of a warm one's: for following pairs from step to step. A pair may then be missed; `confirmed` says so.
+        basis: where the basis lies: on the "device", in "host" memory or on "disk", in a file that is gone afterwards.
+            "auto" is the first that has room for 64 vectors (or 4 k, or n): `A.memory`, half of what the host has free,
+            half of what the disk has; else the roomiest. A full basis restarts thickly.
         generator: for the random vectors; None takes a fresh seed, kept in the result.
         callback: called as (products made, products allowed, top Ritz value) after each round; True stops.
 
@@ -67,7 +72,7 @@ def eigsh(
     Raises:
         ValueError: k outside 1..n, unknown `which`, a negative tol, a start that is not finite or misshapen.
         FloatingPointError: a product is not finite.
-        MemoryError: not even k + 3 basis vectors fit `A.memory`.
+        MemoryError: not even k + 3 basis vectors fit there, or the disk has filled up.
 
     Example:
         >>> import torch
@@ -96,6 +101,6 @@ def eigsh(
         start = A.space.random(min(width, n, limit), "normal", rng) if v0 is None else A.space.columns(v0)
         width = width if v0 is None or block else 1
         task = Task(k, which, tol, limit, width, callback, confirm, error_floor(A))
-        return Search.run(A, task, start, rng, seed)
+        return Search.run(A, task, start, rng, seed, basis)
     finally:
         A.release()

@@ -37,7 +37,7 @@ class HutchPlusPlus:
     def estimate(self) -> tuple[float, float, float]:
         """Value, standard error, and the size that rounding and noise are relative to."""
         space, Q, H = self.A.space, self.sketch.Q, self.sketch.H
-        W, T = space.inner(Q, self.G), space.inner(Q, self.AG)
+        W, T = Q.inner(self.G), Q.inner(self.AG)
         whole = space.inner(self.G, self.AG).diagonal()
         samples = whole - 2.0 * (W * T).sum(dim=0) + (W * (H @ W)).sum(dim=0)
         mean, stderr = mean_stderr(samples)

@@ -18,11 +18,16 @@ from torch.nn.functional import pad
 
 from landscape.operators.linear import LinearOperator, products, require_finite
 from landscape.operators.vectors import orthonormal
+from landscape.spectra.basis.basis import Basis
+from landscape.spectra.basis.place import BasisChoice, Where, choose_place
 from landscape.spectra.carried import carries_check
 from landscape.spectra.results import Tridiagonal
 
 # A remainder below this many roundings of the product is rounding itself: it carries no direction of A.
 _NOISE = 10.0
+
+# Vectors beside the basis of a single chain: the candidate, its product, and what makes one of the other.
+BESIDE = 4
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,13 @@ class Krylov:
     Attributes:
         size: basis vectors, including those proposed and not yet absorbed.
         H: (size, size) float64 on the host.
+        basis: Q, the latest `capacity` of its columns.
         pending, B: C, (n, p), the candidates; (p, size), their coefficients.
         gram: (p, p), C^T C.
         scale: the largest ||A q|| seen, what noise is measured against.
     """
 
-    def __init__(self, A: LinearOperator, capacity: int) -> None:
+    def __init__(self, A: LinearOperator, capacity: int, where: Where = "device") -> None:
         self.A, self.space = A, A.space
         self.capacity = max(1, min(capacity, A.shape[0]))
         self.size = 0
@@ -61,12 +67,8 @@ class Krylov:
         self.H = torch.zeros(0, 0, dtype=torch.float64)
         self.B = torch.zeros(0, 0, dtype=torch.float64)
         self.gram = torch.zeros(0, 0, dtype=torch.float64)
-        self.pending = self._buffer = self.space.zeros(0)
-
-    @property
-    def basis(self) -> Tensor:
-        """Q, a view."""
-        return self._buffer[..., : self.size]
+        self.pending = self.space.zeros(0)
+        self.basis = Basis(self.space, self.capacity, where)
 
     @property
     def exhausted(self) -> bool:
@@ -85,7 +87,7 @@ class Krylov:
         if not bool(torch.isfinite(norms).all()):
             raise ValueError("a start vector has entries that are not finite")
         scaled = self.space.combine(V, torch.diag(1.0 / norms)[:, norms > 0])
-        X = orthonormal(self.space, scaled, self.basis, floor=100.0 * torch.finfo(V.dtype).eps)
+        X = orthonormal(self.space, scaled, self.basis.project, floor=100.0 * torch.finfo(V.dtype).eps)
         return self._append(X[..., : self.A.shape[0] - self.size])
 
     def propose(self, directions: Tensor | None = None) -> Tensor:
@@ -102,13 +104,12 @@ class Krylov:
             self.pending, self.B = self.space.combine(self.pending, Z), Z.T @ self.B
         b = 1 if directions is None else min(directions.shape[-1], p, self.A.shape[0] - self.size)
         if b > 1:
-            return self._append(orthonormal(self.space, self.pending[..., :b], self.basis, self._floor()))
+            return self._append(orthonormal(self.space, self.pending[..., :b], self.basis.project, self._floor()))
         # the second orthogonalisation of a candidate happens here, when it is needed
         X, rest = self.pending[..., :1], self.pending[..., 1:]
         norm = 0.0
         for _ in range(4):
-            g = self.space.inner(self.basis, X)
-            X = X - self.space.combine(self.basis, g)
+            g, X = self.basis.orthogonalise(X)
             self.H[-len(g) :] += g @ self.B[:1]
             norm = float(self.space.inner(X, X).sqrt())
             if norm <= self._floor() or float(g.norm()) <= 0.1 * norm:
@@ -141,13 +142,8 @@ class Krylov:
             self.pending = self.pending - self.space.combine(V, c)
             self.H[m:, :m] = c @ self.B
         self.B = pad(self.B, (0, b))
-        if m + b > self.capacity:
-            self._buffer = torch.cat([self.basis[..., b - self.capacity :], V], dim=-1)
-            self.size = m + b
-        else:
-            self._reserve(m + b)
-            self.size = m + b
-            self.basis[..., m:] = V
+        self.basis.append(V)
+        self.size = m + b
         return V
 
     def absorb(self, W: Tensor) -> None:
@@ -155,8 +151,7 @@ class Krylov:
         m, b = self.size, W.shape[-1]
         if b == 0:
             return
-        h = self.space.inner(self.basis, W)
-        W = W - self.space.combine(self.basis, h)
+        h, W = self.basis.orthogonalise(W)
         self.H[-len(h) :, m - b :] = h
         self.B = torch.cat([self.B, pad(torch.eye(b, dtype=torch.float64), (m - b, 0))])
         self.pending = torch.cat([self.pending, W], dim=-1) if self.pending.shape[-1] else W
@@ -179,15 +174,6 @@ class Krylov:
     def _floor(self) -> float:
         return _NOISE * torch.finfo(self.A.dtype).eps * self.scale
 
-    def _reserve(self, size: int) -> None:
-        """Room for `size` columns in the buffer, which doubles up to the capacity."""
-        held = self._buffer.shape[-1]
-        if size > held:
-            room = max(size, min(self.capacity, max(32, 2 * held)))
-            grown = self._buffer.new_empty((*self.space.shape, room))
-            grown[..., : self.size] = self.basis
-            self._buffer = grown
-
     # -- looking and shrinking --------------------------------------------------------------------------
 
     def ritz(self) -> Ritz:
@@ -200,31 +186,30 @@ class Krylov:
 
     def combine(self, S: Tensor) -> Tensor:
         """Q S."""
-        return self.space.combine(self.basis, S)
+        return self.basis.combine(S)
 
     def restart(self, S: Tensor) -> None:
         """Shrink the basis to Q S, S with orthonormal columns that span Ritz vectors; the candidates stay."""
-        kept = self.combine(S)
+        self.basis.restart(S)
         self.size = S.shape[1]
-        self.basis[...] = kept
         self.H, self.B = S.T @ self.H @ S, self.B @ S
 
     # -- state in the open ------------------------------------------------------------------------------
 
     def tridiagonal(self) -> Tridiagonal:
         """The state of a single chain."""
-        residual = self.pending[..., 0] if self.pending.shape[-1] else torch.zeros_like(self.basis[..., 0])
+        residual = self.pending[..., 0] if self.pending.shape[-1] else self.space.zeros(1)[..., 0]
         alpha, beta = self.H.diagonal().clone(), self.H.diagonal(-1).clone()
-        return Tridiagonal(alpha, beta, self.basis.clone(), residual.clone())
+        return Tridiagonal(alpha, beta, self.basis.tensor(), residual.clone(), footprint=self.basis.footprint)
 
     @classmethod
-    def resume(cls, A: LinearOperator, state: Tridiagonal, capacity: int) -> Krylov:
+    def resume(cls, A: LinearOperator, state: Tridiagonal, capacity: int, where: Where = "device") -> Krylov:
         """A process that goes on from `state`."""
-        process = cls(A, capacity)
-        Q = A.space.columns(state.basis)
-        process._reserve(capacity)
-        process.size = Q.shape[-1]
-        process.basis[...] = Q
+        process = cls(A, capacity, where)
+        process.basis.reserve(capacity)
+        for i in range(state.basis.shape[-1]):
+            process.basis.append(A.space.columns(state.basis[..., i : i + 1]))
+        process.size = process.basis.size
         process.H = state.matrix
         process.scale = float(process.H.abs().sum(dim=0).max())
         process.pending = A.space.columns(state.residual)
@@ -234,14 +219,18 @@ class Krylov:
 
 
 @carries_check
-def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int) -> Tridiagonal:
+def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int, *, basis: BasisChoice = "auto") -> Tridiagonal:
     """Lanczos with full reorthogonalisation: `steps` products from v, or `steps` more from a Tridiagonal.
 
     v: `(n,)`, any non-zero length. Returns a `Tridiagonal`; it has fewer steps when the Krylov space is
     exhausted before. Resuming gives the same numbers as one long run, to rounding.
 
+    basis: where Q lies, and in the result: on the "device", in "host" memory or on "disk", in a file that is gone with
+    the last tensor on it. "auto" is the first of them where it fits: into `A.memory`, into half of what the host has
+    free, into half of what the disk has.
+
     Raises `ValueError` for a zero or not finite v or steps < 1, `FloatingPointError` for a product that is not
-    finite, `MemoryError` when the basis does not fit `A.memory`.
+    finite, `MemoryError` when the basis does not fit there.
 
     Example:
         >>> import torch
@@ -258,20 +247,22 @@ def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int) -> Tridiagon
     if start.shape[-1] != 1:
         raise ValueError(f"lanczos starts from one vector, not {start.shape[-1]}")
     capacity = min(A.shape[0], steps + (v.basis.shape[-1] if isinstance(v, Tridiagonal) else 0))
-    memory, column = A.memory, A.space.column_bytes
-    if (capacity + 4) * column > memory:
+    place = choose_place(A, basis, enough=capacity, beside=BESIDE)
+    if place.columns < capacity:
         raise MemoryError(
-            f"{capacity} basis vectors of {column:,} bytes do not fit the budget of {memory:,} bytes: "
-            f"at most {max(0, memory // column - 4)} steps do"
+            f"{capacity} basis vectors of {A.space.column_bytes:,} bytes do not fit: the budget of {A.memory:,} bytes, "
+            f"with {BESIDE} vectors for the work, has room for {place.columns} of them {place.words}"
         )
     try:
         if isinstance(v, Tridiagonal):
-            process = Krylov.resume(A, v, capacity)
+            process = Krylov.resume(A, v, capacity, place.where)
         else:
-            process = Krylov(A, capacity)
-            if process.inject(start).shape[-1] == 0:
+            process = Krylov(A, capacity, place.where)
+            process.basis.reserve(capacity)
+            X = process.inject(start)
+            if X.shape[-1] == 0:
                 raise ValueError("the start vector of lanczos is zero")
-            process.absorb(products(A, process.basis))
+            process.absorb(products(A, X))
             steps -= 1
         process.advance(steps)
         return process.tridiagonal()

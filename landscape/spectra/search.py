@@ -7,10 +7,11 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, products
 from landscape.operators.vectors import orthonormal
+from landscape.spectra.basis.place import BasisChoice
 from landscape.spectra.confirm import Chain, companions
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import Eigenpairs
-from landscape.spectra.task import State, Stop, Task, basis_capacity
+from landscape.spectra.task import State, Stop, Task, search_place
 
 # Probability, per confirmation, that an eigenvalue that was missed stays hidden from the random chain.
 RISK = 1e-4
@@ -43,11 +44,17 @@ class Search:
             self._rayleigh_ritz()
 
     @classmethod
-    def run(cls, A: LinearOperator, task: Task, start: Tensor, rng: torch.Generator, seed: int) -> Eigenpairs:
+    def run(
+        cls, A: LinearOperator, task: Task, start: Tensor, rng: torch.Generator, seed: int, basis: BasisChoice
+    ) -> Eigenpairs:
         """Search from these columns until nothing is missed or the products run out."""
-        search = cls(A, task, Krylov(A, basis_capacity(A, task.k, max(task.width, start.shape[-1]))), rng)
-        search.settle(start)
-        return search._result(seed)
+        place = search_place(A, task.k, max(task.width, start.shape[-1]), basis)
+        search = cls(A, task, Krylov(A, place.columns, place.where), rng)
+        try:
+            search.settle(start)
+            return search._result(seed)
+        finally:
+            search.krylov.basis.close()
 
     def settle(self, start: Tensor | None = None) -> State:
         """Search, from the basis as it is or from new columns, until nothing is missed or the products run out."""
@@ -98,6 +105,7 @@ class Search:
             confirmed=certified and (task.confirm or self.krylov.exhausted),
             matvecs=state.matvecs,
             seed=seed,
+            footprint=self.krylov.basis.footprint,
         )
 
     # -- what was found -------------------------------------------------------------------------------------
@@ -243,7 +251,7 @@ class Search:
         coupling = float(ritz.pending[settled].norm())
         g = space.random(1, "normal", self.rng)
         X = self.krylov.inject(g)
-        start = space.inner(self.krylov.basis, g)[:, 0]
+        start = self.krylov.basis.inner(g)[:, 0]
         self._expand(X)
         return Chain(self.task, self.krylov, start, S, reach, coupling)
 

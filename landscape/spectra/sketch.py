@@ -7,6 +7,7 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, products, require_finite
 from landscape.operators.vectors import orthonormal
+from landscape.spectra.basis.basis import Basis
 
 
 class Sketch:
@@ -14,23 +15,23 @@ class Sketch:
 
     def __init__(self, A: LinearOperator) -> None:
         self.A = A
-        self.Q = A.space.zeros(0)
+        self.Q = Basis(A.space, A.shape[0])
         self.H = torch.zeros(0, 0, dtype=torch.float64)
         self._scale = 0.0
 
     def extend(self, Y: Tensor) -> int:
         """Take what is new in Y = A S into the basis; the products made."""
-        A, m = self.A, self.Q.shape[-1]
+        A, m = self.A, self.Q.size
         squares = A.space.inner(Y, Y).diagonal()
         require_finite(A, squares)
         self._scale = max(self._scale, float(squares.max().sqrt()))
         floor = 10.0 * torch.finfo(A.dtype).eps * self._scale
-        V = orthonormal(A.space, Y, self.Q, floor)[..., : A.shape[0] - m]
+        V = orthonormal(A.space, Y, self.Q.project, floor)[..., : A.shape[0] - m]
         k = V.shape[-1]
         if k == 0:
             return 0
-        self.Q = torch.cat([self.Q, V], dim=-1)
-        columns = A.space.inner(self.Q, products(A, V))
+        self.Q.append(V)
+        columns = self.Q.inner(products(A, V))
         corner = 0.5 * (columns[m:] + columns[m:].T)
         top = torch.cat([self.H, columns[:m]], dim=1)
         self.H = torch.cat([top, torch.cat([columns[:m].T, corner], dim=1)])

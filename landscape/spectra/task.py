@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator
+from landscape.spectra.basis.place import Place, choose_place
 from landscape.spectra.krylov import Ritz
 from landscape.spectra.results import Callback
+
+# Columns that a search for a few pairs seldom goes beyond: a basis that holds as many need not go further away.
+_SELDOM_MORE = 64
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,18 @@ class State:
     stopped: str = ""  # "" on the way; "certified", or without a certificate "products", "callback" or "idle"
 
 
-def basis_capacity(A: LinearOperator, k: int, block: int) -> int:
-    """Basis columns that fit the budget beside what a restart and a round need; `MemoryError` below k + 3."""
-    n, memory, column = A.shape[0], A.memory, A.space.column_bytes
-    columns = memory // column
-    spare = 2 * block + 3
-    # a restart holds the basis and a half to two thirds of it once more
-    fits = (2 * (columns - spare) - k) // 3
+def search_place(A: LinearOperator, k: int, block: int, basis: str) -> Place:
+    """Where the basis of a search lies, and its columns; `MemoryError` where there is no room for k + 3."""
+    n, column = A.shape[0], A.space.column_bytes
+    # a round's vectors, which is what a restart takes as well, and the result
+    beside = 2 * block + 3 + k
+    place = choose_place(A, basis, enough=min(n, max(_SELDOM_MORE, 4 * k)), beside=beside)
     least = min(n, k + 3)
-    if fits < least:
-        needed = (3 * least + k + 1) // 2 + spare
+    if place.columns < least:
+        memory = A.memory
         raise MemoryError(
-            f"eigsh with k = {k} works with at least {needed} vectors of {column:,} bytes (k + 3 in the basis and "
-            f"what a restart and a round need); the budget of {memory:,} bytes holds {columns}: give more memory "
-            "or ask for fewer pairs"
+            f"eigsh with k = {k} works with at least {least + beside} vectors of {column:,} bytes (k + 3 in the basis, "
+            f"k in the result and what a round needs); the budget of {memory:,} bytes holds {memory // column}: give "
+            "more memory or ask for fewer pairs"
         )
-    return min(n, max(128, 4 * k), fits)
+    return replace(place, columns=min(n, max(128, 4 * k), place.columns))

@@ -39,7 +39,7 @@ class XTrace:
         Omega = self.A.space.random(k, "normal", self.generator)
         Y = self.A @ Omega
         made = self.sketch.extend(Y)
-        new = self.A.space.inner(self.sketch.Q, Y)
+        new = self.sketch.Q.inner(Y)
         self.R = torch.cat([pad(self.R, (0, 0, 0, len(new) - len(self.R))), new], dim=1)
         self.Omega = torch.cat([self.Omega, Omega], dim=-1)
         return k + made
@@ -47,7 +47,7 @@ class XTrace:
     def estimate(self) -> tuple[float, float, float]:
         """Value, standard error, and the size that rounding and noise are relative to."""
         space = self.A.space
-        W = space.inner(self.sketch.Q, self.Omega)
+        W = self.sketch.Q.inner(self.Omega)
         squares = space.inner(self.Omega, self.Omega).diagonal()
         samples = leave_one_out(self.sketch.H, self.R, W, squares, space.size)
         mean, stderr = mean_stderr(samples)

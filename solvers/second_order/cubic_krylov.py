@@ -143,7 +143,7 @@ class _Cubic:
     def _solve(self) -> tuple[CubicStep, Tensor, float]:
         """The step in the basis, its coordinates `(m, 1)`, and its residual in the whole space, relative."""
         ritz = self.space.ritz()
-        coordinates = self.A.inner(self.space.basis, self.g)[:, 0]
+        coordinates = self.space.basis.inner(self.g)[:, 0]
         step = assemble(coordinates, ritz.values, ritz.coefficients, ritz.coefficients.T @ coordinates, self.M)
         y = step.h.reshape(-1, 1)
         outside = self.space.B @ y

@@ -83,8 +83,9 @@ def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:
     if needed > A.memory:
         raise MemoryError(f"a Krylov space of {size} vectors needs {needed:,} bytes, the budget is {A.memory:,}")
     process = Krylov(A, size)
-    if process.inject(g).shape[-1]:
-        process.absorb(A @ process.basis)
+    X = process.inject(g)
+    if X.shape[-1]:
+        process.absorb(A @ X)
         process.advance(size - 1)
     point.products += process.size
     A.release()
@@ -97,7 +98,7 @@ def krylov_space(point: Point, A: LinearOperator, size: int) -> Space:
 
     return Space(
         ritz.values,
-        S.T @ A.inner(process.basis, g)[:, 0],
+        S.T @ process.basis.inner(g)[:, 0],
         lambda s: process.combine((S @ s).reshape(-1, 1))[..., 0],
         image,
     )

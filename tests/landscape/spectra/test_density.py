@@ -104,7 +104,9 @@ def test_early_breakdown_is_padded(dtype: torch.dtype) -> None:
 def test_little_memory_runs_in_chunks_with_the_same_numbers() -> None:
     d = spectra(200)["outliers"]
     roomy = density(DiagonalOperator(d), probes=5, steps=30, generator=seeded_generator(3))
-    tight = density(DiagonalOperator(d, memory=110 * 200 * 8), probes=5, steps=30, generator=seeded_generator(3))
+    tight = density(
+        DiagonalOperator(d, memory=110 * 200 * 8), probes=5, steps=30, basis="device", generator=seeded_generator(3)
+    )
     assert torch.allclose(roomy.nodes, tight.nodes, atol=1e-10)
     assert tight.complete
 
@@ -112,13 +114,15 @@ def test_little_memory_runs_in_chunks_with_the_same_numbers() -> None:
 def test_no_room_for_a_basis_keeps_the_density() -> None:
     d = spectra(300)["outliers"]
     roomy = density(DiagonalOperator(d), probes=4, steps=100, generator=seeded_generator(3))
-    window = density(DiagonalOperator(d, memory=8 * 300 * 8), probes=4, steps=100, generator=seeded_generator(3))
+    window = density(
+        DiagonalOperator(d, memory=8 * 300 * 8), probes=4, steps=100, basis="device", generator=seeded_generator(3)
+    )
     assert not window.complete
     grid = torch.linspace(-0.2, 1.2, 201)
     one, many = roomy.curve(grid, 0.03)[0], window.curve(grid, 0.03)[0]
     assert (one - many).abs().max() < 1e-3 * one.max()
     with pytest.raises(MemoryError, match="density"):
-        density(DiagonalOperator(d, memory=3 * 300 * 8))
+        density(DiagonalOperator(d, memory=3 * 300 * 8), basis="device")
 
 
 def test_one_probe_callback_and_refusals() -> None:

@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator
+from landscape.spectra.basis.place import Where
 from landscape.statistics import mean_stderr
 
 
 class Hutchinson:
-    """The samples so far; grown by `extend`."""
+    """The samples so far; grown by `extend`. No vector is kept, anywhere."""
 
     products_per_sample = 1
 
-    def __init__(self, A: LinearOperator, generator: torch.Generator) -> None:
+    sketch = None
+
+    def __init__(self, A: LinearOperator, generator: torch.Generator, where: Where = "device") -> None:
         self.A, self.generator = A, generator
         self.samples: list[Tensor] = []
 

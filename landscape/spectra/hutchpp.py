@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from landscape.operators.linear import LinearOperator
+from landscape.spectra.basis.place import Where
 from landscape.spectra.sketch import Sketch
 from landscape.statistics import mean_stderr
 
@@ -20,25 +21,27 @@ class HutchPlusPlus:
 
     products_per_sample = 3
 
-    def __init__(self, A: LinearOperator, generator: torch.Generator) -> None:
+    def __init__(self, A: LinearOperator, generator: torch.Generator, where: Where = "device") -> None:
         self.A, self.generator = A, generator
-        self.sketch = Sketch(A)
-        self.G = self.AG = A.space.zeros(0)
+        self.sketch = Sketch(A, where)
+        self.G, self.AG = self.sketch.room(), self.sketch.room()
+        self.W = self.T = torch.zeros(0, 0, dtype=torch.float64)  # Q^T G and Q^T A G
+        self.whole = torch.zeros(0, dtype=torch.float64)
 
     def extend(self, k: int) -> int:
         """k more columns in the sketch and k more probes; the products made."""
         A = self.A
-        made = self.sketch.extend(A @ A.space.random(k, "rademacher", self.generator))
+        V = self.sketch.extend(A @ A.space.random(k, "rademacher", self.generator))
         G = A.space.random(k, "rademacher", self.generator)
-        self.AG = torch.cat([self.AG, A @ G], dim=-1)
-        self.G = torch.cat([self.G, G], dim=-1)
-        return k + made + k
+        AG = A @ G
+        self.W = self.sketch.grown(self.W, V, self.G, G)
+        self.T = self.sketch.grown(self.T, V, self.AG, AG)
+        self.whole = torch.cat([self.whole, A.space.inner(G, AG).diagonal()])
+        return k + V.shape[-1] + k
 
     def estimate(self) -> tuple[float, float, float]:
         """Value, standard error, and the size that rounding and noise are relative to."""
-        space, Q, H = self.A.space, self.sketch.Q, self.sketch.H
-        W, T = Q.inner(self.G), Q.inner(self.AG)
-        whole = space.inner(self.G, self.AG).diagonal()
+        W, T, H, whole = self.W, self.T, self.sketch.H, self.whole
         samples = whole - 2.0 * (W * T).sum(dim=0) + (W * (H @ W)).sum(dim=0)
         mean, stderr = mean_stderr(samples)
         return float(H.trace() + mean), float(stderr), self.sketch.magnitude + float(whole.abs().mean())

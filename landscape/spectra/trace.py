@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
 from landscape.randomness import generator_and_seed
+from landscape.spectra.basis.place import BasisChoice, Where, choose_place
 from landscape.spectra.carried import carries_check
 from landscape.spectra.hutchinson import Hutchinson
 from landscape.spectra.hutchpp import HutchPlusPlus
 from landscape.spectra.results import Callback, Estimate
+from landscape.spectra.sketch import Sketch
 from landscape.spectra.xtrace import XTrace
 
 DEFAULT_MATVECS = 120
@@ -26,11 +29,13 @@ _SMALL = 12
 class _Method(Protocol):
     products_per_sample: int
 
+    @property
+    def sketch(self) -> Sketch | None: ...  # what keeps vectors
     def extend(self, k: int) -> int: ...
     def estimate(self) -> tuple[float, float, float]: ...
 
 
-_METHODS: dict[str, Callable[[LinearOperator, torch.Generator], _Method]] = {
+_METHODS: dict[str, Callable[[LinearOperator, torch.Generator, Where], _Method]] = {
     "hutchinson": Hutchinson,
     "hutch++": HutchPlusPlus,
     "xtrace": XTrace,
@@ -44,6 +49,7 @@ def trace(
     method: str = "auto",
     rtol: float | None = None,
     matvecs: int | None = None,
+    basis: BasisChoice = "auto",
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Estimate[float]:
@@ -52,9 +58,12 @@ def trace(
     Args:
         A: the operator.
         method: "hutchinson", "hutch++", "xtrace" or "auto". Auto takes XTrace when at least 12 products are allowed
-            and its vectors (one per product, and a block in flight) fit `A.memory`, else Hutchinson.
+            and its vectors (one per product, and a block in flight) fit the memory of the device or of the host, or the
+            place that is named, else Hutchinson.
         rtol: asks stderr <= rtol * |value|; products grow in stages, all of them are used, up to `matvecs`.
         matvecs: products allowed; default 120 without rtol (n if that is less), min(2 n, 1000) with.
+        basis: where hutch++ and xtrace keep their vectors, as for `eigsh`: "device", "host", "disk" or "auto", the
+            first of them that has room. Hutchinson keeps none.
         generator: for the random vectors; None takes a fresh seed, kept in the result.
         callback: called as (products made, products allowed, value so far) after each block; True stops.
 
@@ -67,7 +76,7 @@ def trace(
 
     Raises:
         ValueError: unknown method, rtol <= 0, fewer than 1 product (3 for hutch++, 2 for xtrace).
-        MemoryError: the sketch of the method that was asked for by name does not fit `A.memory`.
+        MemoryError: the vectors of the method that was asked for by name do not fit there.
         FloatingPointError: a product is not finite.
 
     Example:
@@ -87,29 +96,36 @@ def trace(
     default = min(n, DEFAULT_MATVECS) if rtol is None else min(2 * n, MAX_MATVECS)
     limit = default if matvecs is None else matvecs
     rng, seed = generator_and_seed(generator)
+    method, where = _choose(A, method, limit, basis)
+    estimator = _METHODS[method](A, rng, where)
     try:
-        return _run(A, _METHODS[_choose(A, method, limit)](A, rng), rtol, limit, seed, callback)
+        found = _run(A, estimator, rtol, limit, seed, callback)
+        return found if estimator.sketch is None else replace(found, footprint=estimator.sketch.footprint)
     finally:
+        if estimator.sketch is not None:
+            estimator.sketch.close()
         A.release()
 
 
-def _choose(A: LinearOperator, method: str, limit: int) -> str:
-    """The method that is meant, after a look at products and memory."""
-    memory, column = A.memory, A.space.column_bytes
+def _choose(A: LinearOperator, method: str, limit: int, basis: str) -> tuple[str, Where]:
+    """The method that is meant and where its vectors lie, after a look at products and budgets."""
     # a vector kept per product; a block of the last stage, its products and an orthonormalisation of it beside
-    needed = (limit + 3 * min(64, max(1, limit // 2))) * column
-    fits = needed <= memory or limit >= A.shape[0]
+    beside = 3 * A.products_per_call(max(1, limit // 2))
+    place = choose_place(A, basis, enough=limit, beside=beside)
+    fits = place.columns >= limit or limit >= A.shape[0]
     if method == "auto":
-        method = "xtrace" if limit >= _SMALL and fits else "hutchinson"
+        near = place.where != "disk" or basis == "disk"  # what is on disk is read again and again
+        method = "xtrace" if limit >= _SMALL and fits and near else "hutchinson"
     elif method != "hutchinson" and not fits:
+        needed = (limit + beside) * A.space.column_bytes
         raise MemoryError(
-            f"{method} with {limit} products keeps vectors of {needed:,} bytes, the budget is {memory:,}: "
+            f"{method} with {limit} products keeps vectors of {needed:,} bytes, the budget is {A.memory:,}: "
             "ask for fewer products, or for method='hutchinson', which keeps none"
         )
     least = {"hutchinson": 1, "hutch++": 3, "xtrace": 2}[method]
     if limit < least:
         raise ValueError(f"{method} needs matvecs >= {least}, not {limit}")
-    return method
+    return method, place.where
 
 
 def _run(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from landscape.operators.linear import LinearOperator
+from landscape.spectra.basis.place import Where
 from landscape.spectra.sketch import Sketch
 from landscape.statistics import mean_stderr
 
@@ -28,28 +29,27 @@ class XTrace:
 
     products_per_sample = 2
 
-    def __init__(self, A: LinearOperator, generator: torch.Generator) -> None:
+    def __init__(self, A: LinearOperator, generator: torch.Generator, where: Where = "device") -> None:
         self.A, self.generator = A, generator
-        self.sketch = Sketch(A)
-        self.Omega = A.space.zeros(0)
-        self.R = torch.zeros(0, 0, dtype=torch.float64)
+        self.sketch = Sketch(A, where)
+        self.Omega = self.sketch.room()
+        self.R = self.W = torch.zeros(0, 0, dtype=torch.float64)  # Q^T A Omega and Q^T Omega
+        self.squares = torch.zeros(0, dtype=torch.float64)
 
     def extend(self, k: int) -> int:
         """k more test vectors; the products made."""
         Omega = self.A.space.random(k, "normal", self.generator)
         Y = self.A @ Omega
-        made = self.sketch.extend(Y)
+        V = self.sketch.extend(Y)
         new = self.sketch.Q.inner(Y)
         self.R = torch.cat([pad(self.R, (0, 0, 0, len(new) - len(self.R))), new], dim=1)
-        self.Omega = torch.cat([self.Omega, Omega], dim=-1)
-        return k + made
+        self.W = self.sketch.grown(self.W, V, self.Omega, Omega)
+        self.squares = torch.cat([self.squares, self.A.space.inner(Omega, Omega).diagonal()])
+        return k + V.shape[-1]
 
     def estimate(self) -> tuple[float, float, float]:
         """Value, standard error, and the size that rounding and noise are relative to."""
-        space = self.A.space
-        W = self.sketch.Q.inner(self.Omega)
-        squares = space.inner(self.Omega, self.Omega).diagonal()
-        samples = leave_one_out(self.sketch.H, self.R, W, squares, space.size)
+        samples = leave_one_out(self.sketch.H, self.R, self.W, self.squares, self.A.space.size)
         mean, stderr = mean_stderr(samples)
         return float(mean), _SHARED * float(stderr), self.sketch.magnitude
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class PeakMemory:
 
     @property
     def bytes(self) -> int:
+        """The most, beyond the beginning."""
         return self.most - self.before
 
     def _watch(self) -> None:
@@ -64,6 +66,7 @@ class Timed:
         self.name, self.begun = name, time.perf_counter()
 
     def __call__(self, matvecs: int, planned: int, estimate: float) -> None:
+        """The callback of an algorithm."""
         seconds = time.perf_counter() - self.begun
         console.print(f"{self.name}: {matvecs} products after {seconds:.0f} s, {estimate:.4g}", highlight=False)
 
@@ -73,8 +76,9 @@ def gpt2(quick: bool, memory: int) -> Objective:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    size = {"n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": 512} if quick else {}
-    config = GPT2Config(attn_implementation="eager", **size)
+    size: dict[str, Any] = {"n_layer": 2, "n_embd": 64, "n_head": 2, "vocab_size": 512} if quick else {}
+    size["attn_implementation"] = "eager"  # the fused ones have no second derivative
+    config = GPT2Config(**size)
     model = GPT2LMHeadModel(config).eval()
     tokens = torch.randint(0, config.vocab_size, (1, 65))
 
@@ -144,15 +148,21 @@ def main(words: list[str] | None = None) -> None:
     )
     steps = 8 if chosen.quick else chosen.steps
     A = Hessian(gpt2(chosen.quick, int(chosen.gib * 2**30)))
-    basis = {"basis": chosen.basis}
+    basis: dict[str, Any] = {"basis": chosen.basis}
     rows: list[Row] = []
     if chosen.only != "density":
         planned = str(footprint(A, k=5, **basis))
-        search = {"tol": 1e-2, "generator": seeded(), "callback": Timed("eigsh"), **basis}
+        search: dict[str, Any] = {"tol": 1e-2, "generator": seeded(), "callback": Timed("eigsh"), **basis}
         rows.append(measure("eigsh, k = 5", lambda: eigsh(A, 5, **search), A, planned))
     if chosen.only != "eigsh":
         planned = str(footprint(A, steps=steps, **basis))
-        settings = {"probes": 1, "steps": steps, "generator": seeded(), "callback": Timed("density"), **basis}
+        settings: dict[str, Any] = {
+            "probes": 1,
+            "steps": steps,
+            "generator": seeded(),
+            "callback": Timed("density"),
+            **basis,
+        }
         rows.append(measure(f"density, {steps} steps", lambda: density(A, **settings), A, planned))
     cells = [
         (

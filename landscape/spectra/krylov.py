@@ -202,20 +202,16 @@ class Krylov:
         alpha, beta = self.H.diagonal().clone(), self.H.diagonal(-1).clone()
         return Tridiagonal(alpha, beta, self.basis.tensor(), residual.clone(), footprint=self.basis.footprint)
 
-    @classmethod
-    def resume(cls, A: LinearOperator, state: Tridiagonal, capacity: int, where: Where = "device") -> Krylov:
-        """A process that goes on from `state`."""
-        process = cls(A, capacity, where)
-        process.basis.reserve(capacity)
+    def resume(self, state: Tridiagonal) -> None:
+        """Go on from `state`, in a process that has not begun."""
         for i in range(state.basis.shape[-1]):
-            process.basis.append(A.space.columns(state.basis[..., i : i + 1]))
-        process.size = process.basis.size
-        process.H = state.matrix
-        process.scale = float(process.H.abs().sum(dim=0).max())
-        process.pending = A.space.columns(state.residual)
-        process.B = pad(torch.ones(1, 1, dtype=torch.float64), (process.size - 1, 0))
-        process._measure()
-        return process
+            self.basis.append(self.space.columns(state.basis[..., i : i + 1]))
+        self.size = self.basis.size
+        self.H = state.matrix
+        self.scale = float(self.H.abs().sum(dim=0).max())
+        self.pending = self.space.columns(state.residual)
+        self.B = pad(torch.ones(1, 1, dtype=torch.float64), (self.size - 1, 0))
+        self._measure()
 
 
 @carries_check
@@ -253,12 +249,12 @@ def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int, *, basis: Ba
             f"{capacity} basis vectors of {A.space.column_bytes:,} bytes do not fit: the budget of {A.memory:,} bytes, "
             f"with {BESIDE} vectors for the work, has room for {place.columns} of them {place.words}"
         )
+    process = Krylov(A, capacity, place.where)
     try:
+        process.basis.reserve(capacity)
         if isinstance(v, Tridiagonal):
-            process = Krylov.resume(A, v, capacity, place.where)
+            process.resume(v)
         else:
-            process = Krylov(A, capacity, place.where)
-            process.basis.reserve(capacity)
             X = process.inject(start)
             if X.shape[-1] == 0:
                 raise ValueError("the start vector of lanczos is zero")
@@ -267,4 +263,5 @@ def lanczos(A: LinearOperator, v: Tensor | Tridiagonal, steps: int, *, basis: Ba
         process.advance(steps)
         return process.tridiagonal()
     finally:
+        process.basis.close()
         A.release()

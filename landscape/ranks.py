@@ -112,11 +112,27 @@ class Ranks:
         for dtype in dict.fromkeys(t.dtype for t in copies):
             alike = [t for t in copies if t.dtype == dtype]
             message = torch.cat([t.reshape(-1) for t in alike])
-            moved = message.cuda() if self._on_device else message
+            moved = self._movable(message)
             self._call(dist.broadcast, moved, group_src=0)
             for t, piece in zip(alike, moved.split([t.numel() for t in alike]), strict=True):
                 t.copy_(piece.reshape(t.shape))
         return copies
+
+    def folded(self, t: Tensor, merge: Callable[[Tensor, int], None]) -> None:
+        """Hands a tensor of each rank to the first one along a tree, in about log2 of their number of steps.
+
+        `merge(other, rank)` is called with the tensor that `rank` had then, which stands for all ranks that it had got
+        theirs of before; it adds that to `t` in place.
+        """
+        step = 1
+        while step < self.size:
+            if self.rank % (2 * step) == step:
+                self._call(dist.send, self._movable(t), group_dst=self.rank - step)
+            elif self.rank % (2 * step) == 0 and self.rank + step < self.size:
+                other = torch.empty_like(self._movable(t))
+                self._call(dist.recv, other, group_src=self.rank + step)
+                merge(other.to(t.device), self.rank + step)
+            step *= 2
 
     def agreed(self, work: Callable[[], T]) -> T:
         """What `work()` returns on this rank. Where it raises on some rank, all raise the same."""
@@ -160,17 +176,14 @@ class Ranks:
         raise agreed_on(_told(rank, kind, text, pickled)) from error
 
     def _reduce(self, t: Tensor, op: Any) -> None:
-        if self._on_device and t.device.type == "cpu":
-            moved = t.cuda()
-            self._call(dist.all_reduce, moved, op=op)
+        moved = self._movable(t)
+        self._call(dist.all_reduce, moved, op=op)
+        if moved is not t:
             t.copy_(moved)
-        else:
-            self._call(dist.all_reduce, t, op=op)
 
-    @property
-    def _on_device(self) -> bool:
-        """Whether messages have to be on the GPU."""
-        return dist.get_backend(self.group) == "nccl"
+    def _movable(self, t: Tensor) -> Tensor:
+        """Where messages have to be: on the GPU with nccl."""
+        return t.cuda() if t.device.type == "cpu" and dist.get_backend(self.group) == "nccl" else t
 
     def _call(self, collective: Callable[..., Any], *args: Any, **options: Any) -> None:
         try:

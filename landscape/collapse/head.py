@@ -18,7 +18,10 @@ Head = str | nn.Module | None
 
 
 class Reader:
-    """The head's inputs `(..., dim)` with their class indices, batch by batch; the head is found on the first one."""
+    """The head's inputs `(..., dim)` with their class indices, batch by batch; the head is found on the first one.
+
+    Of a batch that only keeps the ranks in step none of its samples.
+    """
 
     def __init__(self, objective: Objective, head: Head) -> None:
         self.objective = objective
@@ -56,7 +59,10 @@ class Reader:
                 raise ValueError(
                     f"the head is used {len(calls)} times in one forward pass: its features must be one per sample"
                 )
-            yield calls[0].features, batch.targets
+            features, labels = calls[0].features, batch.targets
+            if batch.padding and isinstance(labels, Tensor):
+                features, labels = features[:0], labels[:0]
+            yield features, labels
 
     def _run(self, batch: Batch) -> tuple[list[_Call], Any]:
         """What the head (while it is not known: each Linear layer) is called with on a batch, and the outputs."""

@@ -5,9 +5,14 @@ The model is run as the objective says, without gradients, and left as it was: h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from landscape.collapse.head import Head, Reader
+from landscape.collapse.merged import merged
 from landscape.collapse.metrics import CollapseMetrics
 from landscape.collapse.statistics import CollapseStatistics
 from landscape.memory import budget
@@ -51,14 +56,13 @@ def measure(
         >>> found.nc1, found.classes, found.samples
         (0.0, 2, 2)
     """
-    with objective.measuring():
-        reader = Reader(objective, head)
-        statistics, kept = _gather(reader, num_classes, budget(objective.memory, objective.device) if nc4 else 0)
-        weight, bias = reader.weights(statistics.num_classes)
-        if nc4:
-            for features, labels in kept or reader:
-                statistics.update_agreement(features, labels, weight, bias)
-        return statistics.metrics(weight, bias)
+    free = budget(objective.memory, objective.device) if nc4 else 0
+    found = objective.agreed(lambda: _gather(objective, head, num_classes, free))
+    statistics = merged(found.statistics, objective.ranks)
+    if nc4:
+        again = objective.ranks.any(found.kept is None)
+        _count_agreement(objective, statistics, lambda: found.reader if again else found.kept or [], found.reader)
+    return objective.agreed(lambda: statistics.metrics(found.weight, found.bias))
 
 
 def gather(objective: Objective, *, head: Head = None, num_classes: int | None = None) -> CollapseStatistics:
@@ -75,8 +79,8 @@ def gather(objective: Objective, *, head: Head = None, num_classes: int | None =
         >>> gather(f).means.tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    with objective.measuring():
-        return _gather(Reader(objective, head), num_classes, 0)[0]
+    found = objective.agreed(lambda: _gather(objective, head, num_classes, 0))
+    return merged(found.statistics, objective.ranks)
 
 
 def gather_agreement(objective: Objective, statistics: CollapseStatistics, *, head: Head = None) -> None:
@@ -96,36 +100,71 @@ def gather_agreement(objective: Objective, statistics: CollapseStatistics, *, he
         >>> statistics.metrics(model[1].weight, model[1].bias).nearest_accuracy
         1.0
     """
-    with objective.measuring():
-        reader = Reader(objective, head)
-        for features, labels in reader:
-            statistics.update_agreement(features, labels, *reader.weights(statistics.num_classes))
+    reader = Reader(objective, head)
+    _count_agreement(objective, statistics, lambda: reader, reader)
 
 
-def _gather(
-    reader: Reader, num_classes: int | None, free: int
-) -> tuple[CollapseStatistics, list[tuple[Tensor, Tensor]]]:
-    """The statistics, and all features with their labels if they fit into `free` bytes, else none."""
+Features = Iterable[tuple[Tensor, Tensor]]  # with their labels
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What one pass over this rank's data gives; `kept` are all features, None where they do not fit."""
+
+    reader: Reader
+    statistics: CollapseStatistics
+    kept: list[tuple[Tensor, Tensor]] | None
+    weight: Tensor
+    bias: Tensor | None
+
+
+def _gather(objective: Objective, head: Head, num_classes: int | None, free: int) -> _Gathered:
+    """On this rank's data; features are kept if they fit into `free` bytes."""
+    reader = Reader(objective, head)
     statistics: CollapseStatistics | None = None
-    kept: list[tuple[Tensor, Tensor]] = []
-    for features, labels in reader:
+    kept: list[tuple[Tensor, Tensor]] | None = []
+    with objective.measuring():
+        for features, labels in reader:
+            if statistics is None:
+                statistics = _empty(reader, num_classes)
+            statistics.update(features, labels)
+            free -= features.nbytes
+            if free < 0:
+                kept = None
+            elif kept is not None:
+                kept.append((features, labels))
         if statistics is None:
-            rows, dim = reader.shape
-            classes = rows if num_classes is None else num_classes
-            if not 2 <= classes <= rows:
-                raise ValueError(
-                    f"the head has {rows} output{'s' * (rows != 1)}, which does not make {max(classes, 2)} classes: "
-                    "neural collapse needs a logit for each class"
-                )
-            statistics = CollapseStatistics(classes, dim, ignore_index=_ignored(reader.objective))
-        statistics.update(features, labels)
-        free -= features.nbytes
-        kept.append((features, labels))
-        if free < 0:
-            kept.clear()
-    if statistics is None:
-        raise ValueError("the data has no samples")
-    return statistics, kept
+            raise ValueError("the data has no samples")
+        return _Gathered(reader, statistics, kept, *reader.weights(statistics.num_classes))
+
+
+def _empty(reader: Reader, num_classes: int | None) -> CollapseStatistics:
+    rows, dim = reader.shape
+    classes = rows if num_classes is None else num_classes
+    if not 2 <= classes <= rows:
+        raise ValueError(
+            f"the head has {rows} output{'s' * (rows != 1)}, which does not make {max(classes, 2)} classes: "
+            "neural collapse needs a logit for each class"
+        )
+    return CollapseStatistics(classes, dim, ignore_index=_ignored(reader.objective))
+
+
+def _count_agreement(
+    objective: Objective, statistics: CollapseStatistics, features: Callable[[], Features], reader: Reader
+) -> None:
+    """Adds what the samples of all ranks say."""
+    before = statistics.agreement.clone(), statistics.misplaced.clone()
+
+    def count() -> None:
+        with objective.measuring():
+            for some, labels in features():
+                statistics.update_agreement(some, labels, *reader.weights(statistics.num_classes))
+
+    objective.agreed(count)
+    if objective.ranks.several:
+        counted = torch.cat([statistics.agreement - before[0], (statistics.misplaced - before[1]).reshape(1)])
+        objective.ranks.sum(counted)
+        statistics.agreement, statistics.misplaced = before[0] + counted[:-1], before[1] + counted[-1]
 
 
 def _ignored(objective: Objective) -> int:

@@ -26,7 +26,7 @@ from landscape.operators.linear import LinearOperator, require_finite, rounding
 from landscape.operators.output_curvature import Curvature, loss_hessian
 from landscape.operators.self_check import self_check
 from landscape.operators.tangent_gram import Rows, batches_with_rows, tangent_gram
-from landscape.operators.tangent_kernel import TangentKernel, with_target
+from landscape.operators.tangent_kernel import TangentKernel, output_rows, with_target
 from landscape.spectra.condition import lower_bound, of_eigenvalues
 from landscape.spectra.results import ConditionNumber
 
@@ -38,8 +38,9 @@ def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hess
     """kappa of the Gauss-Newton matrix: the largest over the smallest of its eigenvalues above a threshold.
 
     Exact, from all eigenvalues in float64, when the smaller of the two Gram matrices fits the objective's memory
-    budget three times; else a lower bound from Lanczos, with converged=False. m is the number of outputs of the data
-    (those with a target), n that of parameters.
+    budget three times; else a lower bound from Lanczos, with converged=False. Several ranks gather their data for it,
+    which has to fit as well; a sharded model takes n products and an `(n, n)` matrix in place of J. m is the number of
+    outputs of the data (those with a target), n that of parameters.
 
     Args:
         objective: any network that returns one tensor.
@@ -69,18 +70,11 @@ def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hess
     """
     n = objective.size
     absolute = absolute_threshold(threshold, n)
-    kernel = TangentKernel(objective)
-    checked = self_check(objective, GaussNewton(objective).claims if loss_hessian else kernel.claims)
-    m = kernel.shape[0]
-    size = min(m, n)
-    free = kernel.memory - _COPIES * 8 * size * size
-    if free < 4 * size * size:
-        result = _bound(objective, kernel, loss_hessian, absolute)
+    checked = self_check(objective, GaussNewton(objective).claims if loss_hessian else JacobianOperator.claims)
+    if objective.sharded:
+        result = _of_sharded(objective, loss_hessian, absolute)
     else:
-        spectrum = _dual if m <= n else _primal
-        eigenvalues = spectrum(objective, kernel, loss_hessian, free)
-        require_finite(kernel, eigenvalues)
-        result = of_eigenvalues(eigenvalues, absolute, rounding(kernel), matvecs=m)
+        result = _of_kernel(objective, TangentKernel(objective), loss_hessian, absolute)
     result = replace(result, checked=checked)
     if result.largest == 0.0:
         raise ValueError(
@@ -88,6 +82,43 @@ def gauss_newton(objective: Objective, *, threshold: Threshold = None, loss_hess
             "outputs that saturate the loss), so it has no condition number"
         )
     return result
+
+
+def _of_kernel(
+    objective: Objective, kernel: TangentKernel, loss_hessian: bool, absolute: float | None
+) -> ConditionNumber:
+    m, n = kernel.shape[0], objective.size
+    size = min(m, n)
+    free = int(-objective.ranks.largest(-(kernel.memory - _COPIES * 8 * size * size)))
+    whole = objective.whole() if free >= 4 * size * size else None
+    if whole is None:
+        return _bound(objective, kernel, loss_hessian, absolute)
+
+    def exact() -> Tensor:
+        spectrum = _dual if m <= n else _primal
+        own = kernel if whole is objective else TangentKernel(whole)
+        eigenvalues = spectrum(whole, own, loss_hessian, free)
+        require_finite(kernel, eigenvalues)
+        return eigenvalues
+
+    return of_eigenvalues(objective.agreed(exact), absolute, rounding(kernel), matvecs=m)
+
+
+def _of_sharded(objective: Objective, loss_hessian: bool, absolute: float | None) -> ConditionNumber:
+    """From n products: no rank has the rows of J."""
+    _, samples, m = output_rows(objective)
+    A = GaussNewton(objective) if loss_hessian else _OuterProduct(objective, samples)
+    n = A.shape[0]
+    try:
+        if 8 * n * n * (1 + _COPIES) > A.memory:
+            return _beyond(A, min(m, n), absolute)
+        G = A.to_dense().double()
+        require_finite(A, G)
+        eigenvalues = torch.linalg.eigvalsh(0.5 * (G + G.T))
+        largest_first = eigenvalues.abs().argsort(descending=True)
+        return of_eigenvalues(eigenvalues[largest_first[: min(m, n)]], absolute, rounding(A), matvecs=n)
+    finally:
+        A.release()
 
 
 # -- J J^T -----------------------------------------------------------------------------------------------------------
@@ -197,15 +228,19 @@ def _bound(objective: Objective, kernel: TangentKernel, loss_hessian: bool, thre
     A: LinearOperator = kernel if kernel.shape[0] <= objective.size else _OuterProduct(objective, kernel.samples)
     if loss_hessian:
         A = GaussNewton(objective)
-        if not A.positive_semidefinite:
-            raise ValueError(
-                f"the Gram matrix of {min(*kernel.shape, objective.size)} rows does not fit the budget, and beyond it "
-                "Lanczos says nothing about a loss that may not be convex in its outputs: pass loss_hessian=False"
-            )
     try:
-        return lower_bound(A, threshold)
+        return _beyond(A, min(kernel.shape[0], objective.size), threshold)
     finally:
         A.release()
+
+
+def _beyond(A: LinearOperator, size: int, threshold: float | None) -> ConditionNumber:
+    if not A.positive_semidefinite:
+        raise ValueError(
+            f"the Gram matrix of {size} rows does not fit the budget, and beyond it "
+            "Lanczos says nothing about a loss that may not be convex in its outputs: pass loss_hessian=False"
+        )
+    return lower_bound(A, threshold)
 
 
 class _OuterProduct(JacobianOperator):

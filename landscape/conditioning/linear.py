@@ -176,7 +176,7 @@ def _square(x: float) -> float:
 
 
 def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Threshold = None) -> Conditioning | None:
-    """`linear_network` of an objective's model and data; None when the model is something else.
+    """`linear_network` of an objective's model and data; None when the model is something else, or sharded.
 
     It is one when the chosen parameters are the weights of Linear layers without biases, each used in the order in
     which the model names them, and when the outputs on all of the data are (W_L + skip I) ... (W_1 + skip I) x.
@@ -193,6 +193,22 @@ def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Thr
         >>> round(linear_network_of(f).kappa, 4)
         9.0
     """
+    if objective.sharded:
+        return None
+    found = objective.agreed(lambda: _own_network(objective, skip))
+    if objective.ranks.any(found is None):
+        return None
+    assert found is not None
+    weights, total, samples = found
+    counted = objective.ranks.sum(torch.cat([total.reshape(-1), total.new_tensor([samples])]))
+    if not counted[-1]:
+        return None
+    covariance = counted[:-1].reshape(total.shape) / counted[-1]
+    return objective.agreed(lambda: linear_network(weights, covariance, skip=skip, threshold=threshold))
+
+
+def _own_network(objective: Objective, skip: float) -> tuple[list[Tensor], Tensor, int] | None:
+    """The weights, the sum of x x^T over this rank's samples and their number; None where the model is another one."""
     with objective.measuring(), torch.no_grad():
         layers = [m for m in objective.module.modules() if isinstance(m, nn.Linear)]
         weights = [m.weight.detach().double() for m in layers]
@@ -212,6 +228,7 @@ def linear_network_of(objective: Objective, *, skip: float = 0.0, threshold: Thr
                 found = found @ (W + skip * torch.eye(*W.shape, dtype=W.dtype, device=W.device)).T
             if not close(found, outputs.double(), outputs.dtype):
                 return None
-            total += x.T @ x
-            samples += len(x)
-    return linear_network(weights, total / samples, skip=skip, threshold=threshold) if samples else None
+            if e.weight:
+                total += x.T @ x
+                samples += len(x)
+    return weights, total, samples

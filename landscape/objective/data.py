@@ -13,15 +13,17 @@ import copy
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from landscape.memory import Memory, budget
-from landscape.objective.batch import Batch, samples, tensors_in
+from landscape.objective.batch import Batch, move, samples, tensors_in
 from landscape.objective.counts.audit import Audit
+from landscape.objective.loader import own_loader
 from landscape.objective.pairs import batches_of, pair
 from landscape.objective.state import random_states, seed_everything
 from landscape.ranks import Ranks, agreed_on
@@ -49,6 +51,7 @@ class Batches:
         self.audit = Audit()  # of the weights of these batches
         self.ranks = ranks or Ranks()
         self._rounds: int | None = None  # batches that each rank runs, once that is agreed on
+        self.total: int | None = None  # batches of all ranks, then
         self._borrowed: Batch | None = None  # of another rank, where this one has none
         self._source = batches_of(data)
         self._dtype = dtype  # of floating numbers that come as numpy arrays or lists
@@ -97,14 +100,28 @@ class Batches:
             given = next(self._filled()) if source == self.ranks.rank else None
             given = self.ranks.shared(given, source)
             self._borrowed = None if counts[self.ranks.rank] else given
-        self._rounds = max(counts)
+        self._rounds, self.total = max(counts), sum(counts)
 
     def alone(self) -> Batches:
         """The batches of this rank by themselves; the borrowed one where it has none. After `align`."""
         other = copy.copy(self)
-        other.ranks = Ranks()
+        other.ranks, other.total = Ranks(), None
         if self._borrowed is not None:
             other._hold([self._borrowed])
+        return other
+
+    def whole(self) -> Batches | None:
+        """The batches of all ranks in their order, held on each; None where one has no room for them. After `align`."""
+        sizes = self.ranks.agreed(lambda: sum(t.nbytes for batch in self._filled() for t in tensors_in(batch)))
+        needed, budgets = zip(*self.ranks.gathered((sizes, self._budget)), strict=True)
+        if sum(needed) > min(budgets):
+            return None
+        host = torch.device("cpu")
+        every = self.ranks.gathered(self.ranks.agreed(lambda: [move(batch, host, None) for batch in self._filled()]))
+        in_order = [batch for round_ in zip_longest(*every) for batch in round_ if batch is not None]
+        other = copy.copy(self)
+        other.ranks, other.total, other._borrowed = Ranks(), None, None
+        other._hold([replace(batch, index=i) for i, batch in enumerate(in_order)])
         return other
 
     def _filled(self) -> Iterator[Batch]:
@@ -236,46 +253,6 @@ def _repeatable_randomness(number: int) -> Iterator[None]:
     with random_states(cpu):
         seed_everything(number, cpu)
         yield
-
-
-@dataclass(frozen=True)
-class _OwnLoader:
-    """For each pass a loader with the settings of the user's and a frozen order."""
-
-    settings: dict[str, Any]
-
-    def __iter__(self) -> Iterator[Any]:
-        generator = torch.Generator().manual_seed(0)  # workers take their seeds from it
-        return iter(DataLoader(**self.settings, generator=generator))
-
-
-def own_loader(loader: DataLoader[Any]) -> _OwnLoader:
-    """A repeatable copy of a loader. Its samplers are read once; neither they nor any global state moves."""
-    settings: dict[str, Any] = {
-        "dataset": loader.dataset,
-        "num_workers": loader.num_workers,
-        "collate_fn": loader.collate_fn,
-        "timeout": loader.timeout,
-        "worker_init_fn": loader.worker_init_fn,
-        "multiprocessing_context": loader.multiprocessing_context,
-    }
-    if loader.num_workers:
-        settings["prefetch_factor"] = loader.prefetch_factor
-    if isinstance(loader.dataset, IterableDataset):
-        return _OwnLoader(settings | {"batch_size": loader.batch_size, "drop_last": loader.drop_last})
-    generators = {
-        id(g): g
-        for owner in (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
-        if isinstance(g := getattr(owner, "generator", None), torch.Generator)
-    }
-    states = {key: g.get_state() for key, g in generators.items()}
-    try:
-        if loader.batch_sampler is not None:
-            return _OwnLoader(settings | {"batch_sampler": [list(b) for b in loader.batch_sampler]})
-        return _OwnLoader(settings | {"batch_size": None, "sampler": list(loader.sampler)})
-    finally:
-        for key, g in generators.items():
-            g.set_state(states[key])
 
 
 def fingerprint(batch: Batch) -> int:

@@ -33,8 +33,8 @@ T = TypeVar("T")
 class Together:
     """What an `Objective` knows of its ranks.
 
-    Collective, so that all ranks call them in the same order: `summed`, `mean`, `agreed`, `gathered`, `alone`. What
-    one rank raises inside them is raised by all.
+    Collective, so that all ranks call them in the same order: `summed`, `mean`, `agreed`, `gathered`, `alone`,
+    `whole`. What one rank raises inside them is raised by all.
 
     Attributes:
         ranks: those that hold the data; this process alone where there is no process group.
@@ -51,6 +51,7 @@ class Together:
     _batches: Batches
     _network: Network
     _view: FlatView
+    _busy: bool = False  # with work that makes no collective call
 
     def on(self, data: Any) -> Self:  # noqa: D102
         raise NotImplementedError
@@ -90,13 +91,13 @@ class Together:
         if not self.ranks.several:
             return work()
         self._get_in_step()
-        numbers, weight = self.ranks.summed(work, blank, apart=rows and self.sharded)
+        numbers, weight = self.ranks.summed(self._by_itself(work), blank, apart=rows and self.sharded)
         return numbers, 1.0, weight
 
     def agreed(self, work: Callable[[], T]) -> T:
         """What `work()` returns on this rank, which makes no collective call; where it raises on one, all raise."""
         self._get_in_step()
-        return self.ranks.agreed(work)
+        return self.ranks.agreed(self._by_itself(work))
 
     def gathered(self, work: Callable[[], T]) -> list[T]:
         """What `work()` returns on each rank, in their order; as `agreed`."""
@@ -146,9 +147,34 @@ class Together:
         """
         if not self.ranks.several or self.sharded:
             return self
+        if not self._busy:
+            self._get_in_step()
+        return self._of(self._batches.alone())
+
+    def whole(self) -> Self | None:
+        """The same function of all ranks' data, held here, without collective calls; None where that does not fit."""
+        if not self.ranks.several:
+            return self
         self._get_in_step()
+        batches = self._batches.whole()
+        return None if batches is None else self._of(batches)
+
+    @property
+    def batches(self) -> int | None:
+        """How many batches all ranks have together, once they are in step; None for one process: a pass tells."""
+        return self._batches.total
+
+    def only_whole(self, what: str) -> None:
+        """Raises `TypeError` for a sharded model."""
+        if self.sharded:
+            raise agreed_on(
+                TypeError(f"{what} is not for sharded models: it needs each rank to run the whole model on its own")
+            )
+
+    def _of(self, batches: Batches) -> Self:
+        """The same function of these batches, without collective calls."""
         other = copy.copy(self)
-        other.ranks, other._batches = Ranks(), self._batches.alone()
+        other.ranks, other._batches, other._busy = batches.ranks, batches, False
         return other
 
     def sample(self, size: int = 32) -> Self:
@@ -161,10 +187,21 @@ class Together:
                 return few
         return self.on([(whole.inputs, whole.targets)])
 
+    def _by_itself(self, work: Callable[[], T]) -> Callable[[], T]:
+        def run() -> T:
+            outer, self._busy = self._busy, True
+            try:
+                return work()
+            finally:
+                self._busy = outer
+
+        return run
+
     def _get_in_step(self) -> None:
         """Before the ranks begin: as many batches on each, and one function, with the buffers of the first rank."""
         if not self.ranks.several:
             return
+        assert self.sharded or not self._busy, "a collective call in the work of one rank: others may not get there"
         self._network.shards.leave()
         if not self._batches.aligned:
             self._batches.align()

@@ -76,7 +76,8 @@ class FiniteDifferenceHessian(LinearOperator):
 
     def _choose(self) -> float:
         """The step whose product with a random direction agrees best with its neighbours'."""
-        if self._length is not None and self._snapshot is not None and self._snapshot.holds():
+        known = self._snapshot is not None and self._snapshot.holds()
+        if self._length is not None and not self.objective.ranks.any(not known):
             return self._length
         self._snapshot = self.objective.snapshot()
         theta = self.objective.theta()

@@ -183,10 +183,9 @@ class GaussNewton(JacobianOperator):
         super().__init__(objective)
         known = known_loss(objective)
         # a loss of the user's own may be concave somewhere in the outputs
-        self.positive_semidefinite = known is not None and known.kind in CONVEX
+        self.positive_semidefinite = not objective.ranks.any(known is None or known.kind not in CONVEX)
         self.note: str | None = None
-
-        if known is None:
+        if objective.ranks.any(known is None):
             self.claims = (JacobianClaim, LossClaim, OutputSlopeClaim)
 
     def _curvature(self, e: Evaluation) -> Curvature:

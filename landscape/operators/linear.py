@@ -229,6 +229,11 @@ class CombinedOperator(LinearOperator):
 
     @property
     @override
+    def memory(self) -> int:
+        return self._parts[0].memory  # which several ranks have agreed on
+
+    @property
+    @override
     def checked(self) -> Check | None:
         return worst(part.checked for part in self._parts)
 

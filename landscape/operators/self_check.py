@@ -97,7 +97,7 @@ def self_check(objective: Objective, claims: Claims, operations: Hashable = None
         own = objective.alone()
         return worst(objective.gathered(lambda: _worst_of(own, claims)))
 
-    key = (tuple(claims), objective.structure(), operations)
+    key = (tuple(claims), objective.structure(), operations, objective.ranks.size)
     always = objective.check == "always"
     found = find() if always else remembered(objective.module, "second derivatives", key, find)
     if found is not None and found.verdict == "off":

@@ -75,19 +75,30 @@ def measure_samples(objective: Objective, end: Tensor, *, infimum: Infimum = 0.0
     """A row for every sample of the data, each with its own loss: the condition for all i at one point.
 
     Samples without a loss term are left out. Costs a gradient and two forward passes of one sample each; models whose
-    samples see each other (batch statistics in training mode) are another function on single samples.
+    samples see each other (batch statistics in training mode) are another function on single samples. Those of several
+    ranks come in the order in which their batches are dealt out, one of each rank in turn.
+
+    Raises `TypeError` for a sharded model, and what `measure` raises.
     """
-    return [measure(objective.on([pair]), end, infimum=infimum) for pair in _singles(objective)]
+    objective.only_whole("a row of every sample")
+    alone = objective.alone()
+
+    def own() -> list[tuple[int, Row]]:
+        return [(i, measure(alone.on([pair]), end, infimum=infimum)) for i, pair in _singles(objective)]
+
+    every = [numbered for found in objective.gathered(own) for numbered in found]
+    return [row for _, row in sorted(every, key=lambda numbered: numbered[0])]
 
 
-def _singles(objective: Objective) -> Iterator[tuple[Any, Any]]:
+def _singles(objective: Objective) -> Iterator[tuple[int, tuple[Any, Any]]]:
+    """The samples of this rank with the numbers of their batches."""
     for batch in objective.sweep():
-        if samples(batch):
+        if samples(batch) and not batch.padding:
             for single in split(batch, 1):
                 with objective.measuring(), torch.no_grad():
                     weight = objective.evaluate(single).weight
                 if weight:
-                    yield single.inputs, single.targets
+                    yield batch.index, (single.inputs, single.targets)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ and at 2 (1 + beta) / eta for large ones (arXiv 2604.14108).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +21,7 @@ from landscape.operators.autograd import fill_zeros, gradient_graph, vjp
 from landscape.operators.check import Check
 from landscape.operators.hessian import Hessian
 from landscape.operators.self_check import self_check
+from landscape.ranks import agreed_on
 from landscape.statistics import mean_stderr, student
 
 # Fewer quotients than this say too little about their own spread to stop on it.
@@ -61,7 +63,8 @@ def batch_sharpness(
 ) -> BatchSharpness:
     """The mean curvature of the mini-batches along their own gradients, one Hessian product per batch.
 
-    Each batch counts the same, as it does in training; H_B and g_B are of the batch's own loss.
+    Each batch counts the same, as it does in training; H_B and g_B are of the batch's own loss. The batches of several
+    ranks are those of each; they take one each at a time, and stop together.
 
     Args:
         objective: its batches are the training's, unless `batch_size` is given.
@@ -74,6 +77,7 @@ def batch_sharpness(
     Raises:
         ValueError: a batch_size, rtol or min_batches that makes no sense, or a batch_size that no batch reaches.
         RuntimeError: the model has no second derivative.
+        TypeError: the model is sharded.
 
     Example:
         >>> import torch
@@ -91,40 +95,54 @@ def batch_sharpness(
         raise ValueError(f"rtol must be positive, not {rtol}")
     if min_batches < 2:
         raise ValueError(f"min_batches must be at least 2, not {min_batches}")
+    objective.only_whole("batch sharpness")
     checked = self_check(objective, Hessian.claims)
     seen: list[tuple[float, float]] = []
     products, stopped = 0, False
-    with objective.measuring():
-        for batch in _batches(objective, batch_size, generator):
-            found = _quotient(objective, batch)
-            if found is None:
-                continue
-            products += 1
-            if found[1] > 0.0:  # a batch that is fitted exactly makes no step
-                seen.append(found)
+    with closing(_quotients(objective, batch_size, generator)) as own:
+        while not stopped and any(found := objective.gathered(lambda: next(own, None))):
+            pairs = [pair for pair in found if pair]
+            products += len(pairs)
+            seen += [pair for pair in pairs if pair[1] > 0.0]  # a batch that is fitted exactly makes no step
             if rtol is not None and len(seen) >= min_batches:
                 mean, stderr = _mean(seen)
                 stopped = stderr <= rtol * abs(mean)
-                if stopped:
-                    break
     if not products and batch_size is not None:
-        raise ValueError(f"no batch of the data has {batch_size} samples with loss terms: use a smaller batch_size")
+        raise agreed_on(
+            ValueError(f"no batch of the data has {batch_size} samples with loss terms: use a smaller batch_size")
+        )
     return BatchSharpness(*_mean(seen), *_ratio(seen), len(seen), products, stopped or rtol is None, checked)
 
 
-def _batches(objective: Objective, size: int | None, generator: torch.Generator | None) -> Iterator[Batch]:
+def _batches(objective: Objective, size: int | None, generator: torch.Generator | None) -> Generator[Batch, None, None]:
     """The batches, or parts of `size` samples, numbered on so that dropout differs from one to the next."""
+    own = (batch for batch in objective.sweep() if not batch.padding)
     if size is None:
-        yield from objective.sweep()
+        yield from own
         return
-    number = 0
-    for batch in objective.sweep():
+    ranks = objective.ranks
+    if generator is not None and ranks.several:  # the ranks' generators stay alike, whatever each of them has to draw
+        seed = int(torch.randint(1 << 62, (1,), generator=generator, device=generator.device))
+        generator = torch.Generator().manual_seed(seed + ranks.rank)
+    number = ranks.rank
+    for batch in own:
         m = samples(batch)
         order = None if generator is None else torch.randperm(m, generator=generator, device=generator.device).cpu()
         for part in split(batch, size, order):
             if samples(part) == size:
                 yield replace(part, index=number)
-                number += 1
+                number += ranks.size
+
+
+def _quotients(
+    objective: Objective, size: int | None, generator: torch.Generator | None
+) -> Generator[tuple[float, float], None, None]:
+    """Of each batch of this rank that has loss terms."""
+    with objective.measuring():
+        for batch in _batches(objective, size, generator):
+            found = _quotient(objective, batch)
+            if found is not None:
+                yield found
 
 
 def _quotient(objective: Objective, batch: Batch) -> tuple[float, float] | None:

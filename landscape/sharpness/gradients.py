@@ -5,6 +5,10 @@ of the c_b terms of batch b, G that of all N and Sigma the covariance of one ter
 u_b = |g_b - G_(b-1)|^2 / (1/c_b + 1/C_(b-1)), with G_(b-1) the mean over the C_(b-1) terms of the batches before, are
 uncorrelated and each has the mean tr(Sigma): their mean is the estimate, their spread its error, and only one vector
 is kept. tr(Sigma) / |G|^2 is the simple noise scale of McCandlish et al. (arXiv 1812.06162, equation 2.9).
+
+Each of several ranks does that with its own batches; then the means of all batches of each rank are taken in likewise,
+along a tree. Again these are B - 1 uncorrelated numbers, and their sum is that of one process, sum_b c_b |g_b - G|^2,
+however the batches are dealt out. So the estimate is the same; its error, from their spread, is another draw.
 """
 
 from __future__ import annotations
@@ -63,7 +67,9 @@ def gradient_statistics(objective: Objective, *, parts: int | None = None) -> Gr
     """Loss, gradient and gradient noise of the objective from one pass over its batches.
 
     Batches count by their loss terms; those without any are left out. The noise takes the batches to be a random
-    partition of the data: data sorted by class shows more noise than there is.
+    partition of the data: data sorted by class shows more noise than there is. Several ranks find what one process with
+    all batches does, but for the standard errors, which are estimates of the same. Of a sharded model the gradients of
+    batches are not known, and the noise is nan with that reason.
 
     Args:
         objective: f; its `reduction="sum"` changes the loss and the gradient, not the noise, which is of the mean.
@@ -87,10 +93,15 @@ def gradient_statistics(objective: Objective, *, parts: int | None = None) -> Gr
     """
     if parts is not None and parts < 1:
         raise ValueError(f"parts must be at least 1, not {parts}")
-    try:
-        return _one_pass(objective, parts)
-    except _Inseparable as error:
-        return replace(_one_pass(objective, 1, reason=str(error)), passes=2.0)
+    if objective.sharded:
+        return _without_noise(objective)
+    moments = _one_pass(objective, parts)
+    again = bool(moments.inseparable)
+    if again:
+        moments = _one_pass(objective, 1, moments.inseparable)
+    # a forward pass takes about a third of a gradient
+    passes = 2.0 if again else 1.0 + moments.checks / 3.0
+    return replace(objective.agreed(moments.result), passes=passes)
 
 
 class _Inseparable(ValueError):
@@ -108,6 +119,8 @@ class _Moments:
         self.terms = 0.0
         self.batches = 0
         self.deviations: list[float] = []
+        self.checks = 0
+        self.inseparable = ""  # why the parts do not make up a batch
         self.reason = reason  # why the noise cannot be known
 
     def add(self, batch: Batch) -> tuple[float, float]:
@@ -120,15 +133,40 @@ class _Moments:
         gradient = self.objective.join(pieces)
         if count:
             mean = gradient / count if self.sums else gradient
-            if self.batches:
-                spread = float(torch.linalg.vector_norm(mean - self.total / self.terms, dtype=torch.float64))
-                self.deviations.append(spread**2 / (1.0 / count + 1.0 / self.terms))
+            self._compare(mean, count)
             self.batches += 1
         weight = 1.0 if self.sums else count
         self.total.add_(gradient, alpha=weight)
         self.loss += weight * float(loss)
         self.terms += count
         return float(loss), count
+
+    def _compare(self, mean: Tensor, count: float) -> None:
+        if self.terms:
+            spread = float(torch.linalg.vector_norm(mean - self.total / self.terms, dtype=torch.float64))
+            self.deviations.append(spread**2 / (1.0 / count + 1.0 / self.terms))
+
+    def unite(self) -> None:
+        """Become those of all ranks."""
+        ranks = self.objective.ranks
+        if not ranks.several:
+            return
+        own = (self.loss, self.terms, self.batches, self.checks, self.reason, self.inseparable)
+        losses, terms, batches, checks, reasons, inseparable = zip(*ranks.gathered(own), strict=True)
+        counts = list(terms)  # of what stands for a rank and those merged into it
+
+        def merge(total: Tensor, rank: int) -> None:
+            self.terms, count = counts[ranks.rank], sum(terms[rank : 2 * rank - ranks.rank])
+            if count:
+                self._compare(total / count, count)
+            self.total.add_(total)
+            counts[ranks.rank] += count
+
+        ranks.folded(self.total, merge)
+        (self.total,) = ranks.as_first([self.total])
+        self.deviations = [one for found in ranks.gathered(self.deviations) for one in found]
+        self.loss, self.terms, self.batches, self.checks = sum(losses), sum(terms), sum(batches), max(checks)
+        self.reason, self.inseparable = (next(filter(None, told), "") for told in (reasons, inseparable))
 
     def _count(self, e: Evaluation) -> float:
         try:
@@ -157,29 +195,46 @@ class _Moments:
         )
 
 
-def _one_pass(objective: Objective, parts: int | None, reason: str = "") -> GradientStatistics:
-    checks = 0
-    with objective.measuring():
-        moments = _Moments(objective, reason)
-        for batch, pieces in _with_parts(objective, parts):
-            if pieces == 1:
-                moments.add(batch)
-            else:
-                _add_parts(moments, batch, pieces)
-                checks = 1
-    # a forward pass takes about a third of a gradient
-    return replace(moments.result(), passes=1.0 + checks / 3.0)
+def _without_noise(objective: Objective) -> GradientStatistics:
+    loss, gradient = objective.value_and_gradient()
+    reason = "a sharded model has the gradient of all ranks' batches only, not that of each"
+    return GradientStatistics(loss, gradient, float(gradient.norm()), math.nan, 0, reason=reason)
+
+
+def _one_pass(objective: Objective, parts: int | None, reason: str = "") -> _Moments:
+    """Over the batches of all ranks."""
+    rounding = objective.rounding  # all ranks ask for it
+    moments = objective.agreed(lambda: _own_pass(objective, parts, reason, rounding))
+    moments.unite()
+    return moments
+
+
+def _own_pass(objective: Objective, parts: int | None, reason: str, rounding: float) -> _Moments:
+    """Over the batches of this rank."""
+    moments = _Moments(objective, reason)
+    try:
+        with objective.measuring():
+            for batch, pieces in _with_parts(objective, parts):
+                if pieces == 1:
+                    moments.add(batch)
+                else:
+                    _add_parts(moments, batch, pieces, rounding)
+                    moments.checks = 1
+    except _Inseparable as error:
+        moments.inseparable = str(error)
+    return moments
 
 
 def _with_parts(objective: Objective, parts: int | None) -> Iterator[tuple[Batch, int]]:
     """Each batch with the number of its parts; the only one gets `_PARTS` unless another number was asked."""
-    batches = objective.sweep()
+    batches = (batch for batch in objective.sweep() if not batch.padding)
     first = list(islice(batches, 2))
+    several = (objective.batches or len(first)) > 1
     for batch in chain(first, batches):
-        yield batch, parts or (1 if len(first) > 1 else _PARTS)
+        yield batch, parts or (1 if several else _PARTS)
 
 
-def _add_parts(moments: _Moments, batch: Batch, parts: int) -> None:
+def _add_parts(moments: _Moments, batch: Batch, parts: int, rounding: float) -> None:
     """Take in a batch part by part. Raises `_Inseparable` when they do not add up to it."""
     objective = moments.objective
     try:
@@ -195,7 +250,7 @@ def _add_parts(moments: _Moments, batch: Batch, parts: int) -> None:
     added = [moments.add(piece) for piece in pieces]
     total = sum(loss * (1.0 if moments.sums else count) for loss, count in added)
     counted = moments.sums or math.isclose(sum(count for _, count in added), terms, rel_tol=1e-6)
-    if not (counted and abs(total - whole) <= objective.rounding**0.5 * max(abs(total), abs(whole))):
+    if not (counted and abs(total - whole) <= rounding**0.5 * max(abs(total), abs(whole))):
         raise _Inseparable(
             f"the losses of the parts of batch {batch.index} do not add up to its loss ({total:.6g} against "
             f"{whole:.6g}): batch statistics, dropout or the loss couple its samples; give data of several batches"

@@ -108,7 +108,7 @@ class Costs:
 
 def examine_costs(objective: Objective) -> Iterator[Finding]:
     """Cost of a gradient and of products, memory, and an estimate for each probe."""
-    costs = Costs(objective)
+    costs = Costs(objective.alone())
     yield finding("gradient", lambda: _gradient(costs))
     for kind in OPERATORS:
         yield finding(f"product {kind}", lambda kind=kind: _product(costs, kind))  # type: ignore[misc]

@@ -114,7 +114,8 @@ class FunctionClass(Instrument):
         from landscape.regularity.measure import measure, measure_samples
 
         if isinstance(self.end, Recording):
-            self.end.check(context.step, context.objective, context.batch)
+            check = partial(self.end.check, context.step, context.objective, context.batch)
+            context.objective.agreed(check)
         theta = self._theta()
         rounding = {"rounding": context.objective.rounding}
         if theta is None:

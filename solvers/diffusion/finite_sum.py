@@ -91,9 +91,14 @@ class FiniteSum(Problem):
         Raises:
             ValueError: the objective is not in float64, its inputs or targets are not tensors, or its loss is not
                 the mean of its samples' losses (or cannot be taken apart by `torch.func`).
+            MemoryError: the data of several ranks does not fit one of them.
         """
         if objective.dtype != torch.float64:
             raise ValueError(f"the objective is in {objective.dtype}: make it with dtype=torch.float64")
+        whole = objective.whole()
+        if whole is None:
+            raise MemoryError("the data of all ranks does not fit the budget of each: give a larger memory=")
+        objective = whole
         batches = [(batch.inputs, batch.targets) for batch in objective.sweep()]
         if not all(isinstance(part, Tensor) for batch in batches for part in batch):
             raise ValueError("the objective's inputs and targets must be tensors with one row per sample")

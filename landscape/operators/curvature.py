@@ -249,6 +249,9 @@ class ObjectiveOperator(LinearOperator):
             if batch.index in self._kept:
                 yield batch, *self._kept[batch.index]
             elif self.objective.anywhere(self._expected_bytes(batch) + self._bytes > budget):
+                if self.objective.anywhere(self._bytes > budget):  # the first, built before its size was known
+                    self._kept.clear()
+                    self._bytes = 0
                 yield batch, None, 0.0
             else:
                 kept, weight = self._build(batch)

@@ -105,6 +105,17 @@ def test_graphs_are_kept_within_the_budget_and_dropped():
     assert len(one._kept) == 1
 
 
+def test_a_graph_beyond_the_budget_is_not_held_beside_the_next_one():
+    X, y = samples()
+    two = [(X[:10], y[:10]), (X[10:], y[10:])]
+    v = torch.ones(objective().size)
+    for data, kept in ((two, 0), ([(X, y)], 1)):  # that of the only batch has to be there in any case
+        H = Hessian(objective(data=data, memory=1))
+        for _ in range(2):
+            assert torch.allclose(H @ v, reference(v), atol=1e-6)
+        assert len(H._kept) == kept
+
+
 def test_an_operation_without_second_derivative_is_named():
     class Once(torch.autograd.Function):
         @staticmethod

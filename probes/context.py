@@ -114,6 +114,7 @@ class Context:
             tol=wanted.tol,
             v0=memory.get("vectors") if wanted.warm else None,
             confirm=wanted.confirm,
+            basis=wanted.basis,
             generator=torch.Generator().manual_seed(derive_seed(self.seed, *wanted.key, self.step)),
             callback=self.callback,
         )

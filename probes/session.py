@@ -7,13 +7,15 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
     from landscape.objective.objective import Objective
     from landscape.operators.linear import LinearOperator
+
+Basis = Literal["auto", "device", "host", "disk"]
 
 OPERATORS: dict[str, str] = {
     "hessian": "the Hessian of the loss",
@@ -32,6 +34,7 @@ class Pairs:
         which, k, tol: as in `landscape.spectra.eigsh`.
         warm: start from the vectors that were found last; what comes back then depends on history, within `tol`.
         confirm: make sure that none was missed.
+        basis: where the vectors lie meanwhile, which changes no number.
     """
 
     operator: str = "hessian"
@@ -41,6 +44,7 @@ class Pairs:
     tol: float = 1e-3
     warm: bool = True
     confirm: bool = True
+    basis: Basis = "auto"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -60,6 +64,7 @@ class Pairs:
             tol=min(self.tol, other.tol),
             warm=self.warm and other.warm,
             confirm=self.confirm or other.confirm,
+            basis=other.basis if self.basis == "auto" else self.basis,
         )
 
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from probes.checkpoints.problem import build_objective
 from probes.checkpoints.resume import Kept
 from probes.checkpoints.texts import Texts
 from probes.checkpoints.values import hash_of
+from probes.context import Context
 from probes.errors import UserError, first_few, one_line
 from probes.instruments.base import Instrument
 from probes.monitor.measure import measure_once
@@ -124,6 +125,7 @@ def run(request: Request, console: Console) -> int:
     todo = _missing(request, objective, kept)
     if kept.weights is None:
         notes.append(f"{request.output} has no hashes of its checkpoints: whether they are the same cannot be told")
+    notes += _footprints(objective, todo)
     for note in (*request.notes, *notes):
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not todo:
@@ -199,6 +201,17 @@ def _missing(request: Request, objective: Objective, kept: Kept) -> list[tuple[i
         for probe in (None, *probes)
         if step not in kept.steps.get("loss" if probe is None else probe.name, ())
     ]
+
+
+def _footprints(objective: Objective, todo: list[tuple[int, Path, Instrument | None]]) -> list[str]:
+    """A line for each probe whose vectors will not lie on the device: how much, and where."""
+    notes = []
+    for probe in {probe.name: probe for _, _, probe in todo if probe is not None}.values():
+        with suppress(MemoryError, ValueError):  # the measurement says it
+            found = probe.footprint(Context(objective))
+            if found is not None and found.where != "device":
+                notes.append(f"{probe.name}: {found} at most")
+    return notes
 
 
 def _last_theta(request: Request, objective: Objective) -> torch.Tensor:

@@ -20,6 +20,8 @@ from probes.trace.table import truncate
 if TYPE_CHECKING:
     import torch
 
+    from landscape.spectra import Footprint
+
 CURVATURE = "loss/parameter^2"
 SLOPE = "loss/parameter"
 CONVERGED = Field((), "bool", "", "whether the asked accuracy was reached")
@@ -68,9 +70,15 @@ class Instrument(Probe):
         return dict(self.takes) if self.pairs is None else {self.pairs.operator: self.pairs.products}
 
     def settings(self) -> dict[str, Any]:
-        """Class and settings, without the schedule: what must be equal for records to belong together."""
-        names = [field.name for field in dataclasses.fields(self) if field.name not in ("name", "every")]
+        """Class and settings, without the schedule and the place of vectors, which changes no number: what must be
+        equal for records to belong together.
+        """
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("name", "every", "basis")]
         return {"probe": type(self).__name__} | {name: getattr(self, name) for name in names}
+
+    def footprint(self, context: Context) -> Footprint | None:
+        """What its vectors will take and where, at most, as far as it is known beforehand; None where it is not."""
+        return None
 
     def end_at(self, end: Callable[[], torch.Tensor]) -> Self:
         """The same probe with the end point `end()`, `(n,)`, of a finished training, where it looks for one."""

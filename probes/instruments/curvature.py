@@ -21,6 +21,7 @@ from probes.trace.layout import Field
 
 if TYPE_CHECKING:
     from landscape.operators.linear import LinearOperator
+    from landscape.spectra import Footprint
 
 _TABLE_ROWS = 8  # of a condition number's table: more than there are now, so that later ones fit the same traces
 
@@ -32,6 +33,7 @@ class CurvatureInstrument(Instrument):
     Attributes:
         operator: "hessian", "gauss-newton", "fisher" (labels drawn from the model) or "empirical-fisher".
         parameters: names or globs of the parameters to look at; None for all of the objective's.
+        basis: where the vectors lie that an algorithm keeps, as in `landscape.spectra.eigsh`; changes no number.
 
     Besides the fields below each records noise (relative error of one product beyond rounding), checked (what the
     self-check of second derivatives found) and note (why numbers are zero), both texts.
@@ -39,13 +41,22 @@ class CurvatureInstrument(Instrument):
 
     operator: str = "hessian"
     parameters: Sequence[str] | None = None
+    basis: Literal["auto", "device", "host", "disk"] = "auto"
 
     needs: ClassVar[frozenset[str]] = frozenset({"graph"})
+    sizes: ClassVar[tuple[str, ...]] = ()  # the settings that say how many vectors are kept
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.parameters, str):  # one name is a sequence of one: the same settings, however it was typed
             object.__setattr__(self, "parameters", (self.parameters,))
+
+    @override
+    def footprint(self, context: Context) -> Footprint | None:
+        from landscape import spectra
+
+        asked = values_of(self, (*self.sizes, "basis"))
+        return spectra.footprint(self._operator(context), **asked) if self.sizes else None
 
     def _operator(self, context: Context) -> LinearOperator:
         return context.operator(self.operator, self.parameters)
@@ -86,12 +97,13 @@ class Spectrum(CurvatureInstrument):
     tol: float = 1e-3
     warm: bool = True
     confirm: bool = True
+    sizes = ("k",)
 
     @property
     @override
     def pairs(self) -> Pairs:
         names = None if self.parameters is None else tuple(self.parameters)
-        return Pairs(self.operator, names, self.which, self.k, self.tol, self.warm, self.confirm)
+        return Pairs(self.operator, names, self.which, self.k, self.tol, self.warm, self.confirm, self.basis)
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:
@@ -159,7 +171,7 @@ class CurvatureTrace(CurvatureInstrument):
 
         estimate = spectra.trace(
             self._operator(context),
-            **values_of(self, ("method", "rtol", "matvecs")),
+            **values_of(self, ("method", "rtol", "matvecs", "basis")),
             **values_of(context, ("generator", "callback")),
         )
         row = values_of(estimate, ("value", "stderr", "matvecs", "converged"))
@@ -188,6 +200,7 @@ class SpectralDensity(CurvatureInstrument):
     name: str = "density"
     probes: int = 4
     steps: int = 64
+    sizes = ("steps", "probes")
 
     @override
     def expected(self, context: Context) -> dict[str, float]:
@@ -210,8 +223,9 @@ class SpectralDensity(CurvatureInstrument):
         from landscape import spectra
 
         A = self._operator(context)
-        steps, shape = min(self.steps, A.shape[0]), (self.probes, self.steps)
-        density = spectra.density(A, probes=self.probes, steps=steps, **values_of(context, ("generator", "callback")))
+        shape, settings = (self.probes, self.steps), values_of(self, ("probes", "basis"))
+        settings |= values_of(context, ("generator", "callback")) | {"steps": min(self.steps, A.shape[0])}
+        density = spectra.density(A, **settings)
         rows = {"nodes": pad(density.nodes, shape, None), "weights": pad(density.weights, shape, 0.0)}
         return rows | values_of(density, ("n", "matvecs")) | {"rounding": density.noise} | told(density, A.noise)
 
@@ -270,7 +284,7 @@ class ConditionNumber(CurvatureInstrument):
     def measure(self, context: Context) -> dict[str, Any]:
         from landscape import spectra
 
-        found = spectra.condition_number(self._operator(context), threshold=self.threshold, rank=self.rank)
+        found = spectra.condition_number(self._operator(context), **values_of(self, ("threshold", "rank", "basis")))
         thresholds, ranks, kappas = zip(*found.table[:_TABLE_ROWS], strict=True) if found.table else ((), (), ())
         names = ("kappa", "largest", "smallest", "rank", "threshold", "limited_by", "converged", "matvecs")
         return (

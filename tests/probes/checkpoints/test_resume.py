@@ -156,6 +156,17 @@ def test_a_trace_without_hashes_is_gone_on_with_and_that_is_said(probe: Probe) -
         np.testing.assert_array_equal(trace["spectrum"]["values"][0], row["values"])
 
 
+def test_where_vectors_lie_is_said_before_the_start_and_changes_no_record(probe: Probe) -> None:
+    """A trace goes on wherever the vectors of its first steps lay, and one says so that they do not lie as usual."""
+    assert probe("spectrum:k=2", "density:steps=3,probes=2", files=("step0.pt",)) == ""
+    said = probe("spectrum:k=2,basis=disk", "density:steps=3,probes=2,basis=host").splitlines()
+    assert [line.partition(" basis ")[0] for line in said] == ["note: spectrum:", "note: density:"]
+    assert said[0].endswith("KiB on disk at most")
+    assert said[1].endswith("KiB in host memory at most")
+    with Trace.open("out.h5") as trace:
+        assert trace["spectrum"]["step"].tolist() == trace["density"]["step"].tolist() == [0, 100]
+
+
 def test_equal_weights_and_prefixes_are_said(probe: Probe) -> None:
     weights = torch.load("step0.pt", weights_only=True)
     torch.save({"state_dict": {f"net.{key}": value for key, value in weights.items()}}, "step100.pt")

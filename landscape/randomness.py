@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 
 
-def fresh_generator(seed: int | None = None) -> torch.Generator:
-    """A generator on the host, seeded from the system by default: the global random state is not ours to move."""
+def fresh_generator() -> torch.Generator:
+    """A generator on the host, seeded from the system: the global random state is not ours to move."""
     generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
+    generator.seed()
     return generator
 
 

@@ -168,7 +168,9 @@ class Ranks:
         return (numbers * factor if apart else message[:count].reshape(numbers.shape)), weight
 
     def raise_together(self, error: Exception | None) -> NoReturn:
-        """All ranks raise what the first one that failed has raised."""
+        """All ranks raise what the first one that failed has raised; at once what they have agreed on before."""
+        if error is not None and in_step(error):
+            raise error
         rank, first = next((r, e) for r, e in enumerate(self.gathered(_portable(error))) if e is not None)
         kind, text, pickled = first
         if error is not None and (rank == self.rank or (type(error).__name__, str(error)) == (kind, text)):

@@ -36,7 +36,8 @@ class Objective(Together):
     """f(theta) of a model on data, with everything that a curvature operator needs to differentiate it.
 
     Args:
-        model: any `nn.Module`; compiled and DDP wrappers are looked through.
+        model: any `nn.Module`; compiled and DDP wrappers are looked through. Under `fully_shard` vectors are the rank's
+            rows; `size` and `slices` are of the whole.
         loss: `loss(outputs, targets)` -> scalar, the mean over the batch's loss terms.
         data: `(inputs, targets)`, a dict, or an iterable of such batches (a DataLoader). Targets may be anything that
             the loss takes; those of inputs alone, `X`, are None. Numpy arrays become tensors.
@@ -54,8 +55,8 @@ class Objective(Together):
         memory: bytes that one operator may use to keep graphs, or "auto" (half of what is free).
         check: "auto" holds the first product of a curvature matrix against differences of gradients, once per model
             as it is built; "always" does it for every operator, False never.
-        process_group: "auto": under DistributedDataParallel f is the function of all ranks' data, and every rank makes
-            the same calls; a group makes it so for any model that is the same on its ranks; None: this process alone.
+        process_group: "auto": under DistributedDataParallel or `fully_shard` f is the function of all ranks' data, and
+            all make the same calls; a group makes it so for any model that is the same on its ranks; None: this process alone.
 
     Attributes:
         model, names, slices (by name), size, device (of vectors), dtype (float64 if a parameter is, else float32).

@@ -56,6 +56,7 @@ class ObjectiveOperator(LinearOperator):
         super().__init__(size, objective.dtype, objective.device, memory=objective.memory)
         if objective.sharded:
             self.space = self._shared_space(objective, size)
+        self.space.ranks = objective.ranks
         self.objective = objective
         self._kept: dict[int, tuple[Graph, float]] = {}
         self._empty: set[int] = set()

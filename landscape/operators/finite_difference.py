@@ -41,6 +41,8 @@ class FiniteDifferenceHessian(LinearOperator):
         self._length: float | None = None
         self._gap = 0.0
         self._snapshot: Snapshot | None = None
+        if objective.sharded:
+            raise TypeError("FiniteDifferenceHessian is not for sharded models: Hessian is exact there")
         super().__init__(objective.size, objective.dtype, objective.device, memory=objective.memory)
         self.objective = objective
 

@@ -127,7 +127,7 @@ class MonteCarloFisher(JacobianOperator):
             raise ValueError(f"samples must be at least 1, not {samples}")
         super().__init__(objective)
         self.samples = samples
-        self.seed = _draw_seed(generator)
+        self.seed = objective.ranks.shared(_draw_seed(generator), 0)
 
     def restrict(self, names: Iterable[str] | str) -> Self:
         """The same matrix (the same draws) for some of the parameters."""

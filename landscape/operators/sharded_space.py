@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from typing_extensions import override
 
 from landscape.objective.sharded.layout import Layout
 from landscape.operators.vectors import Kind, VectorSpace
-from landscape.randomness import fresh_generator
 from landscape.ranks import Ranks
 
 # Random numbers drawn at once. torch draws normal ones on the host sixteen by sixteen, so that pieces of a multiple of
@@ -28,7 +26,7 @@ class ShardedSpace(VectorSpace):
 
     Args:
         layout: which rows this rank holds.
-        ranks: those that hold one vector together.
+        holders: the ranks that hold one vector together.
         dtype, device: of the vectors.
 
     Example:
@@ -41,29 +39,18 @@ class ShardedSpace(VectorSpace):
         tensor([[2.]], dtype=torch.float64)
     """
 
-    def __init__(self, layout: Layout, ranks: Ranks, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, layout: Layout, holders: Ranks, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(layout.size, dtype, device, shape=(layout.rows,))
-        self._layout, self._ranks = layout, ranks
+        self._layout, self._holders = layout, holders
+        self.ranks = holders
 
     @override
     def reduce(self, G: Tensor) -> Tensor:
-        return self._ranks.sum(G.contiguous()).cpu()
-
-    @override
-    def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
-        """`(rows, k)`: this rank's rows of the columns that one process would draw; never n numbers at once.
-
-        With a generator on the host they are bit for bit those of `VectorSpace`. Without one all ranks take a seed from
-        the first.
-        """
-        generator = generator or fresh_generator(self._ranks.shared(fresh_generator().initial_seed(), 0))
-        states = self._ranks.gathered(zlib.crc32(generator.get_state().numpy().tobytes()))
-        if len(set(states)) > 1:
-            raise ValueError("the ranks' generators are not in the same state: seed them alike, as a vector is one")
-        return super().random(k, kind, generator)
+        return self._holders.sum(G.contiguous()).cpu()
 
     @override
     def _draw(self, kind: Kind, generator: torch.Generator) -> Tensor:
+        """This rank's rows of what one process would draw, with a generator on the host bit for bit; in pieces."""
         rows, done = self.zeros(1)[:, 0], 0
         for start, stop in self._layout.windows(_DRAWN):
             kept = self._layout.kept(self._drawn(stop - start, kind, generator), start)
@@ -88,7 +75,7 @@ class ShardedSpace(VectorSpace):
         layouts = [self._layout.of(rank) for rank in range(self._layout.ranks)]
         whole = V.new_empty(self.size, *V.shape[1:])
         most = max(layout.rows for layout in layouts)
-        every = self._ranks.collected(torch.cat([V, V.new_zeros(most - len(V), *V.shape[1:])]))
+        every = self._holders.collected(torch.cat([V, V.new_zeros(most - len(V), *V.shape[1:])]))
         for layout, rows in zip(layouts, every.split(most) if most else [every] * len(layouts), strict=True):
             layout.place(whole, rows[: layout.rows])
         return whole

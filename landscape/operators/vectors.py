@@ -7,6 +7,7 @@ always as blocks of columns. So vectors that are sharded over ranks need a space
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from landscape.precision import accurate
 from landscape.randomness import fresh_generator
+from landscape.ranks import Ranks
 
 Kind = Literal["rademacher", "normal"]
 
@@ -30,6 +32,7 @@ class VectorSpace:
         size: n, global even when the vectors are sharded.
         dtype, device: of the vectors.
         shape: of one vector as this rank holds it; a block has one more dimension, the last.
+        ranks: those that make the same calls, so that they have to draw the same random numbers.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class VectorSpace:
         self.dtype = dtype
         self.device = torch.device(device)
         self.shape = (size,) if shape is None else shape
+        self.ranks = Ranks()
 
     @property
     def column_bytes(self) -> int:
@@ -88,12 +92,27 @@ class VectorSpace:
         """X @ C for a block `(n, j)` and a small host matrix `(j, k)`: `(n, k)`."""
         return X @ C.to(device=X.device, dtype=X.dtype)
 
+    def generator(self, given: torch.Generator | None = None) -> tuple[torch.Generator, int]:
+        """The generator to draw from, the same on all ranks, and the seed that a result keeps.
+
+        A fresh one for None, with the first rank's seed. Raises `ValueError` for one that differs from rank to rank.
+        """
+        if given is None:
+            fresh = fresh_generator()
+            seed = self.ranks.shared(fresh.initial_seed(), 0)
+            return (fresh if seed == fresh.initial_seed() else fresh.manual_seed(seed)), seed
+        state = zlib.crc32(given.get_state().numpy().tobytes()) if self.ranks.several else 0
+        lowest, highest = self.ranks.least(torch.tensor([state, -state])).tolist()
+        if lowest != -highest:
+            raise ValueError("the ranks' generators are not in the same state: give all of them the same seed")
+        return given, given.initial_seed()
+
     def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:
         """`(n, k)` random columns with identity covariance, drawn on the generator's device and moved.
 
         Columns are drawn one after the other: k at once and one by one give the same numbers.
         """
-        generator = generator or fresh_generator()
+        generator, _ = self.generator(generator)
         columns = [self._draw(kind, generator) for _ in range(k)]
         return torch.stack(columns, dim=-1).to(device=self.device, dtype=self.dtype)
 

@@ -16,7 +16,6 @@ import torch
 from landscape.objective.objective import Objective
 from landscape.operators.hessian import Hessian
 from landscape.operators.linear import LinearOperator
-from landscape.randomness import generator_and_seed
 from landscape.spectra import eigsh
 from landscape.spectra.results import Callback
 
@@ -114,8 +113,9 @@ def second_order_stationary(
         (True, 2.0, True)
     """
     A = Hessian(objective) if operator is None else operator
-    rng, seed = generator_and_seed(generator)
-    gradient = float(objective.gradient().double().norm())
+    rng, seed = A.space.generator(generator)
+    g = objective.gradient().double().unsqueeze(-1)
+    gradient = math.sqrt(float(A.space.inner(g, g)))
     largest = eigsh(
         A, 1, which="LM", tol=_NORM_TOL, max_matvecs=max_matvecs, confirm=False, generator=rng, callback=callback
     )

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, products
-from landscape.randomness import generator_and_seed
 from landscape.spectra.basis.place import BasisChoice, Footprint, Place, choose_place, together
 from landscape.spectra.carried import carries_check
 from landscape.spectra.krylov import BESIDE, Krylov
@@ -56,7 +55,7 @@ def density(
     """
     if probes < 1 or steps < 1:
         raise ValueError(f"probes and steps must be at least 1, not {probes} and {steps}")
-    rng, seed = generator_and_seed(generator)
+    rng, seed = A.space.generator(generator)
     n = A.shape[0]
     depth = min(steps, n)
     place, at_once = density_place(A, probes, depth, basis)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
-from landscape.randomness import generator_and_seed
 from landscape.spectra.carried import carries_check
 from landscape.spectra.results import Callback, Estimate
 from landscape.statistics import student
@@ -42,7 +41,7 @@ def diagonal(
     """
     if matvecs < 1:
         raise ValueError(f"matvecs must be at least 1, not {matvecs}")
-    rng, seed = generator_and_seed(generator)
+    rng, seed = A.space.generator(generator)
     n, space = A.shape[0], A.space
     try:
         exact = matvecs >= n

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor
-from landscape.randomness import generator_and_seed
 from landscape.spectra.basis.place import BasisChoice
 from landscape.spectra.carried import carries_check
 from landscape.spectra.results import Callback, Eigenpairs
@@ -95,7 +94,7 @@ def eigsh(
     limit = max(1000, 20 * k) if max_matvecs is None else max_matvecs
     if limit < 1:
         raise ValueError(f"max_matvecs must be at least 1, not {max_matvecs}")
-    rng, seed = generator_and_seed(generator)
+    rng, seed = A.space.generator(generator)
     try:
         width = block or DEFAULT_BLOCK
         start = A.space.random(min(width, n, limit), "normal", rng) if v0 is None else A.space.columns(v0)

@@ -10,7 +10,6 @@ from typing import Protocol
 import torch
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
-from landscape.randomness import generator_and_seed
 from landscape.spectra.basis.place import BasisChoice, Where, choose_place
 from landscape.spectra.carried import carries_check
 from landscape.spectra.hutchinson import Hutchinson
@@ -95,7 +94,7 @@ def trace(
     n = A.shape[0]
     default = min(n, DEFAULT_MATVECS) if rtol is None else min(2 * n, MAX_MATVECS)
     limit = default if matvecs is None else matvecs
-    rng, seed = generator_and_seed(generator)
+    rng, seed = A.space.generator(generator)
     method, where = _choose(A, method, limit, basis)
     estimator = _METHODS[method](A, rng, where)
     try:

@@ -6,9 +6,12 @@ Vectors come back whole, so that they can be compared.
 import data_parallel_cases as cases
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from landscape import GaussNewton, Hessian, MonteCarloFisher
+from landscape import GaussNewton, Hessian, MonteCarloFisher, Objective
 from landscape.spectra import density, diagonal, eigsh, trace
 
 
@@ -121,3 +124,142 @@ def measured(rank, world, way, *names):
         A @ f.theta()
         found[name]["check"] = str(A.checked)
     return found
+
+
+def trained(rank, world):
+    """Losses of steps under FSDP and the state at the end, with measurements in between and without."""
+    found = []
+    for measure in (False, True):
+        torch.manual_seed(0)
+        model = shard(cases.Transformer().double())
+        hooked = []
+        model.blocks[0].register_forward_hook(lambda *_, hooked=hooked: hooked.append(1))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        x, y = cases.tokens(torch.Generator().manual_seed(rank), 3 + rank)
+        losses = []
+        for _ in range(3):
+            if measure:
+                f = Objective(model, nn.CrossEntropyLoss(), (x, y), check=False)
+                A = Hessian(f)
+                versions = [p._local_tensor._version for p in model.parameters()]
+                before = len(hooked)
+                with f.at(f.theta() * 0.9):
+                    A @ f.theta()
+                model(x)  # the root stays whole after a forward pass without a backward pass
+                first = A @ f.theta()
+                assert len(hooked) > before  # a user's hook runs while measuring
+                assert [p._local_tensor._version for p in model.parameters()] == versions
+                own = [p._local_tensor.data for p in model.parameters() if rank == 0]
+                copies = [t.clone() for t in own]
+                for t in own:
+                    t.mul_(1.001)  # on one rank alone: all have to build their graphs anew
+                assert not torch.equal(A @ f.theta(), first)
+                for t, copy in zip(own, copies, strict=True):
+                    t.copy_(copy)
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        found.append((losses, [p.full_tensor().detach() for p in model.parameters()]))
+    return found
+
+
+def laid_out(rank, world):
+    """Products of a transformer that is cut along other dimensions, or held in two copies of two shards each."""
+    x, y = cases.tokens(torch.Generator().manual_seed(1), 8)
+    rows = slice(2 * rank, 2 * rank + 2) if world == 4 else slice(0, 5) if rank == 0 else slice(5, 8)
+    meshes = {"last": None}
+    if world == 4:
+        meshes = {"hybrid": init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))}
+    found = {}
+    for name, mesh in meshes.items():
+        torch.manual_seed(0)
+        model = cases.Transformer().double()
+        options = {"shard_placement_fn": lambda p: Shard(p.ndim - 1)} if name == "last" else {"mesh": mesh}
+        f = Objective(shard(model, **options), nn.CrossEntropyLoss(), (x[rows], y[rows]))
+        A = Hessian(f)
+        v = A.space.random(2, "normal", torch.Generator().manual_seed(0))
+        pairs = eigsh(A, k=1, max_matvecs=6)
+        found[name] = A.space.full(A @ v), f.value(), pairs.seed, pairs.values
+    return found
+
+
+class Counting(TorchDispatchMode):
+    """How many collectives of each kind are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.gathers = self.reductions = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.gathers += "allgather" in str(func)
+        self.reductions += "reduce_scatter" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def counted(rank, world):
+    """Collectives and gathered bytes of products: of a rebuilt graph and of a kept one."""
+    torch.manual_seed(0)
+    model = shard(cases.Transformer(width=32, blocks=4).double())
+    data = cases.tokens(torch.Generator().manual_seed(rank), 2)
+    f = Objective(model, nn.CrossEntropyLoss(), data, check=False)
+    A = Hessian(f)
+    v = f.theta()
+    A @ v  # what is found out once
+    A.release()
+    gatherer = f._network.shards.gatherer
+    gatherer.peak = 0
+    with Counting() as rebuilt:
+        A @ v
+    between = gatherer.alive
+    with Counting() as kept:
+        A @ v
+    largest = max(p.numel() * p.itemsize for p in model.parameters())
+    return (rebuilt.gathers, rebuilt.reductions), (kept.gathers, kept.reductions), A.gathered_peak, between, largest
+
+
+class Failing(nn.Module):
+    """Raises on rank 1 where it is told to: in the forward pass, in a backward pass or in the loss."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+        self.rank, self.when = rank, None
+
+    def fail(self, when):
+        if self.rank == 1 and self.when == when:
+            raise ArithmeticError(f"told to fail in {when}")
+
+    def forward(self, x):
+        z = torch.tanh(self.first(x))
+        self.fail("forward")
+        if z.requires_grad:
+            z.register_hook(lambda g: self.fail("backward"))
+        return self.last(z)
+
+
+def failing(rank, world):
+    """What each rank says when rank 1 fails, and that both can go on together afterwards."""
+    torch.manual_seed(0)
+    model = Failing(rank).double()
+    fully_shard(model)
+    x, y = cases.numbers(torch.Generator().manual_seed(rank), 4)
+
+    def loss(outputs, targets):
+        model.fail("loss")
+        return nn.functional.cross_entropy(outputs, targets)
+
+    f = Objective(model, loss, (x, y), check=False)
+    A, said = Hessian(f), []
+    expected = A @ f.theta()
+    for when in ("forward", "backward", "loss"):
+        A.release()
+        model.when = when
+        try:
+            A @ f.theta()
+        except ArithmeticError as error:
+            said.append(str(error))
+        model.when = None
+        assert torch.equal(A @ f.theta(), expected)
+    return said

@@ -56,7 +56,7 @@ class Objective(Together):
         check: "auto" holds the first product of a curvature matrix against differences of gradients, once per model
             as it is built; "always" does it for every operator, False never.
         process_group: "auto": under DistributedDataParallel or `fully_shard` f is the function of all ranks' data, and
-            all make the same calls; a group makes it so for any model that is the same on its ranks; None: this process alone.
+            all make the same calls; a group: so for any model that is the same on its ranks; None: this process alone.
 
     Attributes:
         model, names, slices (by name), size, device (of vectors), dtype (float64 if a parameter is, else float32).

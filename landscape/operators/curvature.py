@@ -75,18 +75,13 @@ class ObjectiveOperator(LinearOperator):
         layout, holders = objective.shares()
         if size != layout.size:
             raise TypeError(f"{type(self).__name__} is not for sharded models: its vectors are not the parameters'")
-        return ShardedSpace(layout, holders, self.dtype, self.device)
+        return ShardedSpace(layout, holders, self.dtype, self.device, lambda: objective.gathered_peak)
 
     @property
     @override
     def memory(self) -> int:
         """Bytes that algorithms may use for vectors: what the rank with least has."""
         return int(-self.objective.ranks.largest(-super().memory))
-
-    @property
-    def gathered_peak(self) -> int:
-        """The most bytes of a sharded model's parameters that were whole at once; 0 where nothing is gathered."""
-        return self.objective.gathered_peak
 
     @property
     @override

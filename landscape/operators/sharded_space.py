@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class ShardedSpace(VectorSpace):
         layout: which rows this rank holds.
         holders: the ranks that hold one vector together.
         dtype, device: of the vectors.
+        gathered: the most bytes of whole parameters that were alive at once.
 
     Example:
         >>> import torch
@@ -39,10 +40,29 @@ class ShardedSpace(VectorSpace):
         tensor([[2.]], dtype=torch.float64)
     """
 
-    def __init__(self, layout: Layout, holders: Ranks, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        holders: Ranks,
+        dtype: torch.dtype,
+        device: torch.device,
+        gathered: Callable[[], int] = lambda: 0,
+    ) -> None:
         super().__init__(layout.size, dtype, device, shape=(layout.rows,))
         self._layout, self._holders = layout, holders
         self.ranks = holders
+        self._gathered = gathered
+
+    @property
+    @override
+    def column_bytes(self) -> int:
+        """Bytes of one vector on the rank that holds most of it: what is decided by it is decided alike."""
+        return max(1, self._layout.of(0).rows * self.dtype.itemsize)
+
+    @property
+    @override
+    def gathered_peak(self) -> int:
+        return self._gathered()
 
     @override
     def reduce(self, G: Tensor) -> Tensor:

@@ -49,6 +49,11 @@ class VectorSpace:
         """Bytes of one vector on this rank."""
         return max(1, math.prod(self.shape) * self.dtype.itemsize)
 
+    @property
+    def gathered_peak(self) -> int:
+        """The most bytes of a sharded model's parameters that were whole at once on this rank; 0 for other models."""
+        return 0
+
     def columns(self, V: Tensor | np.ndarray[Any, Any]) -> Tensor:
         """A vector `(n,)` or a block `(n, k)` as a block, detached, in the space's dtype on its device.
 

@@ -216,7 +216,13 @@ def counted(rank, world):
     with Counting() as kept:
         A @ v
     largest = max(p.numel() * p.itemsize for p in model.parameters())
-    return (rebuilt.gathers, rebuilt.reductions), (kept.gathers, kept.reductions), A.gathered_peak, between, largest
+    return (
+        (rebuilt.gathers, rebuilt.reductions),
+        (kept.gathers, kept.reductions),
+        A.space.gathered_peak,
+        between,
+        largest,
+    )
 
 
 class Failing(nn.Module):

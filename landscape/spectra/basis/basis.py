@@ -45,7 +45,7 @@ class Basis:
     @property
     def footprint(self) -> Footprint:
         """The most that it has held."""
-        return Footprint(self._most * self.space.column_bytes, self.where)
+        return Footprint(self._most * self.space.column_bytes, self.where, self.space.gathered_peak)
 
     # -- growing and shrinking ----------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
+
 from landscape.memory import available_disk, host_budget, in_words
 from landscape.operators.linear import LinearOperator
 from landscape.operators.vectors import VectorSpace
@@ -48,7 +50,7 @@ class Footprint:
 def together(footprints: Iterable[Footprint]) -> Footprint:
     """Of several bases in one place at the same time."""
     found = list(footprints)
-    return Footprint(sum(one.vectors for one in found), found[0].where)
+    return Footprint(sum(one.vectors for one in found), found[0].where, max(one.gathered for one in found))
 
 
 @dataclass(frozen=True)
@@ -100,4 +102,5 @@ def _room(A: LinearOperator, beside: int) -> dict[Where, int]:
     if device < min(_CHUNK, A.shape[0]):
         return {"device": device, "host": 0, "disk": 0}
     host = device if A.device.type == "cpu" else host_budget() // column
-    return {"device": device, "host": host, "disk": available_disk() // column}
+    every = A.space.ranks.least(torch.tensor([device, host, available_disk() // column]))  # decided alike on all ranks
+    return dict(zip(get_args(Where), every.tolist(), strict=True))

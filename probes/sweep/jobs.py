@@ -32,9 +32,37 @@ Progress = Callable[[int, int], None]
 class Paused(Exception):
     """The job has used the time that it was given: its checkpoint and its trace are kept, and the next try goes on."""
 
-    def __init__(self, done: int, planned: int, seconds: float) -> None:
+    def __init__(self, done: int, planned: int, whole: float) -> None:
         super().__init__(f"paused after {done} of {planned} steps")
-        self.seconds, self.share = seconds, done / planned
+        self.whole, self.share = whole, done / planned  # `whole`: seconds that all steps take, by those made
+
+
+class Pace:
+    """How fast steps are, without what comes before the first one: imports, data, the first look.
+
+    Args:
+        limit: seconds of steps, from the end of the first one.
+    """
+
+    def __init__(self, limit: float = float("inf")) -> None:
+        self.limit, self.start = limit, time.monotonic()
+        self.first: tuple[float, int] | None = None
+
+    def late(self, step: int) -> bool:
+        """Whether the limit is reached after this step."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = now, step
+        return now - self.first[0] >= self.limit
+
+    def whole(self, step: int, planned: int) -> float:
+        """Seconds of a run with so many steps, by the time until now."""
+        now = time.monotonic()
+        at, first = self.first or (self.start, step)
+        if step == first:  # one step alone: what came before it is not told from it
+            return (now - self.start) * planned
+        each = (now - at) / (step - first)
+        return max(0.0, at - self.start - each) + each * planned
 
 
 @dataclass(frozen=True)
@@ -81,7 +109,7 @@ class JobContext:
         path: of its trace.
         progress: to be called with (steps done, steps planned).
         checkpoint: where it may leave its state, and finds what an earlier try has left.
-        deadline: `time.monotonic()` from which a job that keeps checkpoints should leave one and raise `Paused`.
+        pace: of its steps, with the limit at which a job that keeps checkpoints leaves one and raises `Paused`.
     """
 
     name: str
@@ -89,7 +117,7 @@ class JobContext:
     path: Path
     progress: Progress
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    deadline: float = float("inf")
+    pace: Pace = field(default_factory=Pace)
 
     def trace(self, **config: Any) -> AbstractContextManager[Trace]:
         """A new trace at the job's path; what an earlier try left there is replaced."""
@@ -114,13 +142,13 @@ class JobContext:
         return made, None
 
     def keep(self, trace: Trace, step: int, planned: int, state: Callable[[], State]) -> None:
-        """After step `step` (from 0) of `planned`: leave a checkpoint if due. Raises `Paused` at the deadline."""
-        late = time.monotonic() >= self.deadline and step + 1 < planned
+        """After step `step` (from 0) of `planned`: leave a checkpoint if due. Raises `Paused` at the limit."""
+        late = self.pace.late(step) and step + 1 < planned
         if late or self.checkpoint.due():
             trace.flush()
             self.checkpoint.save({"step": step, "trace": trace.uuid, **state()})
         if late:
-            raise Paused(step + 1, planned, self.checkpoint.spent())
+            raise Paused(step + 1, planned, self.pace.whole(step, planned))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -73,8 +73,8 @@ def price(runner: Runner, jobs: Sequence[Job], at_once: int, per_hour: float | N
         if (found := runner.finished(job)) is not None:
             seen.setdefault(job.kind, []).append(found.seconds)
         else:
-            if paused is not None and paused.share > 0:
-                seen.setdefault(job.kind, []).append(paused.seconds / paused.share)
+            if paused is not None:
+                seen.setdefault(job.kind, []).append(paused.seconds)
             left.setdefault(job.kind, []).append(1.0 if paused is None else 1.0 - paused.share)
     seconds = {kind: sum(times) / len(times) for kind, times in seen.items()}
     rest = sum(seconds[kind] * sum(shares) for kind, shares in left.items() if kind in seconds)

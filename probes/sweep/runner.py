@@ -105,7 +105,7 @@ class Runner:
             try:
                 results[name] = work.perform(paced(partial(tell, name), 0.1))
             except Paused as paused:
-                self.paused[name] = Outcome("paused", "", paused.seconds, paused.share)
+                self.paused[name] = Outcome("paused", "", paused.whole, paused.share)
                 continue
             except Exception as error:
                 if isinstance(error, TraceError) and work.busy():

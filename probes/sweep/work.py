@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from probes.environment import environment
 from probes.errors import one_line
 from probes.sweep.checkpoint import SECONDS, Checkpoint
-from probes.sweep.jobs import Job, JobContext, Paused, Progress, write_json
+from probes.sweep.jobs import Job, JobContext, Pace, Paused, Progress, write_json
 from probes.trace.layout import TraceError
 from probes.trace.lock import WriterLock, holder_of
 
@@ -44,7 +44,7 @@ class JobResult:
 
 
 class Outcome(NamedTuple):
-    """How a try ended: `why` it failed or who else is at it; a paused one with the `share` done in `seconds`."""
+    """How a try ended: `why` it failed or who is at it; a paused one takes `seconds` in all, of which `share` is done."""
 
     state: Literal["finished", "failed", "busy", "paused"]
     why: str = ""
@@ -61,7 +61,7 @@ class Work:
         seed: of the sweep.
         threads: of torch.
         checkpoint: seconds from one checkpoint to the next.
-        limit: seconds after which a job that keeps checkpoints pauses.
+        limit: seconds of steps after which a job that keeps checkpoints pauses.
     """
 
     job: Job
@@ -126,8 +126,8 @@ class Work:
             lock.release()
 
     def _perform(self, progress: Progress) -> JobResult:
-        seed, checkpoint, deadline = self.job.seed(self.seed), self.state, time.monotonic() + self.limit
-        context = JobContext(self.job.name, seed, self.trace, progress, checkpoint, deadline)
+        seed, checkpoint = self.job.seed(self.seed), self.state
+        context = JobContext(self.job.name, seed, self.trace, progress, checkpoint, Pace(self.limit))
         with quiet_torch(seed, self.threads):
             data = self.job.run(context, **self.job.settings, **self.job.places)
         seconds = checkpoint.spent()
@@ -163,7 +163,7 @@ def carry_out(work: Work) -> Outcome:
         result = work.perform(paced(work.tell, 0.5))
         return Outcome("finished", seconds=result.seconds)
     except Paused as paused:
-        return Outcome("paused", seconds=paused.seconds, share=paused.share)
+        return Outcome("paused", seconds=paused.whole, share=paused.share)
     except Exception as error:
         if isinstance(error, TraceError) and (owner := work.busy()):
             return Outcome("busy", owner)

@@ -13,7 +13,7 @@ from sweep_cases import PROBLEM, SWEEP
 from probes.cli import main
 from probes.sweep.arguments import slurm_settings
 from probes.sweep.engines.choose import Choice
-from probes.sweep.jobs import Job, JobContext
+from probes.sweep.jobs import Job, JobContext, Pace
 from probes.sweep.price import firsts, price
 from probes.sweep.runner import Runner
 
@@ -52,7 +52,7 @@ def nap(job: JobContext, seconds: float) -> float:
 
 
 def test_the_rest_is_reckoned_from_what_was_measured(tmp_path: Path) -> None:
-    """Two kinds: one with a finished run of 3 s, one paused after a quarter of its steps, which took 5 s."""
+    """Two kinds: one with a finished run of 3 s, one paused after a quarter of its steps, which take 20 s in all."""
     from probes.sweep.work import Outcome
 
     jobs = [Job(f"{kind}{i}", nap, {"seconds": i}, kind=kind) for kind in "ab" for i in range(4)]
@@ -61,13 +61,26 @@ def test_the_rest_is_reckoned_from_what_was_measured(tmp_path: Path) -> None:
     runner.run(jobs[:1])
     path = runner.work(jobs[0]).result
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 3.0}))
-    runner.paused["b0"] = Outcome("paused", seconds=5.0, share=0.25)
+    runner.paused["b0"] = Outcome("paused", seconds=20.0, share=0.25)
     assert [job.name for job in firsts(runner, jobs)] == ["b0"]
     told = price(runner, jobs, 2, 7.2)
     assert told.seconds == {"a": 3.0, "b": 20.0}
     assert told.rest == 3 * 3 + 0.75 * 20 + 3 * 20
     assert told.cost == pytest.approx(84 * 7.2 / 3600)
     assert told.lines()[-1] == "the rest takes 84 s of runs (0.0233 h), 42 s with 2 at once, 0.17 at 7.2 an hour"
+
+
+def test_a_pace_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 s until the first step ends, then 2 s a step: 500 steps take 38 + 1000 s."""
+    now = [100.0]
+    monkeypatch.setattr("probes.sweep.jobs.time.monotonic", lambda: now[0])
+    pace = Pace(limit=9.0)
+    now[0] += 40
+    for step in range(5):
+        assert not pace.late(step)
+        now[0] += 2
+    assert pace.late(5)
+    assert pace.whole(5, 500) == pytest.approx(1038)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,31 @@ def test_parallel_is_sequential(tmp_path: Path) -> None:
     assert sorted(log(tmp_path / "several")) == NAMES  # nothing was done twice
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--engine", "submitit", "--slurm", "cluster=debug"),
+        pytest.param(("--engine", "submitit", "--slurm", "cluster=local", "--jobs", "2"), marks=pytest.mark.slow),
+        pytest.param(("--engine", "ray", "--jobs", "2"), marks=pytest.mark.slow),
+    ],
+)
+def test_every_engine_is_sequential(tmp_path: Path, words: tuple[str, ...]) -> None:
+    pytest.importorskip(words[1])
+    experiment().run(tmp_path / "one")
+    more = toy(tmp_path / "other", 0.0, *words)
+    run = subprocess.run(more, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert data(tmp_path / "one") == data(tmp_path / "other")
+    assert sorted(log(tmp_path / "other")) == NAMES
+
+
+def test_an_unknown_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(experiment(), ["--engine", "slurm", "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == "error: --engine is one of processes, submitit, ray, not 'slurm'\n"
+
+
 def test_finished_jobs_are_not_redone(tmp_path: Path) -> None:
     experiment().run(tmp_path)
     assert log(tmp_path) == NAMES

@@ -44,7 +44,7 @@ class JobResult:
 
 
 class Outcome(NamedTuple):
-    """How a try ended: `why` it failed or who is at it; a paused one takes `seconds` in all, of which `share` is done."""
+    """How a try ended: `why` it failed or who is at it; a paused one takes `seconds` in all, `share` is done."""
 
     state: Literal["finished", "failed", "busy", "paused"]
     why: str = ""

@@ -160,7 +160,7 @@ def main(words: Sequence[str] | None = None) -> None:
         jobs = [job for job in plan(data, chosen.epochs) if fnmatchcase(job.name, chosen.only)]
         if not jobs:
             raise UserError(f"no run is named {chosen.only}: they are like {plan()[0].name}", status=2)
-        for name in {str(job.settings["data"]) for job in jobs}:
+        for name in [name for name in DATA if any(job.settings["data"] == name for job in jobs)]:
             load(name, data)
         conditions = Conditions(chosen_engine(chosen), dry=chosen.dry_run, per_hour=chosen.price)
         folder = chosen.out / (data if data in (RANDOM, DIGITS) else "paper")

@@ -33,13 +33,15 @@ class Reader:
     @property
     def shape(self) -> tuple[int, int]:
         """(classes, dim) of the head's weight."""
-        rows, dim = self._weight().shape
+        with torch.no_grad():
+            rows, dim = self._weight().shape
         return rows, dim
 
     def weights(self, classes: int) -> tuple[Tensor, Tensor | None]:
         """The head's weight and bias, the first `classes` rows."""
-        bias = getattr(self._head, "bias", None)
-        return self._weight().detach()[:classes], bias.detach()[:classes] if isinstance(bias, Tensor) else None
+        with torch.no_grad():  # of a sharded model they are gathered here
+            bias = getattr(self._head, "bias", None)
+            return self._weight().detach()[:classes], bias.detach()[:classes] if isinstance(bias, Tensor) else None
 
     def _weight(self) -> Tensor:
         assert self._head is not None

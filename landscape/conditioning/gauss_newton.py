@@ -20,10 +20,10 @@ from landscape.objective.batch import Batch
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.objective.together import Sum
-from landscape.operators.gauss_newton import GaussNewton, JacobianOperator
+from landscape.operators.gauss_newton import GaussNewton, JacobianGraph, JacobianOperator
 from landscape.operators.jacobians import close, cotangents, jacobian
 from landscape.operators.linear import LinearOperator, require_finite, rounding
-from landscape.operators.output_curvature import Curvature, loss_hessian
+from landscape.operators.output_curvature import Curvature, loss_hessian, nothing
 from landscape.operators.self_check import self_check
 from landscape.operators.tangent_gram import Rows, batches_with_rows, tangent_gram
 from landscape.operators.tangent_kernel import TangentKernel, output_rows, with_target
@@ -249,6 +249,11 @@ class _OuterProduct(JacobianOperator):
     def __init__(self, objective: Objective, samples: int) -> None:
         super().__init__(objective)
         self._samples = samples
+
+    @override
+    def _graph(self, e: Evaluation) -> JacobianGraph:
+        curvature = self._curvature(e)  # on all ranks of a sharded model, and of no weight but 0
+        return JacobianGraph(self.objective, e, curvature if e.weight else nothing)
 
     def _curvature(self, e: Evaluation) -> Curvature:
         targets = with_target(e)

@@ -168,7 +168,7 @@ class Together:
         """Raises `TypeError` for a sharded model."""
         if self.sharded:
             raise agreed_on(
-                TypeError(f"{what} is not for sharded models: it needs each rank to run the whole model on its own")
+                TypeError(f"{what} is not for sharded models: measure it on a model that each rank holds as a whole")
             )
 
     def _of(self, batches: Batches) -> Self:

@@ -152,10 +152,9 @@ def _own_rows(objective: Objective) -> tuple[dict[int, Rows], int]:
     samples = 0
     with objective.measuring(), torch.no_grad():
         for e in objective.evaluations():
-            if not e.weight:  # run in lockstep
+            weight, outputs, targets = e.weight, e.rows, with_target(e)
+            if not weight:  # run in lockstep
                 continue
-            outputs = e.rows
-            targets = with_target(e)
             kept: Tensor | slice = slice(None)
             size = outputs.numel()
             if targets is None:
@@ -165,7 +164,7 @@ def _own_rows(objective: Objective) -> tuple[dict[int, Rows], int]:
                 if not bool(targets.all()):
                     kept = targets.reshape(-1).nonzero()[:, 0]
                     size = len(kept)
-            rows[e.batch.index] = Rows(0, size, outputs.shape, kept, e.weight)
+            rows[e.batch.index] = Rows(0, size, outputs.shape, kept, weight)
     return rows, samples
 
 

@@ -55,6 +55,7 @@ def measure(objective: Objective, end: Tensor, *, infimum: Infimum = 0.0) -> Row
     Raises:
         ValueError: an end of another length or with entries that are not finite.
     """
+    objective.only_whole("a row of a trajectory")
     if end.shape != (objective.size,):
         raise ValueError(f"the end point has shape {tuple(end.shape)}, the parameters ({objective.size},)")
     end = end.to(device=objective.device, dtype=torch.float64)

@@ -87,6 +87,7 @@ def critical_sharpness(
     """
     if not rtol > 0 or (start is not None and not 0 < start < math.inf) or max_evaluations < 1:
         raise ValueError(f"rtol, start and max_evaluations must be positive, not {rtol}, {start}, {max_evaluations}")
+    objective.only_whole("critical sharpness")
     gradients = int(direction is None)
     direction = (
         torch.as_tensor(objective.gradient() if direction is None else direction)

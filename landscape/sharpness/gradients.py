@@ -24,6 +24,7 @@ from torch import Tensor
 from landscape.objective.batch import Batch, samples, split
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
+from landscape.operators.outline import norm
 from landscape.statistics import mean_stderr
 
 # Parts that a single batch is split into: the error of the estimate is then about sqrt(2 / 15) at the most.
@@ -179,13 +180,13 @@ class _Moments:
 
     def result(self) -> GradientStatistics:
         loss, gradient = (self.objective.normalise(x, self.terms or float(self.sums)) for x in (self.loss, self.total))
-        norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+        length = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
         reason = self.reason or ("" if self.deviations else "the noise needs at least two batches with loss terms")
-        known = GradientStatistics(loss, gradient, norm, self.terms, self.batches, reason=reason)
+        known = GradientStatistics(loss, gradient, length, self.terms, self.batches, reason=reason)
         if reason:
             return known
         noise, stderr = (float(x) for x in mean_stderr(torch.tensor(self.deviations, dtype=torch.float64)))
-        square = (norm / self.terms if self.sums else norm) ** 2
+        square = (length / self.terms if self.sums else length) ** 2
         return replace(
             known,
             noise_trace=noise,
@@ -198,7 +199,7 @@ class _Moments:
 def _without_noise(objective: Objective) -> GradientStatistics:
     loss, gradient = objective.value_and_gradient()
     reason = "a sharded model has the gradient of all ranks' batches only, not that of each"
-    return GradientStatistics(loss, gradient, float(gradient.norm()), math.nan, 0, reason=reason)
+    return GradientStatistics(loss, gradient, norm(objective, gradient), math.nan, 0, reason=reason)
 
 
 def _one_pass(objective: Objective, parts: int | None, reason: str = "") -> _Moments:

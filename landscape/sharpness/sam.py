@@ -73,6 +73,7 @@ def sam_sharpness(
     """
     if not (rho > 0 and math.isfinite(rho)) or steps < 1:
         raise ValueError(f"rho and steps must be positive, not {rho} and {steps}")
+    objective.only_whole("SAM sharpness")
     evaluations, gradients = int(loss is None), int(gradient is None)
     loss = objective.value() if loss is None else loss
     g = (

@@ -95,6 +95,8 @@ def stability(optimizer: Optimizer, objective: Objective) -> Stability:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
     try:
+        if objective.sharded:
+            raise Unknown("the optimizer's state is sharded with the model")
         rules = _rules(optimizer, objective)
         return _join(optimizer, objective, rules)
     except Unknown as reason:

@@ -133,6 +133,7 @@ class FunctionClass(Instrument):
         from landscape.regularity.measure import without_dropout
 
         objective = context.objective
+        objective.only_whole("a sketch of the gradient")
         with without_dropout(objective):
             loss, gradient = objective.value_and_gradient()
         project = _Sketch(objective.size, self.sketch, derive_seed(context.seed, self.name, -1))

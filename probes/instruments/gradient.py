@@ -250,6 +250,7 @@ class Updates(Instrument):
     @override
     def measure(self, context: Context) -> dict[str, Any]:
         objective, previous = context.objective, context.previous
+        objective.only_whole("norms of updates")
         theta = objective.theta()
         weight = _norms(objective.split(theta))
         update = np.full_like(weight, math.nan) if previous is None else _norms(objective.split(theta - previous.theta))

@@ -1,10 +1,12 @@
 """All that reads an objective's batches beside its operators, as numbers, on one process and on each rank."""
 
 from dataclasses import asdict
+from functools import partial
 
 import data_parallel_cases as cases
 import torch
 from data_parallel_cases import CASES, batches_of, dealt, objective
+from talks import raised
 from torch import nn
 
 from landscape import FiniteDifferenceHessian, TangentKernel
@@ -129,3 +131,28 @@ def measured(rank, world, way):
     """Of every case under DistributedDataParallel."""
     wrap = nn.parallel.DistributedDataParallel
     return {n: everything(n, objective(n, dealt(batches_of(n), rank, world, way), wrap)) for n in CASES}
+
+
+def sharded(rank, world):
+    """What there is of models under `fully_shard`, and what is said of the rest."""
+    from sharded_cases import shard
+
+    found = {}
+    for name in ("mlp", "batch norm"):
+        f = objective(name, dealt(batches_of(name), rank, world, "dealt"), shard)
+        found[name] = of_any_model(f)
+    refused = [TangentKernel, batch_sharpness, sam_sharpness, critical_sharpness]
+    found["refused"] = [raised(partial(work, f)) for work in refused]
+    found["refused"].append(raised(partial(rows.measure, f, f.theta())))
+    statistics = gradient_statistics(f)
+    found["noise"] = statistics.noise_scale, statistics.reason
+    return found
+
+
+def of_any_model(f):
+    """As numbers."""
+    parts = {"collapse": collapse(f), "kappa": conditioning(f, False), "kappa with the loss": conditioning(f, True)}
+    found = {f"{part}, {key}": value for part, values in parts.items() for key, value in values.items()}
+    statistics = gradient_statistics(f)
+    found |= {"loss": statistics.loss, "norm": statistics.norm}
+    return {key: value for key, value in found.items() if not key.endswith(("matvecs", "eigenvalues"))}

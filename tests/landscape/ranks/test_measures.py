@@ -29,6 +29,23 @@ def test_ranks_together_measure_what_one_process_does(tmp_path, one_process, wor
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_sharded_model_has_the_collapse_and_the_kappa_of_the_whole_one(tmp_path):
+    for found in on_ranks("measure_cases:sharded", 2, tmp_path, seconds=300):
+        for name in ("mlp", "batch norm"):
+            expected = cases.of_any_model(cases.objective(name, cases.batches_of(name)))
+            for key, value in expected.items():
+                error = distance(found[name][key], value)
+                kappa = found[name]["kappa, kappa"] if "kappa" in key else 1.0
+                assert error < max(1e-10, 2.3e-16 * kappa), f"{name}, {key}: {error} ({found[name][key]}, {value})"
+        for kind, text, together in found["refused"]:
+            assert kind == "TypeError"
+            assert "not for sharded models" in text
+            assert together
+        scale, reason = found["noise"]
+        assert scale != scale
+        assert "a sharded model" in reason
+
+
 def distance(found, expected):
     """Relative; of condition numbers in units of what they lose, so that 1e-10 or eps * kappa will do."""
     if isinstance(expected, str) or expected is None:

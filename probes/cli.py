@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from probes.checkpoints.arguments import BatchSize, Data, Length, ProbeCommand, Samples
+from probes.checkpoints.arguments import BatchSize, Data, Length, ProbeCommand, Samples, Timeout
 from probes.errors import UserError
+from probes.ranks import is_first, world
 from probes.sweep.command import sweep
-from probes.terminal import err, out, run, silence
+from probes.terminal import begin, err, out, run
 
 if TYPE_CHECKING:
     from probes.trace.trace import Trace
@@ -41,6 +42,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
@@ -48,7 +50,7 @@ def options(
     quiet: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Silence probe, noise, trace or all.")] = None,
 ) -> None:
     """Read what stands before the command; `run` has taken --debug out, wherever it stood."""
-    silence(quiet or [])
+    begin(context.invoked_subcommand, quiet or [])
 
 
 @app.command()
@@ -110,33 +112,26 @@ def probe(
     seed: Annotated[int, typer.Option(help="Seed of the probes' random vectors.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Measure what is missing in the output.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    timeout: Timeout = 10.0,
 ) -> None:
     """Measure the loss at saved checkpoints. Each becomes one step of the trace."""
-    if resume and overwrite:
-        raise UserError("--resume and --overwrite exclude each other: add to the output or replace it", status=2)
     from probes.checkpoints.arguments import parse_probes, parse_steps, parse_texts
     from probes.checkpoints.steps import checkpoint_steps
 
     texts = parse_texts(problem, data, samples=samples, length=length, batch_size=batch_size)
     wanted = parse_probes(probe or ["spectrum", "trace"], operator)
     said: list[str] = []
-    files = checkpoint_steps(checkpoints, parse_steps(steps), said.append)
+    files = world().agreed(lambda: checkpoint_steps(checkpoints, parse_steps(steps), said.append))
 
     from probes.checkpoints.run import Request
     from probes.checkpoints.run import run as measure
 
-    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite, said, texts)
     notes = err()
-    made = measure(request, notes)
-    from probes.trace.trace import Trace
-    from probes.views.tables import steps_table
+    made = measure(Request(files, problem, wanted, output, operator, seed, resume, overwrite, said, texts), notes)
+    if is_first():
+        from probes.views.tables import tell_measured
 
-    console = out()
-    with Trace.open(output) as trace:
-        console.print(steps_table(trace, width=console.width))
-    if notes.is_terminal:  # quiet in a pipe
-        what = f"written to {output}" if made else f"nothing to do, {output} has every measurement already"
-        notes.print(f"{what}; next: landscape show {output}, landscape plot {output}", soft_wrap=True)
+        tell_measured(output, made, out(), notes)
 
 
 @app.command()

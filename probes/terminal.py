@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from probes.errors import LandscapeWarning, NoiseWarning, ProbeWarning, TraceWarning, UserError, did_you_mean, one_line
+from probes.ranks import is_first, quiet, says
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +50,8 @@ def run(command: typer.Typer, arguments: Sequence[str]) -> NoReturn:
 
 def _run(command: typer.Typer, arguments: Sequence[str], debug: bool) -> NoReturn:
     try:
-        status = command([a for a in arguments if a != "--debug"], prog_name="landscape", standalone_mode=False)
+        with quiet():
+            status = command([a for a in arguments if a != "--debug"], prog_name="landscape", standalone_mode=False)
     except KeyboardInterrupt as error:
         _fail("interrupted", 130, error, debug)
     except UserError as error:
@@ -59,8 +61,13 @@ def _run(command: typer.Typer, arguments: Sequence[str], debug: bool) -> NoRetur
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def silence(names: Sequence[str]) -> None:
-    """Leave out the warnings of these kinds until the command ends. Raises `UserError` (status 2) for no such kind."""
+def begin(command: str | None, names: Sequence[str]) -> None:
+    """Before a command: of several ranks all do `probe`, the others leave the rest to the first one.
+
+    Leaves out the warnings of these kinds until the command ends. Raises `UserError` (status 2) for no such kind.
+    """
+    if command != "probe" and not is_first():
+        raise typer.Exit
     kinds = {kind.name: kind for kind in (LandscapeWarning, ProbeWarning, NoiseWarning, TraceWarning)}
     for name in names:
         if name not in kinds:
@@ -95,6 +102,8 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _fail(message: str, status: int, error: BaseException, debug: bool) -> NoReturn:
+    if not says(error):
+        sys.exit(status)
     if debug:
         err().print_exception() if sys.stderr.isatty() else sys.excepthook(type(error), error, error.__traceback__)
     typer.echo(f"landscape: {message}", err=True)

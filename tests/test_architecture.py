@@ -22,6 +22,7 @@ ROOMS = {
     "solvers": [{"distributed", "repeatable"}, {"base"}, {"first_order", "second_order"}, {"diffusion"}],
     "probes": [
         {"environment", "errors", "numbers", "outliers", "schedules", "seeds"},
+        {"ranks"},
         {"files", "specs", "terminal"},
         {"trace"},
         {"session"},

@@ -192,6 +192,11 @@ def part(batch: Batch, start: int, stop: int) -> Batch:
     return _rows_of(batch, torch.arange(start, stop))
 
 
+def every(batch: Batch, first: int, step: int) -> Batch:
+    """Samples first, first + step, ... of a batch. Raises `ValueError` as `split` does."""
+    return _rows_of(batch, torch.arange(samples(batch))[first::step])
+
+
 def _rows_of(batch: Batch, rows: Tensor) -> Batch:
     m = samples(batch)
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from landscape.memory import Memory, budget
 from landscape.objective.batch import Batch, move, samples, tensors_in
 from landscape.objective.counts.audit import Audit
-from landscape.objective.loader import own_loader
+from landscape.objective.loader import Share, own_loader, share
 from landscape.objective.pairs import batches_of, pair
 from landscape.objective.state import random_states, seed_everything
 from landscape.ranks import Ranks, agreed_on
@@ -54,6 +54,7 @@ class Batches:
         self.total: int | None = None  # batches of all ranks, then
         self._borrowed: Batch | None = None  # of another rank, where this one has none
         self._source = batches_of(data)
+        self._share: Share | None = None  # of the batches of one process
         self._dtype = dtype  # of floating numbers that come as numpy arrays or lists
         self._one_shot = isinstance(self._source, Iterator)
         self._budget = budget(memory, torch.device("cpu"))
@@ -101,6 +102,21 @@ class Batches:
             given = self.ranks.shared(given, source)
             self._borrowed = None if counts[self.ranks.rank] else given
         self._rounds, self.total = max(counts), sum(counts)
+
+    def dealt(self, ranks: Ranks, *, cut: bool = True) -> Batches:
+        """This rank's share of the same batches; every rank takes its own. `cut`: of the only batch by samples."""
+        source = [(batch.inputs, batch.targets) for batch in self._held] if self._held is not None else self._source
+        other = Batches([], dtype=self._dtype, ranks=ranks)
+        other._budget = self._budget
+        with _repeatable_randomness(0):
+            other._share = share(source, ranks.rank, ranks.size, self._dtype, cut=cut)
+        other._source, other._one_shot = other._share.source, isinstance(other._share.source, Iterator)
+        return other
+
+    @property
+    def cut(self) -> bool:
+        """Whether ranks have samples of one batch."""
+        return self._share is not None and self._share.cut
 
     def alone(self) -> Batches:
         """The batches of this rank by themselves; the borrowed one where it has none. After `align`."""
@@ -211,15 +227,20 @@ class Batches:
             if isinstance(self._source, DataLoader):
                 self._source = own_loader(self._source)
             iterator = iter(self._source)
+        passed_over = self._share is not None and self._share.passed_over
+        rank, size = self.ranks.rank, self.ranks.size
+        number, step = (0, 1) if passed_over else (rank, size)  # numbers of batches are global
         index = 0
         while True:
-            with _repeatable_randomness(index):
+            with _repeatable_randomness(number):
                 try:
                     raw = next(iterator)
                 except StopIteration:
                     return
-            yield Batch(index, *pair(raw, self._dtype))
-            index += 1
+            if not passed_over or number % size == rank:
+                yield Batch(index, *pair(raw, self._dtype))
+                index += 1
+            number += step
 
     def _check(self, held: list[Batch]) -> None:
         """Held tensors may be the user's own: an edit in place is noticed by version, or by content on the CPU."""

@@ -45,6 +45,7 @@ class Together:
 
     criterion: Criterion
     device: torch.device
+    dtype: torch.dtype
     ranks: Ranks
     module: nn.Module
     tuning: Tuning
@@ -196,6 +197,27 @@ class Together:
                 self._busy = outer
 
         return run
+
+    def dealt(self, group: dist.ProcessGroup) -> Self:
+        """The same function, whose data, which each rank of the group has, is dealt out to them; nothing is repeated.
+
+        Batch i goes to rank i modulo their number. A single batch is dealt out by samples where f stays the same: a
+        loss that is no mean over samples, or a module that looks at the whole batch, keeps it on the first rank. All
+        ranks call this, with the same parameters.
+        """
+        other = copy.copy(self)
+        other.ranks, other.tuning = Ranks(group), Tuning(self.device)
+        other._batches = self._batches.dealt(other.ranks)
+        if other.ranks.any(other._batches.cut) and not other._stays(self):
+            other._batches = self._batches.dealt(other.ranks, cut=False)
+        return other
+
+    def _stays(self, whole: Self) -> bool:
+        """Whether f is that of the whole data, which the first rank runs."""
+        first = self.ranks.rank == 0
+        expected = self.ranks.shared(self.ranks.agreed(lambda: whole.value() if first else 0.0), 0)
+        found = self.value()
+        return abs(found - expected) <= torch.finfo(self.dtype).eps ** 0.5 * abs(expected) or found != found
 
     def _get_in_step(self) -> None:
         """Before the ranks begin: as many batches on each, and one function, with the buffers of the first rank."""

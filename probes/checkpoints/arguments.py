@@ -16,6 +16,7 @@ from probes.checkpoints.problem import check_problem
 from probes.checkpoints.texts import Texts
 from probes.errors import UserError, did_you_mean, one_line
 from probes.instruments.registry import PROBES
+from probes.ranks import together
 from probes.session import OPERATORS
 from probes.specs import parse_spec, value_of
 
@@ -28,10 +29,16 @@ Samples = Annotated[
 ]
 Length = Annotated[int | None, typer.Option(min=2, help="With --data: tokens of a text at most.", show_default="128")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="With --data: texts of a batch.", show_default="8")]
+Timeout = Annotated[float, typer.Option(min=0.01, help="Of several ranks (torchrun): minutes to wait for another one.")]
 
 
 class ProbeCommand(TyperCommand):
-    """A command whose help goes on with the options of all probes."""
+    """A command whose help goes on with the options of all probes, and which all ranks of a launcher run together."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, in a process group where there are several ranks."""
+        with together(ctx.params["timeout"]):
+            return super().invoke(ctx)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """List the options of each probe, `k=5 tol=0.001`."""

@@ -51,7 +51,7 @@ def read_distributed(path: Path) -> dict[str, Any]:
         logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is no process group
-            load(wanted, storage_reader=_Reader(path, metadata), planner=planner)
+            load(wanted, storage_reader=_Reader(path, metadata), planner=planner, no_dist=True)
     except CheckpointException as error:  # no Exception: it carries those of all ranks
         raise truncation(path, next(iter(error.failures.values()))[0]) from error
     except Exception as error:

@@ -16,7 +16,7 @@ from probes.checkpoints.files import is_pretrained
 from probes.checkpoints.match import match
 from probes.checkpoints.pretrained import is_transformer, load_pretrained
 from probes.checkpoints.saved import Saved, Say, read_saved
-from probes.checkpoints.values import check_finite
+from probes.checkpoints.values import check_finite, sharded_as
 from probes.errors import UserError, one_line
 
 
@@ -27,7 +27,7 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> None:
     (keys, shapes) or holds parameters that are not finite.
     """
     try:
-        model.load_state_dict(match_checkpoint(path, model), strict=True)
+        model.load_state_dict(sharded_as(match_checkpoint(path, model), model), strict=True)
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be loaded into {type(model).__name__}: {one_line(error)}") from error
 

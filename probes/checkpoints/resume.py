@@ -30,6 +30,7 @@ class Kept:
         steps: by probe, those that are measured.
         settings: by probe, how.
         weights: step -> hash of the checkpoint; None where the trace is of a time that knew no hashes.
+        fresh: there is no trace to go on with.
         losses: step -> the loss there and the norm of its gradient; nan in a trace that has none.
     """
 
@@ -38,6 +39,7 @@ class Kept:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     weights: Mapping[int, str] | None = field(default_factory=dict)
     losses: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    fresh: bool = True
 
     @classmethod
     def read(cls, output: Path, config: Mapping[str, Any], seed: int) -> Kept:
@@ -57,6 +59,7 @@ class Kept:
                 {name: trace[name].settings or _bare(there) for name in trace if name != "loss"},
                 None if steps and hashes is None else dict(zip(steps, hashes or (), strict=True)),
                 dict(zip(steps, zip(rows.get("value", ()), norms, strict=True), strict=False)),
+                fresh=False,
             )
 
     def check_settings(self, probes: Iterable[Instrument], *, but: Iterable[str] = ()) -> None:

@@ -7,23 +7,24 @@ checkpoint. What was measured when something stops the work later is kept, and `
 from __future__ import annotations
 
 import math
-import shutil
 import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from landscape.ranks import agreed_on
 from probes.checkpoints.files import locate
 from probes.checkpoints.load import load_checkpoint, match_checkpoint
+from probes.checkpoints.output import check_output
 from probes.checkpoints.problem import build_objective
+from probes.checkpoints.progress import progress_bar
 from probes.checkpoints.resume import Kept
 from probes.checkpoints.texts import Texts
 from probes.checkpoints.values import hash_of
@@ -32,6 +33,7 @@ from probes.errors import UserError, first_few, one_line
 from probes.instruments.base import Instrument
 from probes.monitor.measure import measure_once
 from probes.probe import check_needs
+from probes.ranks import Terminated, deal, decided, share_randomness, world
 from probes.trace.layout import Field
 from probes.trace.trace import Trace
 
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from landscape import Objective
     from landscape.spectra import Callback
 
-# A trace of a few probes is some ten kilobytes; with less room than this its first records may not fit.
-_ROOM = 1 << 20
 _END = ("end", "sketch")  # settings of a probe that looks ahead, known when the last checkpoint is loaded
 _LOSS = {
     "value": Field(description="the objective's value at the checkpoint"),
@@ -66,6 +66,10 @@ class Request:
     notes: Sequence[str] = ()  # for the person who asked, before measuring begins
     texts: Texts | None = None  # of a problem that is a task
 
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise UserError("--resume and --overwrite exclude each other: add to the output or replace it", status=2)
+
     @property
     def config(self) -> dict[str, Any]:
         """What the trace keeps of it."""
@@ -79,25 +83,6 @@ class Request:
         }
 
 
-def check_output(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Raise `UserError` when a trace cannot be written there, before any work is done for it."""
-    folder = path.parent
-    if path.is_dir():
-        raise UserError(f"the output {path} is a folder: name a file in it, such as {path / 'probe.h5'}")
-    if not folder.is_dir():
-        raise UserError(f"the output's folder {folder} does not exist: create it or choose another with -o")
-    if path.exists() and not (resume or overwrite):
-        raise UserError(f"{path} exists: replace it with --overwrite, add to it with --resume, or choose another -o")
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * 4096)
-            file.flush()
-    except OSError as error:
-        raise UserError(f"{folder.resolve()} cannot be written ({error.strerror}): choose another -o") from error
-    if shutil.disk_usage(folder).free < _ROOM:
-        raise UserError(f"the disk of {folder.resolve()} is full: free some space or choose another -o")
-
-
 def run(request: Request, console: Console) -> int:
     """Measure what is missing in the output; the number of measurements made. Progress goes to the console.
 
@@ -109,60 +94,82 @@ def run(request: Request, console: Console) -> int:
         check_needs(request.probes, ["optimizer", "batch", "previous"])
     except ValueError as error:
         raise UserError(f"{error}; a checkpoint has none", status=2) from error
-    check_output(request.output, resume=request.resume, overwrite=request.overwrite)
-    fresh = not (request.resume and request.output.exists())
-    kept = Kept(request.output) if fresh else Kept.read(request.output, request.config, request.seed)
-    kept.check_settings(request.probes, but=_END)
-    for _, path in request.checkpoints:
-        locate(path)
+    ranks = world()
+    kept = decided(ranks, lambda: _kept(request))
+    ranks.agreed(lambda: [locate(path) for _, path in request.checkpoints])
 
     notes: list[str] = []
     first = request.checkpoints[0][1]
-    objective = build_objective(request.problem, first, request.texts, request.seed, notes.append)
-    hashes, more = _examine(request, objective)
+    share_randomness(ranks)
+    # a problem function may communicate by itself, so what one rank raises here is not agreed on
+    objective = deal(build_objective(request.problem, first, request.texts, request.seed, notes.append), ranks)
+    hashes, more = ranks.agreed(lambda: _examine(request, objective))
     notes += more
-    kept.check_weights(request.checkpoints, hashes)
-    todo = _missing(request, objective, kept)
+    _refuse_other_weights(request, ranks.gathered(hashes))
+    todo = ranks.agreed(lambda: _missing(request, objective, kept, hashes))
     if kept.weights is None:
         notes.append(f"{request.output} has no hashes of its checkpoints: whether they are the same cannot be told")
     notes += _footprints(objective, todo)
+    if ranks.several:
+        notes.append(f"{ranks.size} ranks share the data")
     for note in (*request.notes, *notes):
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not todo:
         return 0
     trace: Trace | None = None
-    measured = 0
+    opened, measured = False, 0
     try:
         with ExitStack() as stack:
             # a user's model or data set may print: stdout is for results
             stack.enter_context(redirect_stdout(sys.stderr))
-            show = stack.enter_context(_progress_bar(console, len(todo)))
+            show = stack.enter_context(progress_bar(console, len(todo)))
             loaded: Path | None = None
             for made, (step, path, probe) in enumerate(todo):
                 if path != loaded:
-                    load_checkpoint(path, objective.model)
+                    ranks.agreed(partial(load_checkpoint, path, objective.model))
                     loaded = path
                 name = "loss" if probe is None else probe.name
                 callback = show(f"step {step} {name}", made)
                 if probe is None:
                     # before the trace is made: a loss without a gradient must not cost the old file
-                    values = _loss(objective, path) | {"weights": hashes[step]}
-                if trace is None:
-                    trace = stack.enter_context(_open(request))
-                if probe is None:
-                    _record_loss(trace, step, values)
-                else:
+                    values = ranks.agreed(partial(_loss, objective, path)) | {"weights": hashes[step]}
+                if not opened:
+                    trace = ranks.agreed(lambda: stack.enter_context(_open(request)) if ranks.rank == 0 else None)
+                    opened = True
+                if probe is not None:
                     _measure(objective, probe, trace, step, path, request.problem, callback)
                     measured += 1
+                elif trace is not None:
+                    _record_loss(trace, step, values)
     except BaseException as error:
-        if fresh and measured == 0 and trace is not None:
+        measured = measured or _rows(trace)  # what was recorded just now is not counted yet
+        if kept.fresh and measured == 0 and trace is not None:
             request.output.unlink(missing_ok=True)
         if isinstance(error, KeyboardInterrupt):
-            raise UserError(_stop_message("interrupted", measured, request.output), status=130) from error
-        if measured and isinstance(error, UserError):
-            raise UserError(_stop_message(str(error), measured, request.output)) from error
+            ended = isinstance(error, Terminated)
+            what, status = ("ended by its launcher: another rank has failed", 143) if ended else ("interrupted", 130)
+            raise UserError(_stop_message(what, measured, request.output), status=status) from error
+        if measured and isinstance(error, UserError | RuntimeError):
+            raise UserError(_stop_message(one_line(error), measured, request.output)) from error
         raise
     return len(todo)
+
+
+def _kept(request: Request) -> Kept:
+    """What the output has. Raises `UserError` when a trace cannot be written there, or not on with it."""
+    check_output(request.output, resume=request.resume, overwrite=request.overwrite)
+    fresh = not (request.resume and request.output.exists())
+    kept = Kept(request.output) if fresh else Kept.read(request.output, request.config, request.seed)
+    kept.check_settings(request.probes, but=_END)
+    return kept
+
+
+def _refuse_other_weights(request: Request, hashes: Sequence[dict[int, str]]) -> None:
+    """Raise `UserError` where a rank finds other weights in a checkpoint than the first one."""
+    for rank, found in enumerate(hashes):
+        for step, path in request.checkpoints:
+            if found[step] != hashes[0][step]:
+                raise agreed_on(UserError(f"{path} holds other weights for rank {rank} than for rank 0"))
 
 
 def _examine(request: Request, objective: Objective) -> tuple[dict[int, str], list[str]]:
@@ -182,11 +189,14 @@ def _examine(request: Request, objective: Objective) -> tuple[dict[int, str], li
     return hashes, notes + same
 
 
-def _missing(request: Request, objective: Objective, kept: Kept) -> list[tuple[int, Path, Instrument | None]]:
+def _missing(
+    request: Request, objective: Objective, kept: Kept, hashes: Mapping[int, str]
+) -> list[tuple[int, Path, Instrument | None]]:
     """What the output has not got yet: step, checkpoint and probe, None for the loss itself.
 
     Raises `UserError` when what it has is not of this problem.
     """
+    kept.check_weights(request.checkpoints, hashes)
     for step, path in request.checkpoints:
         if step in kept.losses:  # one is enough to see that the problem is the same
             load_checkpoint(path, objective.model)
@@ -221,6 +231,10 @@ def _last_theta(request: Request, objective: Objective) -> torch.Tensor:
     return objective.theta()
 
 
+def _rows(trace: Trace | None) -> int:
+    return 0 if trace is None else sum(len(trace[name]) for name in trace if name != "loss")
+
+
 def _stop_message(what: str, measured: int, output: Path) -> str:
     if measured == 0:
         return f"{what}; nothing was measured"
@@ -249,42 +263,22 @@ def _loss(objective: Objective, path: Path) -> dict[str, Any]:
 
 
 def _loss_and_norm(objective: Objective) -> tuple[float, float]:
+    from landscape.operators.outline import norm
+
     value, gradient = objective.value_and_gradient()
-    return value, float(gradient.double().norm())
+    return value, norm(objective, gradient.double())
 
 
 def _measure(
-    objective: Objective, probe: Instrument, trace: Trace, step: int, path: Path, problem: str, callback: Callback
+    objective: Objective,
+    probe: Instrument,
+    trace: Trace | None,
+    step: int,
+    path: Path,
+    problem: str,
+    callback: Callback,
 ) -> None:
     try:
         measure_once(objective, [probe], trace, step, on_error="raise", callback=callback)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"the probe {probe.name} failed on {path} of {problem}: {one_line(error)}") from error
-
-
-@contextmanager
-def _progress_bar(console: Console, total: int) -> Iterator[Callable[[str, int], Callback]]:
-    """A bar on a terminal, nothing in a pipe; `show(text, done)` returns the next measurement's callback."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[products]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("", total=total, products="")
-
-    def show(text: str, done: int) -> Callback:
-        bar.update(task, description=text, completed=done, products="")
-
-        def callback(matvecs: int, planned: int | None, estimate: Any) -> None:
-            limit = f" of {planned}" if planned else ""
-            bar.update(task, products=f"{matvecs}{limit} products")
-
-        return callback
-
-    with bar:
-        yield show

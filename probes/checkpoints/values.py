@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from probes.errors import UserError
 
 def memory_of(value: Any) -> tuple[Any, ...] | None:
     """What two entries of a state dict share when they are one parameter."""
+    value = value.to_local() if hasattr(value, "to_local") else value
     if not isinstance(value, Tensor) or value.numel() == 0 or value.is_meta:
         return None
     return (value.device, value.data_ptr(), tuple(value.shape), tuple(value.stride()))
@@ -66,6 +68,23 @@ def _check_kind(name: str, value: Tensor, own: Tensor, model: str, path: str | P
         )
     if value.is_complex() and not own.is_complex():
         raise UserError(f"{name} in {path} is complex, in the model it is {own.dtype}")
+
+
+def sharded_as(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
+    """The state with this rank's shards of the tensors that the model holds as shards; as it is where there are none.
+
+    Every rank has the whole of `state`, so that nothing is sent.
+    """
+    shards = {name: own for name, own in model.state_dict().items() if hasattr(own, "device_mesh")}
+    if not shards:
+        return state
+    from torch.distributed.tensor import distribute_tensor
+
+    cut = copy.copy(state)
+    for name, own in shards.items():
+        whole = state[name].to(own.dtype)
+        cut[name] = distribute_tensor(whole, own.device_mesh, own.placements, src_data_rank=None)  # type: ignore[index]
+    return cut
 
 
 def check_finite(state: Mapping[str, Any], model: nn.Module, path: str | Path) -> None:

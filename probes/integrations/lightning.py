@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from landscape import Objective
-from probes.integrations.training import Training
+from probes.integrations.training import Training, ranks_of
 from probes.integrations.unheard import unheard
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ else:
         from lightning.pytorch import Callback
     except ImportError:  # the same under its older name
         from pytorch_lightning import Callback
+
+_WHOLE = ("DDPStrategy", "SingleDeviceStrategy")  # each process has all of the model
 
 
 class MonitorCallback(Callback):
@@ -53,8 +55,10 @@ class MonitorCallback(Callback):
         overwrite: whether a trace that exists may be replaced by that of a new training.
         on_error: as in `Monitor`.
 
-    Raises `ValueError` when fit starts for what `Monitor` refuses, for more than one process, and for data that no
-    samples can be chosen of.
+    Under DDP all ranks measure together, on shares of the samples, and rank 0 writes the trace.
+
+    Raises `ValueError` when fit starts for what `Monitor` refuses, for models that are sharded over processes, and for
+    data that no samples can be chosen of.
 
     Example:
         >>> import lightning
@@ -81,7 +85,7 @@ class MonitorCallback(Callback):
             lambda: trainer.train_dataloader,
             _whole,
             step=trainer.global_step,
-            ranks=trainer.world_size,
+            ranks=ranks_of(trainer.world_size, type(trainer.strategy).__name__ in _WHOLE),
             optimizer=optimizers[0] if len(optimizers) == 1 else None,
             config=dict(pl_module.hparams),
             seed=int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,

@@ -7,17 +7,21 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+from torch import distributed
+
 from landscape.objective.objective import Objective
+from landscape.ranks import Ranks
 from probes.integrations.data import Wrap, chosen, given
 from probes.monitor.monitor import Monitor
 from probes.probe import Probe
+from probes.ranks import deal, decided
 from probes.schedules import Schedule, as_schedule
 from probes.seeds import derive_seed
 from probes.trace.layout import Field
 from probes.trace.trace import Trace
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 LOSS = Field((), "float64", "loss", "loss of the training, as the trainer reports it at this step")
@@ -66,7 +70,7 @@ class Training:
         wrap: Wrap,
         *,
         step: int,
-        ranks: int,
+        ranks: Ranks,
         optimizer: torch.optim.Optimizer | None,
         config: Any,
         seed: int | None,
@@ -74,32 +78,35 @@ class Training:
         """A training begins at `step`, 0 or that of its checkpoint.
 
         `own` makes the objective that the trainer minimises of data, which comes from `loader()` by `wrap` where the
-        user has not given any. Raises `ValueError` for several ranks and for what `Monitor` refuses.
+        user has not given any; several ranks share it. Raises `ValueError` for what `Monitor` refuses.
         """
-        if ranks > 1:
-            raise ValueError(
-                f"MonitorCallback measures in one process, and this training has {ranks}: train on one device, or "
-                "measure its checkpoints with `landscape probe`"
-            )
         self.end()
-        trace = self._open(step, config, seed)
+        trace = ranks.agreed(lambda: self._open(step, config, seed) if ranks.rank == 0 else None)
         try:
+            chosen_by = decided(ranks, lambda: None if trace is None else derive_seed(trace.seed, "samples"))
             if isinstance(self._objective, Objective):
                 objective = self._objective
             elif self._objective is not None:
                 objective = self._objective(model)
             elif self._data is not None:
-                objective = own(given(self._data, wrap))
+                objective = deal(own(given(self._data, wrap)), ranks)
             else:
-                objective = own(chosen(loader(), self._samples, derive_seed(trace.seed, "samples"), wrap))
-            trace.declare("training", {"loss": LOSS})
+                objective = deal(own(chosen(loader(), self._samples, chosen_by or 0, wrap)), ranks)
+            if ranks.several and not objective.ranks.several:
+                raise ValueError(
+                    "this training has several ranks: make the Objective of each with its own part of the data and "
+                    "process_group=torch.distributed.group.WORLD"
+                )
+            if trace is not None:
+                trace.declare("training", {"loss": LOSS})
             self.monitor = Monitor(
                 objective, self.probes, trace, optimizer=optimizer, budget=self._budget, on_error=self._on_error
             )
             if step and self._state is not None:
                 self.monitor.load_state_dict(self._state)
         except BaseException:
-            trace.close()
+            if trace is not None:
+                trace.close()
             raise
         self._state, self._last = None, None
 
@@ -144,6 +151,21 @@ class Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict` when the training begins."""
         self._state = state.get("monitor")
+
+
+def ranks_of(world: int, whole: bool) -> Ranks:
+    """Those of a training by so many processes, in which each has the model `whole`.
+
+    Raises `ValueError` where each has a part of it.
+    """
+    if world < 2:
+        return Ranks()
+    if not whole or not distributed.is_initialized():
+        raise ValueError(
+            f"MonitorCallback measures models that are whole in every process (DDP), and this training has {world} "
+            "with parts: measure its checkpoints with `landscape probe`"
+        )
+    return Ranks(distributed.group.WORLD)
 
 
 def _at_times(probe: Probe, every: int | Schedule | None) -> Probe:

@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from landscape import Objective
 from probes.files import atomic_file
-from probes.integrations.training import Training
+from probes.integrations.training import Training, ranks_of
 
 _STATE = "landscape.json"  # in the folder of a checkpoint
 
@@ -49,8 +49,10 @@ class MonitorCallback(TrainerCallback):
         overwrite: whether a trace that exists may be replaced by that of a new training.
         on_error: as in `Monitor`.
 
-    Raises `ValueError` when training starts for what `Monitor` refuses, for more than one process, and for data that
-    no samples can be chosen of.
+    Under torchrun (DDP) all ranks measure together, on shares of the samples, and rank 0 writes the trace.
+
+    Raises `ValueError` when training starts for what `Monitor` refuses, for models that are sharded over processes, and
+    for data that no samples can be chosen of.
 
     Example:
         >>> from probes import Sharpness
@@ -86,7 +88,7 @@ class MonitorCallback(TrainerCallback):
             lambda: kwargs["train_dataloader"],
             dict,
             step=state.global_step,
-            ranks=args.world_size,
+            ranks=ranks_of(args.world_size, not (args.fsdp or args.deepspeed)),
             optimizer=getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
             config=_changed(args),
             seed=args.seed,
@@ -113,7 +115,7 @@ class MonitorCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Where schedules and budget stand, beside the checkpoint; the trace is flushed."""
         folder = _checkpoint(args, state)
-        if folder.is_dir():
+        if folder.is_dir() and state.is_world_process_zero:
             with atomic_file(folder / _STATE) as partial:
                 partial.write_text(json.dumps(self._training.state_dict()))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from probes.context import Context
+from probes.monitor.together import ranks_of
 from probes.probe import Probe
 
 _SHORT = 2.0  # seconds: a first run this short may be mostly warming up (imports, kernels), and is run again
@@ -53,7 +54,7 @@ def _seconds_of(run: Any, context: Context) -> float:
         start = time.perf_counter()
         run()
         synchronise(context.objective)
-        seconds = time.perf_counter() - start
+        seconds = ranks_of(context.objective).largest(time.perf_counter() - start)  # all run it as often
         if seconds > _SHORT:
             break
     return seconds

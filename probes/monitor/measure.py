@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from probes.context import Context
-from probes.errors import ProbeWarning, one_line
+from probes.errors import one_line
 from probes.instruments.base import ADDED
 from probes.monitor.costs import synchronise
+from probes.monitor.together import batch_on, callback_on, ranks_of, trace_on, warn
 from probes.probe import Probe, check_needs, searches_of
 from probes.schedules import Moment
 from probes.seeds import derive_seed
@@ -43,7 +43,7 @@ class Outcome:
 def measure_once(
     objective: Objective,
     probes: Iterable[Probe],
-    trace: Trace,
+    trace: Trace | None,
     step: int,
     *,
     epoch: float | None = None,
@@ -56,7 +56,8 @@ def measure_once(
     """Measure the probes at the parameters as they stand, record the results and return them by name.
 
     A probe that fails gets a row in `/events`, a `ProbeWarning` and an `Outcome` with the reason, or raises
-    with `on_error="raise"`; Ctrl-C is never held back. Raises `ValueError` when a name is in the trace with
+    with `on_error="raise"`; Ctrl-C is never held back. Where several ranks measure, all of them call this, and the
+    first one writes: on the others the trace may be None. Raises `ValueError` when a name is in the trace with
     other settings, for a probe that cannot be measured on this objective, and before anything is measured for one that
     needs an optimizer or a batch that is not given.
 
@@ -73,15 +74,17 @@ def measure_once(
     probes = list(probes)
     check_on_error(on_error)
     value = Moment(int(step), epoch, loss).loss
+    ranks = ranks_of(objective)
+    writer, batch, callback = trace_on(ranks, trace), batch_on(ranks, batch), callback_on(ranks, callback)
     with ExitStack() as graphs:
         shared = Step(graphs)
         context = Context(
-            objective, int(step), epoch, value, batch, optimizer, callback=callback, seed=trace.seed, shared=shared
+            objective, int(step), epoch, value, batch, optimizer, callback=callback, seed=writer.seed, shared=shared
         )
         if batch is None:
             check_needs(probes, ["batch"])
-        declare(trace, probes, context)
-        return measure_all(probes, trace, context, on_error, set())
+        declare(writer, probes, context)
+        return measure_all(probes, writer, context, on_error, set())
 
 
 def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
@@ -97,9 +100,14 @@ def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
         if other is not None:
             raise ValueError(f"two probes are named {probe.name!r}: {other} and {probe}; give one a name= of its own")
         seen[probe.name] = probe
-        settings = getattr(probe, "settings", lambda: None)()
-        fields = probe.fields(replace(context, name=probe.name))
-        trace.declare(probe.name, _as_before(trace, probe.name, fields), settings=settings)
+
+    def declared() -> None:
+        every = [probe.fields(replace(context, name=probe.name)) for probe in probes]
+        for probe, fields in zip(probes, every, strict=True):
+            settings = getattr(probe, "settings", lambda: None)()
+            trace.declare(probe.name, _as_before(trace, probe.name, fields), settings=settings)
+
+    ranks_of(context.objective).agreed(declared)
 
 
 def _as_before(trace: Trace, name: str, values: Mapping[str, T]) -> dict[str, T]:
@@ -130,22 +138,27 @@ def _tell_moved(trace: Trace, context: Context, warned: set[str]) -> None:
         "which goes on with the parameters that it had then: make a new one, or name them with parameters="
     )
     trace.event(context.step, "objective", text, epoch=context.epoch)
-    warnings.warn(text, ProbeWarning, stacklevel=5)
+    warn(trace, text, 6)
 
 
 def _measure(probe: Probe, trace: Trace, context: Context, on_error: OnError, warned: set[str]) -> Outcome:
     import torch
 
+    from landscape.ranks import RanksLost
+
     generator = torch.Generator().manual_seed(derive_seed(trace.seed, probe.name, context.step))
     start = time.perf_counter()
     values: dict[str, Any] | None = None
     try:
-        values = dict(probe.measure(replace(context, generator=generator, name=probe.name)))
+        own = replace(context, generator=generator, name=probe.name)
+        values = ranks_of(context.objective).agreed(lambda: dict(probe.measure(own)))
         synchronise(context.objective)
         cost = time.perf_counter() - start
         fields = _as_before(trace, probe.name, values)
         trace.record(probe.name, context.step, epoch=context.epoch, cost=cost, **fields)
         return Outcome(values, cost)
+    except RanksLost:
+        raise
     except Exception as error:
         cost = time.perf_counter() - start
         if on_error == "raise":
@@ -168,7 +181,7 @@ def _report(trace: Trace, name: str, context: Context, error: Exception, warned:
             text += f" (and {one_line(full)})"
     if kind not in warned:
         warned.add(kind)
-        warnings.warn(text, ProbeWarning, stacklevel=6)
+        warn(trace, text, 7)
     return reason
 
 

@@ -11,18 +11,21 @@ How probes are measured is in `probes.monitor.measure`, what a budget allows in 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from probes.context import Context, Previous
-from probes.errors import ProbeWarning, one_line
+from probes.errors import one_line
 from probes.monitor.budget import Budget
-from probes.monitor.costs import UnitCosts, synchronise
+from probes.monitor.costs import synchronise
 from probes.monitor.measure import OnError, Outcome, check_on_error, declare, measure_all
+from probes.monitor.notes import Notes
 from probes.monitor.place import last_moment, lost_since, place_of
+from probes.monitor.together import asks, batch_on, callback_on, ranks_of, trace_on, warn
+from probes.monitor.turns import Turns
 from probes.probe import Probe, check_needs
+from probes.ranks import decided
 from probes.schedules import Moment, as_schedule
 from probes.session import Session, Step
 from probes.trace.layout import TraceError
@@ -44,7 +47,8 @@ class Monitor:
         objective: the loss as a function of the parameters.
         probes: each measures when its `every` says so: a number of steps, or a schedule (`probes.schedules`).
         trace: open for writing; the probes are declared at once, so that a bad setting shows before training. What
-            a resumed trace holds already is not measured again.
+            a resumed trace holds already is not measured again. Of several ranks the first one writes: on the others
+            it may be None.
         optimizer: handed to the probes that look at it; one that needs it is refused without.
         budget: the share of wall-clock time, in (0, 1), that measuring may take, the monitor's own time included.
             What is due and does not fit is measured at the first call at which it does; `/events` says what was
@@ -52,6 +56,11 @@ class Monitor:
         on_error: "record" (a failing probe gets a row in `/events` and one `ProbeWarning`, and the training
             goes on) or "raise".
         callback: for the algorithms, as in `landscape.spectra`.
+
+    Where the objective is one of several ranks, all of them make the monitor and call it at the same steps, each with
+    its own part of the batch; the first one decides what is measured, and writes. Steps at which nothing is due and
+    nothing waits for its time cost no communication. A schedule of one's own goes by steps and epochs, or is wrapped in
+    `When`.
 
     Between steps it keeps operators (without graphs) and the last top vectors, on the host, from which the next search
     starts. Raises `ValueError` for a bad budget, two probes of one name, settings that do not fit the trace, and a
@@ -76,7 +85,7 @@ class Monitor:
         self,
         objective: Objective,
         probes: Iterable[Probe],
-        trace: Trace,
+        trace: Trace | None,
         *,
         optimizer: torch.optim.Optimizer | None = None,
         budget: float | None = None,
@@ -88,22 +97,23 @@ class Monitor:
         check_on_error(on_error)
         self.objective = objective
         self.probes = tuple(probes)
-        self.trace = trace
+        self._ranks = ranks_of(objective)
+        self.trace = trace_on(self._ranks, trace)
         self.optimizer = optimizer
         self.on_error: OnError = on_error
-        self.callback = callback
+        self.callback = callback_on(self._ranks, callback)
         self._schedules = {probe.name: as_schedule(getattr(probe, "every", 1)) for probe in self.probes}
         self._session = Session()
         self._previous: Previous | None = None
-        self._warned: set[str] = set()
+        self._notes = Notes(self.trace, on_error)
         self._budget = Budget(budget)
-        self._units = UnitCosts()
-        declare(trace, self.probes, Context(objective, optimizer=optimizer, session=self._session))
-        self._recorded = {probe.name: frozenset(map(int, trace[probe.name]["step"])) for probe in self.probes}
+        self._turns = Turns(self._budget, self._ranks, self._notes)
+        declare(self.trace, self.probes, Context(objective, optimizer=optimizer, session=self._session))
+        self._recorded, self._before = decided(self._ranks, self._standing)
         self._last: dict[str, int] = {}
-        self._before = {probe.name: last_moment(trace, probe.name) for probe in self.probes}
+        self._owed: frozenset[str] = frozenset()  # probes that wait for their time
         self._call: Moment | None = None
-        trace.before_close(self._write_skips)
+        self.trace.before_close(self._write_skips)
 
     def __call__(
         self, step: int, *, loss: Any = None, batch: Any = None, epoch: float | None = None
@@ -113,24 +123,48 @@ class Monitor:
         `loss` is a number or a one-element tensor (read only when a probe is due: that waits for the device). Raises
         `ValueError` at the first call when a probe needs the batch and there is none.
         """
-        if self._call is None and batch is None:
-            check_needs(self.probes, ["batch"])
+        if self._call is None and any("batch" in probe.needs for probe in self.probes):
+            batch = batch_on(self._ranks, batch)
+            if batch is None:
+                check_needs(self.probes, ["batch"])
         start = time.perf_counter()
         now = Moment(int(step), epoch, loss)
-        due = self._due(now)
-        waiting = [p for p in self.probes if p.name in due or self._budget.owes(p.name)]
         outcomes: dict[str, Outcome] = {}
-        if waiting and not self.trace.broken and self._anything_fits(waiting, due, now, start):
-            synchronise(self.objective)  # what the training still has under way is not the cost of measuring
-            start = time.perf_counter()
-            outcomes = self._measure(waiting, due, now, batch, start)
-        self._look_ahead(now)
+        if not self._ranks.several or self._owed or self._asked(now):
+            now, due, waiting = decided(self._ranks, lambda: self._plan(now, start))
+            if waiting:
+                synchronise(self.objective)  # what the training still has under way is not the cost of measuring
+                start = time.perf_counter()
+                outcomes = self._measure(waiting, due, now, batch_on(self._ranks, batch), start)
+            self._owed = decided(self._ranks, self._waiting)
+        self._look_ahead(Moment(now.step, epoch, loss))
         self._call = Moment(now.step, epoch)
         self._before = dict.fromkeys(self._before, self._call)
         self._budget.spend(time.perf_counter() - start, idle=not outcomes)
         return outcomes
 
     # -- one call ------------------------------------------------------------------------------------------------
+
+    def _standing(self) -> tuple[dict[str, frozenset[int]], dict[str, Moment | None]]:
+        """What the trace holds already: the steps of each probe, and its last moment."""
+        names = [probe.name for probe in self.probes]
+        steps = {name: frozenset(map(int, self.trace[name]["step"])) for name in names}
+        return steps, {name: last_moment(self.trace, name) for name in names}
+
+    def _waiting(self) -> frozenset[str]:
+        return frozenset(probe.name for probe in self.probes if self._budget.owes(probe.name))
+
+    def _plan(self, now: Moment, start: float) -> tuple[Moment, set[str], list[str]]:
+        """Now with its loss, the names of the probes that are due, and those of which some are to be measured now."""
+        due = self._due(now)
+        waiting = [p for p in self.probes if p.name in due or self._budget.owes(p.name)]
+        if not waiting or self.trace.broken or not self._turns.any_fits(waiting, due, now, start):
+            return Moment(now.step, now.epoch), due, []
+        return Moment(now.step, now.epoch, now.loss), due, [probe.name for probe in waiting]
+
+    def _asked(self, now: Moment) -> bool:
+        """Whether a probe may be due: the same on all ranks, without a word between them."""
+        return any(asks(schedule, now, self._before[name]) for name, schedule in self._schedules.items())
 
     def _due(self, now: Moment) -> set[str]:
         """Names of the probes that are due. A schedule that fails is noted like a probe that does."""
@@ -144,12 +178,10 @@ class Monitor:
             except Exception as error:
                 if self.on_error == "raise":
                     raise
-                self._note(now, name, f"its schedule failed: {type(error).__name__}: {one_line(error)}", warn=True)
+                self._notes(now, name, f"its schedule failed: {type(error).__name__}: {one_line(error)}", warning=True)
         return due
 
-    def _measure(
-        self, waiting: list[Probe], due: set[str], now: Moment, batch: Any, start: float
-    ) -> dict[str, Outcome]:
+    def _measure(self, waiting: list[str], due: set[str], now: Moment, batch: Any, start: float) -> dict[str, Outcome]:
         with ExitStack() as graphs:
             context = Context(
                 self.objective,
@@ -164,60 +196,14 @@ class Monitor:
                 session=self._session,
                 shared=Step(graphs),
             )
-            chosen = self._affordable(waiting, due, now, context, start)
-            outcomes = measure_all(chosen, self.trace, context, self.on_error, self._warned)
+            probes = [probe for probe in self.probes if probe.name in waiting]
+            chosen = self._turns.affordable(probes, due, now, context, start)
+            outcomes = measure_all(chosen, self.trace, context, self.on_error, self._notes.warned)
         for name, outcome in outcomes.items():
             self._last[name] = now.step
             self._budget.note_measurement(name, outcome.cost, now.step, name in due)
-            self._tell_skips(name, now)
+            self._turns.tell_skips(name, now)
         return outcomes
-
-    def _anything_fits(self, waiting: list[Probe], due: set[str], now: Moment, start: float) -> bool:
-        """Whether there is something to measure now; what waits is noted otherwise.
-
-        While probes wait for their time this is all that a step costs: more than that would use up what they wait for.
-        """
-        self._budget.advance(start)
-        for probe in waiting:
-            if self._budget.fits(probe.name, 0.0):
-                return True
-            if probe.name in due:
-                self._put_off(probe, due, now)
-        return False
-
-    def _put_off(self, probe: Probe, due: set[str], now: Moment) -> None:
-        self._budget.wait(probe.name, now.step, probe.name in due)
-        text = self._budget.announcement(probe.name)
-        if text is not None:
-            self._note(now, probe.name, text, warn=self._budget.too_expensive(probe.name))
-        self._tell_skips(probe.name, now)
-
-    def _affordable(
-        self, waiting: list[Probe], due: set[str], now: Moment, context: Context, start: float
-    ) -> list[Probe]:
-        """Those that fit the budget now; the others wait."""
-        budget = self._budget
-        budget.advance(start)
-        chosen, planned = [], 0.0
-        for probe in waiting:
-            if not budget.knows_cost(probe.name) and budget.fits(probe.name, planned):
-                began = time.perf_counter()
-                self._estimate(probe, context)
-                planned += time.perf_counter() - began
-            if budget.fits(probe.name, planned):
-                chosen.append(probe)
-                # nothing runs beside one of unknown cost
-                planned += budget.cost_of(probe.name) if budget.knows_cost(probe.name) else float("inf")
-                continue
-            self._put_off(probe, due, now)
-        return chosen
-
-    def _estimate(self, probe: Probe, context: Context) -> None:
-        """What the first measurement will take; a probe that does not say what it needs is simply measured."""
-        with suppress(Exception):  # the measurement will fail in the same way, and say so
-            cost = self._units.estimate(probe, context)
-            if cost is not None:
-                self._budget.expect(probe.name, cost)
 
     def _look_ahead(self, now: Moment) -> None:
         """Keep a copy of the parameters for probes of the update that will be due at the next call."""
@@ -227,37 +213,17 @@ class Monitor:
         for probe in self.probes:
             if "previous" not in probe.needs:
                 continue
-            if self._budget.owes(probe.name) or self._schedules[probe.name].due(following, this):
+            schedule = self._schedules[probe.name]
+            due = asks(schedule, following, this) if self._ranks.several else schedule.due(following, this)
+            if due or probe.name in self._owed:
                 self._previous = Previous(now.step, self.objective.theta())
                 return
-
-    # -- what is written about ------------------------------------------------------------------------------------
-
-    def _note(self, now: Moment, name: str, text: str, *, warn: bool = False) -> None:
-        """A row in `/events`, and with `warn` a `ProbeWarning`, once for each text."""
-        if warn and text in self._warned:
-            return
-        self._warned.add(text)
-        try:
-            self.trace.event(now.step, name, text, epoch=now.epoch)
-        except TraceError as error:
-            if self.on_error == "raise":
-                raise
-            warn, text = "trace" not in self._warned, one_line(error)
-            self._warned.add("trace")
-        if warn:
-            warnings.warn(f"step {now.step}: probe {name!r} {text}", ProbeWarning, stacklevel=5)
-
-    def _tell_skips(self, name: str, now: Moment, *, final: bool = False) -> None:
-        text = self._budget.skip_note(name, time.perf_counter(), final=final)
-        if text is not None:
-            self._note(now, name, text)
 
     def _write_skips(self) -> None:
         """What was skipped since the last row about it, when the trace is closed."""
         for name, before in self._before.items():
             if before is not None:
-                self._tell_skips(name, before, final=True)
+                self._turns.tell_skips(name, before, final=True)
 
     # -- the state that a checkpoint keeps ------------------------------------------------------------------------
 
@@ -275,7 +241,7 @@ class Monitor:
         except TraceError as error:
             if self.on_error == "raise":
                 raise
-            warnings.warn(f"the trace is behind this checkpoint: {one_line(error)}", ProbeWarning, stacklevel=2)
+            warn(self.trace, f"the trace is behind this checkpoint: {one_line(error)}", 3)
         moments = {name: None if m is None else [m.step, m.epoch] for name, m in self._before.items()}
         budget = None if self._budget.unlimited else self._budget.state_dict()
         return {"version": _STATE_VERSION, "before": moments, "budget": budget, "trace": place}
@@ -293,5 +259,6 @@ class Monitor:
                 self._before[name] = None if moment is None else Moment(*moment)
         if state["budget"] is not None and not self._budget.unlimited:
             self._budget.load_state_dict(state["budget"])
+        self._before, self._owed = decided(self._ranks, lambda: (self._before, self._waiting()))
         for name, text in lost_since(state.get("trace"), self.trace).items():
-            self._note(self._before.get(name) or Moment(0), name, text, warn=True)
+            self._notes(self._before.get(name) or Moment(0), name, text, warning=True)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from probes.monitor.together import Elsewhere
 from probes.schedules import Moment
 from probes.trace.trace import Trace
 
 
-def place_of(trace: Trace, names: Iterable[str]) -> dict[str, Any]:
-    """Plain numbers: the trace's identity, and for each group its number of rows and the last step."""
+def place_of(trace: Trace | Elsewhere, names: Iterable[str]) -> dict[str, Any] | None:
+    """Plain numbers: the trace's identity, and for each group its number of rows and the last step.
+
+    None on a rank that does not write it.
+    """
+    if isinstance(trace, Elsewhere):
+        return None
     rows = {}
     for name in names:
         steps = trace[name]["step"]

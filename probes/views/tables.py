@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,7 @@ from probes.instruments.registry import COST_NOTES, PROBES, Entry
 from probes.numbers import plus_minus, short
 from probes.trace.layout import COLUMNS
 from probes.trace.state import state_of
+from probes.trace.trace import Trace
 from probes.views import cells as views_cells
 from probes.views.cells import star
 from probes.views.kinds import KINDS, function_of, kind_of, settings_text
@@ -22,7 +24,6 @@ from probes.views.notes import notes_on
 
 if TYPE_CHECKING:
     from probes.trace.records import Records
-    from probes.trace.trace import Trace
 
 _UNKNOWN = Entry(measures="", needs="", cost="", fields="", picture="")
 
@@ -40,6 +41,15 @@ def table(*headings: str, title: str = "", caption: str = "") -> Table:
         caption_style="dim",
         pad_edge=False,
     )
+
+
+def tell_measured(output: Path, measured: int, console: Console, notes: Console) -> None:
+    """What `landscape probe` says at its end: the steps on the console, and on a terminal what to do next."""
+    with Trace.open(output) as trace:
+        console.print(steps_table(trace, width=console.width))
+    if notes.is_terminal:  # quiet in a pipe
+        what = f"written to {output}" if measured else f"nothing to do, {output} has every measurement already"
+        notes.print(f"{what}; next: landscape show {output}, landscape plot {output}", soft_wrap=True)
 
 
 def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> Group:

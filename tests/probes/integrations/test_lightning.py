@@ -328,14 +328,14 @@ def test_what_cannot_be_measured_is_refused(folder, data, module, settings, word
         fit(module, data, MonitorCallback([Gradient()], "run.h5"), **settings)
 
 
-def test_several_processes_are_refused(folder, data):
+def test_a_model_in_parts_is_refused(folder, data):
     callback = MonitorCallback([Gradient()], "run.h5")
 
     class Two(lightning.Trainer):
         world_size = 2
 
     trainer = Two(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    with pytest.raises(ValueError, match=r"one process.*this training has 2"):
+    with pytest.raises(ValueError, match=r"whole in every process.*this training has 2"):
         callback.on_train_start(trainer, Module())
     assert not list(folder.iterdir())
 

@@ -6,7 +6,8 @@ Jobs outlive the sweep: one that is started again finds them at work, and waits 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,13 @@ class Submitit:
             self._executor.update_parameters(**{"name": "landscape-sweep", "cpus_per_task": threads} | local | named)
         except (NameError, ValueError, TypeError, AssertionError, RuntimeError) as error:
             raise UserError(f"--slurm: {one_line(error)}", status=2) from error
-        self.cluster = str(self._executor.cluster)
+        self.cluster, self._folder = str(self._executor.cluster), folder
         self.capacity = 64 if self.cluster == "slurm" else 1
 
     def submit(self, work: Work) -> Any:
         """A job of submitit."""
-        return self._executor.submit(_Requeued(work))
+        with self._quiet():
+            return self._executor.submit(_Requeued(work))
 
     def done(self, handle: Any) -> bool:
         """Whether the job has left the queue; in debug mode it is done now."""
@@ -71,6 +73,21 @@ class Submitit:
     def cancel(self, handle: Any) -> None:
         """Take it out of the queue, or end it."""
         handle.cancel(check=False)
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """A local job's keeper writes to a file: on Ctrl-C, which reaches it as well, it would show its traceback."""
+        if self.cluster != "local":
+            yield
+            return
+        kept = os.dup(2)
+        try:
+            with (self._folder / "local.log").open("ab") as log:
+                os.dup2(log.fileno(), 2)
+                yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
     def close(self) -> None:
         """Nothing is left."""

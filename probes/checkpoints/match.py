@@ -52,6 +52,11 @@ def match(
     return matched
 
 
+def bare(name: str) -> str:
+    """A name without those of wrappers (DDP, compiled, checkpointed parts) in it."""
+    return _INNER.sub("", name)
+
+
 def _renamings(state: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The state dict under the names it may have meant, the most literal first."""
     current = dict(state)

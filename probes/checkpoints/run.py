@@ -22,6 +22,7 @@ from rich.console import Console
 from landscape.ranks import agreed_on
 from probes.checkpoints.files import locate
 from probes.checkpoints.load import load_checkpoint, match_checkpoint
+from probes.checkpoints.match import bare
 from probes.checkpoints.output import check_output
 from probes.checkpoints.problem import build_objective
 from probes.checkpoints.progress import progress_bar
@@ -178,7 +179,8 @@ def _examine(request: Request, objective: Objective) -> tuple[dict[int, str], li
     paths: defaultdict[str, list[str]] = defaultdict(list)
     for step, path in request.checkpoints:
         said: list[str] = []
-        hashes[step] = hash_of(match_checkpoint(path, objective.model, said.append))
+        matched = match_checkpoint(path, objective.model, said.append)
+        hashes[step] = hash_of({bare(name): value for name, value in matched.items()})
         for text in said:
             paths[text].append(str(path))
     steps: defaultdict[str, list[str]] = defaultdict(list)

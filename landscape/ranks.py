@@ -90,6 +90,14 @@ class Ranks:
         """Whether it holds on some rank."""
         return self.largest(float(flag)) > 0.0
 
+    def stopped(self, ask: Callable[[], object] | None) -> bool:
+        """Whether `ask()` is true on some rank; None asks nobody here. What it raises on one rank, all raise."""
+        answer, error = _caught(ask or bool)
+        worst = self.largest(2.0 if answer is None else float(bool(answer[0])))
+        if worst == 2.0:
+            self.raise_together(error)
+        return worst > 0.0
+
     def gathered(self, thing: T) -> list[T]:
         """One small thing of each rank, in their order; things go through pickle."""
         if not self.several:
@@ -169,7 +177,7 @@ class Ranks:
 
     def raise_together(self, error: Exception | None) -> NoReturn:
         """All ranks raise what the first one that failed has raised; at once what they have agreed on before."""
-        if error is not None and in_step(error):
+        if error is not None and (in_step(error) or not self.several):
             raise error
         rank, first = next((r, e) for r, e in enumerate(self.gathered(_portable(error))) if e is not None)
         kind, text, pickled = first

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from landscape.precision import accurate
 from landscape.randomness import fresh_generator
-from landscape.ranks import Ranks
+from landscape.ranks import Ranks, agreed_on
 
 Kind = Literal["rademacher", "normal"]
 
@@ -102,14 +102,18 @@ class VectorSpace:
 
         A fresh one for None, with the first rank's seed. Raises `ValueError` for one that differs from rank to rank.
         """
+        state = -1  # of none
+        if given is not None and self.ranks.several:
+            state = zlib.crc32(given.get_state().numpy().tobytes())
+        lowest, highest = self.ranks.least(torch.tensor([state, -state])).tolist()
+        if lowest != -highest:
+            raise agreed_on(
+                ValueError("the ranks' generators are not in the same state: give all of them the same seed")
+            )
         if given is None:
             fresh = fresh_generator()
             seed = self.ranks.shared(fresh.initial_seed(), 0)
             return (fresh if seed == fresh.initial_seed() else fresh.manual_seed(seed)), seed
-        state = zlib.crc32(given.get_state().numpy().tobytes()) if self.ranks.several else 0
-        lowest, highest = self.ranks.least(torch.tensor([state, -state])).tolist()
-        if lowest != -highest:
-            raise ValueError("the ranks' generators are not in the same state: give all of them the same seed")
         return given, given.initial_seed()
 
     def random(self, k: int, kind: Kind = "rademacher", generator: torch.Generator | None = None) -> Tensor:

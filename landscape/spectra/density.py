@@ -16,7 +16,7 @@ from landscape.operators.linear import LinearOperator, error_floor, products
 from landscape.spectra.basis.place import BasisChoice, Footprint, Place, choose_place, together
 from landscape.spectra.carried import carries_check
 from landscape.spectra.krylov import BESIDE, Krylov
-from landscape.spectra.results import Callback, Density, tridiagonal
+from landscape.spectra.results import Callback, Density, stops, tridiagonal
 
 
 @carries_check
@@ -71,7 +71,7 @@ def density(
                 for running in _lockstep(A, chains, V, depth):
                     matvecs += len(running)
                     largest = max(largest, *(abs(float(chain.H[-1, -1])) for chain in running))
-                    stopped = callback is not None and bool(callback(matvecs, probes * depth, largest))
+                    stopped = stops(A, callback, matvecs, probes * depth, largest)
                     if stopped:
                         break
             finally:

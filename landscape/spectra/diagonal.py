@@ -7,7 +7,7 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
 from landscape.spectra.carried import carries_check
-from landscape.spectra.results import Callback, Estimate
+from landscape.spectra.results import Callback, Estimate, stops
 from landscape.statistics import student
 
 DEFAULT_MATVECS = 64
@@ -68,7 +68,7 @@ def diagonal(
             # the sum of the entries over all ranks
             total = float(space.inner(space.zeros(1) + 1.0, mean.unsqueeze(-1).to(A.dtype)))
             require_finite(A, total)
-            if callback is not None and callback(done, planned, total):
+            if stops(A, callback, done, planned, total):
                 break
         error = error_floor(A) * (size if exact else size / done)
         if not exact:

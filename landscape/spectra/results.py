@@ -7,16 +7,20 @@ gives the same numbers). A standard error holds Student's factor for few samples
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from landscape.spectra.carried import Measured, Result
 from landscape.statistics import mean_stderr
+
+if TYPE_CHECKING:
+    from landscape.operators.linear import LinearOperator
 
 Value = TypeVar("Value", float, Tensor)
 
@@ -277,4 +281,13 @@ def limit_note(limited_by: str) -> str:
 
 
 Callback = Callable[[int, int, float], bool | None]
-"""`callback(matvecs, planned, estimate)`, called once per block of products; True stops with what there is."""
+"""`callback(matvecs, planned, estimate)`, called once per block of products; True stops with what there is.
+
+Of several ranks some may have none; True on any stops all.
+"""
+
+
+def stops(A: LinearOperator, callback: Callback | None, made: int, planned: int, estimate: float) -> bool:
+    """Whether the callback of this rank, or of another that makes the same calls, asks to stop."""
+    ask = None if callback is None else functools.partial(callback, made, planned, estimate)
+    return A.space.ranks.stopped(ask)

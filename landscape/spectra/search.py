@@ -10,7 +10,7 @@ from landscape.operators.vectors import orthonormal
 from landscape.spectra.basis.place import BasisChoice
 from landscape.spectra.confirm import Chain, companions
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.results import Eigenpairs
+from landscape.spectra.results import Eigenpairs, stops
 from landscape.spectra.task import State, Stop, Task, search_place
 
 # Probability, per confirmation, that an eigenvalue that was missed stays hidden from the random chain.
@@ -152,7 +152,7 @@ class Search:
         state.matvecs += X.shape[-1]
         self._rayleigh_ritz()
         top = float(state.ritz.values[state.order[0]])
-        if task.callback is not None and task.callback(state.matvecs, task.limit, top):
+        if stops(self.A, task.callback, state.matvecs, task.limit, top):
             raise Stop("callback")
 
     def _rayleigh_ritz(self) -> None:

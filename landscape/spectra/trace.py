@@ -14,7 +14,7 @@ from landscape.spectra.basis.place import BasisChoice, Where, choose_place
 from landscape.spectra.carried import carries_check
 from landscape.spectra.hutchinson import Hutchinson
 from landscape.spectra.hutchpp import HutchPlusPlus
-from landscape.spectra.results import Callback, Estimate
+from landscape.spectra.results import Callback, Estimate, stops
 from landscape.spectra.sketch import Sketch
 from landscape.spectra.xtrace import XTrace
 
@@ -144,7 +144,7 @@ def _run(
             value, stderr, size = estimator.estimate()
             require_finite(A, value)
             floor = error_floor(A) * max(size, abs(value))
-            stopped = callback is not None and bool(callback(used, limit, value))
+            stopped = stops(A, callback, used, limit, value)
         reached = rtol is not None and stderr + floor <= rtol * abs(value)
         # more products do not help against noise
         hopeless = rtol is not None and floor > rtol * abs(value) and stderr <= floor
@@ -167,6 +167,6 @@ def _exact(A: LinearOperator, limit: int, used: int, seed: int, callback: Callba
         size += float((A.space.inner(W, W).diagonal().sqrt() if A.noise else diagonal.abs()).sum())
         require_finite(A, total)
         done = min(start + step, n)
-        if callback is not None and callback(used + done, limit, total * n / done) and done < n:
+        if stops(A, callback, used + done, limit, total * n / done) and done < n:
             return Estimate(total * n / done, math.inf, used + done, False, seed)
     return Estimate(total, error_floor(A) * size, used + n, True, seed)

@@ -13,6 +13,7 @@ from landscape import Hessian, Objective
 from landscape.collapse import measure
 from landscape.ranks import Ranks, in_step
 from landscape.sharpness import batch_sharpness
+from landscape.spectra import eigsh
 from landscape.tuning import Tuning
 
 DDP = nn.parallel.DistributedDataParallel
@@ -60,6 +61,9 @@ def words(rank, world):
     sums, weight = ranks.summed(lambda: (torch.tensor([1.0, rank]), 2.0, 3.0), lambda: blank)
     own, _ = ranks.summed(lambda: (torch.tensor([1.0, rank]), 2.0, 3.0), lambda: blank, apart=True)
     found |= {"summed": sums.tolist(), "weight": weight, "apart": own.tolist()}
+    stop = [None, lambda: rank == 1, lambda: None]
+    found["stopped"] = ranks.stopped(stop[min(rank, 2)]), ranks.stopped(None), ranks.stopped(lambda: False)
+    found["asking fails"] = raised(lambda: ranks.stopped(boom(rank)))
     found["gathered"] = ranks.gathered({"rank": rank})
     found["shared"] = ranks.shared(f"from {rank}", 1)
     found["largest"] = ranks.largest(-float(rank))
@@ -166,12 +170,20 @@ def functions(rank, world):
     other[0].weight.data += rank
     world_ = distributed.group.WORLD
     found["other parameters"] = raised(Objective(other, loss, batches(), process_group=world_).value)
+    turned = network()
+    turned[0].weight.data *= 1 - 2 * rank  # as large as on the other rank
+    found["turned parameters"] = raised(Objective(turned, loss, batches(), process_group=world_).value)
     found["no data"] = raised(Objective(DDP(network()), loss, []).value)
     bad = [(x[:2], torch.tensor([2, 2]))] if rank == 1 else batches()
     found["picky"] = raised(Objective(DDP(network()), picky, bad, count=lambda o, t: len(t)).value)
     found["picky, collapse"] = raised(
         lambda: measure(Objective(DDP(network()), loss, bad, process_group=world_).on(odd(rank)))
     )
+    shown = []  # one rank shows progress, and stops all
+    show = (lambda *seen: shown.append(seen) or len(shown) == 2) if rank == 1 else None
+    found["stopped"] = eigsh(H, k=2, callback=show, generator=torch.Generator().manual_seed(0)).matvecs
+    mixed = torch.Generator() if rank else None
+    found["mixed generators"] = raised(lambda: eigsh(H, generator=mixed))
     generator = torch.Generator().manual_seed(0)
     batch_sharpness(f, batch_size=1 + rank, generator=generator)
     found["drawn"] = generator.get_state().tolist()

@@ -40,6 +40,8 @@ def test_what_one_rank_raises_all_raise(tmp_path, world):
         assert found["summed"] == [2.0 * world, float(2 * sum(range(world)))]
         assert found["weight"] == 3.0 * world
         assert found["apart"] == [2.0, 2.0 * rank]
+        assert found["stopped"] == (True, False, False)
+        assert found["asking fails"] == ("ValueError", f"{there}nothing to see", True)
         assert found["gathered"] == [{"rank": r} for r in range(world)]
         assert found["shared"] == "from 1"
         assert found["largest"] == 0.0
@@ -59,10 +61,13 @@ def test_functions_of_two_ranks(tmp_path):
         assert found["messages"] == [("all_reduce", n + 2)], "one sum of n numbers, with the weight and a flag"
         assert found["block again"] == [("all_reduce", 2 * n + 2)]
         assert found["same"]
-        kind, text, together = found["other parameters"]
-        assert kind == "ValueError"
-        assert "parameters of rank 1 are not those of rank 0" in text
-        assert together
+        for others in ("other parameters", "turned parameters"):
+            kind, text, together = found[others]
+            assert kind == "ValueError"
+            assert "parameters of rank 1 are not those of rank 0" in text
+            assert together
+        assert found["stopped"] == every[0]["stopped"] < 10
+        assert found["mixed generators"][0] == "ValueError"
         assert found["no data"][0] == "NoData"
         assert found["no data"][2]
         there = "" if rank == 1 else "rank 1: "

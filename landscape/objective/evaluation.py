@@ -203,11 +203,13 @@ class Evaluation:
         return self.network.shards.tied(loss, self.chain)
 
     def _own_loss(self) -> Tensor:
-        if self.lockstep and not self.weight:
-            loss = self._silent()
-        else:
+        silent = self.lockstep and not self.weight
+        if not silent or self.network.shards.cut:  # what a loss asks of other ranks (a full_tensor()), all have to ask
             with self.network.recording():
                 loss = self.criterion(self.outputs, self.batch.targets)
+            self.network.shards.confirm(loss)
+        if silent:
+            loss = self._silent()
         if not torch.is_grad_enabled():
             return loss
         lost = not loss.requires_grad

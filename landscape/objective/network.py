@@ -179,7 +179,7 @@ class Network:
         """Found out once, and again when a training flag or a hook is another."""
         if self.tried is not None:
             return self.tried
-        if derivative not in self._known or self._known[derivative][0] != mark:
+        if self.shards.anywhere(derivative not in self._known or self._known[derivative][0] != mark):
             self._known[derivative] = (mark, find())
         return self._known[derivative][1]
 

@@ -130,7 +130,7 @@ class Objective(Together):
 
         On a few samples against the same function in float64, once for each model as it is built.
         """
-        return remembered(self.module, "noise", (self.structure(), self.ranks.size), self._noisiest)
+        return remembered(self.module, "noise", (self.structure(), self.ranks.size), self._noisiest, self.ranks)
 
     def _noisiest(self) -> float:
         return max(self.gathered(functools.partial(measured_noise, self.alone().sample())))

@@ -16,20 +16,26 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from landscape.ranks import Ranks
+
 T = TypeVar("T")
 
 _PER_MODEL = 64  # answers that one model may hold; the oldest go
+_ALONE = Ranks()
 _FOUND: dict[int, tuple[weakref.ref[nn.Module], dict[Hashable, Any]]] = {}
 
 
-def remembered(model: nn.Module, kind: str, key: Hashable, find: Callable[[], T]) -> T:
-    """What `find()` returned for this very model object, this kind of question and an equal key; else it is asked."""
+def remembered(model: nn.Module, kind: str, key: Hashable, find: Callable[[], T], ranks: Ranks = _ALONE) -> T:
+    """What `find()` returned for this very model object, this kind of question and an equal key; else it is asked.
+
+    ranks: those that find it together: where one of them has to ask (it alone has a hook more), all ask.
+    """
     known = _FOUND.get(id(model))
     if known is None or known[0]() is not model:
         number = id(model)
         known = _FOUND[number] = (weakref.ref(model, lambda _: _FOUND.pop(number, None)), {})
     answers = known[1]
-    if (kind, key) not in answers:
+    if ranks.any((kind, key) not in answers):
         found = find()
         while len(answers) >= _PER_MODEL:
             del answers[next(iter(answers))]

@@ -227,13 +227,18 @@ class Together:
         self._network.shards.leave()
         if not self._batches.aligned:
             self._batches.align()
-            self._refuse_other_parameters()
+            self._refuse_other_functions()
         if self._network.synchronises_buffers:
             self._network.follow()
             self._network.take_buffers(self.ranks.as_first(self._network.parts().buffers))
 
-    def _refuse_other_parameters(self) -> None:
-        """Raises `ValueError` where ranks do not hold the same model."""
+    def _refuse_other_functions(self) -> None:
+        """Raises `ValueError` where ranks do not hold the same model, or run it in other modes."""
+        modes = self.ranks.gathered([m.training for m in self.module.modules()])
+        if self._network.mode == "as-is" and any(mode != modes[0] for mode in modes):
+            raise agreed_on(
+                ValueError("some module is in train mode on one rank and in eval mode on another: set it alike on all")
+            )
         if self.sharded:
             return
         first, *others = self.ranks.gathered([_outline(p) for p in self.module.parameters()])

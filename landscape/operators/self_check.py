@@ -99,7 +99,7 @@ def self_check(objective: Objective, claims: Claims, operations: Hashable = None
 
     key = (tuple(claims), objective.structure(), operations, objective.ranks.size)
     always = objective.check == "always"
-    found = find() if always else remembered(objective.module, "second derivatives", key, find)
+    found = find() if always else remembered(objective.module, "second derivatives", key, find, objective.ranks)
     if found is not None and found.verdict == "off":
         raise WrongDerivatives(_advice(found))
     return found

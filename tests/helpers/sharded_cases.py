@@ -268,4 +268,24 @@ def failing(rank, world):
             said.append(str(error))
         model.when = None
         assert torch.equal(A @ f.theta(), expected)
+    if rank == 0:
+        model.first.register_forward_hook(lambda *_: None)  # looked at anew, on this rank alone
+    A.release()
+    assert torch.equal(A @ f.theta(), expected)
+    return said, penalised(model, [(x, y), (x, y)][: 2 - rank])
+
+
+def penalised(model, data):
+    """What is said of losses with a term that is a function of this rank's shares."""
+    ways = [lambda p: (p**2).sum(), lambda p: (p.full_tensor() ** 2).sum(), lambda p: (p.to_local() ** 2).sum()]
+    said = []
+    for way in ways:
+
+        def loss(outputs, targets, way=way):
+            return nn.functional.cross_entropy(outputs, targets) + sum(way(p) for p in model.parameters())
+
+        try:
+            Objective(model, loss, data, check=False).gradient()
+        except TypeError as error:
+            said.append(str(error))
     return said

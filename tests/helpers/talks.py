@@ -173,6 +173,13 @@ def functions(rank, world):
     turned = network()
     turned[0].weight.data *= 1 - 2 * rank  # as large as on the other rank
     found["turned parameters"] = raised(Objective(turned, loss, batches(), process_group=world_).value)
+    half = DDP(network())
+    half.train(rank == 0)
+    found["other modes"] = raised(Objective(half, loss, batches()).value)
+    if rank == 0:
+        f.model.register_forward_hook(lambda *_: None)  # asked anew, on this rank alone
+        f.module[0].register_forward_hook(lambda *_: None)
+    found["hooked"] = f.noise, bool(torch.equal(Hessian(f) @ v, first))
     found["no data"] = raised(Objective(DDP(network()), loss, []).value)
     bad = [(x[:2], torch.tensor([2, 2]))] if rank == 1 else batches()
     found["picky"] = raised(Objective(DDP(network()), picky, bad, count=lambda o, t: len(t)).value)

@@ -25,6 +25,7 @@ from landscape.objective.guard.contents import overlap, put_back, version
 from landscape.objective.guard.tables import in_words
 from landscape.objective.network import Network
 from landscape.objective.remembered import identity, remembered
+from landscape.ranks import Ranks
 
 _SAMPLES = 32
 _SAMPLES_OF_A_VALUE = 2  # a graph is built for them, which a value does not need memory for otherwise
@@ -37,6 +38,7 @@ class Measured(Protocol):
 
     module: nn.Module
     criterion: Criterion
+    ranks: Ranks
 
     def sample(self, size: int = 32) -> Measured: ...  # noqa: D102
     def measuring(self) -> AbstractContextManager[None]: ...  # noqa: D102
@@ -53,7 +55,9 @@ def habits(of: Callable[[], Measured], network: Network, derivative: bool) -> Ha
     objective = of()
     key = (network.key(objective.criterion.loss), identity(objective.criterion.counter), derivative)
     try:
-        return remembered(objective.module, "habits", key, lambda: _examine(objective, network, derivative))
+        return remembered(
+            objective.module, "habits", key, lambda: _examine(objective, network, derivative), objective.ranks
+        )
     except _Untold:
         return Habits()
 

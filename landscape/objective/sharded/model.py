@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from landscape.objective.graph import nodes
 from landscape.objective.sharded.gather import Chain, Gatherer, Reading
 from landscape.objective.sharded.layout import Layout
 from landscape.objective.sharded.step import host_group
@@ -51,6 +52,7 @@ class Sharded:
         self.gatherer = Gatherer(transfers, self._leaves, Ranks(host_group(every)))
         self.forward, self.failing_together = self.gatherer.forward, self.gatherer.failing_together
         self.leave, self.repeated = self.gatherer.leave, self.gatherer.repeated
+        self._confirmed = False
         self._tables: dict[int, tuple[dict[str, Any], Reading]] = {}
 
     def __call__(self, original: Tensor) -> Tensor:
@@ -92,6 +94,20 @@ class Sharded:
     def tied(self, result: Tensor, chain: Chain | None) -> Tensor:
         """A result of a pass, connected with all that ranks have read of the parameters in it."""
         return result if chain is None else self.gatherer.tie(result, chain)
+
+    def confirm(self, loss: Tensor) -> None:
+        """Raises `TypeError` for a loss that is a function of this rank's shares: its derivative would lack them."""
+        shares = isinstance(loss, DTensor)
+        if not (shares or self._confirmed or loss.grad_fn is None):
+            self._confirmed = True  # the graph is walked over once
+            shares = any(id(getattr(node, "variable", None)) in self._numbers for node in nodes([loss]))
+        if shares:
+            self._confirmed = False
+            raise TypeError(
+                "the loss (or the model) walks over the parameters of the sharded model (a penalty on "
+                "model.parameters()), which are a rank's shares there: leave the penalty out and add its derivatives, "
+                "which are known, yourself"
+            )
 
     def anywhere(self, flag: bool) -> bool:
         """Whether it holds on some rank."""

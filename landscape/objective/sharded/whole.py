@@ -65,6 +65,9 @@ class Whole:
         """A result of a pass, connected with all that ranks have read of the parameters."""
         return result
 
+    def confirm(self, loss: Tensor) -> None:
+        """Refuses a loss that is a function of a rank's own shares."""
+
     def anywhere(self, flag: bool) -> bool:
         """Whether it holds on some rank of those that can run the model only together."""
         return flag

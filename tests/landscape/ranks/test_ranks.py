@@ -66,6 +66,10 @@ def test_functions_of_two_ranks(tmp_path):
             assert kind == "ValueError"
             assert "parameters of rank 1 are not those of rank 0" in text
             assert together
+        kind, text, together = found["other modes"]
+        assert (kind, together) == ("ValueError", True)
+        assert "train mode on one rank" in text
+        assert found["hooked"] == (0.0, True)
         assert found["stopped"] == every[0]["stopped"] < 10
         assert found["mixed generators"][0] == "ValueError"
         assert found["no data"][0] == "NoData"

@@ -53,9 +53,11 @@ def agree(name, found, expected, way):
 
 def test_a_failure_on_one_rank_is_raised_on_all_and_they_go_on_together(tmp_path):
     expected = [f"rank 1: told to fail in {when}" for when in ("forward", "backward", "loss")]
-    other, own = on_ranks("sharded_cases:failing", 2, tmp_path)
+    (other, penalties), (own, _) = on_ranks("sharded_cases:failing", 2, tmp_path)
     assert other == expected
     assert own == [text.removeprefix("rank 1: ") for text in expected]
+    assert len(penalties) == 3
+    assert all("walks over the parameters of the sharded model" in text for text in penalties)
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ class Ranks:
         message = torch.empty(count + 2, dtype=torch.float64 if apart else numbers.dtype, device=numbers.device)
         if not apart:
             torch.mul(numbers.reshape(-1), factor, out=message[:count])
-        message[count:] = torch.tensor([weight, float(error is not None)])
+        message[count:] = torch.tensor([weight, float(error is not None)], dtype=torch.float64)
         self._reduce(message, dist.ReduceOp.SUM)
         weight, failed = message[count:].tolist()
         if failed:

@@ -79,6 +79,11 @@ class Solver(Optimizer):
         check_loss(loss, differentiable=bool(parameters))
         given = {}
         if parameters:
+            if any(hasattr(p, "placements") for p in parameters):
+                raise TypeError(
+                    "parameters that are DTensors (fully_shard) cannot be differentiated in by the solver: let the "
+                    "closure call backward(), or train the model under DistributedDataParallel"
+                )
             with torch.enable_grad(), explain_backward():
                 found = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
             given = {p: to_dense(g) for p, g in zip(parameters, found, strict=True) if g is not None}

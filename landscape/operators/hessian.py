@@ -159,6 +159,11 @@ class LossHessian(LinearOperator):
             )
         if not leaves or not all(isinstance(p, Tensor) and p.requires_grad for p in leaves):
             raise ValueError("from_loss needs the parameters of the loss: tensors that require grad")
+        if any(hasattr(p, "placements") for p in leaves):
+            raise TypeError(
+                "the parameters are DTensors (fully_shard), of which a loss's graph holds gathered copies: "
+                "Hessian(Objective(model, loss, data)) measures such a model"
+            )
         size = sum(p.numel() for p in leaves)
         super().__init__(size, vector_dtype(leaves), leaves[0].device, memory=memory)
         self._loss: Tensor | None = loss

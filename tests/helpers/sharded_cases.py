@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape import GaussNewton, Hessian, MonteCarloFisher, Objective
 from landscape.spectra import density, diagonal, eigsh, trace
+from solvers import NGN
 
 
 class Experts(nn.Module):
@@ -277,6 +278,17 @@ def failing(rank, world):
 
 def penalised(model, data):
     """What is said of losses with a term that is a function of this rank's shares."""
+    x, y = data[0]
+    for work in (
+        lambda: Hessian.from_loss(nn.functional.cross_entropy(model(x), y), model.parameters()),
+        lambda: NGN(model.parameters()).step(lambda: nn.functional.cross_entropy(model(x), y)),
+    ):
+        try:
+            work()
+        except TypeError as error:
+            assert "DTensors" in str(error), error
+        else:
+            raise AssertionError("measured in shares")
     ways = [lambda p: (p**2).sum(), lambda p: (p.full_tensor() ** 2).sum(), lambda p: (p.to_local() ** 2).sum()]
     said = []
     for way in ways:

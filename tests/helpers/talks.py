@@ -59,6 +59,8 @@ def words(rank, world):
     blank = torch.zeros(2)
     found["sum fails"] = raised(lambda: ranks.summed(lambda: 1 / 0 if rank else (blank + 1, 1.0, 1.0), lambda: blank))
     sums, weight = ranks.summed(lambda: (torch.tensor([1.0, rank]), 2.0, 3.0), lambda: blank)
+    third = blank.double()  # that is no number of fewer digits
+    found["exact weight"] = ranks.summed(lambda: (third, 1.0, 1 / 3), lambda: third)[1]
     own, _ = ranks.summed(lambda: (torch.tensor([1.0, rank]), 2.0, 3.0), lambda: blank, apart=True)
     found |= {"summed": sums.tolist(), "weight": weight, "apart": own.tolist()}
     stop = [None, lambda: rank == 1, lambda: None]

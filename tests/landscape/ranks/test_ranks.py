@@ -39,6 +39,7 @@ def test_what_one_rank_raises_all_raise(tmp_path, world):
         assert together
         assert found["summed"] == [2.0 * world, float(2 * sum(range(world)))]
         assert found["weight"] == 3.0 * world
+        assert found["exact weight"] == pytest.approx(world / 3, rel=1e-15)
         assert found["apart"] == [2.0, 2.0 * rank]
         assert found["stopped"] == (True, False, False)
         assert found["asking fails"] == ("ValueError", f"{there}nothing to see", True)

@@ -79,12 +79,6 @@ class ObjectiveOperator(LinearOperator):
 
     @property
     @override
-    def memory(self) -> int:
-        """Bytes that algorithms may use for vectors: what the rank with least has."""
-        return int(-self.objective.ranks.largest(-super().memory))
-
-    @property
-    @override
     def checked(self) -> Check | None:
         return self._checked
 

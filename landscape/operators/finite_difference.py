@@ -44,6 +44,7 @@ class FiniteDifferenceHessian(LinearOperator):
         if objective.sharded:
             raise TypeError("FiniteDifferenceHessian is not for sharded models: Hessian is exact there")
         super().__init__(objective.size, objective.dtype, objective.device, memory=objective.memory)
+        self.space.ranks = objective.ranks
         self.objective = objective
 
     @override

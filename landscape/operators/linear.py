@@ -104,7 +104,7 @@ class LinearOperator:
     @property
     def memory(self) -> int:
         """Bytes that algorithms may use for vectors: the budget given, or half of what is free now."""
-        return budget(self._memory, self.device)
+        return int(-self.space.ranks.largest(-budget(self._memory, self.device)))  # of several ranks, the least
 
     def __matmul__(self, V: Tensor | np.ndarray[Any, Any]) -> Tensor:
         """A v for `(n,)`, A V for `(n, k)`; the result has the operator's dtype and device."""
@@ -216,21 +216,17 @@ class LinearOperator:
 
 
 class CombinedOperator(LinearOperator):
-    """An operator made of others on one space, that of the first; what `A + B`, `a * A` and the like are."""
+    """An operator made of others on one space; what `A + B`, `a * A` and the like are."""
 
     def __init__(self, first: LinearOperator, *others: LinearOperator) -> None:
         super().__init__(first.shape[0], first.dtype, first.device, memory=first._memory)
-        self.space = first.space
         self._parts = (first, *others)
+        # of several ranks where one part is: all draw the same vectors
+        self.space = next((A.space for A in self._parts if A.space.ranks.several), first.space)
 
     @override
     def _measured_noise(self) -> float:
         return max(A.noise for A in self._parts)
-
-    @property
-    @override
-    def memory(self) -> int:
-        return self._parts[0].memory  # which several ranks have agreed on
 
     @property
     @override

@@ -79,11 +79,6 @@ class Solver(Optimizer):
         check_loss(loss, differentiable=bool(parameters))
         given = {}
         if parameters:
-            if any(hasattr(p, "placements") for p in parameters):
-                raise TypeError(
-                    "parameters that are DTensors (fully_shard) cannot be differentiated in by the solver: let the "
-                    "closure call backward(), or train the model under DistributedDataParallel"
-                )
             with torch.enable_grad(), explain_backward():
                 found = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
             given = {p: to_dense(g) for p, g in zip(parameters, found, strict=True) if g is not None}
@@ -100,8 +95,10 @@ class Solver(Optimizer):
             raise
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        """Raises `ValueError` for a group that this solver cannot move."""
+        """Raises `ValueError` for a group that this solver cannot move, `TypeError` for shares of parameters."""
         name = type(self).__name__
+        if any(hasattr(p, "placements") for p in group["params"]):
+            raise TypeError(f"{name} takes whole parameters, not DTensors: train under DistributedDataParallel instead")
         if not self.takes_complex and any(p.is_complex() for p in group["params"]):
             raise ValueError(f"{name} takes real parameters: keep torch.view_as_real of complex ones")
         if group.get("maximize") and not self.maximizes:

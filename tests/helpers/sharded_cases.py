@@ -279,6 +279,7 @@ def failing(rank, world):
 def penalised(model, data):
     """What is said of what would be measured in this rank's shares."""
     x, y = data[0]
+    shares = list(model.parameters())  # a forward pass without a backward pass leaves whole ones in their places
 
     def plain():
         return nn.functional.cross_entropy(model(x), y)
@@ -290,8 +291,8 @@ def penalised(model, data):
         return Objective(model, loss, data, check=False).gradient()
 
     works = [
-        lambda: Hessian.from_loss(plain(), model.parameters()),
-        lambda: NGN(model.parameters()).step(plain),
+        lambda: Hessian.from_loss(plain(), shares),
+        lambda: NGN(shares).step(plain),
         lambda: gradient(lambda p: (p**2).sum()),
         lambda: gradient(lambda p: (p.full_tensor() ** 2).sum()),
         lambda: gradient(lambda p: (p.to_local() ** 2).sum()),

@@ -120,10 +120,10 @@ class _Gathered:
 
 def _gather(objective: Objective, head: Head, num_classes: int | None, free: int) -> _Gathered:
     """On this rank's data; features are kept if they fit into `free` bytes."""
-    reader = Reader(objective, head)
     statistics: CollapseStatistics | None = None
     kept: list[tuple[Tensor, Tensor]] | None = []
     with objective.measuring():
+        reader = Reader(objective, head)
         for features, labels in reader:
             if statistics is None:
                 statistics = _empty(reader, num_classes)

@@ -5,7 +5,7 @@ from functools import partial
 
 import data_parallel_cases as cases
 import torch
-from data_parallel_cases import CASES, batches_of, dealt, objective
+from data_parallel_cases import CASES, NAMES, batches_of, dealt, objective
 from talks import raised
 from torch import nn
 
@@ -33,6 +33,7 @@ def targets(generator, rows):
 
 CASES["chain"] = (chain, nn.MSELoss(), targets, (4, 1, 3))
 CASES["one batch"] = (cases.mlp, nn.CrossEntropyLoss(), cases.numbers, (6,))
+NAMES = (*NAMES, "chain", "one batch")
 
 
 def collapse(f, head=None):
@@ -130,7 +131,7 @@ def everything(name, f):
 def measured(rank, world, way):
     """Of every case under DistributedDataParallel."""
     wrap = nn.parallel.DistributedDataParallel
-    return {n: everything(n, objective(n, dealt(batches_of(n), rank, world, way), wrap)) for n in CASES}
+    return {n: everything(n, objective(n, dealt(batches_of(n), rank, world, way), wrap)) for n in NAMES}
 
 
 def sharded(rank, world):

@@ -8,10 +8,16 @@ from processes import on_ranks
 
 @pytest.fixture(scope="module")
 def one_process():
-    return {name: cases.everything(cases.objective(name, cases.batches_of(name))) for name in cases.CASES}
+    return {name: cases.everything(cases.objective(name, cases.batches_of(name))) for name in cases.NAMES}
 
 
-@pytest.mark.parametrize(("world", "way"), [(2, "dealt"), (2, "unequal"), (2, "empty"), (3, "dealt")])
+@pytest.mark.parametrize(
+    ("world", "way"),
+    [
+        (2, "empty"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(2, "dealt"), (2, "unequal"), (3, "dealt")]),
+    ],
+)
 def test_ranks_together_have_the_numbers_of_one_process(tmp_path, one_process, world, way):
     for found in on_ranks("data_parallel_cases:measured", world, tmp_path, way):
         for name, expected in one_process.items():

@@ -11,10 +11,10 @@ COARSE = {"differences, product": 1e-5, "regularity, estimated": 1e-3, "regulari
 
 @pytest.fixture(scope="module")
 def one_process():
-    return {name: cases.everything(name, cases.objective(name, cases.batches_of(name))) for name in cases.CASES}
+    return {name: cases.everything(name, cases.objective(name, cases.batches_of(name))) for name in cases.NAMES}
 
 
-@pytest.mark.parametrize(("world", "way"), [(2, "empty"), (3, "dealt")])
+@pytest.mark.parametrize(("world", "way"), [(2, "empty"), pytest.param(3, "dealt", marks=pytest.mark.slow)])
 def test_ranks_together_measure_what_one_process_does(tmp_path, one_process, world, way):
     wrong = []
     for rank, found in enumerate(on_ranks("measure_cases:measured", world, tmp_path, way, seconds=300)):
@@ -29,6 +29,7 @@ def test_ranks_together_measure_what_one_process_does(tmp_path, one_process, wor
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_a_sharded_model_has_the_collapse_and_the_kappa_of_the_whole_one(tmp_path):
     for found in on_ranks("measure_cases:sharded", 2, tmp_path, seconds=300):
         for name in ("mlp", "batch norm"):

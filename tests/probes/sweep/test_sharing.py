@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from sweep_cases import calls, command, environment, numbers, swept
 
+pytestmark = pytest.mark.slow  # whole sweeps in processes of their own
+
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 ONE = ("--solvers", "torch.optim:Adam", "--seeds", "1", "-o", "out")  # two runs
 BEFORE = 4  # how often a process calls the loss before its first step: see the fixture of test_engines

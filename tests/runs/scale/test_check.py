@@ -6,6 +6,8 @@ from processes import on_ranks
 from runs.scale import check
 from runs.scale.tasks import COLUMNS, TASKS
 
+pytestmark = pytest.mark.slow  # two processes that measure
+
 # a ring of two ranks: each sends half of the whole, for an all-reduce twice
 SHARE = {"allreduce": 1.0, "allgather": 0.5, "allgather_base": 0.5, "reduce_scatter": 0.5, "reduce_scatter_base": 0.5}
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from launched import environment
 from paths import ROOT
+from processes import environment
 
 PAGE = (ROOT / "docs/ranks.md").read_text()
 NUMBER = re.compile(r"\d+\.\d+")

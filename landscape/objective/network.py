@@ -24,7 +24,7 @@ from landscape.objective.parameters import FlatView, Selection
 from landscape.objective.remembered import identity, remembered, structure
 from landscape.objective.settings import settings
 from landscape.objective.sharded.choice import shards_of
-from landscape.objective.wrappers import inner_selection, unwrap
+from landscape.objective.wrappers import data_parallel, inner_selection, unwrap
 
 Mode = Literal["as-is", "eval", "train"]
 
@@ -59,8 +59,7 @@ class Network:
         refuse_absent(model)
         self.module = unwrap(model)
         self._wrapped = self.module is not model
-        wrappers = [m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel)]
-        synchronised = is_sharded(model) or any(m.broadcast_buffers for m in wrappers)
+        synchronised = is_sharded(model) or any(m.broadcast_buffers for m in data_parallel(model))
         self.synchronises_buffers = synchronised and any(True for _ in model.buffers())
         self.buffers: list[Tensor] | None = None
         self.function = forward

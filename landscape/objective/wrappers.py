@@ -18,6 +18,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def data_parallel(model: nn.Module) -> list[nn.parallel.DistributedDataParallel]:
+    """What is wrapped for several ranks in a model, itself first."""
+    return [m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel)]
+
+
 def inner_selection(inner: bool, selection: Selection) -> Selection:
     """Names given with a wrapper's prefix mean the parameters inside."""
     if isinstance(selection, str):

@@ -199,6 +199,8 @@ class LinearOperator:
 
     def products_per_call(self, k: int) -> int:
         """How many columns algorithms should hand over at once when they want k of them."""
+        if k <= 1:
+            return 1  # the memory of several ranks is asked of all of them
         return int(max(1, min(k, 64, self.memory // (4 * self.space.column_bytes))))
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:

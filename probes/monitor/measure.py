@@ -12,7 +12,7 @@ from probes.context import Context
 from probes.errors import one_line
 from probes.instruments.base import ADDED
 from probes.monitor.costs import synchronise
-from probes.monitor.together import batch_on, callback_on, ranks_of, trace_on, warn
+from probes.monitor.together import batch_on, ranks_of, trace_on, warn
 from probes.probe import Probe, check_needs, searches_of
 from probes.schedules import Moment
 from probes.seeds import derive_seed
@@ -75,7 +75,7 @@ def measure_once(
     check_on_error(on_error)
     value = Moment(int(step), epoch, loss).loss
     ranks = ranks_of(objective)
-    writer, batch, callback = trace_on(ranks, trace), batch_on(ranks, batch), callback_on(ranks, callback)
+    writer, batch = trace_on(ranks, trace), batch_on(ranks, batch)
     with ExitStack() as graphs:
         shared = Step(graphs)
         context = Context(

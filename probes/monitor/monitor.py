@@ -22,7 +22,7 @@ from probes.monitor.costs import synchronise
 from probes.monitor.measure import OnError, Outcome, check_on_error, declare, measure_all
 from probes.monitor.notes import Notes
 from probes.monitor.place import last_moment, lost_since, place_of
-from probes.monitor.together import asks, batch_on, callback_on, ranks_of, trace_on, warn
+from probes.monitor.together import asks, batch_on, ranks_of, trace_on, warn
 from probes.monitor.turns import Turns
 from probes.probe import Probe, check_needs
 from probes.ranks import decided
@@ -101,7 +101,7 @@ class Monitor:
         self.trace = trace_on(self._ranks, trace)
         self.optimizer = optimizer
         self.on_error: OnError = on_error
-        self.callback = callback_on(self._ranks, callback)
+        self.callback = callback
         self._schedules = {probe.name: as_schedule(getattr(probe, "every", 1)) for probe in self.probes}
         self._session = Session()
         self._previous: Previous | None = None

@@ -15,7 +15,6 @@ from probes.schedules import Moment, Schedule, When, as_schedule
 
 if TYPE_CHECKING:
     from landscape.ranks import Ranks
-    from landscape.spectra import Callback
     from probes.trace.layout import Field
     from probes.trace.trace import Trace
 
@@ -67,17 +66,6 @@ def trace_on(ranks: Ranks, trace: Trace | None) -> Any:
 
     shared = decided(ranks, seed)
     return trace if ranks.rank == 0 else Elsewhere(shared)
-
-
-def callback_on(ranks: Ranks, callback: Callback | None) -> Callback | None:
-    """A callback that stops on all ranks where that of one says so."""
-    if not ranks.any(callback is not None) or not ranks.several:
-        return callback
-
-    def stops(*progress: Any) -> bool:
-        return ranks.any(callback is not None and bool(callback(*progress)))
-
-    return stops
 
 
 def batch_on(ranks: Ranks, batch: Any) -> Any:

@@ -20,14 +20,13 @@ from typing import Any
 from rich.console import Console
 
 from probes.environment import environment
-from probes.errors import UserError
 from probes.sweep.display import Bars
 from probes.sweep.engines.choose import Choice
 from probes.sweep.jobs import Job, write_json
 from probes.sweep.runner import Runner
 from runs.engine.claims import Claim, ClaimResult, Results
 from runs.engine.display import claims_table, details, index
-from runs.engine.options import add_engine, chosen_engine, natural
+from runs.engine.options import add_engine, chosen_engine, ending, natural
 
 OUT = Path("runs/out")
 
@@ -135,11 +134,5 @@ def main(experiment: Experiment, words: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(words)
     console = Console(width=None if Console().is_terminal else 160)
     options = {"seed": chosen.seed, "quick": chosen.quick, "fresh": chosen.fresh}
-    try:
+    with ending(console):
         experiment.run(chosen.out, console=console, engine=chosen_engine(chosen), **options)
-    except UserError as error:
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
-        raise SystemExit(error.status) from None
-    except KeyboardInterrupt:
-        console.print("Interrupted: the same command goes on from here.")
-        raise SystemExit(130) from None

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from rich.console import Console
+
+from probes.errors import UserError
 from probes.sweep.arguments import slurm_settings
 from probes.sweep.engines.choose import ENGINES, Choice
 
@@ -21,6 +26,19 @@ def chosen_engine(chosen: argparse.Namespace) -> Choice:
     """The engine of what was typed. Raises `UserError`."""
     slurm = slurm_settings(chosen.slurm)
     return Choice(chosen.engine, chosen.jobs or None, slurm, chosen.ray_address, chosen.gpus)
+
+
+@contextmanager
+def ending(console: Console) -> Iterator[None]:
+    """What ends such a command early ends it in one line: errors of the user with theirs, Ctrl-C with status 130."""
+    try:
+        yield
+    except UserError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        raise SystemExit(error.status) from None
+    except KeyboardInterrupt:
+        console.print("Interrupted: the same command goes on from here.")
+        raise SystemExit(130) from None
 
 
 def natural(text: str) -> int:

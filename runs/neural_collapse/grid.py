@@ -33,7 +33,7 @@ from probes.sweep.conduct import Conditions, run_jobs
 from probes.sweep.jobs import Job, JobContext
 from probes.trace.layout import Field
 from runs.engine.experiment import OUT
-from runs.engine.options import add_engine, chosen_engine
+from runs.engine.options import add_engine, chosen_engine, ending
 from runs.neural_collapse.models import COUPLED, OPTIMIZERS, make_optimizer, set_rate, weight_of_head
 from runs.neural_collapse.paper import DATA, DIGITS, NETWORKS, RANDOM, load
 from runs.shared.training import update
@@ -153,7 +153,7 @@ def main(words: Sequence[str] | None = None) -> None:
     add_engine(parser)
     chosen = parser.parse_args(words)
     console = Console(width=None if Console().is_terminal else 140)
-    try:
+    with ending(console):
         if chosen.data is None and not chosen.dry_run:
             raise UserError("--data names the folder of the images; --data digits stands in, --dry-run needs none")
         data = chosen.data or RANDOM
@@ -165,12 +165,6 @@ def main(words: Sequence[str] | None = None) -> None:
         conditions = Conditions(chosen_engine(chosen), dry=chosen.dry_run, per_hour=chosen.price)
         folder = chosen.out / (data if data in (RANDOM, DIGITS) else "paper")
         _, found = run_jobs(jobs, folder, conditions, console, Console(stderr=True), chosen.threads)
-    except UserError as error:
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
-        raise SystemExit(error.status) from None
-    except KeyboardInterrupt:
-        console.print("Interrupted: the same command goes on from here.")
-        raise SystemExit(130) from None
     if found is not None:
         for name, result in found.items():
             said = result.error or "  ".join(f"{key} {result.data['last'][key]:.3g}" for key in KEPT)

@@ -1,19 +1,10 @@
 """`landscape` on several ranks: by torchrun, or with the environment that it sets, each rank's output by itself."""
 
-import os
-import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
-HELPERS = Path(__file__).resolve().parent
-ROOT = HELPERS.parents[1]
-
-
-def environment(**more):
-    path = os.pathsep.join([str(ROOT), str(HELPERS)])
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | more
+from processes import ended, environment
 
 
 def free_port():
@@ -37,17 +28,6 @@ def started(arguments, folder, world=2):
         )
         for rank in range(world)
     ]
-
-
-def ended(processes, seconds=100):
-    """(status, stdout, stderr) of each; all are killed where one takes longer."""
-    try:
-        said = [process.communicate(timeout=seconds) for process in processes]
-        return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
 
 
 def on_ranks(arguments, folder, world=2, seconds=100):

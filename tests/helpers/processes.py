@@ -17,15 +17,19 @@ HELPERS = Path(__file__).resolve().parent
 ROOT = HELPERS.parents[1]
 
 
+def environment(**more):
+    path = os.pathsep.join([str(ROOT), str(HELPERS)])
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | more
+
+
 def start_ranks(function, world, folder, *arguments, seconds=240):
     """The processes, not waited for; `seconds` is the timeout of their group."""
     folder = Path(folder)
     store = folder / f"store-{time.monotonic_ns()}"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(HELPERS)])}
     return [
         subprocess.Popen(
             [sys.executable, __file__, function, str(rank), str(world), str(store), str(seconds), *map(str, arguments)],
-            env=environment,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -35,11 +39,11 @@ def start_ranks(function, world, folder, *arguments, seconds=240):
 
 
 def ended(processes, seconds=240):
-    """(status, output) of each; all are killed where one takes longer."""
+    """(status, what it printed, errors if they come apart) of each; all are killed where one takes longer."""
     try:
         end = time.monotonic() + seconds
-        said = [process.communicate(timeout=max(1, end - time.monotonic()))[0] for process in processes]
-        return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+        said = [process.communicate(timeout=max(1, end - time.monotonic())) for process in processes]
+        return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
     finally:
         for process in processes:
             if process.poll() is None:
@@ -52,7 +56,7 @@ def on_ranks(function, world, folder, *arguments, seconds=240):
 
     processes = start_ranks(function, world, folder, *arguments, seconds=seconds)
     store = processes[0].args[5]
-    for rank, (status, said) in enumerate(ended(processes, seconds)):
+    for rank, (status, said, _) in enumerate(ended(processes, seconds)):
         assert status == 0, f"rank {rank} ended with {status}:\n{said}"
     return [torch.load(f"{store}-{rank}", weights_only=False) for rank in range(world)]
 

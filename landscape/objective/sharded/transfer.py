@@ -77,15 +77,10 @@ class Reduce(Function):
         return None, None, whole, before
 
 
-class Cotangent(Function):
+class Cotangent(Gather):
     """As `Gather`, of what is differentiated along."""
 
     @staticmethod
     def forward(ctx: Any, links: Any, parameter: int, local: Tensor, link: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         ctx.links, ctx.parameter = links, parameter
         return links.cotangent(parameter, local), link.new_empty(0)
-
-    @staticmethod
-    def backward(ctx: Any, whole: Tensor, link: Tensor) -> Any:  # noqa: D102
-        local, before = Reduce.apply(ctx.links, ctx.parameter, whole, link)
-        return None, None, local, before

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import ranks_problems as problems
 import torch
-from launched import ended, lines_of, on_ranks, started, torchrun
+from launched import lines_of, on_ranks, started, torchrun
+from processes import ended
 from rich.console import Console
 from torch.distributed.checkpoint import save
 
@@ -155,7 +156,7 @@ def test_a_checkpoint_that_is_missing_on_one_rank_ends_all(folder):
     (folder / "here").mkdir()
     (folder / "batches-0.pt").rename(folder / "here" / "batches-0.pt")
     (folder / "elsewhere").mkdir()
-    first, second = ended(started(words, [folder, folder / "elsewhere"]))
+    first, second = ended(started(words, [folder, folder / "elsewhere"]), 100)
     assert (first[0], second[0]) == (1, 1)
     assert "rank 1: " in lines_of(first[2])[0]
     assert "here/batches-0.pt" in lines_of(first[2])[0]

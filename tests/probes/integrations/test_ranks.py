@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from launched import HELPERS, environment
+from processes import HELPERS, environment
 
 from probes import Trace
 

@@ -6,7 +6,10 @@ agreed on at the next call, and all raise it; random numbers, choices and number
 
 from __future__ import annotations
 
+import atexit
+import functools
 import pickle
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -196,6 +199,7 @@ class Ranks:
         return t.cuda() if t.device.type == "cpu" and dist.get_backend(self.group) == "nccl" else t
 
     def _call(self, collective: Callable[..., Any], *args: Any, **options: Any) -> None:
+        _wait_at_exit()
         try:
             collective(*args, group=self.group, **options)
         except RuntimeError as error:  # torch's own errors of a group are such
@@ -206,6 +210,15 @@ class Ranks:
 
     def __repr__(self) -> str:
         return f"Ranks({self.rank} of {self.size})"
+
+
+@functools.cache
+def _wait_at_exit() -> None:
+    """A thread of gloo drops the tensors of a collective after it, and needs the interpreter for that.
+
+    One that asks for it while it is being shut down aborts the whole process.
+    """
+    atexit.register(time.sleep, 0.1)
 
 
 def _renamed(now: str, before: str) -> Callable[..., Any]:

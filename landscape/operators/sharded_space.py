@@ -49,8 +49,8 @@ class ShardedSpace(VectorSpace):
         gathered: Callable[[], int] = lambda: 0,
     ) -> None:
         super().__init__(layout.size, dtype, device, shape=(layout.rows,))
-        self._layout, self._holders = layout, holders
-        self.ranks = holders
+        self._layout = layout
+        self.ranks = self.holders = holders
         self._gathered = gathered
 
     @property
@@ -66,7 +66,7 @@ class ShardedSpace(VectorSpace):
 
     @override
     def reduce(self, G: Tensor) -> Tensor:
-        return self._holders.sum(G.contiguous()).cpu()
+        return self.holders.sum(G.contiguous()).cpu()
 
     @override
     def _draw(self, kind: Kind, generator: torch.Generator) -> Tensor:
@@ -95,7 +95,7 @@ class ShardedSpace(VectorSpace):
         layouts = [self._layout.of(rank) for rank in range(self._layout.ranks)]
         whole = V.new_empty(self.size, *V.shape[1:])
         most = max(layout.rows for layout in layouts)
-        every = self._holders.collected(torch.cat([V, V.new_zeros(most - len(V), *V.shape[1:])]))
+        every = self.holders.collected(torch.cat([V, V.new_zeros(most - len(V), *V.shape[1:])]))
         for layout, rows in zip(layouts, every.split(most) if most else [every] * len(layouts), strict=True):
             layout.place(whole, rows[: layout.rows])
         return whole

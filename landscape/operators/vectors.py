@@ -33,6 +33,7 @@ class VectorSpace:
         dtype, device: of the vectors.
         shape: of one vector as this rank holds it; a block has one more dimension, the last.
         ranks: those that make the same calls, so that they have to draw the same random numbers.
+        holders: those that hold one vector together, each its rows; this process alone where it holds all.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class VectorSpace:
         self.dtype = dtype
         self.device = torch.device(device)
         self.shape = (size,) if shape is None else shape
-        self.ranks = Ranks()
+        self.ranks = self.holders = Ranks()
 
     @property
     def column_bytes(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from landscape.precision import accurate
 from landscape.spectra.results import Eigenpairs
 
 
@@ -42,6 +43,8 @@ def alignment(vector: Tensor, pairs: Eigenpairs, k: int | None = None) -> Alignm
     The bounds hold for pairs that come from one end of the spectrum ("LA" or "SA") with none missed. Pairs beyond k
     serve as the neighbours that the bounds need.
 
+    Of a sharded model both are the rows of each rank, and all ranks call it.
+
     Raises `ValueError` for k outside 1..number of pairs, and a vector of another length.
 
     Example:
@@ -60,9 +63,12 @@ def alignment(vector: Tensor, pairs: Eigenpairs, k: int | None = None) -> Alignm
     vector = torch.as_tensor(vector).detach().to(pairs.vectors.device)
     if vector.shape != pairs.vectors.shape[:1]:
         raise ValueError(f"the vector must have shape ({pairs.vectors.shape[0]},), not {tuple(vector.shape)}")
-    norm = float(torch.linalg.vector_norm(vector, dtype=torch.float64))
-    inner = torch.stack([torch.sum(v.double() * vector.double()) for v in pairs.vectors[:, :k].T]).cpu()
-    lengths = torch.linalg.vector_norm(pairs.vectors[:, :k], dim=0, dtype=torch.float64).cpu()
+    exact = accurate(vector)
+    sums = [exact @ exact]
+    for v in map(accurate, pairs.vectors[:, :k].T):
+        sums += [v @ v, v @ exact]
+    squares = pairs.holders.sum(torch.stack(sums)).cpu()
+    norm, lengths, inner = math.sqrt(squares[0]), squares[1::2].sqrt(), squares[2::2]
     cosines = (inner / lengths / norm).square().clamp_max(1.0) if norm else torch.full((k,), math.nan).double()
     total = min(1.0, float(cosines.sum())) if norm else math.nan
     return Alignment(cosines, _bounds(pairs)[:k], total, _total_bound(pairs, k), norm)

@@ -95,7 +95,7 @@ def stability(optimizer: Optimizer, objective: Objective) -> Stability:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
     try:
-        if objective.sharded:
+        if objective.sharded and type(optimizer) in ADAPTIVE:
             raise Unknown("the optimizer's state is sharded with the model")
         rules = _rules(optimizer, objective)
         return _join(optimizer, objective, rules)
@@ -146,6 +146,8 @@ def _join(optimizer: Optimizer, objective: Objective, rules: dict[str, Rule]) ->
 
 def _vector(objective: Objective, pieces: dict[str, float | Tensor]) -> Tensor:
     """`(n,)` float64 on the objective's device: the pieces of parameters by name, 0 where there is none."""
+    if objective.sharded:
+        raise Unknown("the parameters of a sharded model are not all moved alike")
     v = torch.zeros(objective.size, dtype=torch.float64, device=objective.device)
     for name, piece in pieces.items():
         v[objective.slices[name]] = piece.reshape(-1).to(v) if isinstance(piece, Tensor) else piece

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from landscape.ranks import Ranks
 from landscape.spectra.carried import Measured, Result
 from landscape.statistics import mean_stderr
 
@@ -37,6 +38,7 @@ class Eigenpairs(Measured):
         matvecs: products made.
         seed: of the generator.
         confirmed: a random chain has shown that none was missed.
+        holders: the ranks that hold the rows of the vectors together; this process alone where it holds all.
     """
 
     values: Tensor
@@ -46,6 +48,7 @@ class Eigenpairs(Measured):
     matvecs: int
     seed: int
     confirmed: bool = False
+    holders: Ranks = field(default_factory=Ranks, repr=False)
 
     def _is_zero(self) -> bool:
         return len(self.values) > 0 and not bool(self.values.any())

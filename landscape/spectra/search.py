@@ -105,6 +105,7 @@ class Search:
             confirmed=certified and (task.confirm or self.krylov.exhausted),
             matvecs=state.matvecs,
             seed=seed,
+            holders=self.A.space.holders,
             footprint=self.krylov.basis.footprint,
         )
 

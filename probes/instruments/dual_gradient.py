@@ -78,6 +78,7 @@ class DualGradient(Instrument):
 
         from landscape.norms import dual_norm
 
+        context.objective.only_whole("a dual norm of the gradient")
         known = context.gradients()
         pieces = context.objective.unflatten(known.gradient)
         found = [

@@ -12,6 +12,7 @@ from torch.distributed.tensor import Shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape import GaussNewton, Hessian, MonteCarloFisher, Objective
+from landscape.sharpness import alignment
 from landscape.spectra import density, diagonal, eigsh, trace
 from solvers import NGN
 
@@ -108,6 +109,7 @@ def everything(f):
     found["block"] = H.block([0, f.size - 1, 5])
     pairs = eigsh(H, k=2, max_matvecs=8, generator=seed(0))
     found |= {"eigenvalues": pairs.values, "eigenvectors": H.space.full(pairs.vectors).abs(), "products": pairs.matvecs}
+    found["alignment"] = alignment(gradient, pairs).total
     found["trace"] = trace(H, method="hutchinson", matvecs=3, generator=seed(0)).value
     found["density"] = density(H, probes=1, steps=4, generator=seed(0)).nodes
     found["diagonal"] = H.space.full(diagonal(H, matvecs=2, generator=seed(0)).value)

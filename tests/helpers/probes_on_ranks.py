@@ -1,0 +1,35 @@
+"""Every probe that the command knows, on one process, under data parallelism and on a model cut by `fully_shard`."""
+
+import warnings
+from pathlib import Path
+
+import sharded_cases as cases
+import torch
+from torch import nn
+
+from probes import Trace, measure_once
+from probes.instruments.registry import PROBES
+
+WRAPS = {"one": lambda model: model, "parallel": nn.parallel.DistributedDataParallel, "sharded": cases.shard}
+
+
+def numbers(values):
+    return {key: torch.as_tensor(v).double() for key, v in values.items() if not isinstance(v, str)}
+
+
+def measured(rank, world, way, folder):
+    """Values by name, or what is raised, of each probe in a measurement of its own."""
+    data = cases.cases.dealt(cases.cases.batches_of("mlp"), rank, world, "dealt")
+    found = {}
+    for name, entry in PROBES.items():
+        f = cases.objective("mlp", data, WRAPS[way])
+        sgd = torch.optim.SGD(f.model.parameters(), lr=0.1)
+        path = Path(folder) / f"{way}-{rank}-{name}.h5"
+        with warnings.catch_warnings(), Trace.create(path, seed=0) as trace:
+            warnings.simplefilter("ignore")
+            try:
+                outcome = measure_once(f, [entry.load()()], trace, step=0, optimizer=sgd, batch=data[0], loss=1.0)[name]
+                found[name] = outcome.error or numbers(outcome.values)
+            except (TypeError, ValueError) as error:
+                found[name] = str(error)
+    return found

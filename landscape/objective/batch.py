@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 _DEPTH = 6  # how far into the attributes of an object tensors are looked for
+# A check looks at a few samples; of a large model at a share of a batch, since one batch may be all the data.
+_SAMPLES, _LARGE, _SHARE = 32, 100_000, 1 / 8
 _COMPRESSED = {
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
     torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
@@ -185,6 +187,12 @@ def split(batch: Batch, size: int, order: Tensor | None = None) -> list[Batch]:
     """
     order = torch.arange(samples(batch)) if order is None else order
     return [_rows_of(batch, rows) for rows in order.split(size)]
+
+
+def enough(batch: Batch, parameters: int) -> int:
+    """How many samples a check of a model takes, at most. Raises `ValueError` where the batch cannot be split."""
+    share = max(2, int(_SHARE * samples(batch)))
+    return _SAMPLES if parameters <= _LARGE else min(_SAMPLES, share)
 
 
 def part(batch: Batch, start: int, stop: int) -> Batch:

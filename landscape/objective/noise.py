@@ -1,15 +1,15 @@
 """How exact the model's own arithmetic is: the relative error of outputs and their derivatives, measured.
 
-The dtype of the parameters does not tell: a forward pass may cast to half precision by itself (autocast), a float64
-model may compute a norm in float32, matrix products may be rounded to tf32. Where the graph of a few samples, or a
-switch of torch, shows a coarser precision than that of the vectors, outputs y and J^T r for random r are held against
-those of the same function in float64. Where there is no such copy, against the same samples in another order.
+The dtype of the parameters does not tell: a layer norm of nearly equal features turns a float32 rounding into hundreds,
+a forward pass may cast to half precision by itself (autocast), a float64 model may compute a norm in float32, matrix
+products may be rounded to tf32. So outputs y, J^T r and H u for random r and u of a few samples are held against those
+of the same function in float64. Where there is no such copy, y against that of the same samples in another order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +24,8 @@ from landscape.objective.graph import nodes
 _CLEAN = 16.0  # roundings of the vectors' own dtype that pass for exact
 _COARSE = 1 / 32  # an error above this part of the coarsest eps seen comes from there, and is taken for that eps
 _UNORDERED = 0.1  # two orders that differ by more are no rounding: a sample's output depends on its place
+_DRAWS = (1.0, 1.0, 2.0)  # what may be off of outputs, J^T r and H u, to what is in one draw
+_UNUSED: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -47,9 +49,11 @@ class Measured(Protocol):
 def measured_noise(few: Measured) -> float:
     """The relative error of the function on a few samples beyond the rounding of its vectors; 0.0 when there is none.
 
-    The larger one of the outputs' and of J^T r's, r of random signs: no cancellation near a minimum inflates it, as it
-    would the gradient's. What errs as the coarsest precision of the graph does counts with at least its eps: the
-    roundings of one draw may cancel, in deep networks by more than half. So does what cannot be measured.
+    The largest one of the outputs', of J^T r's with r of random signs (no cancellation near a minimum inflates it, as
+    it would the gradient's) and of twice H u's: an eigenvalue may err by more than the product with one random vector,
+    in 1,200 random networks by at most twice as much. What errs as the coarsest precision of the graph does counts with
+    at least its eps: the roundings of one draw may cancel, in deep networks by more than half. So does what cannot be
+    measured.
     """
     with few.measuring():
         e = next(few.evaluations(), None)
@@ -58,12 +62,12 @@ def measured_noise(few: Measured) -> float:
         coarsest = coarsest_eps(_roots(e), few.dtype)
         if getattr(few, "sharded", False):  # there is no copy of it
             return coarsest
-        if coarsest == 0.0 and not _rounded_products(few) and not _out_of_sight(_roots(e)):
+        if few.dtype == torch.float64 and coarsest == 0.0 and not _out_of_sight(_roots(e)):
             return 0.0
-        outputs, slopes = _values(few, e)
-    found = _against_float64(few, outputs, slopes)
+        own = _values(few, e)
+    found = _against_float64(few, own)
     if found is None:
-        return max(_between_orders(few, e.batch, outputs), coarsest)
+        return max(_between_orders(few, e.batch, own[0]), coarsest)
     found = max(found, coarsest) if found > _COARSE * coarsest else found
     return found if found > _CLEAN * torch.finfo(few.dtype).eps else 0.0
 
@@ -80,43 +84,44 @@ def _out_of_sight(roots: Sequence[Tensor]) -> bool:
     return any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes(roots))
 
 
-def _rounded_products(few: Measured) -> bool:
-    """Whether torch may round the factors of float32 products to tf32 or bfloat16."""
-    if few.dtype != torch.float32:
-        return False
-    conv = few.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    return conv or torch.get_float32_matmul_precision() != "highest"
-
-
 def _roots(e: Evaluation) -> list[Tensor]:
     """What the model returns and what can be differentiated in it; the loss where that is nothing."""
     found = [t for t in tensors_in(e.outputs) if t.is_floating_point() and t.requires_grad]
     return found or [loss for loss in [e.loss()] if loss.requires_grad]
 
 
-def _values(few: Measured, e: Evaluation) -> tuple[Tensor, Tensor]:
-    """The outputs in a row, and J^T r with the same r for equal outputs; float64 on the host. Inside `measuring()`."""
-    roots = _roots(e)
+def _values(few: Measured, e: Evaluation) -> list[Tensor]:
+    """Outputs in a row, J^T r with the same r for equal ones, and H u; float64 on the host. Inside `measuring()`."""
+    roots, leaves = _roots(e), few.leaves()
     generator = torch.Generator().manual_seed(0)
-    signs = [torch.randint(2, r.shape, generator=generator).mul(2).sub(1).to(r) for r in roots]
     flat = torch.cat([r.detach().double().cpu().reshape(-1) for r in roots])
-    slopes = torch.autograd.grad(roots, few.leaves(), signs, allow_unused=True, materialize_grads=True)
-    return flat, few.join(slopes).double().cpu()
+    slopes = torch.autograd.grad(roots, leaves, _signs(roots, generator), retain_graph=True, **_UNUSED)
+    found = [flat, few.join(slopes).double().cpu()]
+    with suppress(Exception):  # whatever a layer raises that cannot be differentiated twice
+        gradient = torch.autograd.grad(e.loss(), leaves, create_graph=True, **_UNUSED)
+        live = [(g, s) for g, s in zip(gradient, _signs(leaves, generator), strict=True) if g.requires_grad]
+        graphs, along = zip(*live, strict=True)
+        found.append(few.join(torch.autograd.grad(graphs, leaves, along, **_UNUSED)).double().cpu())
+    return found
 
 
-def _against_float64(few: Measured, outputs: Tensor, slopes: Tensor) -> float | None:
+def _signs(like: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    return [torch.randint(2, t.shape, generator=generator).mul(2).sub(1).to(t) for t in like]
+
+
+def _against_float64(few: Measured, own: list[Tensor]) -> float | None:
     """Distance from the function in float64; None where there is no such copy, or no room for it."""
     if few.device.type == "mps" or 8 * few.size > budget(few.memory, few.device):
         return None
     try:
         exact = few.converted(torch.float64)
         with exact.measuring(), all_in_float64():
-            true_outputs, true_slopes = _values(exact, next(exact.evaluations()))
+            true = _values(exact, next(exact.evaluations()))
     except Exception:  # layers and casts that know one dtype only
         return None
-    if true_outputs.shape != outputs.shape:
+    if own[0].shape != true[0].shape:
         return None
-    return max(_distance(outputs, true_outputs), _distance(slopes, true_slopes))
+    return max(many * _distance(a, b) for many, a, b in zip(_DRAWS, own, true, strict=False))
 
 
 class _Float64(TorchDispatchMode):

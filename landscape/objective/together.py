@@ -13,14 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from landscape.objective.batch import part, samples
+from landscape.objective.batch import enough, part, samples
 from landscape.objective.criterion import Criterion
 from landscape.objective.data import Batches
 from landscape.objective.forward import Habits
+from landscape.objective.guard.admission import refuse_synchronised
 from landscape.objective.guard.first import habits
 from landscape.objective.network import Network
 from landscape.objective.parameters import FlatView
 from landscape.objective.sharded.layout import Layout
+from landscape.objective.wrappers import data_parallel
 from landscape.ranks import Ranks, agreed_on
 from landscape.tuning import Tuning
 
@@ -178,11 +180,14 @@ class Together:
         other.ranks, other._batches, other._busy = batches.ranks, batches, False
         return other
 
-    def sample(self, size: int = 32) -> Self:
-        """The same function on at most `size` samples of its first batch; on all of it where it cannot be cut."""
+    def sample(self, size: int | None = None) -> Self:
+        """The same function on at most `size` samples of its first batch; on all of it where it cannot be cut.
+
+        Without a size on as many as checks take: 32, or less of a large model's batch.
+        """
         whole = self.agreed(self._batches.first)
         with suppress(Exception):  # whatever a user's model and loss raise on a part that is none
-            cut = self.agreed(lambda: part(whole, 0, min(size, samples(whole))))
+            cut = self.agreed(lambda: part(whole, 0, min(size or enough(whole, self._view.size), samples(whole))))
             few = self.on([(cut.inputs, cut.targets)])
             if math.isfinite(few.value()):
                 return few
@@ -233,7 +238,8 @@ class Together:
             self._network.take_buffers(self.ranks.as_first(self._network.parts().buffers))
 
     def _refuse_other_functions(self) -> None:
-        """Raises `ValueError` where ranks do not hold the same model, or run it in other modes."""
+        """Raises `ValueError` where ranks do not hold the same model, run it in other modes, or mix their batches."""
+        self.ranks.agreed(lambda: refuse_synchronised(self.module, self._network.mode))
         modes = self.ranks.gathered([m.training for m in self.module.modules()])
         if self._network.mode == "as-is" and any(mode != modes[0] for mode in modes):
             raise agreed_on(
@@ -282,8 +288,8 @@ def ranks_of(model: nn.Module, process_group: ProcessGroup, network: Network) ->
     if process_group is None:
         return Ranks()
     if process_group == "auto":
-        wrapper = next((m for m in model.modules() if isinstance(m, nn.parallel.DistributedDataParallel)), None)
-        return Ranks() if wrapper is None else Ranks(wrapper.process_group)
+        wrappers = data_parallel(model)
+        return Ranks(wrappers[0].process_group) if wrappers else Ranks()
     if not isinstance(process_group, dist.ProcessGroup):
         raise TypeError(
             'process_group is "auto", None for this process alone, or a process group such as '

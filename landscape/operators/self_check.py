@@ -16,7 +16,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from landscape.objective.batch import samples
 from landscape.objective.noise import all_in_float64
 from landscape.objective.objective import Objective
 from landscape.objective.remembered import remembered
@@ -35,9 +34,6 @@ from landscape.operators.check import (
 from landscape.operators.culprit import culprit
 from landscape.operators.outline import clear_padding, inner, norm, uniform
 
-SAMPLES = 32
-# Of a large model a share of the batch is enough: the check is to cost little where one batch is all the data.
-_LARGE, _SHARE = 100_000, 1 / 8
 _SEED = 0xC4EC
 # Steps relative to |theta|. Small ones cross few kinks; in float32 below 1e-3 rounding and above 1e-2 truncation shows.
 _FIRST = {torch.float64: 1e-7, torch.float32: 3e-3}
@@ -134,19 +130,9 @@ def seen(slope: Tensor, expected: Tensor, distance: float, rounding: float) -> T
     return slope if apart > _ROUNDINGS * rounding else torch.full_like(slope, torch.nan)
 
 
-def _samples(objective: Objective) -> int:
-    if objective.size <= _LARGE:
-        return SAMPLES
-    first = next(objective.sweep(skip=lambda index: True))
-    try:
-        return min(SAMPLES, max(2, int(_SHARE * samples(first))))
-    except ValueError:  # the inputs have no rows
-        return SAMPLES
-
-
 def _worst_of(objective: Objective, claims: Claims) -> Check | None:
     try:
-        few = objective.sample(_samples(objective))
+        few = objective.sample()
         v = direction(few)
     except Exception as error:
         return _not_made(error)

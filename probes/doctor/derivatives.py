@@ -48,7 +48,7 @@ def self_check(objective: Objective, kind: str) -> Finding:
     import torch
 
     what = f"self-check {kind}"
-    few = objective.sample()
+    few = objective.sample(32)
     try:
         A = build_operator(few, kind, torch.Generator().manual_seed(0))
         product = A @ A.random(1, "normal", torch.Generator().manual_seed(0))[:, 0]

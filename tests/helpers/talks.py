@@ -178,6 +178,9 @@ def functions(rank, world):
     half = DDP(network())
     half.train(rank == 0)
     found["other modes"] = raised(Objective(half, loss, batches()).value)
+    synced = nn.Sequential(network(), nn.SyncBatchNorm(3).double())
+    found["synchronised"] = raised(Objective(synced, loss, batches(), process_group=world_).value)
+    found["synchronised, eval"] = Objective(synced, loss, batches(), process_group=world_, mode="eval").value()
     if rank == 0:
         f.model.register_forward_hook(lambda *_: None)  # asked anew, on this rank alone
         f.module[0].register_forward_hook(lambda *_: None)

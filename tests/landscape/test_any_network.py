@@ -75,7 +75,7 @@ def test_lower_precision_stays_within_what_it_says(problem, dtype):
     assume(float(true.abs().max()) > 1e-3)
     A = Hessian(objective(problem, dtype=dtype))
     assert A.dtype == torch.float32
-    assert (A.noise > 0) == (dtype == torch.bfloat16)
+    assert A.noise > 0 or dtype == torch.float32
     found = eigsh(A, k=1, which="LM", tol=1e-4)
     assert abs(float(found.values[0].abs() - true.abs().max())) <= float(found.residuals[0])
 

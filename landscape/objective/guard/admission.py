@@ -31,6 +31,16 @@ def refuse_absent(model: nn.Module) -> None:
             )
 
 
+def refuse_synchronised(model: nn.Module, mode: str) -> None:
+    """Raises `ValueError` where a SyncBatchNorm in train mode makes outputs hang on all ranks' batches."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.SyncBatchNorm) and (mode == "train" or (mode == "as-is" and module.training)):
+            raise ValueError(
+                f"the module {name!r} is a SyncBatchNorm in train mode, which takes all ranks' batches together: "
+                'f is no mean over batches then; measure with mode="eval", or a plain BatchNorm in its place'
+            )
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Whether `fully_shard` has cut the model, or parts of it."""
     return any(_is_a("FSDPModule", m) for m in model.modules())

@@ -121,10 +121,11 @@ def test_bfloat16_products_say_how_noisy_they_are():
     o = objective(network().bfloat16(), (X.bfloat16(), y))
     assert o.dtype == torch.float32
     H = Hessian(o)
-    assert H.noise == torch.finfo(torch.bfloat16).eps
+    eps = torch.finfo(torch.bfloat16).eps
+    assert eps <= H.noise < 3 * eps
     exact = Hessian(Objective(network().bfloat16(), nn.CrossEntropyLoss(), (X.bfloat16(), y), dtype=torch.float64))
     v = H.random(1, "normal", torch.Generator().manual_seed(0))
-    assert (H @ v - exact @ v).norm() < 10 * H.noise * (exact @ v).norm()
+    assert (H @ v - exact @ v).norm() < H.noise * (exact @ v).norm()
 
 
 def test_a_part_has_the_dtype_of_its_own_parameters():

@@ -1,5 +1,6 @@
 """Ranks: what they agree on, what they raise together, and what a product costs in messages."""
 
+import math
 import signal
 
 import pytest
@@ -70,6 +71,10 @@ def test_functions_of_two_ranks(tmp_path):
         kind, text, together = found["other modes"]
         assert (kind, together) == ("ValueError", True)
         assert "train mode on one rank" in text
+        kind, text, together = found["synchronised"]
+        assert (kind, together) == ("ValueError", True)
+        assert "module '1' is a SyncBatchNorm" in text
+        assert math.isfinite(found["synchronised, eval"])
         assert found["hooked"] == (0.0, True)
         assert found["stopped"] == every[0]["stopped"] < 10
         assert found["mixed generators"][0] == "ValueError"
@@ -89,7 +94,7 @@ def test_functions_of_two_ranks(tmp_path):
 
 
 def test_a_rank_that_is_killed_ends_the_others_with_one_line(tmp_path):
-    (status, said), (killed, _) = ended(start_ranks("talks:lost", 2, tmp_path, seconds=60), seconds=200)
+    (status, said, _), (killed, *_) = ended(start_ranks("talks:lost", 2, tmp_path, seconds=60), seconds=200)
     assert killed == -signal.SIGKILL
     assert status == 1
     last = said.strip().splitlines()[-1]

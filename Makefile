@@ -1,6 +1,7 @@
 # Two commands do everything on a machine that has only Python:
 #   make demo    creates .venv, installs, and runs the main job
 #   make test    the same installation with the test tools, then ruff, the type checker and pytest
+#   make docs    the same installation with what builds the documentation, then build/docs/index.html
 # Peers pull in a torchvision, which transformers and peft import where there is one: they live apart.
 #   make peers   creates .venv-peers, holds our numbers against PyHessian and curvlinops, and times all three
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 PEERS := .venv-peers/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint slow peers clean
+.PHONY: demo test lint slow peers docs clean
 
 demo: .venv/installed
 	$(BIN)/landscape demo
@@ -29,6 +30,10 @@ peers: .venv-peers/installed
 	OMP_NUM_THREADS=1 $(PEERS)/python -m pytest tests/landscape/test_peers.py
 	$(PEERS)/python -m runs.benchmarks.products
 
+# nothing is fetched from a network; a page that is executed is kept until its code changes
+docs: .venv/installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+
 %/bin/python:
 	$(PYTHON) -m venv $*
 
@@ -40,9 +45,13 @@ peers: .venv-peers/installed
 	$(BIN)/python $(INSTALL) -e ".[test,analysis,integrations,slurm,ray]"
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/python $(INSTALL) -e ".[docs]"
+	touch $@
+
 .venv-peers/installed: pyproject.toml constraints.txt | .venv-peers/bin/python
 	$(PEERS)/python $(INSTALL) -e ".[test,peers]"
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers runs/out
+	rm -rf .venv .venv-peers runs/out build/docs

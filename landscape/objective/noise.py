@@ -8,6 +8,7 @@ of the same function in float64. Where there is no such copy, y against that of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
@@ -25,7 +26,11 @@ _CLEAN = 16.0  # roundings of the vectors' own dtype that pass for exact
 _COARSE = 1 / 32  # an error above this part of the coarsest eps seen comes from there, and is taken for that eps
 _UNORDERED = 0.1  # two orders that differ by more are no rounding: a sample's output depends on its place
 _DRAWS = (1.0, 1.0, 2.0)  # what may be off of outputs, J^T r and H u, to what is in one draw
+# Bytes a parameter: in float64 the parameters, a gradient, what it is multiplied by, the product and what makes it, and
+# two of these in the model's own precision.
+_ALIVE = 56
 _UNUSED: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
+Pieces = Sequence[Tensor]
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -64,7 +69,7 @@ def measured_noise(few: Measured) -> float:
             return coarsest
         if few.dtype == torch.float64 and coarsest == 0.0 and not _out_of_sight(_roots(e)):
             return 0.0
-        own = _values(few, e)
+        own = list(_values(few, e))
     found = _against_float64(few, own)
     if found is None:
         return max(_between_orders(few, e.batch, own[0]), coarsest)
@@ -90,38 +95,34 @@ def _roots(e: Evaluation) -> list[Tensor]:
     return found or [loss for loss in [e.loss()] if loss.requires_grad]
 
 
-def _values(few: Measured, e: Evaluation) -> list[Tensor]:
-    """Outputs in a row, J^T r with the same r for equal ones, and H u; float64 on the host. Inside `measuring()`."""
+def _values(few: Measured, e: Evaluation) -> Iterator[Pieces]:
+    """The outputs, J^T r with the same r for equal outputs, and H u, one after the other. Inside `measuring()`."""
     roots, leaves = _roots(e), few.leaves()
     generator = torch.Generator().manual_seed(0)
-    flat = torch.cat([r.detach().double().cpu().reshape(-1) for r in roots])
-    slopes = torch.autograd.grad(roots, leaves, _signs(roots, generator), retain_graph=True, **_UNUSED)
-    found = [flat, few.join(slopes).double().cpu()]
+    yield [r.detach() for r in roots]
+    yield torch.autograd.grad(roots, leaves, _signs(roots, generator), retain_graph=True, **_UNUSED)
     with suppress(Exception):  # whatever a layer raises that cannot be differentiated twice
         gradient = torch.autograd.grad(e.loss(), leaves, create_graph=True, **_UNUSED)
         live = [(g, s) for g, s in zip(gradient, _signs(leaves, generator), strict=True) if g.requires_grad]
         graphs, along = zip(*live, strict=True)
-        found.append(few.join(torch.autograd.grad(graphs, leaves, along, **_UNUSED)).double().cpu())
-    return found
+        yield torch.autograd.grad(graphs, leaves, along, **_UNUSED)
 
 
 def _signs(like: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
     return [torch.randint(2, t.shape, generator=generator).mul(2).sub(1).to(t) for t in like]
 
 
-def _against_float64(few: Measured, own: list[Tensor]) -> float | None:
+def _against_float64(few: Measured, own: list[Pieces]) -> float | None:
     """Distance from the function in float64; None where there is no such copy, or no room for it."""
-    if few.device.type == "mps" or 8 * few.size > budget(few.memory, few.device):
+    if few.device.type == "mps" or _ALIVE * few.size > budget(few.memory, few.device):
         return None
     try:
         exact = few.converted(torch.float64)
         with exact.measuring(), all_in_float64():
             true = _values(exact, next(exact.evaluations()))
+            return max(many * _distance(a, b) for many, a, b in zip(_DRAWS, own, true, strict=False))
     except Exception:  # layers and casts that know one dtype only
         return None
-    if own[0].shape != true[0].shape:
-        return None
-    return max(many * _distance(a, b) for many, a, b in zip(_DRAWS, own, true, strict=False))
 
 
 class _Float64(TorchDispatchMode):
@@ -139,20 +140,26 @@ def all_in_float64() -> Iterator[None]:
         yield
 
 
-def _between_orders(few: Measured, batch: Batch, outputs: Tensor) -> float:
+def _between_orders(few: Measured, batch: Batch, outputs: Pieces) -> float:
     """Distance of the outputs from those of the same samples the other way round; 0.0 where that cannot be told."""
     try:
         m = samples(batch)
         (turned,) = split(batch, m, torch.arange(m).flip(0))
         with few.measuring(), torch.no_grad():
             again = [t for t in tensors_in(few.evaluate(turned).outputs) if t.is_floating_point()]
-        back = torch.cat([t.flip(0).double().cpu().reshape(-1) for t in again])
+        distance = _distance([t.flip(0) for t in again], outputs)
     except Exception:
         return 0.0
-    distance = _distance(back, outputs) if back.shape == outputs.shape else 0.0
     return distance if distance < _UNORDERED else 0.0
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    size = float(b.norm())
-    return float((a - b).norm()) / size if 0.0 < size < float("inf") else 0.0
+def _distance(a: Pieces, b: Pieces) -> float:
+    """||a - b|| / ||b||, in float64 on the host; 0.0 where that is no number. Raises `ValueError` for other shapes."""
+    apart = size = 0.0
+    for x, y in zip(a, b, strict=True):
+        if x.shape != y.shape:
+            raise ValueError("tensors of other shapes")
+        exact = y.detach().cpu().double()
+        apart += float((x.detach().cpu().double() - exact).square().sum())
+        size += float(exact.square().sum())
+    return math.sqrt(apart / size) if 0.0 < size < float("inf") else 0.0

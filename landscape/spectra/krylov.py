@@ -151,7 +151,7 @@ class Krylov:
         m, b = self.size, W.shape[-1]
         if b == 0:
             return
-        h, W = self.basis.orthogonalise(W)
+        h, W = self.basis.orthogonalise(W, exact=False)
         self.H[-len(h) :, m - b :] = h
         self.B = torch.cat([self.B, pad(torch.eye(b, dtype=torch.float64), (m - b, 0))])
         self.pending = torch.cat([self.pending, W], dim=-1) if self.pending.shape[-1] else W

@@ -85,12 +85,12 @@ class ShardedSpace(VectorSpace):
         return V.reshape(self.size, *V.shape[2:])
 
     @override
-    def gram(self, X: Tensor, Y: Tensor) -> Tensor:
+    def gram(self, X: Tensor, Y: Tensor, *, exact: bool = True) -> Tensor:
         """The ranks' parts, one behind the other: useless without `reduce`. One rank has all of it, so that the sum
         has the rounding of the whole.
         """
         assert X.ndim == Y.ndim == 3
-        G = self.whole.gram(self.full(X), self.full(Y))
+        G = self.whole.gram(self.full(X), self.full(Y), exact=exact)
         return torch.stack([G, *[torch.zeros_like(G)] * (self.shape[0] - 1)], dim=-1)
 
     @override

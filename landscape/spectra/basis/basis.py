@@ -100,8 +100,10 @@ class Basis:
         parts = torch.cat([self.space.gram(X, W) for _, X in self._chunks()])
         return self.space.reduce(parts).roll(-self._oldest, 0)
 
-    def orthogonalise(self, W: Tensor) -> tuple[Tensor, Tensor]:
+    def orthogonalise(self, W: Tensor, *, exact: bool = True) -> tuple[Tensor, Tensor]:
         """h = Q^T W, `(size, k)`, and W - Q h: classical Gram-Schmidt within chunks, modified between them.
+
+        A first pass, after which another one follows, need not be `exact`: see `VectorSpace.gram`.
 
         So that columns are read once, and forwards and backwards in turn: what was read last from disk is in memory
         still. One reduction per chunk, which is the whole basis where that is small.
@@ -111,7 +113,7 @@ class Basis:
         rows = W.flatten(0, -2)
         self._backwards = not self._backwards
         for columns, X in self._chunks(self._backwards):
-            h[columns] = part = self.space.inner(X, W)
+            h[columns] = part = self.space.reduce(self.space.gram(X, W, exact=exact))
             rows.addmm_(X.flatten(0, -2), part.to(device=W.device, dtype=W.dtype), alpha=-1)
         return h.roll(-self._oldest, 0), W
 

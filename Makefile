@@ -42,7 +42,7 @@ docs: .venv/installed-docs
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python $(INSTALL) -e ".[test,analysis,integrations,slurm,ray]"
+	$(BIN)/python $(INSTALL) -e ".[test,analysis,integrations,slurm,ray,tensorboard,wandb]"
 	touch $@
 
 .venv/installed-docs: .venv/installed

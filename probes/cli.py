@@ -191,7 +191,9 @@ def export(
     kind: Annotated[
         str | None,
         typer.Option(
-            "--format", help="csv, json, or parquet (extra analysis).", show_default="by the suffix of -o, else csv"
+            "--format",
+            help="csv, json, parquet (extra analysis), tensorboard, wandb-offline (extras tensorboard, wandb).",
+            show_default="by the suffix of -o, else csv",
         ),
     ] = None,
     output: Annotated[
@@ -205,7 +207,8 @@ def export(
     """Write a trace for other programs. The paths are printed.
 
     CSV and Parquet have a file per probe, JSON is one document: nan is null in it, infinities are the strings Infinity
-    and -Infinity, and it has the events too.
+    and -Infinity, and it has the events too. tensorboard and wandb-offline are folders with curves, their errors, and
+    the pictures: tensorboard --logdir FOLDER, wandb sync FOLDER/wandb/offline-run-*.
     """
     from probes.views.export import export as write
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno:  # one without is not the system's: a trace that cannot be read
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `path` to fill: when the block ends it takes the place of `path`; gone when it fails.
+
+    Raises `UserError` where `path` is there and may not be replaced, and when the folder cannot be made.
+    """
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists: replace with --overwrite, or choose another -o")
+    partial = path.with_name(f".{secrets.token_hex(6)}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
         raise
 

@@ -25,6 +25,7 @@ ROOMS = {
         {"ranks"},
         {"files", "specs", "terminal"},
         {"trace"},
+        {"mirrors"},
         {"session"},
         {"context"},
         {"probe"},

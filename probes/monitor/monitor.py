@@ -22,6 +22,7 @@ from probes.monitor.costs import synchronise
 from probes.monitor.measure import OnError, Outcome, check_on_error, declare, measure_all
 from probes.monitor.notes import Notes
 from probes.monitor.place import last_moment, lost_since, place_of
+from probes.monitor.reflection import Reflection
 from probes.monitor.together import asks, batch_on, ranks_of, trace_on, warn
 from probes.monitor.turns import Turns
 from probes.probe import Probe, check_needs
@@ -56,6 +57,8 @@ class Monitor:
         on_error: "record" (a failing probe gets a row in `/events` and one `ProbeWarning`, and the training
             goes on) or "raise".
         callback: for the algorithms, as in `landscape.spectra`.
+        mirror: what shows the numbers as well as they come: a `SummaryWriter` of TensorBoard, a run of wandb, or an
+            object with `show(probe, step, scalars)`. One that fails is left alone from then on.
 
     Where the objective is one of several ranks, all of them make the monitor and call it at the same steps, each with
     its own part of the batch; the first one decides what is measured, and writes. Steps at which nothing is due and
@@ -91,6 +94,7 @@ class Monitor:
         budget: float | None = None,
         on_error: OnError = "record",
         callback: Callback | None = None,
+        mirror: Iterable[Any] = (),
     ) -> None:
         if budget is not None and not 0 < budget < 1:
             raise ValueError(f"budget is a share of the wall-clock time between 0 and 1, or None, not {budget}")
@@ -107,6 +111,7 @@ class Monitor:
         self._previous: Previous | None = None
         self._notes = Notes(self.trace, on_error)
         self._budget = Budget(budget)
+        self._reflection = Reflection(mirror, self.trace, self._notes)
         self._turns = Turns(self._budget, self._ranks, self._notes)
         declare(self.trace, self.probes, Context(objective, optimizer=optimizer, session=self._session))
         self._recorded, self._before = decided(self._ranks, self._standing)
@@ -203,6 +208,7 @@ class Monitor:
             self._last[name] = now.step
             self._budget.note_measurement(name, outcome.cost, now.step, name in due)
             self._turns.tell_skips(name, now)
+        self._reflection.show(outcomes, now)
         return outcomes
 
     def _look_ahead(self, now: Moment) -> None:

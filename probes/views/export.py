@@ -3,6 +3,8 @@
 CSV: one file per probe, a row per record. Array fields have a column per entry (`values.0`, or by label), ragged
 ones a cell with a JSON list. Numbers are written so that they read back exactly; `nan`, `inf` and `-inf` as such.
 
+TensorBoard and Weights & Biases: a folder that their programs read, see `probes.views.mirrored`.
+
 JSON: one document, with the header of the trace, and for each probe its settings, fields with units, and rows. JSON
 has no word for what is not a finite number: nan is null, infinities are the strings "Infinity" and "-Infinity".
 """
@@ -22,12 +24,13 @@ from probes.errors import UserError, did_you_mean, import_extra
 from probes.files import atomic_file, refuse_existing
 from probes.trace.columns import column_fields, split_columns, to_python
 from probes.trace.layout import all_fields
+from probes.views.mirrored import FOLDERS, write_folder
 
 if TYPE_CHECKING:
     from probes.trace.records import Records
     from probes.trace.trace import Trace
 
-FORMATS = ("csv", "json", "parquet")
+FORMATS = ("csv", "json", "parquet", *FOLDERS)
 _BLOCK = 4096  # records in memory at once
 
 
@@ -39,7 +42,7 @@ def export(
     probes: Sequence[str] = (),
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write a trace as "csv", "json" or "parquet"; the files written.
+    """Write a trace as "csv", "json", "parquet", "tensorboard" or "wandb-offline"; the files or folders written.
 
     `output`: a file with the format's suffix, else a folder; None for beside the trace. `kind`: by default what
     the suffix says, else "csv". `probes`: the names of the groups to write, all by default. Each file appears
@@ -50,12 +53,15 @@ def export(
     if kind is None:
         kind = suffix if suffix in FORMATS else "csv"
     if kind not in FORMATS:
-        raise UserError(f"--format is csv, json or parquet, not {kind!r}{did_you_mean(kind, FORMATS)}", status=2)
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise UserError(f"--format is {known}, not {kind!r}{did_you_mean(kind, FORMATS)}", status=2)
     if suffix in FORMATS and suffix != kind:
         raise UserError(f"-o {output} is no name for --format {kind}", status=2)
     for package in ("pandas", "pyarrow") if kind == "parquet" else ():
         import_extra(package, "parquet")
     names = _chosen(trace, probes)
+    if kind in FOLDERS:
+        return [write_folder(trace, kind, names, output, overwrite)]
     targets = _targets(trace, kind, output, names)
     refuse_existing(targets, overwrite)
     with ExitStack() as stack:  # all are written before the first one gets its name

@@ -6,7 +6,7 @@ Error bars are what the probe recorded, never left out.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,15 @@ def plot_trace(trace: Trace, folder: Path, *, prefix: str = "trace") -> list[Pat
     A density of three steps or more gets a second one, `folder/prefix-group-map.png`: all of its steps.
     """
     with style():
-        return [
-            save(made, folder / f"{prefix}-{name}{ending}.png")
-            for name in trace
-            for ending, made in _pictures(trace, trace[name]).items()
-        ]
+        return [save(made, folder / f"{prefix}-{name}.png") for name, made in figures(trace)]
+
+
+def figures(trace: Trace) -> Iterator[tuple[str, Figure]]:
+    """The pictures of each group that can be drawn, by its name with what tells several of them apart."""
+    for name in trace:
+        with style():
+            made = _pictures(trace, trace[name])
+        yield from ((f"{name}{ending}", figure) for ending, figure in made.items())
 
 
 def _pictures(trace: Trace, records: Records) -> dict[str, Figure]:

@@ -25,6 +25,10 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         return
     monkeypatch.chdir(tmp_path)
     run(page, tmp_path, SETTINGS.get(name_of(page), dict)())
+    for name in re.findall(r"savefig\(\"(.*?)\"\)", page.read_text()):
+        # drawn again by `python tests/helpers/draw.py PAGE`
+        assert (page.parent / name).stat().st_size > 5_000
+        assert f"]({name})" in prose(page)
 
 
 def test_the_code_for_sharded_models_runs_on_two_ranks(tmp_path):

@@ -45,7 +45,7 @@ def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[ClaimR
 
 
 def check_page(experiment: Experiment) -> tuple[str, str]:
-    """The page in docs/ has the committed claims; page, and the README's words on how many claims hold."""
+    """The page in docs/ has the committed claims; page, and the words of docs/experiments.md on how many hold."""
     _, claims = committed(experiment)
     page = (ROOT / "docs" / experiment.page).read_text()
     assert index(claims) in page

@@ -23,7 +23,7 @@ FENCE = re.compile(
     r"^(?P<ticks>`{3,})(?P<language>[\w{}-]*)[ ]*(?P<rest>[^\n]*)\n(?P<code>.*?)^(?P=ticks)[ ]*$", re.M | re.S
 )
 NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-PAGES = [*sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,29 @@ def same(said: str, printed: str) -> None:
 def run(page: Path, folder: Path, names: dict[str, object]) -> None:
     """Runs a page in the current folder, which is `folder`; names is what it takes for granted."""
     names.setdefault("__name__", "page")
-    printed = ""
+    printed = None  # nothing has run: a text is just a text
     for block in blocks(page):
         where = f"{name_of(page)}:{block.line}"
         if block.language == "python" and block.title.endswith(".py"):
             (folder / block.title).write_text(block.code)
         elif block.language == "python":
-            code = compile("\n" * block.line + block.code, str(page), "exec")
-            with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(code, names)
-            printed = out.getvalue()
+            printed = execute(block.code, names, str(page), block.line)
         elif block.language == "console":
             printed = "".join(command(line, where) for line in block.code.splitlines())
         elif block.language == "text":
-            same(block.code, printed)
+            if printed is not None:
+                same(block.code, printed)
         elif block.language == "sh":
             check(block.code, where)
         else:
             assert block.language.startswith("{"), f"{where}: a block says what it is: python, console, text or sh"
+
+
+def execute(code: str, names: dict[str, object], page: str, line: int) -> str:
+    """What a block prints; a traceback shows the line of the page."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile("\n" * line + code, page, "exec"), names)
+    return out.getvalue()
 
 
 def command(line: str, where: str) -> str:

@@ -1,4 +1,4 @@
-"""The benchmark of traces runs, and the README's rates are those of its committed result."""
+"""The benchmark of traces runs, and the rates on the page of benchmarks are those of its committed result."""
 
 import json
 
@@ -53,12 +53,12 @@ def test_all_write_the_same_records(tmp_path, way, flush):
     assert set(values) == {0.5}
 
 
-def test_the_rates_of_the_readme_are_those_of_the_committed_benchmark():
+def test_the_rates_of_the_page_are_those_of_the_committed_benchmark():
     root = ROOT
     result = json.loads((root / "runs/benchmarks/results/traces-cpu.json").read_text())
     written = {row["way"]: float(f"{row['per_second']:.2g}") for row in result["written"]}
     opening = next(row["seconds"] for row in result["read"] if row["what"] == "Trace.open")
-    paragraphs = (root / "README.md").read_text().split("\n\n")
+    paragraphs = (root / "docs/benchmarks.md").read_text().split("\n\n")
     (told,) = (" ".join(text.split()) for text in paragraphs if text.startswith("A trace takes"))
     assert f"A trace takes {written['Trace']:,.0f} scalar records a second" in told
     assert f"{written['Trace, flushed']:,.0f} when each is flushed" in told

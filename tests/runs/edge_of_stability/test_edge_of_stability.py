@@ -1,4 +1,4 @@
-"""The edge of stability: its criteria on made-up data, its README table, and (-m slow) the reduced run."""
+"""The edge of stability: its criteria on made-up data, its pages, and (-m slow) the reduced run."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_the_committed_results_are_of_these_claims() -> None:
 
 def test_the_documents_have_the_committed_table() -> None:
     _, held = check_page(EXPERIMENT)
-    assert f"| `edge_of_stability` | 11 | {held}" in (ROOT / "README.md").read_text()
+    assert f"| `edge_of_stability` | 11 | {held}" in (ROOT / "docs/experiments.md").read_text()
 
 
 @pytest.mark.slow

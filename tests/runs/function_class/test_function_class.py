@@ -284,9 +284,9 @@ def test_the_committed_results_are_of_these_claims() -> None:
 
 def test_the_documents_have_the_committed_table() -> None:
     _, held = check_page(EXPERIMENT)
-    readme = (ROOT / "README.md").read_text()
-    assert f"| `function_class` | 12 | {held}" in readme
-    assert "docs/function-class.png" in readme
+    overview = (ROOT / "docs/experiments.md").read_text()
+    assert f"| `function_class` | 12 | {held}" in overview
+    assert "](function-class.png)" in overview
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Conditioning of the Gauss-Newton matrix: criteria on made-up data, the jobs' parts, the README, (-m slow) the run."""
+"""Conditioning of the Gauss-Newton matrix: criteria on made-up data, the jobs' parts, its pages, (-m slow) the run."""
 
 from __future__ import annotations
 
@@ -347,7 +347,7 @@ def test_the_committed_results_are_of_these_claims() -> None:
 
 def test_the_documents_have_the_committed_table() -> None:
     _, held = check_page(EXPERIMENT)
-    assert f"| `gauss_newton_conditioning` | 7 | {held}" in (ROOT / "README.md").read_text()
+    assert f"| `gauss_newton_conditioning` | 7 | {held}" in (ROOT / "docs/experiments.md").read_text()
 
 
 @pytest.mark.slow

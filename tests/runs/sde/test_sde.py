@@ -362,10 +362,10 @@ def test_the_committed_results_are_of_these_claims() -> None:
 
 def test_the_documents_have_the_committed_table() -> None:
     _, held = check_page(EXPERIMENT)
-    readme = (ROOT / "README.md").read_text()
+    overview = (ROOT / "docs/experiments.md").read_text()
     minutes = round(committed(EXPERIMENT)[0]["seconds"] / 60)
-    assert f"| `sde` | {minutes} | {held}" in readme
-    assert "docs/sde.png" in readme
+    assert f"| `sde` | {minutes} | {held}" in overview
+    assert "](sde.png)" in overview
 
 
 @pytest.mark.slow

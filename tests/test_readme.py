@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from pages import blocks
@@ -28,6 +29,12 @@ def test_it_is_read_in_three_minutes():
 def test_pictures_are_there():
     for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (ROOT / picture).stat().st_size > 10_000
+
+
+def test_it_lists_all_extras():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| ((?:`[a-z]+`(?:, )?)+) \|", README, re.M)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(extras)
 
 
 def test_it_counts_the_situations_that_are_tried():

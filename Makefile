@@ -54,4 +54,4 @@ docs: .venv/installed-docs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers runs/out build/docs
+	rm -rf .venv .venv-peers runs/out build/docs build/.jupyter_cache build/jupyter_execute

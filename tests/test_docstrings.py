@@ -37,7 +37,7 @@ RESULTS = {
     "landscape.regularity": "AlphaBeta Bound Constant Envelope",
     "landscape.collapse": "CollapseMetrics",
     "landscape.sharpness": "Alignment BatchSharpness CriticalSharpness GradientStatistics SAMSharpness Stability",
-    "landscape.surface": "Frame Surface",
+    "landscape.surface": "Along Barrier Frame Path Surface",
     "solvers": "CubicStep NewtonStep",
     "solvers.diffusion": "Comparison Difference Law Linear Paths Spread Summary Terms",
     "probes": "Context Moment Outcome Pairs Previous",

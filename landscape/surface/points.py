@@ -28,10 +28,12 @@ class Points:
 
     def rows(self, which: Sequence[int]) -> Tensor:
         """`(len(which), n)`: these points. A vector whose coefficient is 1, the others' being 0, comes out as it is."""
-        chosen = self.coefficients[list(which)].to(self.basis[0])
-        made = chosen[:, :1] * self.basis[0]
-        for m in range(1, len(self.basis)):
-            made += chosen[:, m : m + 1] * self.basis[m]
+        chosen = self.coefficients[list(which)]
+        made = self.basis[0].new_zeros(len(chosen), len(self.basis[0]))
+        for m, vector in enumerate(self.basis):
+            there = chosen[:, m].nonzero()[:, 0]
+            if len(there):
+                made[there] += chosen[there, m, None].to(vector) * vector
         return made
 
     def blocks(self, which: Sequence[int]) -> list[Sequence[int]]:

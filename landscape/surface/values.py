@@ -31,10 +31,10 @@ Statistics = Literal["keep", "recompute"]
 Callback = Callable[[int, int, Tensor], bool | None]
 """`callback(done, total, values)`, called once per chunk; values so far, nan where there is none. True stops."""
 
-_CHUNK = 64  # points, at most
+_CHUNK = 128  # points, at most
 _SOME = 8  # points that both ways are tried on
-_MANY = 16  # points at a time: a pass is so small that calling it costs more than computing it
-_TOGETHER = 1 << 26  # bytes of what a pass makes of a batch, for the points that go together
+_MANY = 32  # points at a time: a pass is so small that calling it costs more than computing it
+_TOGETHER = 1 << 28  # bytes of what a pass makes of a batch, for the points that go together
 # A way that is wrong (a loss that reads the parameters elsewhere) is wrong by more than some roundings.
 _ROUNDINGS = 64.0
 _ONE_BY_ONE, _AT_ONCE = "point by point", "vmap"

@@ -20,6 +20,7 @@ from landscape.sharpness import (
     sam_sharpness,
     second_order_stationary,
 )
+from landscape.surface import align, barrier, curvature_along, dropout_stability, path, plane, random_directions
 
 
 def chain():
@@ -99,6 +100,22 @@ def differences(f):
     return {"product": A @ torch.ones(f.size)}
 
 
+def surface(f):
+    """On more points than go together."""
+    D = random_directions(f, 2, generator=torch.Generator().manual_seed(0))
+    found = plane(f, D, points=12)
+    return {"values": found.values, "curvature": found.curvature, "slopes": found.gradient}
+
+
+def connections(f):
+    a = f.theta()
+    b = a + 0.3 * torch.randn(f.size, generator=torch.Generator().manual_seed(1)).to(a)
+    low = path(f, a, b, steps=5, points=3)
+    found = {"barrier": barrier(f, a, b, points=5).values, "aligned": align(f, a, b), "path": low.values}
+    found["curvature"] = curvature_along(f, low.at(low.t), tol=1e-10, generator=torch.Generator().manual_seed(2)).values
+    return found | {"dropout": dropout_stability(f, 0.5, samples=4, generator=torch.Generator().manual_seed(3)).value}
+
+
 MEASURES = {
     "kernel": kernel,
     "gradients": gradients,
@@ -112,11 +129,13 @@ MEASURES = {
     "linear": lambda f: {"kappa": linear_network_of(f).kappa, "bound": linear_network_of(f).bound},
     "regularity": regularity,
     "beyond the budget": bounds,
+    "surface": surface,
+    "connections": connections,
 }
 CASE = {
-    "mlp": ("kernel", "gradients", "gradients of parts", "sharpness", "differences", "kappa", "collapse"),
-    "transformer": ("gradients", "kappa", "collapse of tokens"),
-    "batch norm": ("gradients", "kappa with the loss", "collapse"),
+    "mlp": ("kernel", "gradients", "gradients of parts", "sharpness", "differences", "kappa", "collapse", "surface"),
+    "transformer": ("gradients", "kappa", "collapse of tokens", "connections"),
+    "batch norm": ("gradients", "kappa with the loss", "collapse", "connections"),
     "sum": ("gradients", "kappa with the loss"),
     "one batch": ("gradients", "kappa"),
     "chain": ("linear", "regularity", "beyond the budget", "gradients of parts"),
@@ -145,6 +164,10 @@ def sharded(rank, world):
     refused = [TangentKernel, batch_sharpness, sam_sharpness, critical_sharpness]
     found["refused"] = [raised(partial(work, f)) for work in refused]
     found["refused"].append(raised(partial(rows.measure, f, f.theta())))
+    theta = f.theta()
+    found["refused"] += [raised(partial(work, f, theta, theta)) for work in (barrier, align, path)]
+    others = (partial(plane, directions=theta), partial(dropout_stability, share=0.5), partial(random_directions, k=2))
+    found["refused"] += [raised(partial(work, f)) for work in others]
     statistics = gradient_statistics(f)
     found["noise"] = statistics.noise_scale, statistics.reason
     return found

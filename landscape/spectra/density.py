@@ -70,7 +70,7 @@ def density(
             try:
                 for running in _lockstep(A, chains, V, depth):
                     matvecs += len(running)
-                    largest = max(largest, *(abs(float(chain.H[-1, -1])) for chain in running))
+                    largest = max(largest, *(float(_quadrature(chain.H)[0].abs().max()) for chain in running))
                     stopped = stops(A, callback, matvecs, probes * depth, largest)
                     if stopped:
                         break

@@ -125,6 +125,14 @@ def test_no_room_for_a_basis_keeps_the_density() -> None:
         density(DiagonalOperator(d, memory=3 * 300 * 8), basis="device")
 
 
+def test_the_callback_is_told_the_largest_node_so_far() -> None:
+    told: list[float] = []
+    A = MatrixOperator(torch.diag(torch.linspace(-9.0, 5.0, 200, dtype=torch.float64)))
+    found = density(A, probes=2, steps=12, callback=lambda done, planned, top: told.append(top))
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(float(found.nodes.abs().max()), rel=1e-12)
+
+
 def test_one_probe_callback_and_refusals() -> None:
     A = DiagonalOperator(spectra(50)["outliers"])
     one = density(A, probes=1, steps=10)

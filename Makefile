@@ -38,11 +38,11 @@ docs: .venv/installed-docs
 	$(PYTHON) -m venv $*
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python $(INSTALL) -e .
+	$(BIN)/python $(INSTALL) -e ".[report]"
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python $(INSTALL) -e ".[test,analysis,integrations,slurm,ray,tensorboard,wandb]"
+	$(BIN)/python $(INSTALL) -e ".[test,report,analysis,integrations,slurm,ray,tensorboard,wandb]"
 	touch $@
 
 .venv/installed-docs: .venv/installed

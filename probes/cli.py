@@ -17,6 +17,7 @@ from probes.errors import UserError
 from probes.ranks import is_first, world
 from probes.sweep.command import sweep
 from probes.terminal import begin, err, out, run
+from probes.views.report.command import report
 
 if TYPE_CHECKING:
     from probes.trace.trace import Trace
@@ -274,6 +275,7 @@ def doctor(
     examine(problem, as_json=as_json, console=out())
 
 
+app.command()(report)
 app.command()(sweep)
 
 

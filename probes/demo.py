@@ -31,9 +31,14 @@ from probes.outliers import outliers
 from probes.probe import Probe
 from probes.trace.trace import Trace
 from probes.views.pictures.draw import plot_trace
+from probes.views.report.write import report
 from probes.views.tables import table
 
 _BATCH, _RATE, _MOMENTUM = 64, 0.05, 0.9
+_NOTE = (
+    "Small networks on 8 x 8 images of digits, trained by momentum SGD: probed inside the loop (-training) and at "
+    "saved checkpoints."
+)
 _RANKS = {1e-2: "rank above 1e-2 λ₁ (Gauss-Newton)", 1e-4: "rank above 1e-4 λ₁", 1e-6: "rank above 1e-6 λ₁"}
 
 
@@ -76,7 +81,7 @@ def default_folder() -> Path:
 
 
 def run_demo(folder: Path | None, *, seed: int, quick: bool, console: Console, progress: Console) -> None:
-    """Train, probe, print the table and write the pictures; the demo's own files in the folder are replaced."""
+    """Train, probe, print the table, write pictures and report; the demo's own files in the folder are replaced."""
     started = time.perf_counter()
     plan = _QUICK if quick else Plan()
     folder = default_folder() if folder is None else folder
@@ -88,8 +93,9 @@ def run_demo(folder: Path | None, *, seed: int, quick: bool, console: Console, p
         written, columns = _measure(plan, folder, seed, progress)
     finally:
         torch.set_num_threads(threads)
+    page = _report(plan, folder)
     console.print(_table(plan, columns))
-    console.print(_next_steps(folder, written, time.perf_counter() - started), soft_wrap=True)
+    console.print(_next_steps(folder, written, page, time.perf_counter() - started), soft_wrap=True)
 
 
 def _measure(plan: Plan, folder: Path, seed: int, progress: Console) -> tuple[list[Path], list[dict[str, str]]]:
@@ -211,11 +217,19 @@ def _table(plan: Plan, columns: list[dict[str, str]]) -> Table:
     return view
 
 
-def _next_steps(folder: Path, written: list[Path], seconds: float) -> str:
+def _report(plan: Plan, folder: Path) -> Path:
+    """The page of all that was measured."""
+    traces = [folder / f"{name}{part}.h5" for name in plan.networks for part in ("", "-training")]
+    what = " and ".join(name.upper() for name in plan.networks)
+    return report(traces, folder / "report.html", title=f"Digits: loss landscape of {what}", note=_NOTE)
+
+
+def _next_steps(folder: Path, written: list[Path], page: Path, seconds: float) -> str:
     where = shlex.quote(str(folder))
     lines = [
         f"Done in {seconds:.0f} s. Pictures:",
         *(f"  {path}" for path in written),
+        f"Report: {page}",
         "Next:",
         f"  landscape show {where}/mlp.h5",
         f"  landscape plot {where}/mlp-training.h5 -o {where}",

@@ -61,10 +61,10 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
     columns: dict[str, dict[int, str]] = {}
     notes: list[str] = []
     total, tail = _last_rows(trace, last)
-    for records, entry, read in _ordered(trace, tail):
+    for records, entry, read in ordered(trace, tail):
         for row, step in enumerate(read["step"]):
             values = {field: column[row] for field, column in read.items()}
-            for heading, text in _cells(records, entry, values):
+            for heading, text in cells_of(records, entry, values):
                 columns.setdefault(heading, {})[int(step)] = text
         notes += notes_on(records, entry, read)
     steps = sorted({step for cells in columns.values() for step in cells})
@@ -126,7 +126,7 @@ def _last_rows(trace: Trace, last: int | None) -> tuple[int, dict[str, int]]:
     return len(distinct), {name: int(rows[0]) if len(rows) else len(steps[name]) for name, rows in first.items()}
 
 
-def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[Records, Entry, Mapping[str, Any]]]:
+def ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[Records, Entry, Mapping[str, Any]]]:
     """Each group with its entry and its columns from row `start` on: the loss first, what is not known last."""
     places = list(KINDS.values())
     groups = []
@@ -136,7 +136,7 @@ def _ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[Records, Entr
     return sorted(groups, key=lambda group: places.index(group[1]) if group[1] in places else len(places))
 
 
-def _cells(records: Records, entry: Entry, values: Mapping[str, Any]) -> views_cells.Cells:
+def cells_of(records: Records, entry: Entry, values: Mapping[str, Any]) -> views_cells.Cells:
     """Heading and text of each column that one row of a group fills."""
     name = records.name
     if function := function_of(entry, "cells", views_cells):
@@ -171,16 +171,18 @@ def overview(trace: Trace) -> Group:
     facts = {
         "file": f"{trace.path} (format version {trace.format_version})",
         "created": trace.created,
-        "writer": _writer(trace),
+        "writer": writer_text(trace),
         "seed": trace.seed,
         **told,
-        "environment": ", ".join(f"{key} {_plain(value)}" for key, value in environment.items() if value is not None),
+        "environment": ", ".join(
+            f"{key} {plain_text(value)}" for key, value in environment.items() if value is not None
+        ),
     }
     head = Table.grid(padding=(0, 2))
     head.add_column()
     head.add_column(overflow="fold")  # a path that is cut cannot be copied
     for key, value in facts.items():
-        head.add_row(Text(key, style="dim"), Text(_plain(value)))
+        head.add_row(Text(key, style="dim"), Text(plain_text(value)))
     probes = table("probe", "rows", "steps", "seconds", "settings")
     for column in probes.columns[1:4]:
         column.justify = "right"
@@ -196,7 +198,8 @@ def overview(trace: Trace) -> Group:
     return Group(*parts)
 
 
-def _writer(trace: Trace) -> str:
+def writer_text(trace: Trace) -> str:
+    """What became of who writes it."""
     state = state_of(trace.path)
     if state.kind == "live":
         return "writing" + (f" ({state.owner})" if state.owner else "")
@@ -212,9 +215,10 @@ def events_table(events: Mapping[str, Any], last: int = 5) -> Table:
     return view
 
 
-def _plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """A JSON value in words."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key}: {plain_text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in value)
+        return ", ".join(plain_text(item) for item in value)
     return str(value)

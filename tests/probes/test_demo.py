@@ -29,12 +29,22 @@ def test_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
         run("--quick")
         out, err = capfd.readouterr()
         assert err == ""
-        for text in ("outliers", "classes", "Gauss-Newton", "cost in gradients", "±", "landscape show", "Pictures"):
+        for text in (
+            "outliers",
+            "classes",
+            "Gauss-Newton",
+            "cost in gradients",
+            "±",
+            "landscape show",
+            "Pictures",
+            "Report",
+        ):
             assert text in out
     assert torch.get_num_threads() == threads
     folder = tmp_path / "landscape-demo"
     names = {path.name for path in folder.iterdir()}
-    assert {"mlp.h5", "mlp-training.h5", "mlp-step0.pt", "mlp-density.png", "mlp-training-spectrum.png"} <= names
+    pictures = {"mlp-density.png", "mlp-training-spectrum.png", "report.html"}
+    assert {"mlp.h5", "mlp-training.h5", "mlp-step0.pt", *pictures} <= names
     with Trace.open(folder / "mlp-training.h5") as trace:
         assert trace["spectrum"]["step"].tolist() == [0, 21, 42]
         inside = trace["spectrum"]["values"]

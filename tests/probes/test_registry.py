@@ -15,7 +15,7 @@ from probes.cli import main
 from probes.instruments.registry import PROBES
 from probes.views.kinds import KINDS, kind_of
 from probes.views.pictures.draw import plot_trace
-from probes.views.tables import _cells
+from probes.views.tables import cells_of
 from solvers import CubicNewton
 
 
@@ -56,7 +56,7 @@ def test_records_are_recognised_and_shown(trace, name):
     assert kind_of(records.fields) == name  # as a trace without settings
     assert kind_of(["value"], records.settings) is None  # another class of that name
     columns = records.read()
-    cells = dict(_cells(records, KINDS[name], {field: column[-1] for field, column in columns.items()}))
+    cells = dict(cells_of(records, KINDS[name], {field: column[-1] for field, column in columns.items()}))
     assert cells
     assert all(heading.startswith(name) and text for heading, text in cells.items())
 

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.text import Text
 
 from probes.numbers import plus_minus, short
-from probes.views.comparison.select import Comparison
+from probes.views.comparison.select import Comparison, Repeated
 from probes.views.tables import side_by_side, with_notes
 
 
@@ -22,18 +22,23 @@ def comparison_table(comparison: Comparison, *, width: int = 200, rows: int = 15
     labels = place_labels(places)
     columns: dict[str, dict[str, str]] = {}
     for group in comparison.groups:
-        found = group.average(places)
         heading = group.heading
         while heading in columns:  # values that read the same, as 1 and "1" do
             heading += "'"
-        columns[heading] = {
-            label: _cell(float(mean), float(stderr), int(count), len(group.names))
-            for label, mean, stderr, count in zip(labels, found.mean, found.stderr, found.runs, strict=True)
-        }
+        columns[heading] = dict(zip(labels, cells_at(group, places), strict=True))
     # not as the title of a table, which is folded to the table's width
     title = Text(comparison.title, style="bold")
     views = side_by_side(columns, labels, width, comparison.by)
     return with_notes([title, *views], [method(comparison), *comparison.notes])
+
+
+def cells_at(group: Repeated, places: np.ndarray) -> list[str]:
+    """Mean and standard error of an experiment at each place, "" where no run has been."""
+    found = group.average(places)
+    return [
+        _cell(float(mean), float(stderr), int(count), len(group.names))
+        for mean, stderr, count in zip(found.mean, found.stderr, found.runs, strict=True)
+    ]
 
 
 def method(comparison: Comparison) -> str:

@@ -16,12 +16,19 @@ Columns = Mapping[str, Any]  # field -> (steps, ...), and "step"
 Settings = Mapping[str, Any]  # of the probe, as the trace has them
 
 _CROWDED = 60
+_NAME = 44
 _MATRICES = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
 
 
 def subject_of(settings: Settings) -> str:
     """The matrix that the numbers are of, in words."""
     return _MATRICES.get(settings.get("operator", ""), "curvature matrix")
+
+
+def brief(name: Any) -> str:
+    """The name of a layer as a legend has room for it: its middle is left out where it is long."""
+    text = str(name)
+    return text if len(text) <= _NAME else f"{text[: _NAME // 2]}…{text[-_NAME // 2 + 1 :]}"
 
 
 def is_crowded(steps: Any) -> bool:

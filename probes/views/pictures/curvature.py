@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -26,17 +28,23 @@ def trace_figure(columns: Columns, settings: Settings) -> Figure:
     return made
 
 
+def ranks_at_thresholds(columns: Columns) -> tuple[list[str], Any, list[str]]:
+    """Names of relative thresholds, how many eigenvalues exceed each, `(steps, thresholds)`, and the last step's κ."""
+    entries = [at_thresholds({key: columns[key][i] for key in _TABLE}) for i in range(len(columns["step"]))]
+    thresholds = [threshold for threshold, _, _ in entries[-1]]
+    ranks = np.array([[{t: r for t, r, _ in row}.get(t, np.nan) for t in thresholds] for row in entries])
+    # an iteration that stopped early saw a part of the spectrum: what it counted are lower bounds
+    sign = "=" if bool(np.all(columns["converged"])) else "≥"
+    kappas = [f"κ {sign} {short(kappa, 3)}" for _, _, kappa in entries[-1]]
+    return [f"> {t:.0e} λ₁".replace("e-0", "e-") for t in thresholds], ranks, kappas
+
+
 def condition_figure(columns: Columns, settings: Settings) -> Figure:
     """How many eigenvalues exceed each threshold, over the steps (bars for a single step)."""
     made, (axes,) = figure()
     steps = columns["step"]
-    entries = [at_thresholds({key: columns[key][i] for key in _TABLE}) for i in range(len(steps))]
-    thresholds = [threshold for threshold, _, _ in entries[-1]]
-    ranks = np.array([[{t: r for t, r, _ in row}.get(t, np.nan) for t in thresholds] for row in entries])
-    # an iteration that stopped early saw a part of the spectrum: what it counted are lower bounds
+    names, ranks, kappas = ranks_at_thresholds(columns)
     bound = "" if bool(np.all(columns["converged"])) else "≥ "
-    kappas = [f"κ {bound.strip() or '='} {short(kappa, 3)}" for _, _, kappa in entries[-1]]
-    names = [f"> {t:.0e} λ₁".replace("e-0", "e-") for t in thresholds]
     counted = f"number of eigenvalues{', lower bounds' if bound else ''}"
     if len(steps) == 1:
         bars = axes.barh(names, ranks[0], color=BLUE, height=0.55)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,6 +31,62 @@ def density_curve(nodes: Any, weights: Any, grid: Any, sigma: float) -> tuple[An
     return curves.mean(axis=1), stderr
 
 
+class Drawn(NamedTuple):
+    """One step's curve: mean and stderr `(m,)` on `grid`, the Gaussians' width, the height of a single eigenvalue."""
+
+    grid: Any
+    mean: Any
+    stderr: Any
+    sigma: float
+    single: float
+
+    @property
+    def floor(self) -> float:
+        """Where the drawing begins: a thirtieth of a single eigenvalue."""
+        return self.single / 30
+
+
+def drawn_density(columns: Columns, row: int, points: int = 2000) -> Drawn:
+    """The curve of one step as it is drawn."""
+    nodes, weights = columns["nodes"][row], columns["weights"][row]
+    sigma = _width(nodes[weights > 0])
+    seen = nodes[weights > 0]
+    grid = np.linspace(seen.min() - 5 * sigma, seen.max() + 5 * sigma, points)
+    mean, stderr = density_curve(nodes, weights, grid, sigma)
+    return Drawn(grid, mean, stderr, sigma, _single(int(columns["n"][row]), sigma))
+
+
+class Heights(NamedTuple):
+    """All steps side by side: steps `(T,)`, grid `(m,)`, density `(m, T)` from `floor` on, the Gaussians' width."""
+
+    steps: Any
+    grid: Any
+    density: Any
+    floor: float
+    sigma: float
+
+
+def density_heights(columns: Columns, points: int = 600) -> Heights:
+    """The densities of all steps on one grid, in the order of the steps."""
+    order = np.argsort(columns["step"], kind="stable")
+    steps, nodes, weights = (columns[name][order] for name in ("step", "nodes", "weights"))
+    seen = nodes[weights > 0]
+    sigma = _width(seen)
+    grid = np.linspace(seen.min() - 4 * sigma, seen.max() + 4 * sigma, points)
+    means = np.array([density_curve(nodes[i], weights[i], grid, sigma)[0] for i in range(len(steps))])
+    floor = _single(int(columns["n"].max()), sigma) / 30
+    return Heights(steps, grid, np.maximum(means.T, floor), floor, sigma)
+
+
+def _width(seen: Any) -> float:
+    return _WIDTH * (float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0))
+
+
+def _single(n: int, sigma: float) -> float:
+    """The height of the bump of one eigenvalue of n."""
+    return float(1.0 / (n * sigma * np.sqrt(2 * np.pi)))
+
+
 def density_figures(columns: Columns, settings: Settings, spectrum: Columns | None) -> dict[str, Figure]:
     """The density, and the map of all steps where there are three or more."""
     made = {"": density_figure(columns, settings, spectrum)}
@@ -57,22 +113,17 @@ def density_figure(columns: Columns, settings: Settings, spectrum: Columns | Non
 def density_map(columns: Columns, settings: Settings) -> Figure:
     """The log density of all steps side by side: steps to the right, eigenvalues upwards, one width for all."""
     made, (axes,) = figure(height=4.8)
-    order = np.argsort(columns["step"], kind="stable")
-    steps, nodes, weights = (columns[name][order] for name in ("step", "nodes", "weights"))
-    seen = nodes[weights > 0]
-    sigma = _WIDTH * (float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0))
-    grid = np.linspace(seen.min() - 4 * sigma, seen.max() + 4 * sigma, 600)
-    means = np.array([density_curve(nodes[i], weights[i], grid, sigma)[0] for i in range(len(steps))])
-    floor = 1.0 / (30 * int(columns["n"].max()) * sigma * np.sqrt(2 * np.pi))
-    norm = LogNorm(floor, float(means.max()))
-    heights = np.maximum(means.T, floor)
-    colours = axes.pcolormesh(_edges(steps), _edges(grid), heights, norm=norm, cmap="Blues", rasterized=True)
+    found = density_heights(columns)
+    norm = LogNorm(found.floor, float(found.density.max()))
+    colours = axes.pcolormesh(
+        _edges(found.steps), _edges(found.grid), found.density, norm=norm, cmap="Blues", rasterized=True
+    )
     bar = made.colorbar(colours, ax=axes, label="density", pad=0.02)
     bar.outline.set_visible(False)
     axes.grid(visible=False)
     axes.set_xlabel("step")
     axes.set_ylabel("eigenvalue")
-    remark = f"means over the probes, with Gaussians of width σ = {short(sigma, 2)}; white: no eigenvalue"
+    remark = f"means over the probes, with Gaussians of width σ = {short(found.sigma, 2)}; white: no eigenvalue"
     headline(axes, f"Spectral density of the {subject_of(settings)} over the steps", remark)
     return made
 
@@ -86,13 +137,8 @@ def _edges(centres: Any) -> Any:
 
 def _draw(axes: Axes, columns: Columns, row: int) -> None:
     """The curve of one step with its band, from the bump of a thirtieth of an eigenvalue upwards."""
-    nodes, weights, n = columns["nodes"][row], columns["weights"][row], int(columns["n"][row])
-    seen = nodes[weights > 0]
-    sigma = _WIDTH * (float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0))
-    grid = np.linspace(seen.min() - 5 * sigma, seen.max() + 5 * sigma, 2000)
-    mean, stderr = density_curve(nodes, weights, grid, sigma)
-    single = 1.0 / (n * sigma * np.sqrt(2 * np.pi))  # the height of the bump of one eigenvalue
-    floor = single / 30
+    drawn = drawn_density(columns, row)
+    grid, mean, stderr, floor, single = drawn.grid, drawn.mean, drawn.stderr, drawn.floor, drawn.single
     axes.plot(grid, mean, color=BLUE, zorder=3)
     axes.fill_between(grid, floor, np.maximum(mean, floor), color=BLUE, alpha=0.10, lw=0)
     low = np.maximum(mean - stderr, floor / 10)
@@ -103,13 +149,31 @@ def _draw(axes: Axes, columns: Columns, row: int) -> None:
     axes.set_ylim(floor, float(np.max(mean)) * 60)
     axes.set_xlim(grid[0], grid[-1])
     axes.axhline(single, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=1, label="height of one eigenvalue")
-    probes, steps = nodes.shape
-    axes.set_xlabel(f"eigenvalue ({probes} probes of {steps} Lanczos steps, n = {n})")
-    note(axes, f"drawn with Gaussians of width σ = {short(sigma, 2)}, {100 * _WIDTH:.0f} % of the range")
+    axes.set_xlabel(f"eigenvalue ({samples_text(columns, row)})")
+    note(axes, width_text(drawn))
+
+
+def samples_text(columns: Columns, row: int) -> str:
+    """What a density was made of."""
+    probes, steps = columns["nodes"][row].shape
+    return f"{probes} probes of {steps} Lanczos steps, n = {int(columns['n'][row])}"
+
+
+def width_text(drawn: Drawn) -> str:
+    """What was done to it."""
+    return f"drawn with Gaussians of width σ = {short(drawn.sigma, 2)}, {100 * _WIDTH:.0f} % of the range"
 
 
 def _mark_outliers(axes: Axes, columns: Columns, row: int, spectrum: Columns | None) -> None:
-    """Triangles at the eigenvalues above the widest gap: from the spectrum if it is there, else Ritz values."""
+    """Triangles at the eigenvalues above the widest gap."""
+    marked, gap = apart_of(columns, row, spectrum)
+    if len(marked):
+        height = np.full(len(marked), 1.7 * axes.get_ylim()[0])
+        axes.plot(marked, height, "^", ms=7, color=ORANGE, mec="white", mew=0.6, label=gap, zorder=4)
+
+
+def apart_of(columns: Columns, row: int, spectrum: Columns | None) -> tuple[Any, str]:
+    """What lies above the widest gap, and that in words: of the spectrum if it is there, else of the Ritz values."""
     step = columns["step"][row]
     if spectrum is not None and step in spectrum["step"]:
         values, what = spectrum["values"][list(spectrum["step"]).index(step)], "eigenvalue"
@@ -119,8 +183,6 @@ def _mark_outliers(axes: Axes, columns: Columns, row: int, spectrum: Columns | N
         values, what = single_ritz_values(*parts), "Ritz value"
         found = outliers(values, least=2)
     if not found.count:
-        return
-    marked = values[values > found.edge]
+        return np.empty(0), ""
     gap = f"{found.count} {what}{'s' * (found.count > 1)} above the widest gap (× {short(found.ratio, 3)})"
-    height = np.full(len(marked), 1.7 * axes.get_ylim()[0])
-    axes.plot(marked, height, "^", ms=7, color=ORANGE, mec="white", mew=0.6, label=gap, zorder=4)
+    return values[values > found.edge], gap

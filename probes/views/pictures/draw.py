@@ -35,25 +35,30 @@ def figures(trace: Trace) -> Iterator[tuple[str, Figure]]:
     """The pictures of each group that can be drawn, by its name with what tells several of them apart."""
     for name in trace:
         with style():
-            made = _pictures(trace, trace[name])
+            made = pictures_of(trace, trace[name])
         yield from ((f"{name}{ending}", figure) for ending, figure in made.items())
 
 
-def _pictures(trace: Trace, records: Records) -> dict[str, Figure]:
-    """The pictures of one group, by what their names end in; a function gets what else it has a parameter for."""
-    columns, settings = records.read(), records.settings or {}
-    kind = kind_of(columns, settings)
+def pictures_of(trace: Trace, records: Records, columns: Columns | None = None) -> dict[str, Figure]:
+    """The pictures of one group, by what their names end in; of these `columns` of it, all by default."""
+    columns = records.read() if columns is None else columns
+    kind = kind_of(columns, records.settings)
     if kind is None or not len(columns["step"]):
         return {}
+    made = called(import_from("probes.views.pictures", KINDS[kind].picture), trace, records, columns)
+    return {"": made} if isinstance(made, Figure) else made
+
+
+def called(draw: Callable[..., Any], trace: Trace, records: Records, columns: Columns) -> Any:
+    """What a function makes of the columns and the settings, and of what else it has a parameter for."""
+    settings = records.settings or {}
     extras: dict[str, Callable[[], Any]] = {
         "labels": lambda: next((field.labels for field in records.fields.values() if field.labels), ()),
         "spectrum": lambda: _spectrum(trace, settings.get("operator", "")),
         "records": lambda: records,
     }
-    draw = import_from("probes.views.pictures", KINDS[kind].picture)
     wanted = inspect.signature(draw).parameters
-    made = draw(columns, settings, **{name: make() for name, make in extras.items() if name in wanted})
-    return {"": made} if isinstance(made, Figure) else made
+    return draw(columns, settings, **{name: make() for name, make in extras.items() if name in wanted})
 
 
 def _spectrum(trace: Trace, operator: str) -> Columns | None:

@@ -5,7 +5,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,11 +40,8 @@ def function_class_figures(columns: Columns, settings: Settings, records: Record
 
 def frontier_figure(t: Trajectory) -> Figure:
     """The smallest beta at each gap alpha - beta, for all rows and for 99 % of them."""
-    from landscape.regularity import alpha_beta, alpha_beta_frontier
-
     made, (axes,) = figure()
-    gaps = np.geomspace(0.01, 10, 121)
-    drawn = [finite([found.beta for found in alpha_beta_frontier(t, gaps, quantile=q)]) for q in (1.0, 0.99)]
+    gaps, *drawn = frontier_of(t)
     axes.plot(gaps, drawn[0], color=BLUE, label="all rows")
     axes.plot(gaps, drawn[1], color=ORANGE, ls=(0, (5, 2)), label="99 % of the rows")
     axes.set_xscale("log")
@@ -56,17 +53,33 @@ def frontier_figure(t: Trajectory) -> Figure:
     axes.set_ylim(0 if np.nanmin(heights, initial=np.inf) <= 0 else None, top)
     if np.isnan(heights).all():
         axes.text(0.5, 0.5, "no β works at any of these gaps", transform=axes.transAxes, ha="center", color=GREY)
-    found = alpha_beta(t, GAP)
-    if np.isfinite(found.beta):
-        axes.plot([GAP], [found.beta], "o", color=BLUE, ms=6)
+    beta, remark = at_the_gap(t)
+    if np.isfinite(beta):
+        axes.plot([GAP], [beta], "o", color=BLUE, ms=6)
     axes.set_xlabel("gap α − β")
     axes.set_ylabel("smallest β")
-    by = "" if found.binding_step is None else f", set by step {found.binding_step}"
-    some = "; some pair always works here (f(x_K) > f* in every row)" if found.vacuous else ""
-    remark = f"shaded: admissible; β = {short(found.beta, 3)} at gap {GAP}{by}{some}"
-    headline(axes, "α-β-condition: the frontier", remark)
+    headline(axes, "α-β-condition: the frontier", f"shaded: admissible; {remark}")
     axes.legend(loc="upper left")
     return made
+
+
+def frontier_of(t: Trajectory) -> tuple[Any, Any, Any]:
+    """Gaps, and the smallest beta at each: for all rows, and for 99 % of them."""
+    from landscape.regularity import alpha_beta_frontier
+
+    gaps = np.geomspace(0.01, 10, 121)
+    every, most = (finite([found.beta for found in alpha_beta_frontier(t, gaps, quantile=q)]) for q in (1.0, 0.99))
+    return gaps, every, most
+
+
+def at_the_gap(t: Trajectory) -> tuple[float, str]:
+    """The smallest beta at the paper's gap, and what there is to say of it."""
+    from landscape.regularity import alpha_beta
+
+    found = alpha_beta(t, GAP)
+    by = "" if found.binding_step is None else f", set by step {found.binding_step}"
+    some = "; some pair always works here (f(x_K) > f* in every row)" if found.vacuous else ""
+    return found.beta, f"β = {short(found.beta, 3)} at gap {GAP}{by}{some}"
 
 
 def map_figure(t: Trajectory) -> Figure:
@@ -76,8 +89,24 @@ def map_figure(t: Trajectory) -> Figure:
     return made
 
 
-def draw_map(made: Figure, axes: Axes, t: Trajectory, *, widest: float = 1.0) -> None:
-    """The map on these axes, for gaps up to `widest`; over alpha, or over alpha - beta for a steep frontier."""
+class LeastT(NamedTuple):
+    """min over the rows of T at pairs: `values[i, j]` at `across[i]`, `betas[j]`, nan where alpha is below beta.
+
+    `plain`: across is alpha, else alpha - beta. The frontier is the smallest beta at each of `gaps`, `low` where it
+    begins.
+    """
+
+    across: Any
+    betas: Any
+    values: Any
+    gaps: Any
+    frontier: Any
+    low: float
+    plain: bool
+
+
+def least_t(t: Trajectory, *, widest: float = 1.0, cells: int = _CELLS) -> LeastT:
+    """The map of least T for gaps up to `widest`; over alpha, or over alpha - beta for a steep frontier."""
     from landscape.regularity import alpha_beta_frontier
 
     def betas_at(gaps: Any) -> Any:
@@ -89,13 +118,19 @@ def draw_map(made: Figure, axes: Axes, t: Trajectory, *, widest: float = 1.0) ->
     low, high = (frontier[known][0], frontier[known][-1]) if known.any() else (0.0, 1.0)
     plain = high - low <= _STEEP * widest
     rise = max(high - low, 0.25 * widest if high > 0 else widest)
-    betas = np.linspace(max(0.0, low - 0.5 * rise if plain else 0.0), high + 0.5 * rise, _CELLS)
-    across = np.linspace(betas[0], betas[-1] + widest, _CELLS) if plain else np.linspace(0, widest, _CELLS)
+    betas = np.linspace(max(0.0, low - 0.5 * rise if plain else 0.0), high + 0.5 * rise, cells)
+    across = np.linspace(betas[0], betas[-1] + widest, cells) if plain else np.linspace(0, widest, cells)
     values = lowest(t, across, betas, sheared=not plain)
     if plain:
         values = np.where(across[:, None] > betas, values, np.nan)
         gaps = np.linspace(1e-3 * widest, across[-1] - betas[0], 200)
         frontier = betas_at(gaps)
+    return LeastT(across, betas, values, gaps, frontier, float(low), bool(plain))
+
+
+def draw_map(made: Figure, axes: Axes, t: Trajectory, *, widest: float = 1.0) -> None:
+    """The map on these axes, for gaps up to `widest`; over alpha, or over alpha - beta for a steep frontier."""
+    across, betas, values, gaps, frontier, low, plain = least_t(t, widest=widest)
     size = float(np.nanmax(np.abs(values))) or 1.0
     least = max(float(np.nanquantile(np.abs(values[values != 0]), 0.05)), 1e-6 * size) if values.any() else 1e-3
     norm: Any = SymLogNorm(linthresh=least, vmin=-size, vmax=size)
@@ -136,11 +171,26 @@ def lowest(t: Trajectory, across: Any, betas: Any, *, sheared: bool) -> Any:
     return np.array([np.min(rows[0] - g * rows[1] + np.multiply.outer(betas, rows[2]), axis=1) for g in across])
 
 
-def conditions_figure(t: Trajectory) -> Figure:
+class Condition(NamedTuple):
+    """One condition at each row: its name and formula, what its constant could be there, which rows break it."""
+
+    name: str
+    formula: str
+    values: Any
+    failing: Any
+    remark: str
+    linear: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name and formula."""
+        return f"{self.name}: {self.formula}" if self.formula else self.name
+
+
+def conditions_of(t: Trajectory) -> list[Condition]:
     """What each condition's constant could be at each row: the least of them is the constant."""
     from landscape.regularity import aiming, alpha_beta, angles, polyak_lojasiewicz, quasar_convexity, restricted_secant
 
-    made, panels = figure(3, rows=2, size=(14.5, 7.8))
     above, infimum = t.drop, t.above("infimum")
     high, higher = above > t.resolution("final"), infimum > t.resolution("infimum")
     away = t.distance > 0
@@ -150,19 +200,28 @@ def conditions_figure(t: Trajectory) -> Figure:
         ("Quasar convexity", "⟨g, x − x_K⟩ / (f − f(x_K))", ratio(t.inner, above, high), quasar_convexity(t)),
         ("Restricted secant", "⟨g, x − x_K⟩ / ‖x − x_K‖²", ratio(t.inner, t.distance**2, away), restricted_secant(t)),
     ]
-    for axes, (name, formula, values, found) in zip(panels, shown, strict=False):
-        rows(axes, t.steps, values, found.failing_rows)
+    made = []
+    for name, formula, values, found in shown:
         bad = len(found.failing_rows)
         remark = f"least {short(found.value, 3)}: " + (f"fails in {bad} of {len(t)} rows" if bad else "holds")
-        headline(axes, f"{name}: {formula}", remark)
+        made.append(Condition(name, formula, values, found.failing_rows, remark))
     cosine = angles(t)
-    rows(panels[4], t.steps, cosine, np.flatnonzero(cosine < 0), linear=True)
-    panels[4].set_ylim(-1.05, 1.05)
-    headline(panels[4], "Cosine of gradient and x − x_K", f"negative in {int(np.sum(cosine < 0))} of {len(t)} rows")
+    remark = f"negative in {int(np.sum(cosine < 0))} of {len(t)} rows"
+    made.append(Condition("Cosine of gradient and x − x_K", "", cosine, np.flatnonzero(cosine < 0), remark, True))
     needed = ratio(GAP * above - t.inner, t.excess, t.excess > 0)
-    rows(panels[5], t.steps, needed, np.flatnonzero(needed > 0))
     remark = f"largest {short(alpha_beta(t, GAP).beta, 3)}; orange: θ = {GAP} of quasar convexity fails"
-    headline(panels[5], f"β that the row needs at gap {GAP}", remark)
+    made.append(Condition(f"β that the row needs at gap {GAP}", "", needed, np.flatnonzero(needed > 0), remark))
+    return made
+
+
+def conditions_figure(t: Trajectory) -> Figure:
+    """A panel for each condition."""
+    made, panels = figure(3, rows=2, size=(14.5, 7.8))
+    for axes, found in zip(panels, conditions_of(t), strict=True):
+        rows(axes, t.steps, found.values, found.failing, linear=found.linear)
+        if found.linear:
+            axes.set_ylim(-1.05, 1.05)
+        headline(axes, found.title, found.remark)
     for axes in panels[3:]:
         axes.set_xlabel("step")
     return made

@@ -15,6 +15,7 @@ from probes.views.pictures.axes import (
     Columns,
     Settings,
     bars,
+    brief,
     finish,
     finite,
     is_crowded,
@@ -115,7 +116,7 @@ def updates_figure(columns: Columns, settings: Settings, labels: Sequence[str] =
     stride = math.ceil(count / _NAMED)
     for i, colour in enumerate(sequence(count)):
         positive = np.where(ratios[:, i] > 0, ratios[:, i], np.nan)
-        label = str(names[i]) if i % stride == 0 else ""
+        label = brief(names[i]) if i % stride == 0 else ""
         dash = (0, (2, 1.5)) if str(names[i]).endswith("bias") else "-"
         line(axes, steps, positive, color=colour, label=label, ms=2 if is_crowded(steps) else 6, lw=1.4, ls=dash)
     log_axis(axes)

@@ -36,6 +36,7 @@ _STYLE: dict[str, Any] = {
     "legend.fontsize": 9.5,
     "lines.linewidth": 1.8,
     "axes.formatter.useoffset": False,
+    "text.parse_math": False,  # names of layers and runs are a user's, and may have dollars
 }
 
 

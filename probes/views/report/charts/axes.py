@@ -1,0 +1,213 @@
+"""What the charts share: lines with error bars, bands, thresholds, axes, in plotly's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_hex
+
+from probes.numbers import short
+from probes.views.pictures.axes import is_crowded, spreads
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, sequence
+from probes.views.report.page import Chart
+
+INK = "#222222"
+PAPER = [[0, "#ffffff"], [0.3, "#c6dbef"], [0.6, "#4a98c9"], [1, "#08306b"]]  # from the page's own colour
+Trace = dict[str, Any]  # of plotly: one line, bar chart or map
+_HOVER = "%{x}: %{y:.5~g}"
+
+
+def numbers(values: Any, digits: int = 5) -> list[Any]:
+    """As JSON has them: rounded to what can be seen, None for what cannot be drawn. Integers and texts as they are."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "f":
+        return array.tolist()
+    if array.ndim > 1:
+        return [numbers(row, digits) for row in array]
+    found = [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in array.tolist()]
+    return [int(value) if value is not None and value.is_integer() and abs(value) < 1e15 else value for value in found]
+
+
+def colours(count: int) -> list[str]:
+    """The first of the house's colours, or a sequence of so many."""
+    return [BLUE, ORANGE, GREEN, GREY][:count] if count <= 4 else ordered(count)
+
+
+def ordered(count: int) -> list[str]:
+    """`count` colours whose order is seen."""
+    return [to_hex(colour) for colour in sequence(count)]
+
+
+def line(x: Any, y: Any, name: str = "", *, color: str = BLUE, errors: Any = None, **look: Any) -> Trace:
+    """A line with a dot at each place, with error bars where `errors` is `(n,)` or, below and above, `(2, n)`."""
+    many, name = is_crowded(x), plain(name)
+    made: Trace = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": numbers(x),
+        "y": numbers(y),
+        "name": name,
+        "showlegend": bool(name),
+        "line": {"color": color, "width": 1.6},
+        "marker": {"color": color, "size": 3 if many else 6},
+        "hovertemplate": (f"{name}<br>" if name else "") + _HOVER + "<extra></extra>",
+    }
+    if errors is not None:
+        made["error_y"] = _bars(errors, color, many)
+        made["hovertemplate"] = made["hovertemplate"].replace("%{y:.5~g}", "%{y:.5~g} ± %{error_y.array:.2~g}")
+        if np.ndim(errors) == 2:
+            made["hovertemplate"] = made["hovertemplate"].replace(
+                " ± %{error_y.array:.2~g}", " (+%{error_y.array:.2~g}, −%{error_y.arrayminus:.2~g})"
+            )
+    return merged(made, look)
+
+
+def _bars(errors: Any, color: str, many: bool) -> dict[str, Any]:
+    errors = np.asarray(errors, dtype=float)
+    errors = np.where(np.isfinite(errors), np.maximum(errors, 0.0), 0.0)
+    both = {"arrayminus": numbers(errors[0], 2), "symmetric": False} if errors.ndim == 2 else {}
+    above = numbers(errors[1] if errors.ndim == 2 else errors, 2)
+    look = {"type": "data", "color": color, "thickness": 1, "width": 0 if many else 3}
+    return look | {"array": above} | both
+
+
+def dots(x: Any, y: Any, name: str = "", *, color: str = BLUE, **look: Any) -> Trace:
+    """Dots alone."""
+    return line(x, y, name, color=color, **({"mode": "markers"} | look))
+
+
+def bars(names: Sequence[Any], values: Any, name: str = "", *, color: str = BLUE, **look: Any) -> Trace:
+    """A bar for each name, from below; from the left with `orientation="h"`."""
+    across = look.get("orientation") == "h"
+    places = {"y": labelled(names), "x": numbers(values)} if across else {"x": labelled(names), "y": numbers(values)}
+    made = {"type": "bar", "name": plain(name), "showlegend": bool(name), "marker": {"color": color}, **places}
+    return merged(
+        made | {"hovertemplate": f"%{{{'yx'[not across]}}}: %{{{'xy'[not across]}:.4~g}}<extra></extra>"}, look
+    )
+
+
+def band(x: Any, low: Any, high: Any, name: str = "", *, color: str = BLUE) -> Trace:
+    """The area between two lines, where both are known."""
+    x, low, high = np.asarray(x, dtype=float), np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    seen = np.isfinite(low) & np.isfinite(high)
+    x, low, high = x[seen], low[seen], high[seen]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": numbers(np.r_[x, x[::-1]]),
+        "y": numbers(np.r_[high, low[::-1]]),
+        "fill": "toself",
+        "fillcolor": f"{color}38",
+        "line": {"width": 0, "color": color},
+        "hoverinfo": "skip",
+        "name": name,
+        "showlegend": bool(name),
+    }
+
+
+def dashed(x: Any, y: Any, name: str = "", *, color: str = ORANGE, **look: Any) -> Trace:
+    """A dashed line without dots: a threshold, a guide."""
+    return line(x, y, name, color=color, **({"mode": "lines", "line": {"dash": "dash", "width": 1.4}} | look))
+
+
+def threshold(x: Any, values: Any, what: str = "threshold") -> list[Trace]:
+    """The threshold over the steps, with its last value in the legend; nothing where it is not known."""
+    values = np.asarray(values, dtype=float)
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
+        return []
+    last = short(float(values[known[-1]]), 3)
+    changes = bool(np.ptp(values[known]) > 0)
+    alone = {"mode": "markers", "marker": {"symbol": "line-ew-open", "size": 26}}
+    look: dict[str, Any] = alone if len(x) == 1 else {}
+    return [dashed(x, values, f"{what} ({'at the end ' if changes else ''}{last})", **look)]
+
+
+def heat(x: Any, y: Any, z: Any, label: str, **look: Any) -> Trace:
+    """A map: `z` is `(len(y), len(x))`."""
+    made: Trace = {
+        "type": "heatmap",
+        "x": numbers(x),
+        "y": numbers(y, 5),
+        "z": numbers(z, 3),
+        "colorscale": PAPER,
+        "meta": "paper",
+        "colorbar": {"title": {"text": label, "side": "right"}, "thickness": 12, "outlinewidth": 0, "len": 0.9},
+        "hoverongaps": False,
+    }
+    return merged(made, look)
+
+
+def decades(low: float, high: float, most: int = 6) -> dict[str, Any]:
+    """Ticks of a scale that is a logarithm, at powers of ten."""
+    first, last = int(np.ceil(low)), int(np.floor(high))
+    every = max(1, -(-(last - first + 1) // most))
+    places = list(range(last, first - 1, -every))[::-1]
+    return {"tickvals": places, "ticktext": [short(10.0**place, 3) for place in places]}
+
+
+def over_steps(title: str, remark: str, data: list[Trace], *, y: str = "", values: Any = (), **layout: Any) -> Chart:
+    """A chart over the steps; on a log axis where the `values` spread. A word where nothing was known."""
+    return chart(title, remark, data, x="step", y=y, log=spreads(np.asarray(values, dtype=float)), **layout)
+
+
+def chart(
+    title: str, remark: str, data: list[Trace], *, x: str = "", y: str = "", log: bool = False, **layout: Any
+) -> Chart:
+    """A chart with names of its axes; `layout` in plotly's words, merged into the axes that are made here."""
+    base: dict[str, Any] = {
+        "xaxis": {"title": {"text": plain(x)}},
+        "yaxis": {"title": {"text": plain(y)}} | ({"type": "log"} if log else {}),
+    }
+    base = merged(base, layout)
+    for name in ("xaxis", "yaxis"):
+        if base[name].get("type") == "log":
+            base[name] = log_ticks(data, name[0]) | base[name]
+    steps = sorted({v for t in data for v in t.get("x", ()) if isinstance(v, int | float)}) if x == "step" else []
+    if 0 < len(steps) <= 6:
+        base["xaxis"] |= {"tickvals": steps, "ticktext": [short(step, 7) for step in steps]}
+    if data and not any(_drawn(trace) for trace in data):
+        base["annotations"] = [note("not known at any step")]
+    return Chart(title, remark, data, base)
+
+
+def log_ticks(data: list[Trace], which: str) -> dict[str, Any]:
+    """Plain numbers on a log axis: at 1, 2 and 5 where it spans little, else at powers of ten."""
+    values = [value for trace in data for value in trace.get(which, ()) if isinstance(value, int | float) and value > 0]
+    span = float(np.log10(max(values) / min(values))) if values else 0.0
+    if span < 4:
+        return {"tickformat": ".3~g", "dtick": "D2" if span < 2.2 else 1}
+    return {"exponentformat": "power", "dtick": max(1, round(span / 5))}
+
+
+def note(text: str) -> dict[str, Any]:
+    """A quiet word in the middle of a chart."""
+    place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+    return {"text": plain(text), "font": {"color": GREY}} | place
+
+
+def labelled(texts: Sequence[Any]) -> list[str]:
+    """Names of a user's as plotly may show them."""
+    return [plain(str(text)) for text in texts]
+
+
+def plain(text: str) -> str:
+    """A text that plotly shows as it is: it reads tags, entities and templates in names."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "%&#123;")
+
+
+def _drawn(trace: Trace) -> bool:
+    values = trace.get("z") or trace.get("y") or ()
+    flat = (v for row in values for v in (row if isinstance(row, list) else [row]))
+    return any(value is not None for value in flat)
+
+
+def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """`base` with what is in `more`, dicts in dicts too."""
+    made = dict(base)
+    for key, value in more.items():
+        inner = made.get(key)
+        made[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return made

@@ -1,0 +1,114 @@
+"""The charts of the gradient: its noise, its dual norms, its alignment, and the updates of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from probes.numbers import short
+from probes.views.pictures.axes import Columns, Settings, brief, finite
+from probes.views.pictures.gradient import GUIDE
+from probes.views.pictures.style import GREY, ORANGE
+from probes.views.report.charts.axes import INK, bars, chart, dashed, decades, heat, labelled, line, ordered, over_steps
+from probes.views.report.page import Chart
+
+_LINES = 12  # more layers than this are lines that nobody tells apart: the map shows them
+_COLUMNS = 120
+
+
+def gradient_charts(columns: Columns, settings: Settings) -> list[Chart]:
+    """Loss, norm of the gradient, and the noise scale with its standard error."""
+    steps, made = columns["step"], []
+    for field, title in (("loss", "Loss"), ("norm", "Norm of the gradient")):
+        made.append(over_steps(title, "", [line(steps, columns[field])], y=title.lower(), values=columns[field]))
+    scale = columns["noise_scale"]
+    data = [line(steps, scale, errors=columns["noise_scale_stderr"])]
+    made.append(over_steps("Gradient noise scale", "bars: one standard error", data, y="loss terms", values=scale))
+    return made
+
+
+def dual_gradient_charts(columns: Columns, settings: Settings, labels: Sequence[str] = ()) -> list[Chart]:
+    """Dual norm and gap, their ratio with its smallest value, and the norm by layer."""
+    steps, total, gap, mu = (finite(columns[name]) for name in ("step", "total", "gap", "mu"))
+    steps = columns["step"]
+    gap = np.where(gap > 0, gap, np.nan)
+    both = [line(steps, total, "dual norm of the gradient"), line(steps, gap, "f − infimum", color=GREY)]
+    norm, infimum = settings.get("norm", "auto"), short(settings.get("infimum", 0.0))
+    remark = f"loss per radius; norm {norm}, infimum {infimum}"
+    made = [over_steps("Gradient in dual norms", remark, both, values=np.r_[total, gap])]
+    ratio = [line(steps, mu, color=ORANGE)]
+    if np.isfinite(mu).any():
+        least = float(np.nanmin(mu))
+        ratio.append(dashed(steps[[0, -1]], [least] * 2, f"smallest: {short(least)}", color=GREY))
+    made.append(over_steps("Ratio: the μ of μ-KL", "dual norm / (f − infimum)", ratio, y="μ", values=mu))
+    return [*made, *_layer_map("Dual norm by tensor", steps, finite(columns["dual"]), labels, "dual norm")]
+
+
+def alignment_charts(columns: Columns, settings: Settings) -> list[Chart]:
+    """Squared cosines stacked up to their total, and the total with its bound."""
+    steps, cosines, total = columns["step"], finite(columns["cosines"]), finite(columns["total"])
+    k, of = cosines.shape[1], settings.get("of", "gradient")
+    bounds = finite(columns["total_bound"])
+    reach = np.array([np.minimum(bounds, total), np.minimum(bounds, np.maximum(1.0 - total, 0.0))])
+    one = len(steps) == 1
+    data = []
+    for i, colour in enumerate(ordered(k)):
+        look: dict[str, Any] = {"mode": "lines", "stackgroup": "one", "fillcolor": f"{colour}B0", "line": {"width": 0}}
+        data.append(line(steps, cosines[:, i], f"eigenvector {i + 1}", color=colour, **({} if one else look)))
+    data.append(line(steps, total, f"total of {k}", color=INK, errors=reach))
+    title = f"The {of} in the top {k} eigenvectors"
+    limits = {"range": [0, 1.02]}
+    return [over_steps(title, "bars: bounds on the error", data, y="share of the square", yaxis=limits)]
+
+
+def updates_charts(columns: Columns, settings: Settings, labels: Sequence[str] = ()) -> list[Chart]:
+    """Norm of the update over that of the tensor: a line for each of few tensors, a map for several."""
+    steps, ratios = columns["step"], finite(columns["ratio"])
+    ratios = np.where(ratios > 0, ratios, np.nan)
+    count = ratios.shape[1]
+    names = [str(name) for name in labels] or [f"tensor {i + 1}" for i in range(count)]
+    chosen = range(count) if count <= _LINES else np.linspace(0, count - 1, _LINES).round().astype(int)
+    data = [
+        line(steps, ratios[:, i], brief(names[i]), color=colour, line={"dash": _dash(names[i])})
+        for i, colour in zip(chosen, ordered(len(chosen)), strict=True)
+    ]
+    if len(steps):
+        data.append(dashed(steps[[0, -1]], [GUIDE] * 2, f"guide: {short(GUIDE)}"))
+    per = np.unique(columns["steps"][np.isfinite(ratios).any(axis=1)])
+    over = "" if not len(per) else f"{per[0]}" if len(per) == 1 else f"{per[0]} to {per[-1]}"
+    remarks = [f"each update over {over} step{'s' * (over != '1')} of training"] * bool(over)
+    remarks += ["biases dotted"] * any(name.endswith("bias") for name in names)
+    remarks += [f"{len(chosen)} of {count} tensors; the map has them all"] * (count > _LINES)
+    title, axis = "Relative size of the updates", "norm of update / norm of tensor"
+    made = [chart(title, "; ".join(remarks), data, x="step", y=axis, log=True)]
+    return [*made, *_layer_map("Relative size of the updates by tensor", steps, ratios, names, "ratio")]
+
+
+def _dash(name: str) -> str:
+    return "dot" if name.endswith("bias") else "solid"
+
+
+def _layer_map(title: str, steps: Any, values: Any, labels: Sequence[str], what: str) -> list[Chart]:
+    """By tensor: a map over the steps, bars for a single step, nothing where there is one tensor."""
+    count = values.shape[1]
+    if count < 2 or not np.isfinite(values).any():
+        return []
+    shown = [brief(name) for name in labels] or [f"tensor {i + 1}" for i in range(count)]
+    height = max(320, min(900, 130 + 18 * count))
+    axis = {"type": "category", "autorange": "reversed", "title": {"text": ""}, "showgrid": False, "automargin": True}
+    if len(steps) == 1:
+        data = bars(shown, values[0], orientation="h")
+        return [chart(title, "", [data], x=what, xaxis={"type": "log"}, yaxis=axis, height=height)]
+    rows = np.unique(np.linspace(0, len(steps) - 1, _COLUMNS).round().astype(int))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.log10(np.where(values > 0, values, np.nan))[rows].T
+    if not np.isfinite(z).any():
+        return []
+    low, high = float(np.nanmin(z)), float(np.nanmax(z))
+    data = heat(steps[rows], range(count), z, what, colorscale="Viridis", meta="")
+    data["y"] = labelled(shown)
+    data["colorbar"] |= decades(low, high) if high - low > 2 else {"tickprefix": "10^"}
+    data["hovertemplate"] = "%{y}<br>step %{x}<br>10^%{z:.2f}<extra></extra>"
+    return [chart(title, "on a log scale; empty: not known, or zero", [data], x="step", yaxis=axis, height=height)]

@@ -1,0 +1,254 @@
+"""Traces with records of every kind, made up: what a report is tried on without measuring anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes import Field, Trace
+from probes.instruments.neural_collapse import _FLOATS, _INTEGERS
+from probes.instruments.solver_steps import _FIELDS
+
+N, K, PROBES, LANCZOS, TENSORS = 1210, 10, 4, 32, 8
+LABELS = tuple(f"layer{i}.{part}" for i in range(TENSORS // 2) for part in ("weight", "bias"))
+TOLD = {"noise": Field(), "checked": Field((), "S120"), "note": Field((), "S200")}
+SAID = {"noise": 0.0, "checked": "agrees with differences to 2e-06 (float32)", "note": ""}
+
+
+def every_kind(path: Path, steps: int = 12, *, seed: int = 0, labels: tuple[str, ...] = LABELS, **config: Any) -> Path:
+    """A trace with sixteen kinds of probes, the loss, and one that nobody knows."""
+    rng = np.random.default_rng(seed)
+    with Trace.create(path, config=config or {"lr": 0.05, "network": "mlp"}, seed=seed, overwrite=True) as trace:
+        tables = {name: made for name, *made in _tables(labels)}
+        for name, (fields, settings, _) in tables.items():
+            trace.declare(name, fields, settings=settings)
+        for i in range(steps):
+            for name, (_, _, row) in tables.items():
+                trace.record(name, 10 * i, epoch=0.1 * i, cost=0.01, **row(i / max(steps - 1, 1), rng))
+        trace.event(10, "trace", "RuntimeError: the data has changed between two passes")
+    return path
+
+
+def _tables(labels: tuple[str, ...]):
+    f = Field()
+    flag = Field((), "bool")
+    count = Field((), "int64")
+    yield (
+        "loss",
+        {"value": f, "gradient_norm": f},
+        None,
+        lambda t, rng: {"value": 2.3 * np.exp(-3 * t), "gradient_norm": 0.5 * np.exp(-2 * t)},
+    )
+    yield (
+        "spectrum",
+        {"values": Field((K,)), "residuals": Field((K,)), "converged": flag, "matvecs": count, **TOLD},
+        {"probe": "Spectrum", "operator": "hessian", "k": K, "which": "LA"},
+        lambda t, rng: {
+            "values": np.r_[[9.0, 8.0, 7.0], np.linspace(1.0, 0.5, K - 3)] * (1 + t),
+            "residuals": np.full(K, 1e-3),
+            "converged": t < 0.9,
+            "matvecs": 60,
+            **SAID,
+        },
+    )
+    yield (
+        "trace",
+        {"value": f, "stderr": f, "converged": flag, "matvecs": count, **TOLD},
+        {"probe": "CurvatureTrace", "operator": "hessian"},
+        lambda t, rng: {"value": 30 + 10 * t, "stderr": 1.5, "converged": True, "matvecs": 60, **SAID},
+    )
+    yield (
+        "density",
+        {"nodes": Field((PROBES, LANCZOS)), "weights": Field((PROBES, LANCZOS)), "n": count},
+        {"probe": "SpectralDensity", "operator": "hessian"},
+        lambda t, rng: {
+            "nodes": np.sort(rng.normal(size=(PROBES, LANCZOS)) * (1 + t), axis=1),
+            "weights": np.full((PROBES, LANCZOS), 1 / LANCZOS),
+            "n": N,
+        },
+    )
+    thresholds = 10.0 ** -np.arange(1, 9)
+    yield (
+        "condition",
+        {
+            "kappa": f,
+            "largest": f,
+            "smallest": f,
+            "rank": count,
+            "threshold": f,
+            "limited_by": Field((), "S24"),
+            "thresholds": Field((8,)),
+            "ranks": Field((8,), "int64"),
+            "kappas": Field((8,)),
+            "converged": flag,
+            "matvecs": count,
+            **TOLD,
+        },
+        {"probe": "ConditionNumber", "operator": "gauss-newton"},
+        lambda t, rng: {
+            "kappa": 9e3,
+            "largest": 9.0,
+            "smallest": 1e-3,
+            "rank": 200,
+            "threshold": 1e-3,
+            "limited_by": "float32",
+            "thresholds": thresholds,
+            "ranks": np.arange(1, 9) * 20,
+            "kappas": 0.9 / thresholds,
+            "converged": True,
+            "matvecs": 2420,
+            **SAID,
+        },
+    )
+    ragged = Field((None, 2))
+    yield (
+        "gauss-newton",
+        {
+            **dict.fromkeys(("kappa", "largest", "smallest", "threshold", "bound", "loose_bound"), f),
+            "rank": count,
+            "size": count,
+            "matvecs": count,
+            "limited_by": Field((), "S24"),
+            "neighbours": Field((3,)),
+            "eigenvalues": Field((None,)),
+            "converged": flag,
+            "linear": flag,
+            "left": ragged,
+            "right": ragged,
+            **TOLD,
+        },
+        {"probe": "GaussNewtonConditioning"},
+        lambda t, rng: {
+            "kappa": 100 * (1 + t),
+            "largest": 10.0,
+            "smallest": 0.1,
+            "threshold": 1e-12,
+            "bound": 300.0,
+            "loose_bound": 900.0,
+            "rank": 50,
+            "size": 60,
+            "matvecs": 60,
+            "limited_by": "",
+            "neighbours": [90.0, 95.0, np.nan],
+            "eigenvalues": np.geomspace(0.1, 10, 50),
+            "converged": True,
+            "linear": True,
+            "left": [[0.5, 2.0], [0.1, 3.0]],
+            "right": [[0.4, 2.0], [0.2, 1.0]],
+            **SAID,
+        },
+    )
+    sharp = ("value", "residual", "threshold", "preconditioned", "preconditioned_residual", "preconditioned_threshold")
+    yield (
+        "sharpness",
+        {**dict.fromkeys(sharp, f), "matvecs": count, **TOLD},
+        {"probe": "Sharpness"},
+        lambda t, rng: (
+            dict(zip(sharp, (9 + 30 * t, 0.01, 40.0, 5.0 + t, 0.01, 38.0), strict=True)) | {"matvecs": 30, **SAID}
+        ),
+    )
+    yield (
+        "batch-sharpness",
+        {"value": f, "stderr": f, "ratio_of_means": f, "threshold": f, "batches": count, **TOLD},
+        {"probe": "BatchSharpness"},
+        lambda t, rng: {
+            "value": 30 + 9 * t,
+            "stderr": 2.0,
+            "ratio_of_means": 28.0,
+            "threshold": 40.0,
+            "batches": 12,
+            **SAID,
+        },
+    )
+    yield (
+        "critical-sharpness",
+        {"value": f, "lower": f, "upper": f, "evaluations": count, "converged": flag, "threshold": f},
+        {"probe": "CriticalSharpness", "along": "gradient"},
+        lambda t, rng: {
+            "value": 20 + t,
+            "lower": 19.0 + t,
+            "upper": 22.0 + t,
+            "evaluations": 8,
+            "converged": True,
+            "threshold": 40.0,
+        },
+    )
+    yield (
+        "sam-sharpness",
+        {"value": f, "error": f, "rho": f, "norm": f},
+        {"probe": "SAMSharpness"},
+        lambda t, rng: {"value": 0.1 / (1 + t), "error": 1e-5, "rho": 0.05, "norm": 1.0},
+    )
+    gradient = ("loss", "norm", "noise_trace", "noise_trace_stderr", "noise_scale", "noise_scale_stderr", "terms")
+    yield (
+        "gradient",
+        dict.fromkeys(gradient, f),
+        {"probe": "Gradient"},
+        lambda t, rng: dict(zip(gradient, (2 - t, 0.5 - 0.4 * t, 3.0, 0.1, 40 + 300 * t, 500 * t, 1437), strict=True)),
+    )
+    five = Field((5,))
+    yield (
+        "alignment",
+        {"cosines": five, "bounds": five, "total": f, "total_bound": f, "eigenvalues": five, "residuals": five, **TOLD},
+        {"probe": "Alignment", "of": "gradient"},
+        lambda t, rng: {
+            "cosines": np.array([0.4, 0.2, 0.1, 0.05, 0.01]) * (1 - t / 2),
+            "bounds": np.full(5, 0.01),
+            "total": 0.76 * (1 - t / 2),
+            "total_bound": 0.02,
+            "eigenvalues": np.arange(5, 0, -1.0),
+            "residuals": np.full(5, 1e-3),
+            **SAID,
+        },
+    )
+    each = Field((len(labels),), labels=labels)
+    yield (
+        "updates",
+        {"ratio": each, "update": each, "weight": each, "steps": count},
+        {"probe": "Updates"},
+        lambda t, rng: {
+            "ratio": 1e-3 * np.arange(1, len(labels) + 1) * (1 - 0.9 * t),
+            "update": np.full(len(labels), 1e-3),
+            "weight": np.ones(len(labels)),
+            "steps": 1,
+        },
+    )
+    way = ("inner", "loss", "final_loss", "infimum", "grad_norm", "distance")
+    yield (
+        "function-class",
+        {**dict.fromkeys(way, f), "rounding": f},
+        {"probe": "FunctionClass", "per": "batch"},
+        lambda t, rng: (
+            dict(
+                zip(
+                    way,
+                    (2 * (1 - t) ** 2 - 0.05 * (t > 0.5), (1 - t) ** 2 + 0.1, 0.1, 0.0, 2 - 2 * t, 1 - t),
+                    strict=True,
+                )
+            )
+            | {"rounding": 1e-7}
+        ),
+    )
+    yield (
+        "neural-collapse",
+        dict.fromkeys(_FLOATS, f) | dict.fromkeys(_INTEGERS, count),
+        {"probe": "NeuralCollapse"},
+        lambda t, rng: dict.fromkeys(_FLOATS, 0.5 * 10 ** (-2 * t)) | dict.fromkeys(_INTEGERS, 10),
+    )
+    yield (
+        "dual-gradient",
+        {"dual": each, "total": f, "gap": f, "mu": f},
+        {"probe": "DualGradient", "norm": "auto", "infimum": 0.0},
+        lambda t, rng: {"dual": np.arange(1.0, len(labels) + 1), "total": 36.0 * (1 - t / 2), "gap": 2 - t, "mu": 18.0},
+    )
+    yield (
+        "solver",
+        dict.fromkeys(_FIELDS, f),
+        {"probe": "SolverSteps"},
+        lambda t, rng: (
+            dict.fromkeys(_FIELDS, 1.0) | {"loss": 2.0, "new_loss": 1.9, "decrease": 0.12, "accepted": float(t != 1)}
+        ),
+    )
+    yield "mine", {"height": Field(units="m"), "word": Field((), "S8")}, None, lambda t, rng: {"height": t, "word": "x"}

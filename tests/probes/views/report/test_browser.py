@@ -1,0 +1,80 @@
+"""The page in a real browser: nothing is asked of the network, every figure is drawn, hover and keys work."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from browser import opened
+from report_cases import every_kind
+
+from probes import report
+
+CASES = {"desk": (1280, False), "phone": (390, True)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_in_a_browser(case: str, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    width, dark = CASES[case]
+    page = report(every_kind(tmp_path / "t.h5", 5), tmp_path / "page.html", note="<b>ours</b>")
+    with opened(page, tmp_path, width=width, dark=dark) as tab:
+        assert tab.requests() == [page.resolve().as_uri()]
+        plots = tab.value("document.querySelectorAll('figure > .plot').length")
+        assert plots > 30
+        assert tab.value("document.querySelectorAll('.plot.drawn .main-svg').length") >= plots
+        drawn = "'.trace, .heatmaplayer image'"
+        empty = f"[...document.querySelectorAll('.plot')].filter(p => !p.querySelector({drawn})).length"
+        assert tab.value(empty) == 0
+        assert tab.value("document.documentElement.scrollWidth") <= width
+        # the mouse
+        place = tab.value(
+            "(() => { const p = document.querySelector('#trace-1 .plot'); p.scrollIntoView({block: 'center', behavior: "
+            "'instant'}); const b = p.querySelector('.points path').getBoundingClientRect();"
+            "return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        )
+        for x in (place[0] - 3, place[0]):
+            tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=place[1])
+        tab.value("new Promise(go => setTimeout(go, 400))")
+        hover = "[...document.querySelectorAll('#trace-1 .hoverlayer text')].map(t => t.textContent).join(' ')"
+        assert "30 ± 1.5" in tab.value(hover)
+        # the keys
+        tab.value("document.querySelector('#trace-1 .plot').focus()")
+        for _ in range(2):
+            for kind in ("keyDown", "keyUp"):
+                tab.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight")
+        tab.value("new Promise(go => setTimeout(go, 300))")
+        assert "10" in tab.value("document.getElementById('say').textContent")
+        labels = tab.value("[...document.querySelectorAll('[role=img]')].map(p => p.getAttribute('aria-label'))")
+        assert any("30.0 ± 1.5" in label for label in labels)
+        assert tab.complaints() == []
+
+
+def test_a_hostile_trace_runs_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    evil = "</script><img src=x onerror=window.hit=1><script>window.hit=1</script>"
+    labels = tuple(f"{evil}{i}%{{x}}$\\frac{{" for i in range(3))
+    path = every_kind(tmp_path / "t.h5", 4, labels=labels, **{evil: evil, "b": "<a href='javascript:hit=1'>"})
+    page = report(path, tmp_path / "page.html", title=evil, note=evil)
+    with opened(page, tmp_path) as tab:
+        assert tab.value("window.hit") is None
+        assert tab.value("document.querySelectorAll('main img, .plot a[href], svg a').length") == 0
+        assert tab.requests() == [page.resolve().as_uri()]
+        assert tab.value("document.querySelector('h1').textContent") == evil
+        assert tab.value("document.querySelector('#updates-1 .legendtext').textContent").startswith(
+            "</script><img src=x"
+        )
+        assert tab.complaints() == []
+
+
+def test_static_page_asks_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.views.report.bundle.is_there", lambda: False)
+    page = report(every_kind(tmp_path / "t.h5", 3), tmp_path / "page.html")
+    with opened(page, tmp_path, width=390) as tab:
+        assert tab.requests() == [page.resolve().as_uri()]
+        assert tab.value("document.documentElement.scrollWidth") <= 390
+        assert tab.value("document.querySelectorAll('figure > svg').length") > 15
+        png = tab.call("Page.captureScreenshot", format="png")["data"]
+        assert len(base64.b64decode(png)) > 5000
+        assert tab.complaints() == []

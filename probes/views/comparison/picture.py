@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from probes.views.comparison.select import Comparison, Repeated
 from probes.views.pictures.axes import scale
@@ -17,6 +18,11 @@ _AXES = {"step": "step", "epoch": "epoch", "time": "time [s]", "loss": "loss (tr
 
 def comparison_figure(comparison: Comparison, path: Path) -> Path:
     """Write the picture as PNG; the path written."""
+    return save(drawn(comparison), path)
+
+
+def drawn(comparison: Comparison) -> Figure:
+    """The picture: a line for each experiment."""
     with style():
         made, (axes,) = figure()
         groups = comparison.groups
@@ -35,7 +41,7 @@ def comparison_figure(comparison: Comparison, path: Path) -> Path:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         elif len(groups) > 1 or comparison.repeated:
             axes.legend()
-        return save(made, path)
+        return made
 
 
 def _draw(axes: Any, comparison: Comparison, group: Repeated, colour: Any) -> Any:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from probes.errors import UserError
 from probes.trace.set import TraceSet
-from probes.views.comparison.select import Comparison, compare_runs
+from probes.views.comparison.picture import drawn
+from probes.views.comparison.select import Comparison, Repeated, compare_runs
 from probes.views.comparison.table import cells_at, method, place_labels
 from probes.views.report.charts.axes import band, colours, line, over_steps
 from probes.views.report.page import Block, Chart, Grid
+from probes.views.report.rows import csv_text
 
 # What is compared of each kind, where it is not the one number that stands for a probe.
 FIELDS = {
@@ -32,15 +36,27 @@ FIELDS = {
 _PLACES, _ROWS, _LONG = 400, 15, 60
 
 
-def comparison_blocks(runs: TraceSet, name: str, kind: str | None) -> Iterator[Block]:
-    """One block for each number of the records `name` that two or more runs have."""
-    for field in FIELDS.get(kind or "", ("value",)):
-        found = _compared(runs, f"{name}.{field}")
-        if found is None or sum(len(group.names) for group in found.groups) < 2:
-            continue
-        anchor = f"compare-{name}-{field}".replace(".", "-")
-        notes = [method(found), *found.notes]
-        yield Block(anchor, f"{found.field} of all runs", "", [_chart(found)], _text(found), _grid(found), notes)
+def comparison_block(runs: TraceSet, name: str, kind: str | None, anchor: str) -> Block | None:
+    """The numbers of the records `name` that two or more runs have; None where there are none."""
+    every = [_compared(runs, f"{name}.{field}") for field in FIELDS.get(kind or "", ("value",))]
+    found = [one for one in every if one is not None and sum(len(group.names) for group in one.groups) > 1]
+    if not found:
+        return None
+    notes = list(dict.fromkeys(note for one in found for note in (method(one), *one.notes)))
+    return Block(
+        anchor=anchor,
+        title=f"{name}: runs beside each other",
+        settings="",
+        charts=[_chart(one) for one in found],
+        text="; ".join(map(_text, found)),
+        grid=_grid(found),
+        notes=notes,
+        pictures=partial(_pictures, found),
+    )
+
+
+def _pictures(found: Sequence[Comparison]) -> dict[str, Any]:
+    return {f"-{index + 1}": drawn(one) for index, one in enumerate(found)}
 
 
 def _compared(runs: TraceSet, field: str) -> Comparison | None:
@@ -70,29 +86,43 @@ def _chart(found: Comparison) -> Chart:
             data[-1]["hovertemplate"] = data[-1]["hovertemplate"].replace("%{y:.5~g}", "%{y:.5~g} ± %{customdata:.2~g}")
         values.append(np.r_[mean - error, mean + error])
     remark = "mean; band: one standard error over the runs; " if found.repeated else ""
-    title = f"{found.field} of {sum(len(group.names) for group in found.groups)} runs"
-    return over_steps(title, f"{remark}linear between records", data, y=found.title, values=np.concatenate(values))
+    return over_steps(
+        found.field, f"{remark}linear between records", data, y=found.title, values=np.concatenate(values)
+    )
 
 
-def _grid(found: Comparison) -> Grid:
-    places = found.grid(_ROWS)
-    labels = place_labels(places)
-    columns = [cells_at(group, places) for group in found.groups]
-    rows = [(label, [column[i] for column in columns]) for i, label in enumerate(labels)]
-    return Grid(found.by, [group.heading for group in found.groups], rows, _csv(found))
+def _grid(found: Sequence[Comparison]) -> Grid:
+    """A row for each place of the axis; of each number its columns beside each other."""
+    rows: dict[str, list[str]] = {}
+    headings: list[str] = []
+    for one in found:
+        places = one.grid(_ROWS)
+        columns = [cells_at(group, places) for group in one.groups]
+        for label, *texts in zip(place_labels(places), *columns, strict=True):
+            rows.setdefault(label, [""] * len(headings)).extend(texts)
+        headings += [f"{one.field}: {group.heading}" for group in one.groups]
+        for texts in rows.values():
+            texts += [""] * (len(headings) - len(texts))
+    ordered = sorted(rows.items(), key=lambda row: float(row[0]))
+    return Grid(found[0].by, headings, ordered, _csv(found))
 
 
-def _csv(found: Comparison) -> str:
-    """Step, then mean, standard error and number of runs of each group."""
-    from probes.views.report.rows import csv_text
+def _csv(found: Sequence[Comparison]) -> str:
+    """A row for each place of each group: mean, standard error, and number of runs."""
+    rows = [
+        (one.field, group.heading, *values)
+        for one in found
+        for group in one.groups
+        for values in _values(group, one.grid(_PLACES))
+    ]
+    return csv_text(["field", "group", found[0].by, "mean", "stderr", "runs"], list(zip(*rows, strict=True)))
 
-    places = found.grid(_PLACES)
-    names, columns = [found.by], [places.tolist()]
-    for group in found.groups:
-        average = group.average(places)
-        names += [group.heading, f"{group.heading}: stderr", f"{group.heading}: runs"]
-        columns += [average.mean.tolist(), average.stderr.tolist(), average.runs.tolist()]
-    return csv_text(names, columns)
+
+def _values(group: Repeated, places: np.ndarray) -> Iterator[tuple[float, float, float, int]]:
+    average = group.average(places)
+    for place, mean, stderr, count in zip(places, average.mean, average.stderr, average.runs, strict=True):
+        if count:
+            yield float(place), float(mean), float(stderr), int(count)
 
 
 def _text(found: Comparison) -> str:
@@ -100,7 +130,7 @@ def _text(found: Comparison) -> str:
     for group in found.groups:
         place = np.array([max(curve.x[-1] for curve in group.curves)])
         ends.append(f"{group.heading}: {cells_at(group, place)[0]} at {found.by} {place_labels(place)[0]}")
-    return "; ".join(ends)
+    return f"{found.field}: " + "; ".join(ends)
 
 
 def shared_names(sources: Sequence[dict[str, str | None]]) -> list[str]:

@@ -11,7 +11,7 @@ from probes.errors import first_few
 from probes.numbers import duration
 from probes.trace.configs import flatten
 from probes.views.kinds import KINDS
-from probes.views.report.page import Grid
+from probes.views.report.page import Fact, Grid
 from probes.views.report.source import Source
 from probes.views.tables import cells_of, plain_text, writer_text
 
@@ -23,13 +23,11 @@ _RUNS = 6  # side by side at a glance
 _PER_GROUP = 2
 _DETAILS = ("Versions", "Trace", "Identity")
 
-Fact = tuple[str, str]
-
 
 def facts_of(sources: Sequence[Source]) -> tuple[list[Fact], list[Fact]]:
     """Name and text of each fact, and of what is looked up; where runs differ, what each of them says."""
     found = list(_joined([(source.label, dict(_facts(source))) for source in sources]))
-    return [f for f in found if f[0] not in _DETAILS], [f for f in found if f[0] in _DETAILS]
+    return [f for f in found if f.name not in _DETAILS], [f for f in found if f.name in _DETAILS]
 
 
 def lead_of(sources: Sequence[Source]) -> str:
@@ -95,16 +93,16 @@ def _versions(trace: Trace) -> str:
     return ", ".join(parts)
 
 
-def _joined(told: list[tuple[str, dict[str, str]]]) -> Iterator[tuple[str, str]]:
+def _joined(told: list[tuple[str, dict[str, str]]]) -> Iterator[Fact]:
     """Facts that all runs share once, others run by run."""
     for key in dict.fromkeys(key for _, facts in told for key in facts):
         texts = {label: facts[key] for label, facts in told if key in facts}
         if len(set(texts.values())) == 1 and (len(texts) == len(told) or len(told) == 1):
-            yield key, next(iter(texts.values()))
+            yield Fact(key, [("", next(iter(texts.values())))])
         elif key != "Identity":
             few = list(texts.items())[:_RUNS]
-            more = f"\n... and {len(texts) - len(few)} more" if len(texts) > len(few) else ""
-            yield key, "\n".join(f"{label}: {text}" for label, text in few) + more
+            more = [("", f"and {len(texts) - len(few)} more")] if len(texts) > len(few) else []
+            yield Fact(key, few + more)
 
 
 def glance_of(sources: Sequence[Source]) -> Grid:

@@ -17,7 +17,7 @@ from probes.views.notes import notes_on
 from probes.views.pictures.draw import called, pictures_of
 from probes.views.report import cautions
 from probes.views.report.charts.other import other_charts
-from probes.views.report.compare import comparison_blocks, shared_names
+from probes.views.report.compare import comparison_block, shared_names
 from probes.views.report.facts import facts_of, glance_of, lead_of
 from probes.views.report.page import Block, Caution, Chart, Grid, Page, Section
 from probes.views.report.rows import grid_of, some_rows
@@ -40,7 +40,9 @@ def gather(runs: TraceSet, sources: Sequence[Source], *, title: str | None, note
         blocks: list[Block] = []
         if several:
             names = shared_names([{g.records.name: kind for g in s.groups if g.kind == kind} for s in sources])
-            blocks += [block for name in names for block in comparison_blocks(runs, name, kind)]
+            for name in names:
+                made = comparison_block(runs, name, kind, _anchor(f"{name}-compared", taken))
+                blocks += [made] if made is not None else []
         whole = len(sources) <= _WHOLE
         for index, source in enumerate(sources):
             for group in source.groups:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from probes.views.report import bundle
 from probes.views.report.formulas import mathml
-from probes.views.report.page import Block, Caution, Chart, Grid, Page, Section
+from probes.views.report.page import Block, Caution, Chart, Fact, Grid, Page, Section
 from probes.views.report.static import svgs
 
 
@@ -82,9 +82,14 @@ def _head(page: Page, interactive: bool) -> str:
     return "\n".join([*parts, "</header>"])
 
 
-def _facts(facts: list[tuple[str, str]]) -> str:
-    rows = (f"<div><dt>{escape(key)}</dt><dd>{_lines(text)}</dd></div>" for key, text in facts)
+def _facts(facts: list[Fact]) -> str:
+    rows = (f"<div><dt>{escape(fact.name)}</dt>{''.join(map(_fact, fact.texts))}</div>" for fact in facts)
     return f"<dl>{''.join(rows)}</dl>"
+
+
+def _fact(told: tuple[str, str]) -> str:
+    label, text = told
+    return f"<dd>{f'<b>{escape(label)}</b> ' if label else ''}{escape(text)}</dd>"
 
 
 def _lines(text: str) -> str:

@@ -31,10 +31,12 @@ def _document(page: Page) -> Iterator[str]:
         yield from (f"> {escape(line)}" for line in page.note.splitlines())
         yield ""
     yield "## What was measured\n"
-    for key, text in page.facts + page.details:
-        first, *more = text.splitlines() or [""]
-        yield f"- {escape(key)}: {escape(first)}" if not more else f"- {escape(key)}:"
-        yield from (f"  - {escape(line)}" for line in (first, *more) if more)
+    for fact in page.facts + page.details:
+        if len(fact.texts) == 1:
+            yield f"- {escape(fact.name)}: {_told(fact.texts[0])}"
+        else:
+            yield f"- {escape(fact.name)}:"
+            yield from (f"  - {_told(told)}" for told in fact.texts)
     yield ""
     if page.glance.rows:
         yield "## At a glance\n"
@@ -47,6 +49,11 @@ def _document(page: Page) -> Iterator[str]:
     for section in page.sections:
         yield from _section(section)
     yield f"Written by {escape(page.made_by)}."
+
+
+def _told(told: tuple[str, str]) -> str:
+    label, text = told
+    return f"{escape(label)}: {escape(text)}" if label else escape(text)
 
 
 def _section(section: Section) -> Iterator[str]:

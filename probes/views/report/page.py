@@ -62,6 +62,14 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """Something about the runs: its name, and what each says of it, by its label; the label is "" for all of them."""
+
+    name: str
+    texts: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Caution:
     """Something a reader must know before the pictures: whose it is, and the block to look at ("" for none)."""
 
@@ -77,8 +85,8 @@ class Page:
     title: str
     note: str
     lead: str
-    facts: list[tuple[str, str]]
-    details: list[tuple[str, str]]
+    facts: list[Fact]
+    details: list[Fact]
     glance: Grid
     cautions: list[Caution]
     sections: list[Section]

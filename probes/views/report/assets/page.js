@@ -14,10 +14,15 @@
     const ink = night ? "#c3cad3" : "#3d444d", grid = night ? "#2a3038" : "#e9ebee", paper = night ? "#14171b" : "#ffffff";
     const axis = {
       gridcolor: grid, zeroline: false, linecolor: night ? "#4a525d" : "#b4bac2", showline: true, ticks: "outside", ticklen: 4,
-      tickcolor: night ? "#4a525d" : "#b4bac2", automargin: true, hoverformat: ".5~g", exponentformat: "power",
+      tickcolor: night ? "#4a525d" : "#b4bac2", automargin: true, tickfont: {size: 11}, hoverformat: ".5~g", exponentformat: "power",
     };
-    const layout = made.layout, phone = plot.clientWidth < 420;
+    const layout = made.layout;
+    const phone = plot.clientWidth < 420;
     const named = made.data.filter((t) => t.showlegend && t.name);
+    const widest = 52 + 6.6 * Math.max(0, ...named.map((t) => Math.min(t.name.length, 60)));
+    const lines = Math.ceil(named.length / Math.max(1, Math.floor((plot.clientWidth - 60) / widest)));
+    const height = (layout.height || 320) + (named.length ? 14 + 19 * lines : 0);
+    plot.style.height = height + "px";
     for (const name of ["xaxis", "yaxis"]) {
       layout[name] = Object.assign({}, axis, layout[name]);
       layout[name].title = Object.assign({standoff: 8, font: {size: 12}}, layout[name].title);
@@ -26,11 +31,11 @@
     if (night) for (const trace of made.data) if (trace.meta === "paper") trace.colorscale = [[0, paper], [0.3, "#123a5c"], [0.6, "#2a7ab8"], [1, "#d6eafa"]];
     made.layout = Object.assign({
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {family: getComputedStyle(document.body).fontFamily, size: 12, color: ink},
-      margin: {l: 8, r: 12, t: 12, b: 8, pad: 0}, showlegend: named.length > 0, hovermode: "closest", height: plot.clientHeight,
-      legend: {orientation: "h", x: 0, xanchor: "left", y: -0.24, yanchor: "top", font: {size: 11.5}, itemwidth: 30},
+      margin: {l: 8, r: 12, t: 12, b: 8, pad: 0}, showlegend: named.length > 0, hovermode: "closest", height,
+      legend: {orientation: "h", x: 0, xanchor: "left", y: -52 / Math.max(120, height - 90 - 19 * lines), yanchor: "top", font: {size: 11.5}, itemwidth: 30},
       hoverlabel: {bgcolor: paper, bordercolor: grid, font: {size: 12, color: night ? "#e4e7eb" : "#1d2127"}}, modebar: {bgcolor: "rgba(0,0,0,0)", color: night ? "#5d6672" : "#b9c0c8", activecolor: night ? "#c3cad3" : "#3d444d"},
       dragmode: phone || narrow.matches ? false : "zoom",
-    }, layout);
+    }, layout, {height});
     return made;
   }
   const config = {displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], toImageButtonOptions: {format: "svg"}, plotlyServerURL: "", showSendToCloud: false};

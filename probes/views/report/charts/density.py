@@ -28,15 +28,11 @@ def _curve(columns: Columns, row: int, spectrum: Columns | None, subject: str) -
     drawn = drawn_density(columns, row, _POINTS)
     mean = np.where(drawn.mean >= drawn.floor, drawn.mean, np.nan)
     low, high = np.maximum(drawn.mean - drawn.stderr, drawn.floor), np.maximum(drawn.mean + drawn.stderr, drawn.floor)
-    curve = line(drawn.grid, mean, "mean over the probes", mode="lines", marker={"size": 3})
+    curve = line(drawn.grid, mean, mode="lines", marker={"size": 3})
     curve["customdata"] = [float(f"{value:.2g}") if np.isfinite(value) else None for value in drawn.stderr]
     curve["hovertemplate"] = "eigenvalue %{x:.4~g}<br>density %{y:.3~g} ± %{customdata:.2~g}<extra></extra>"
     single = [drawn.single] * 2
-    data = [
-        band(drawn.grid, low, high, "± one standard error"),
-        curve,
-        dashed(drawn.grid[[0, -1]], single, "height of one eigenvalue", color=GREY, hoverinfo="skip"),
-    ]
+    data = [band(drawn.grid, low, high), curve, dashed(drawn.grid[[0, -1]], single, color=GREY, hoverinfo="skip")]
     marked, gap = apart_of(columns, row, spectrum)
     if len(marked):
         heights = np.full(len(marked), 1.7 * drawn.floor)
@@ -46,7 +42,7 @@ def _curve(columns: Columns, row: int, spectrum: Columns | None, subject: str) -
     title = f"Spectral density of the {subject}, step {int(columns['step'][row])}"
     return chart(
         title,
-        f"{samples_text(columns, row)}; {width_text(drawn)}",
+        f"{samples_text(columns, row)}; {width_text(drawn)}; band: one standard error; dashed: one eigenvalue's height",
         data,
         x="eigenvalue",
         y="density",

@@ -255,7 +255,7 @@ time.sleep(60)
     assert "still being written" in text
 
 
-def test_several_traces_are_compared(tmp_path: Path) -> None:
+def test_several_traces_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for rate in (0.1, 0.2):
         for seed in range(3):
             with Trace.create(tmp_path / f"lr{rate}-{seed}.h5", config={"lr": rate, "seed": seed}, seed=seed) as trace:
@@ -275,6 +275,8 @@ def test_several_traces_are_compared(tmp_path: Path) -> None:
     assert mean == [3, 4, 5, 6]
     one = report([tmp_path / "lr0.1-0.h5", tmp_path / "lr0.2-0.h5"], tmp_path / "page.md").read_text()
     assert "### lr0.1-0.h5: trace" in one
+    monkeypatch.setattr(bundle, "is_there", lambda: False)
+    assert len(Elements(report(tmp_path, tmp_path / "page.html").read_text()).all("svg")) == 1
 
 
 def test_errors_are_one_line(traced: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

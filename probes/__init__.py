@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from probes.instruments.sharpness import CriticalSharpness as CriticalSharpness
     from probes.instruments.sharpness import Sharpness as Sharpness
     from probes.instruments.solver_steps import SolverSteps as SolverSteps
+    from probes.instruments.surface import LossSurface as LossSurface
     from probes.monitor.measure import Outcome as Outcome
     from probes.monitor.measure import measure_once as measure_once
     from probes.monitor.monitor import Monitor as Monitor

@@ -217,6 +217,16 @@ PROBES: Mapping[str, Entry] = {
         fields="dual total gap mu",
         picture="gradient:dual_gradient_figure",
     ),
+    "surface": Entry(
+        home="surface:LossSurface",
+        measures="the loss on a plane, beside its quadratic model",
+        needs="products",
+        cost="points^2 / 3 + 3",
+        paper="1712.09913",
+        fields="x y values quadratic curvature",
+        cells=((": lowest", "lowest", ""), (": highest", "highest", "")),
+        picture="surface:surface_figure",
+    ),
     "solver": Entry(
         home="solver_steps:SolverSteps",
         measures="what a second-order solver says of its last step",

@@ -7,7 +7,15 @@ from processes import on_ranks
 
 from probes.instruments.registry import PROBES
 
-REFUSED = {"batch-sharpness", "critical-sharpness", "sam-sharpness", "updates", "function-class", "dual-gradient"}
+REFUSED = {
+    "batch-sharpness",
+    "critical-sharpness",
+    "sam-sharpness",
+    "updates",
+    "function-class",
+    "dual-gradient",
+    "surface",
+}
 # estimated otherwise by several ranks, or not known of shares, in words of their own
 APART = {"gradient": {"noise_trace_stderr", "noise_scale_stderr"}, "gauss-newton": {"matvecs"}}
 

@@ -15,8 +15,8 @@ from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 _LEVELS = 14
 _DIRECTIONS = {
     "random": ("random direction 1", "random direction 2"),
-    "eigenvectors": ("1st eigenvector", "2nd eigenvector"),
-    "gradient": ("gradient", "1st eigenvector, beside it"),
+    "eigenvectors": ("the 1st eigenvector", "the 2nd eigenvector"),
+    "gradient": ("the gradient", "the 1st eigenvector, beside it"),
 }
 
 
@@ -35,7 +35,7 @@ def surface_figure(columns: Columns, settings: Settings) -> Figure:
         _cut(panel, (x, y)[axis], values[cut], quadratic[cut])
         panel.set_xlabel(name)
         curvature, error = (np.asarray(columns[key][-1])[axis, axis] for key in ("curvature", "curvature_error"))
-        headline(panel, f"Along the {name}", f"curvature {short(curvature)} ± {short(error, 1)}")
+        headline(panel, f"Along {name}", f"curvature {short(curvature)} ± {short(error, 1)}")
     return made
 
 

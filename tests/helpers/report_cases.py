@@ -243,6 +243,24 @@ def _tables(labels: tuple[str, ...]):
         {"probe": "DualGradient", "norm": "auto", "infimum": 0.0},
         lambda t, rng: {"dual": np.arange(1.0, len(labels) + 1), "total": 36.0 * (1 - t / 2), "gap": 2 - t, "mu": 18.0},
     )
+    grid = np.linspace(-1.0, 1.0, 5)
+    bowl = grid[:, None] ** 2 + 3 * grid[None, :] ** 2
+    pair, square = Field((2,)), Field((2, 2))
+    yield (
+        "surface",
+        {
+            **dict.fromkeys(("x", "y"), Field((5,))),
+            **dict.fromkeys(("values", "quadratic"), Field((5, 5))),
+            **{"gradient": pair, "curvature": square, "curvature_error": square, "length": pair},
+            **{"lowest": f, "highest": f, "evaluations": count, "matvecs": count, "note": Field((), "S200")},
+        },
+        {"probe": "LossSurface", "directions": "random", "span": 1.0},
+        lambda t, rng: {
+            **{"x": grid, "y": grid, "values": 0.1 + bowl + bowl**2 * (1 - t), "quadratic": 0.1 + bowl},
+            **{"gradient": [0.0, 0.0], "curvature": [[2.0, 0.0], [0.0, 6.0]], "curvature_error": np.full((2, 2), 1e-6)},
+            **{"length": [1.0, 1.0], "lowest": 0.1, "highest": 20.0, "evaluations": 25, "matvecs": 2, "note": ""},
+        },
+    )
     yield (
         "solver",
         dict.fromkeys(_FIELDS, f),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,19 +24,54 @@ def surface_figure(columns: Columns, settings: Settings) -> Figure:
     """The last surface: contours that are closer where the loss is low, and a cut along each direction."""
     made, (map_, first, second) = figure(3, height=4.4)
     x, y, values = (np.asarray(columns[name][-1], dtype=float) for name in ("x", "y", "values"))
-    names = _DIRECTIONS.get(str(settings.get("directions")), ("direction 1", "direction 2"))
+    names = names_of(settings)
     _contours(made, map_, x, y, values)
     map_.set(xlabel=names[0], ylabel=names[1])
     headline(map_, "Loss", f"step {int(columns['step'][-1])}: {short(np.nanmin(values))} .. {short(np.nanmax(values))}")
-    middle = len(x) // 2
-    quadratic = np.asarray(columns["quadratic"][-1], dtype=float)
-    for axis, (panel, name) in enumerate(zip((first, second), names, strict=True)):
-        cut = (slice(None), middle) if axis == 0 else (middle, slice(None))
-        _cut(panel, (x, y)[axis], values[cut], quadratic[cut])
-        panel.set_xlabel(name)
-        curvature, error = (np.asarray(columns[key][-1])[axis, axis] for key in ("curvature", "curvature_error"))
-        headline(panel, f"Along {name}", f"curvature {short(curvature)} ± {short(error, 1)}")
+    for panel, name, cut in zip((first, second), names, cuts_of(columns), strict=True):
+        panel.plot(cut.t, cut.values, color=BLUE, label="loss")
+        if np.isfinite(cut.quadratic).any():
+            panel.plot(cut.t, cut.quadratic, color=ORANGE, ls="--", lw=1.4, label="quadratic model")
+        panel.set(xlabel=name, ylabel="loss", ylim=cut.limits)
+        legend(panel)
+        headline(panel, f"Along {name}", f"curvature {short(cut.curvature)} ± {short(cut.error, 1)}")
     return made
+
+
+class Cut(NamedTuple):
+    """The last surface along one direction through the middle."""
+
+    t: Any
+    values: Any
+    quadratic: Any
+    curvature: float
+    error: float
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Of the axis, by the loss: the model leaves the picture long before."""
+        finite = self.values[np.isfinite(self.values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        margin = 0.08 * (high - low or 1.0)
+        return low - margin, high + margin
+
+
+def cuts_of(columns: Columns) -> list[Cut]:
+    """Both cuts of the last surface."""
+    x, y, values, quadratic, H, errors = (
+        np.asarray(columns[name][-1], dtype=float)
+        for name in ("x", "y", "values", "quadratic", "curvature", "curvature_error")
+    )
+    i, j = len(x) // 2, len(y) // 2
+    return [
+        Cut(x, values[:, j], quadratic[:, j], float(H[0, 0]), float(errors[0, 0])),
+        Cut(y, values[i], quadratic[i], float(H[1, 1]), float(errors[1, 1])),
+    ]
+
+
+def names_of(settings: Settings) -> tuple[str, str]:
+    """What the two directions are."""
+    return _DIRECTIONS.get(str(settings.get("directions")), ("direction 1", "direction 2"))
 
 
 def _contours(made: Figure, axes: Axes, x: Any, y: Any, values: Any) -> None:
@@ -54,15 +89,3 @@ def _contours(made: Figure, axes: Axes, x: Any, y: Any, values: Any) -> None:
     axes.grid(visible=False)
     bar = made.colorbar(drawn, ax=axes, pad=0.02)
     bar.ax.tick_params(labelsize=8)
-
-
-def _cut(axes: Axes, t: Any, values: Any, quadratic: Any) -> None:
-    axes.plot(t, values, color=BLUE, label="loss")
-    if np.isfinite(quadratic).any():
-        axes.plot(t, quadratic, color=ORANGE, ls="--", lw=1.4, label="quadratic model")
-    finite = values[np.isfinite(values)]
-    if finite.size:  # the model leaves the picture long before the loss does
-        margin = 0.08 * (finite.max() - finite.min() or 1.0)
-        axes.set_ylim(finite.min() - margin, finite.max() + margin)
-    axes.set_ylabel("loss")
-    legend(axes)

@@ -118,6 +118,13 @@ WORDS: Mapping[str, Words] = {
         "The lowest loss that can be reached: the infimum is given, not measured.",
         r"\mu = \frac{\sum_l \lVert \nabla_l f \rVert_{\star}}{f - f^\star}",
     ),
+    "surface": Words(
+        "Loss surface",
+        "The loss on a plane through the parameters, exact at every point, and where its quadratic model ends.",
+        "Other directions: a plane is two of as many as there are parameters, and random ones show little of the sharp "
+        "ones.",
+        r"f(\theta + x d_1 + y d_2) \approx f + g^\top d + \frac{1}{2} d^\top H d",
+    ),
     "solver": Words(
         "Steps of the solver",
         "What the solver's model promised at each step, what came of it, and the constant that it used.",

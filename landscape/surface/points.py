@@ -32,7 +32,9 @@ class Points:
         made = self.basis[0].new_zeros(len(chosen), len(self.basis[0]))
         for m, vector in enumerate(self.basis):
             there = chosen[:, m].nonzero()[:, 0]
-            if len(there):
+            if len(there) == len(chosen):
+                made += chosen[:, m, None].to(vector) * vector
+            elif len(there):
                 made[there] += chosen[there, m, None].to(vector) * vector
         return made
 

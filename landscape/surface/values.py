@@ -33,7 +33,7 @@ Callback = Callable[[int, int, Tensor], bool | None]
 
 _CHUNK = 128  # points, at most
 _SOME = 8  # points that both ways are tried on
-_MANY = 32  # points at a time: a pass is so small that calling it costs more than computing it
+_MANY = 32  # points: for fewer nothing is tried, and where that many fit, calling a pass costs more than computing it
 _TOGETHER = 1 << 28  # bytes of what a pass makes of a batch, for the points that go together
 # A way that is wrong (a loss that reads the parameters elsewhere) is wrong by more than some roundings.
 _ROUNDINGS = 64.0
@@ -110,7 +110,7 @@ class _Work:
         self.evaluations = 0
         self.way = _ONE_BY_ONE
         self._weights: dict[int, float] = {}
-        self.chunk = 1 if statistics == "recompute" else self._fitting()
+        self.chunk = 1 if statistics == "recompute" or len(points) <= _MANY else self._fitting()
 
     def _fitting(self) -> int:
         """How many points go together: a power of two that the model and the first batch alone decide."""
@@ -210,9 +210,9 @@ class _Work:
                     for column, theta in zip(block, rows, strict=True):
                         with f.at(theta):
                             e = f.evaluate(batch)
-                            if e.weight or f.lockstep:
-                                sums[0, column] += e.weight * accurate(e.loss())
-                                sums[1, column] += e.weight
+                            if (weight := e.weight) or f.lockstep:
+                                sums[0, column] += weight * accurate(e.loss())
+                                sums[1, column] += weight
         return sums, 1.0, float(sums[1].max())
 
     def _at_once(self, chunk: Sequence[int]) -> Sum:

@@ -242,7 +242,9 @@ def test_a_callback_stops():
     stopped = plane(f, D, points=9, callback=lambda *_: True)
     assert not stopped.complete
     assert int(stopped.values.isnan().sum()) == 81 - 32
-    assert plane(f, D, points=3, callback=lambda *_: True).complete
+    few = plane(f, D, points=3, callback=lambda done, total, found: done == 2)  # so few go one by one
+    assert int(few.values.isnan().sum()) == 7
+    assert plane(f, D, points=3, callback=lambda done, total, found: done == total).complete
 
 
 def test_known_values_are_not_evaluated_again():

@@ -127,7 +127,7 @@ def test_a_transformer():
         for name in ("embed.weight", "head.weight"):
             s[name] = s[name][:, p]
         for i in range(2):
-            h, q, at = heads(order(2, 4), 6), order(24, 3 + i), f"blocks.{i}"
+            h, q, at = heads(torch.tensor([1, 0]), 6), order(24, 3 + i), f"blocks.{i}"
             three = torch.cat([h, 12 + h, 24 + h])
             s[f"{at}.norm.weight"], s[f"{at}.norm.bias"] = s[f"{at}.norm.weight"][p], s[f"{at}.norm.bias"][p]
             s[f"{at}.attention.in_proj_weight"] = s[f"{at}.attention.in_proj_weight"][three][:, p]

@@ -153,12 +153,14 @@ def test_values_are_the_objectives(name, way, monkeypatch):
     assert surface.quadratic[3, 3] == pytest.approx(f.value(), rel=32 * f.rounding)
 
 
-def test_a_loss_that_reads_the_parameters():
-    model = mlp()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loss_that_reads_the_parameters(dtype, monkeypatch):
+    prefer(monkeypatch, "vmap")
+    model = mlp(dtype)
     f = Objective(
         model,
-        lambda out, y: F.cross_entropy(out, y) + 1e-6 * sum(p.square().sum() for p in model.parameters()),
-        samples(),
+        lambda out, y: F.cross_entropy(out, y) + 1e-3 * sum(p.square().sum() for p in model.parameters()),
+        samples(dtype=dtype),
     )
     D = directions(f)
     surface = plane(f, D, points=9)
@@ -234,6 +236,22 @@ def test_resumed_runs_have_the_same_bits(name, way, monkeypatch):
         assert resumed.way == way
         assert resumed.complete
         assert torch.equal(resumed.values, whole.values)
+
+
+def test_a_chunk_is_evaluated_whole(monkeypatch):
+    """What goes together decides the last bits under vmap."""
+    prefer(monkeypatch, "vmap")
+    f = CASES["mlp"]()
+    D, together = directions(f), []
+    run = values._Work._at_once
+    monkeypatch.setattr(values._Work, "_at_once", lambda w, chunk: together.append(tuple(chunk)) or run(w, chunk))
+    whole = plane(f, D, points=9).values
+    first = set(together)
+    assert {len(chunk) for chunk in first} == {32, 17}
+    known = whole.clone()
+    known[1:3, 2:8] = math.nan
+    assert torch.equal(plane(f, D, points=9, known=known).values, whole)
+    assert set(together) == first
 
 
 def test_a_callback_stops():

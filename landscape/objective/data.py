@@ -82,6 +82,11 @@ class Batches:
             yield replace(last, index=i * size + rank, padding=True)
 
     @property
+    def source(self) -> Any:
+        """What the batches come from."""
+        return self._source
+
+    @property
     def aligned(self) -> bool:
         """Whether the ranks know how many batches each runs."""
         return self._rounds is not None or not self.ranks.several

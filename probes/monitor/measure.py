@@ -12,6 +12,7 @@ from probes.context import Context
 from probes.errors import one_line
 from probes.instruments.base import ADDED
 from probes.monitor.costs import synchronise
+from probes.monitor.subject import subject_of
 from probes.monitor.together import batch_on, ranks_of, trace_on, warn
 from probes.probe import Probe, check_needs, searches_of
 from probes.schedules import Moment
@@ -102,6 +103,9 @@ def declare(trace: Trace, probes: Sequence[Probe], context: Context) -> None:
         seen[probe.name] = probe
 
     def declared() -> None:
+        # another rank has no trace, and not every stand-in for an objective knows what it is
+        if hasattr(trace, "describe") and hasattr(context.objective, "criterion"):
+            trace.describe(subject_of(context.objective))
         every = [probe.fields(replace(context, name=probe.name)) for probe in probes]
         for probe, fields in zip(probes, every, strict=True):
             settings = getattr(probe, "settings", lambda: None)()

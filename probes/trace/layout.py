@@ -1,6 +1,7 @@
 """The layout of a trace file: HDF5, format "landscape-trace", version 1.
 
-    /                   attributes format, version, created, uuid, seed; as JSON: config, environment, periods
+    /                   attributes format, version, created, uuid, seed; as JSON: config, environment, periods,
+                        and where a probe has measured subject: what it was that was measured
     /events             a table: which probe failed or was skipped, at which step, and why
     /probes/<name>      a table; attributes fields (JSON list of names, in order) and settings (JSON)
     a table             step (T,) int64, epoch, time, cost (T,) float64, and one dataset per field, (T, ...)
@@ -172,6 +173,7 @@ class Header:
     environment: dict[str, Any]
     periods: tuple[dict[str, Any], ...]
     version: int = VERSION
+    subject: dict[str, Any] | None = None
 
     @classmethod
     def new(cls, config: Any, seed: int | None) -> Header:
@@ -214,6 +216,8 @@ def write_header(file: h5py.File, header: Header) -> None:
         _write_text(file, name, getattr(header, name))
     for name in ("config", "environment", "periods"):
         _write_text(file, name, to_json(getattr(header, name), name))
+    if header.subject is not None:
+        _write_text(file, "subject", to_json(header.subject, "subject"))
     _write_text(file, "format", FORMAT)
 
 

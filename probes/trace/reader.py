@@ -137,6 +137,7 @@ def read_header(file: h5py.File) -> Header:
         environment=json.loads(_read_text(file, "environment", "{}")),
         periods=tuple(json.loads(_read_text(file, "periods", "[]"))),
         version=int(file.attrs["version"]),
+        subject=json.loads(_read_text(file, "subject", "null")),
     )
 
 

@@ -111,6 +111,10 @@ class Trace:
         else:
             writer.declare(Table(name, fields, settings))
 
+    def describe(self, subject: Mapping[str, Any]) -> None:
+        """Say what is measured: model, parameters, loss, data. Whoever says it first is heard; it is kept as JSON."""
+        self._require_writer().describe(subject)
+
     def declared(self, name: str) -> dict[str, Field] | None:
         """The fields declared for `name` in a trace being written, without looking into the file; None for none."""
         table = self._require_writer().tables.get(name)
@@ -199,6 +203,11 @@ class Trace:
     def config(self) -> Any:
         """The configuration given to `create`, as JSON keeps it."""
         return self._header().config
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """What was measured, as the first probe found it: model, parameters, loss, data; empty where none has."""
+        return dict(self._header().subject or {})
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ therefore builds a new file beside the old one, copies the rows and takes its pl
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import h5py
 from probes.errors import TraceWarning
 from probes.trace.build import ROOM, abandon, build, detach, reason_of, refusal
 from probes.trace.disk import make_room, trim
-from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, write_at
+from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, to_json, write_at
 from probes.trace.lock import WriterLock
 from probes.trace.reader import last_step, last_time, open_for_reading, read_header
 from probes.trace.table import Table, read_table
@@ -65,7 +67,7 @@ class Writer:
         self._last_flush = time.monotonic()
         self._timer: threading.Timer | None = None
         self._flushing = self._orphaned = False
-        self._undeclared: set[str] = set()  # tables that the file does not have yet
+        self._behind = False  # the file does not have yet all that was declared
         self._open = build(path, header, self.tables, old=source, until=until, replace=replace)
         WRITERS[path] = self
 
@@ -93,7 +95,15 @@ class Writer:
         self._check_usable()
         with self.mutex:
             self.tables[table.name] = table
-            self._undeclared.add(table.name)
+            self._behind = True
+
+    def describe(self, subject: Mapping[str, Any]) -> None:
+        """Say what is measured, where nothing has said so yet. It is in the file after the next flush."""
+        self._check_usable()
+        with self.mutex:
+            if self.header.subject is None:
+                self.header = replace(self.header, subject=json.loads(to_json(subject, "subject")))
+                self._behind = True
 
     def append(self, name: str, step: int, epoch: float | None, cost: float, values: Mapping[str, Any]) -> None:
         """Keep one row, and flush when a second has gone by since the last flush."""
@@ -136,7 +146,7 @@ class Writer:
 
     def _flush(self) -> None:
         self._check_place()
-        if self._undeclared:
+        if self._behind:
             self._rebuild()
         waiting = {name: table for name, table in self.tables.items() if table.waiting}
         if not waiting:
@@ -170,7 +180,7 @@ class Writer:
         """Move to a new file that has all tables; the old one stays in use when that fails."""
         before = self._open
         self._open = build(self.path, self.header, self.tables, old=before.file, until=None, replace=True)
-        self._undeclared.clear()
+        self._behind = False
         abandon(before)
 
     def _make_room(self, size: int) -> None:

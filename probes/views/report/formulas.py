@@ -48,6 +48,7 @@ _OPERATORS = {
     "pm": "±",
     "mid": "∣",
 }
+_FENCES = {"lVert", "rVert", "lvert", "rvert", "langle", "rangle"}
 _FUNCTIONS = {"max", "min", "cos", "tr", "inf"}
 _LIMITS = {"<mo>∑</mo>", "<mi>max</mi>", "<mi>min</mi>"}  # with what belongs to them above and below, not beside
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\[,{}]|[{}^_]|\d+(?:\.\d+)?|\s+|.")
@@ -113,7 +114,8 @@ def _atom(token: str, tokens: list[str]) -> str:
     if token.startswith("\\") and name in _SIGNS:
         return f"<mi>{_SIGNS[name]}</mi>"
     if token.startswith("\\") and name in _OPERATORS:
-        return f"<mo>{_OPERATORS[name]}</mo>"
+        still = ' stretchy="false"' if name in _FENCES else ""
+        return f"<mo{still}>{_OPERATORS[name]}</mo>"
     if name in _FUNCTIONS and token.startswith("\\"):
         return f"<mi>{name}</mi>"
     if token.startswith("\\") or token in "}^_":

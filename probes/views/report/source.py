@@ -50,8 +50,7 @@ class Source:
     @property
     def subject(self) -> Mapping[str, Any]:
         """What was measured, as the trace says; nothing for traces that do not."""
-        found = getattr(self.trace, "subject", None)
-        return found if isinstance(found, Mapping) else {}
+        return self.trace.subject
 
     @property
     def size(self) -> int | None:

@@ -114,7 +114,7 @@ WORDS: Mapping[str, Words] = {
     ),
     "dual-gradient": Words(
         "Gradient in dual norms",
-        "The gradient in the norms that the layers' steps are measured in, and its ratio to the loss still to be lost.",
+        "The gradient in the norms that the layers' steps are measured in, and its ratio to f - f*.",
         "The lowest loss that can be reached: the infimum is given, not measured.",
         r"\mu = \frac{\sum_l \lVert \nabla_l f \rVert_{\star}}{f - f^\star}",
     ),

@@ -3,7 +3,8 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const narrow = window.matchMedia("(max-width: 60rem)");
   // The colours of the pictures, where the paper is dark.
-  const NIGHT = {"#0072b2": "#4fb0e8", "#d55e00": "#f08a3c", "#009e73": "#35c79b", "#6b6b6b": "#a3abb5", "#222222": "#e4e7eb"};
+  const NIGHT = {"#0072b2": "#4fb0e8", "#d55e00": "#f08a3c", "#009e73": "#35c79b", "#6b6b6b": "#a3abb5", "#222222": "#e4e7eb",
+    "#ffffff": "#14171b", "#c6dbef": "#123a5c", "#4a98c9": "#2a7ab8", "#08306b": "#d6eafa", "#f7f7f7": "#262c34"};
   const say = document.getElementById("say");
   const plots = [...document.querySelectorAll("figure > .plot")];
 
@@ -28,7 +29,6 @@
       layout[name].title = Object.assign({standoff: 8, font: {size: 12}}, layout[name].title);
     }
     for (const trace of made.data) if (trace.colorbar) trace.colorbar = Object.assign({tickfont: {size: 11}}, trace.colorbar);
-    if (night) for (const trace of made.data) if (trace.meta === "paper") trace.colorscale = [[0, paper], [0.3, "#123a5c"], [0.6, "#2a7ab8"], [1, "#d6eafa"]];
     made.layout = Object.assign({
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {family: getComputedStyle(document.body).fontFamily, size: 12, color: ink},
       margin: {l: 8, r: 12, t: 12, b: 8, pad: 0}, showlegend: named.length > 0, hovermode: "closest", height,

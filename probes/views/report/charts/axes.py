@@ -14,7 +14,9 @@ from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, sequence
 from probes.views.report.page import Chart
 
 INK = "#222222"
-PAPER = [[0, "#ffffff"], [0.3, "#c6dbef"], [0.6, "#4a98c9"], [1, "#08306b"]]  # from the page's own colour
+# The page turns these colours over where its paper is dark.
+PAPER = [[0, "#ffffff"], [0.3, "#c6dbef"], [0.6, "#4a98c9"], [1, "#08306b"]]
+SIGNED = [[0, "#b2182b"], [0.25, "#ef8a62"], [0.5, "#f7f7f7"], [0.75, "#67a9cf"], [1, "#2166ac"]]
 Trace = dict[str, Any]  # of plotly: one line, bar chart or map
 _HOVER = "%{x}: %{y:.5~g}"
 
@@ -133,7 +135,6 @@ def heat(x: Any, y: Any, z: Any, label: str, **look: Any) -> Trace:
         "y": numbers(y, 5),
         "z": numbers(z, 3),
         "colorscale": PAPER,
-        "meta": "paper",
         "colorbar": {"title": {"text": label, "side": "right"}, "thickness": 12, "outlinewidth": 0, "len": 0.9},
         "hoverongaps": False,
     }
@@ -141,7 +142,10 @@ def heat(x: Any, y: Any, z: Any, label: str, **look: Any) -> Trace:
 
 
 def decades(low: float, high: float, most: int = 6) -> dict[str, Any]:
-    """Ticks of a scale that is a logarithm, at powers of ten."""
+    """Ticks of a scale that is a logarithm, at powers of ten; at four places where there are not two of these."""
+    if np.floor(high) - np.ceil(low) < 1:
+        few = np.linspace(low, high, 4).tolist()
+        return {"tickvals": few, "ticktext": [short(10.0**place, 2) for place in few]}
     first, last = int(np.ceil(low)), int(np.floor(high))
     every = max(1, -(-(last - first + 1) // most))
     places = list(range(last, first - 1, -every))[::-1]

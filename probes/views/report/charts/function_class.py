@@ -9,7 +9,7 @@ import numpy as np
 from probes.views.pictures.axes import Columns, Settings, spreads
 from probes.views.pictures.function_class import GAP, at_the_gap, conditions_of, frontier_of, least_t
 from probes.views.pictures.style import BLUE, GREY, ORANGE
-from probes.views.report.charts.axes import chart, dashed, dots, heat, line, note
+from probes.views.report.charts.axes import SIGNED, chart, dashed, dots, heat, line, note
 from probes.views.report.page import Chart
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _map(t: Trajectory) -> Chart:
     z = np.sign(found.values) * np.log10(1 + np.abs(found.values) / least)
     top = float(np.log10(1 + size / least))
     ticks = {"tickvals": [-top, 0, top], "ticktext": [f"−{size:.2g}", "0", f"{size:.2g}"]}
-    data = heat(found.across, found.betas, z.T, "least T", colorscale="RdBu", meta="", zmin=-top, zmax=top)
+    data = heat(found.across, found.betas, z.T, "least T", colorscale=SIGNED, zmin=-top, zmax=top)
     data["colorbar"] |= ticks
     data["hovertemplate"] = "%{x:.3~g}, β = %{y:.3~g}<extra></extra>"
     edge = found.frontier + found.gaps if found.plain else found.gaps

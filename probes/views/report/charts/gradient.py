@@ -107,8 +107,8 @@ def _layer_map(title: str, steps: Any, values: Any, labels: Sequence[str], what:
     if not np.isfinite(z).any():
         return []
     low, high = float(np.nanmin(z)), float(np.nanmax(z))
-    data = heat(steps[rows], range(count), z, what, colorscale="Viridis", meta="")
+    data = heat(steps[rows], range(count), z, what, colorscale="Viridis")
     data["y"] = labelled(shown)
-    data["colorbar"] |= decades(low, high) if high - low > 2 else {"tickprefix": "10^"}
+    data["colorbar"] |= decades(low, high)
     data["hovertemplate"] = "%{y}<br>step %{x}<br>10^%{z:.2f}<extra></extra>"
     return [chart(title, "on a log scale; empty: not known, or zero", [data], x="step", yaxis=axis, height=height)]

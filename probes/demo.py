@@ -36,8 +36,8 @@ from probes.views.tables import table
 
 _BATCH, _RATE, _MOMENTUM = 64, 0.05, 0.9
 _NOTE = (
-    "Small networks on 8 x 8 images of digits, trained by momentum SGD: probed inside the loop (-training) and at "
-    "saved checkpoints."
+    "Small networks on 8 x 8 images of digits, trained by momentum SGD. Traces named training were taken inside the "
+    "loop, the others at saved checkpoints."
 )
 _RANKS = {1e-2: "rank above 1e-2 λ₁ (Gauss-Newton)", 1e-4: "rank above 1e-4 λ₁", 1e-6: "rank above 1e-6 λ₁"}
 

@@ -100,8 +100,11 @@ def _joined(told: list[tuple[str, dict[str, str]]]) -> Iterator[Fact]:
         if len(set(texts.values())) == 1 and (len(texts) == len(told) or len(told) == 1):
             yield Fact(key, [("", next(iter(texts.values())))])
         elif key != "Identity":
-            few = list(texts.items())[:_RUNS]
-            more = [("", f"and {len(texts) - len(few)} more")] if len(texts) > len(few) else []
+            alike: dict[str, list[str]] = {}
+            for label, text in texts.items():
+                alike.setdefault(text, []).append(label)
+            few = [(first_few(labels), text) for text, labels in alike.items()][:_RUNS]
+            more = [("", f"and {len(alike) - len(few)} more")] if len(alike) > len(few) else []
             yield Fact(key, few + more)
 
 

@@ -36,7 +36,7 @@ WORDS: Mapping[str, Words] = {
         "Trace",
         "The sum of all eigenvalues: the mean curvature over all directions, times their number.",
         "How the curvature is distributed; positive and negative eigenvalues cancel in it.",
-        r"\tr H = \sum_i \lambda_i \approx \frac{1}{m} \sum_{j=1}^{m} z_j^\top H z_j",
+        r"\tr \, H = \sum_i \lambda_i \approx \frac{1}{m} \sum_{j=1}^{m} z_j^\top H z_j",
     ),
     "density": Words(
         "Spectral density",

@@ -181,8 +181,8 @@ def log_ticks(data: list[Trace], which: str) -> dict[str, Any]:
     """Plain numbers on a log axis: at 1, 2 and 5 where it spans little, else at powers of ten."""
     values = [value for trace in data for value in trace.get(which, ()) if isinstance(value, int | float) and value > 0]
     span = float(np.log10(max(values) / min(values))) if values else 0.0
-    if span < 4:
-        return {"tickformat": ".3~g", "dtick": "D2" if span < 2.2 else 1}
+    if span < 4 and values and min(values) > 1e-5 and max(values) < 1e6:
+        return {"tickformat": ".3~r", "dtick": "D2" if span < 2.2 else 1}
     return {"exponentformat": "power", "dtick": max(1, round(span / 5))}
 
 

@@ -24,6 +24,7 @@ from probes.trace.layout import TraceError
 from probes.views.report import bundle
 from probes.views.report.charts.axes import numbers
 from probes.views.report.formulas import mathml
+from probes.views.report.html import script_json
 from probes.views.report.words import WORDS
 
 
@@ -319,6 +320,13 @@ def test_formulas() -> None:
     for wrong in (r"\nonsense", "x_", "{x", "}"):
         with pytest.raises((ValueError, IndexError)):
             mathml(wrong)
+
+
+def test_a_script_cannot_be_closed_by_what_is_in_it() -> None:
+    given = {"a": "</script><!-- <script> & \u2028"}
+    text = script_json(given)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == given
 
 
 def test_numbers_are_json() -> None:

@@ -119,8 +119,11 @@ def measure(objective: Objective) -> dict[str, float]:
 
 
 def rate_factor(epoch: int, epochs: int) -> float:
-    """What the rate is multiplied by: a tenth after a third of the epochs, a hundredth after two thirds."""
-    return 0.1 ** ((epoch >= epochs // 3) + (epoch >= 2 * epochs // 3))
+    """What the rate is multiplied by: a tenth after a third of the epochs, a hundredth after two thirds.
+
+    Of very few, an epoch has the full rate and the next one a tenth.
+    """
+    return 0.1 ** ((epoch >= max(1, epochs // 3)) + (epoch >= max(2, 2 * epochs // 3)))
 
 
 def batch_of(step: int, an_epoch: int, size: int, seed: int) -> torch.Tensor:

@@ -26,6 +26,8 @@ def test_the_grid_is_the_papers() -> None:
         assert any(job.name == f"resnet9-fashion-{cell}" for job in jobs)
     for cell in ("AdamW-lr0.005-m0.95-d5", "Signum-lr0.001-m0.9-d0.05", "SignumW-lr0.001-m0.98-d10"):
         assert any(job.name == f"resnet9-fashion-{cell}" for job in jobs)
+    assert [grid.rate_factor(epoch, 3) for epoch in range(3)] == pytest.approx([1.0, 0.1, 0.01])
+    assert [grid.rate_factor(0, 1), grid.rate_factor(0, 2), grid.rate_factor(1, 2)] == pytest.approx([1.0, 1.0, 0.1])
     rates = [grid.rate_factor(epoch, 200) for epoch in (0, 65, 66, 132, 133, 199)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     order = torch.cat([grid.batch_of(step, 468, 60_000, 1) for step in range(468)])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from probes.views.comparison.select import Comparison, Repeated
 from probes.views.pictures.axes import scale
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, save, sequence, style
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, literal, save, sequence, style
 
 _PLACES = 2000  # more than a picture has pixels
 _AXES = {"step": "step", "epoch": "epoch", "time": "time [s]", "loss": "loss (training goes to the right)"}
@@ -33,7 +33,7 @@ def drawn(comparison: Comparison) -> Figure:
             axes.invert_xaxis()
             scale(axes, comparison.grid(_PLACES), "x")
         axes.set_xlabel(_AXES[comparison.by])
-        axes.set_ylabel(comparison.title)
+        axes.set_ylabel(literal(comparison.title))
         remark = "mean; band: one standard error over the runs; " if comparison.repeated else ""
         remark += "at the first passage of each loss" if comparison.by == "loss" else "linear between records"
         headline(axes, f"{comparison.field} of {sum(len(group.names) for group in groups)} runs", remark)
@@ -53,7 +53,7 @@ def _draw(axes: Any, comparison: Comparison, group: Repeated, colour: Any) -> An
     there = found.runs > 0
     x, mean = x[there], found.mean[there]
     error = np.nan_to_num(found.stderr[there])
-    axes.plot(x, mean, color=colour, marker="o" if len(x) <= 25 else "", ms=3.5, label=group.heading)
+    axes.plot(x, mean, color=colour, marker="o" if len(x) <= 25 else "", ms=3.5, label=literal(group.heading))
     if len(group.names) > 1:
         axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.18, lw=0)
     return np.r_[mean - error, mean + error]

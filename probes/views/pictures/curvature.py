@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from probes.numbers import at_thresholds, plus_minus, short
-from probes.views.pictures.axes import Columns, Settings, end_label, scale, subject_of
+from probes.views.pictures.axes import Columns, Settings, bars, end_label, scale, subject_of
 from probes.views.pictures.style import BLUE, GREEN, ORANGE, figure, headline
 
 _TABLE = ("thresholds", "ranks", "kappas")
@@ -18,7 +18,7 @@ def trace_figure(columns: Columns, settings: Settings) -> Figure:
     """The trace with its standard error over the steps."""
     made, (axes,) = figure()
     steps, values, errors = columns["step"], columns["value"], columns["stderr"]
-    axes.errorbar(steps, values, yerr=errors, color=BLUE, marker="o", ms=5, capsize=3)
+    bars(axes, steps, values, errors)
     axes.set_xlabel("step")
     axes.set_ylabel("trace")
     last = plus_minus(float(values[-1]), float(errors[-1]))
@@ -47,9 +47,9 @@ def condition_figure(columns: Columns, settings: Settings) -> Figure:
     bound = "" if bool(np.all(columns["converged"])) else "≥ "
     counted = f"number of eigenvalues{', lower bounds' if bound else ''}"
     if len(steps) == 1:
-        bars = axes.barh(names, ranks[0], color=BLUE, height=0.55)
+        drawn = axes.barh(names, ranks[0], color=BLUE, height=0.55)
         texts = [f"{bound}{int(rank)}   {kappa}" for rank, kappa in zip(ranks[0], kappas, strict=True)]
-        axes.bar_label(bars, texts, padding=5, fontsize=9.5)
+        axes.bar_label(drawn, texts, padding=5, fontsize=9.5)
         axes.set_xlim(0, 1.3 * float(np.max(ranks[0], initial=1)))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)

@@ -24,7 +24,7 @@ from probes.views.pictures.axes import (
     log_axis,
     over_steps,
 )
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, sequence
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, literal, sequence
 
 GUIDE = 1e-3  # the rule of thumb for a healthy ratio of update to weight
 _NAMED = 20  # more layers than this do not fit a legend
@@ -116,7 +116,7 @@ def updates_figure(columns: Columns, settings: Settings, labels: Sequence[str] =
     stride = math.ceil(count / _NAMED)
     for i, colour in enumerate(sequence(count)):
         positive = np.where(ratios[:, i] > 0, ratios[:, i], np.nan)
-        label = brief(names[i]) if i % stride == 0 else ""
+        label = literal(brief(names[i])) if i % stride == 0 else ""
         dash = (0, (2, 1.5)) if str(names[i]).endswith("bias") else "-"
         line(axes, steps, positive, color=colour, label=label, ms=2 if is_crowded(steps) else 6, lw=1.4, ls=dash)
     log_axis(axes)

@@ -36,7 +36,6 @@ _STYLE: dict[str, Any] = {
     "legend.fontsize": 9.5,
     "lines.linewidth": 1.8,
     "axes.formatter.useoffset": False,
-    "text.parse_math": False,  # names of layers and runs are a user's, and may have dollars
 }
 
 
@@ -60,16 +59,21 @@ def sequence(count: int) -> list[Any]:
     return [colormaps["viridis"](0.88 * i / max(count - 1, 1)) for i in range(count)]
 
 
+def literal(text: str) -> str:
+    """A text of a user's (a name, a setting) that matplotlib shows as it is: dollars are no formulas."""
+    return text.replace("$", r"\$")
+
+
 def headline(axes: Axes, title: str, text: str = "") -> None:
     """The title of a panel, and below it the quiet line of `note`."""
-    axes.set_title(title, pad=22)
+    axes.set_title(literal(title), pad=22)
     if text:
         note(axes, text)
 
 
 def note(axes: Axes, text: str) -> None:
     """A quiet line right above the plot, below the title: what was done to the numbers."""
-    written = axes.text(0.0, 1.015, text, transform=axes.transAxes, fontsize=8.5, color=GREY, va="bottom")
+    written = axes.text(0.0, 1.015, literal(text), transform=axes.transAxes, fontsize=8.5, color=GREY, va="bottom")
     written.set_in_layout(False)  # a long line must not squeeze the panels
 
 

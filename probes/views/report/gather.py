@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -26,6 +26,7 @@ from probes.views.report.words import OTHER, WORDS, papers
 
 _DRAWN = 1500  # rows that are drawn of a group: more than a screen has pixels
 _RESERVED = ("main", "summary", "say", "plotly")
+_STATIC = 100  # of a static picture, which is as heavy as it has points
 _WHOLE = 4  # runs that are shown one by one; of more there is the comparison alone
 
 
@@ -95,8 +96,8 @@ def _section(kind: str | None, blocks: list[Block]) -> Section:
 def _block(source: Source, group: Group, anchor: str, several: bool) -> Block:
     """The records of one name: charts of an even choice of their rows, and the table of what they say."""
     records, columns = group.records, group.columns
-    rows = some_rows(len(columns["step"]), _DRAWN)
-    drawn = {name: values[rows] for name, values in columns.items()}
+    drawn = _every(columns, _DRAWN)
+    rows = drawn["step"]
     grid = grid_of(records, group.entry, columns) if len(rows) else None
     notes = [line.removeprefix(f"{records.name}: ") for line in notes_on(records, group.entry, columns)]
     if len(rows) < len(columns["step"]):
@@ -109,8 +110,14 @@ def _block(source: Source, group: Group, anchor: str, several: bool) -> Block:
         text=_text(grid),
         grid=grid,
         notes=notes,
-        pictures=partial(pictures_of, source.trace, records, drawn),
+        pictures=partial(pictures_of, source.trace, records, _every(columns, _STATIC)),
     )
+
+
+def _every(columns: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """At most so many of the rows, evenly chosen."""
+    rows = some_rows(len(columns["step"]), most)
+    return {name: values[rows] for name, values in columns.items()}
 
 
 def _charts(source: Source, group: Group, columns: dict[str, Any]) -> Iterator[Chart]:

@@ -11,6 +11,8 @@ from matplotlib import rc_context
 
 from probes.views.pictures.style import style
 
+_NUMBERS = re.compile(r' (?:d|x|y|points)="[^"]*"')
+_DIGITS = re.compile(r"(\.\d\d)\d+")
 _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
 
@@ -31,6 +33,9 @@ def _svg(figure: Any, prefix: str, label: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = _IDS.sub(lambda found: f"{found[1]}{prefix}", text)
+    # a hundredth of a point is finer than any screen
+    text = _NUMBERS.sub(lambda found: _DIGITS.sub(r"\1", found[0]), text)
     head, rest = text.split(">", 1)
     head = re.sub(r' (?:width|height|version)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{escape(label, quote=True)}">{rest}'
+    width = round(96 * figure.get_figwidth())  # at its own size, so that text is as large in each
+    return f'{head} style="max-width:{width}px" role="img" aria-label="{escape(label, quote=True)}">{rest}'

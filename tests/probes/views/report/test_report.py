@@ -204,6 +204,7 @@ def test_without_plotly_the_pictures_are_in_the_page(
     }
     assert used <= set(ids)
     assert len(text) < 3e6
+    assert "$" not in "".join(t for t, _ in page.all("text"))  # formulas of matplotlib's own ticks are set
 
 
 def test_it_is_small_and_quick(tmp_path: Path) -> None:

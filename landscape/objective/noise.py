@@ -69,8 +69,10 @@ def measured_noise(few: Measured) -> float:
             return coarsest
         if few.dtype == torch.float64 and coarsest == 0.0 and not _out_of_sight(_roots(e)):
             return 0.0
-        own = list(_values(few, e))
-    found = _against_float64(few, own)
+        values = _values(few, e)
+        # without room for the function in float64 there is nothing to hold derivatives against
+        own = list(values) if (room := _has_room(few)) else [next(values)]
+    found = _against_float64(few, own) if room else None
     if found is None:
         return max(_between_orders(few, e.batch, own[0]), coarsest)
     found = max(found, coarsest) if found > _COARSE * coarsest else found
@@ -112,10 +114,12 @@ def _signs(like: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
     return [torch.randint(2, t.shape, generator=generator).mul(2).sub(1).to(t) for t in like]
 
 
+def _has_room(few: Measured) -> bool:
+    return few.device.type != "mps" and _ALIVE * few.size <= budget(few.memory, few.device)
+
+
 def _against_float64(few: Measured, own: list[Pieces]) -> float | None:
-    """Distance from the function in float64; None where there is no such copy, or no room for it."""
-    if few.device.type == "mps" or _ALIVE * few.size > budget(few.memory, few.device):
-        return None
+    """Distance from the function in float64; None where there is no such copy."""
     try:
         exact = few.converted(torch.float64)
         with exact.measuring(), all_in_float64():

@@ -70,7 +70,8 @@ def density(
             try:
                 for running in _lockstep(A, chains, V, depth):
                     matvecs += len(running)
-                    largest = max(largest, *(float(_quadrature(chain.H)[0].abs().max()) for chain in running))
+                    if callback is not None:
+                        largest = max(largest, *(_largest(chain.H) for chain in running))
                     stopped = stops(A, callback, matvecs, probes * depth, largest)
                     if stopped:
                         break
@@ -119,6 +120,11 @@ def _lockstep(A: LinearOperator, chains: list[Krylov], V: Tensor, depth: int) ->
         for i, (chain, _) in enumerate(fronts):
             chain.absorb(W[..., i : i + 1])
         yield [chain for chain, _ in fronts]
+
+
+def _largest(H: Tensor) -> float:
+    """The largest |node| of the tridiagonal part of H."""
+    return float(torch.linalg.eigvalsh(tridiagonal(H.diagonal(), H.diagonal(-1))).abs().max())
 
 
 def _quadrature(H: Tensor) -> tuple[Tensor, Tensor]:

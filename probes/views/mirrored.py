@@ -22,16 +22,18 @@ def write_folder(trace: Trace, kind: str, names: Sequence[str], output: Path | N
 
     Raises `UserError` for a folder that is there (unless `overwrite`), and `MissingExtra`.
     """
+    from probes.views.pictures.draw import figures
+
     target = trace.path.with_name(f"{trace.path.stem}-{kind}") if output is None else output
     if target.is_file():
         raise UserError(f"{target} is a file: -o names a folder for --format {kind}")
     opened = _tensorboard if kind == "tensorboard" else _wandb
     with atomic_folder(target, overwrite) as folder, opened(trace, folder) as mirror:
-        last = 0
+        last, fields = 0, {name: trace[name].fields for name in names}
         for step, name, values in _in_time(trace, names):
-            show_record(mirror, name, step, values, trace[name].fields)
+            show_record(mirror, name, step, values, fields[name])
             last = step
-        for name, figure in _pictures(trace, names):
+        for name, figure in figures(trace, names):
             mirror.picture(f"pictures/{name}", figure, last)
     return target
 
@@ -70,9 +72,3 @@ def _in_time(trace: Trace, names: Sequence[str]) -> Iterator[tuple[int, str, dic
     rows = ((int(step), name, i) for name in names for i, step in enumerate(columns[name]["step"]))
     for step, name, i in sorted(rows, key=lambda row: row[0]):
         yield step, name, {field: column[i] for field, column in columns[name].items()}
-
-
-def _pictures(trace: Trace, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    from probes.views.pictures.draw import figures
-
-    return ((name, figure) for name, figure in figures(trace) if name in names or name.removesuffix("-map") in names)

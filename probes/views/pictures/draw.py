@@ -6,7 +6,7 @@ Error bars are what the probe recorded, never left out.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,9 @@ def plot_trace(trace: Trace, folder: Path, *, prefix: str = "trace") -> list[Pat
         return [save(made, folder / f"{prefix}-{name}.png") for name, made in figures(trace)]
 
 
-def figures(trace: Trace) -> Iterator[tuple[str, Figure]]:
-    """The pictures of each group that can be drawn, by its name with what tells several of them apart."""
-    for name in trace:
+def figures(trace: Trace, names: Iterable[str] | None = None) -> Iterator[tuple[str, Figure]]:
+    """The pictures of these groups, by default of all, by the group's name with what tells several of them apart."""
+    for name in trace if names is None else names:
         with style():
             made = pictures_of(trace, trace[name])
         yield from ((f"{name}{ending}", figure) for ending, figure in made.items())

@@ -11,7 +11,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.running import uses_running_statistics
 from landscape.surface.plane import chosen_statistics, vector
 from landscape.surface.points import Points
-from landscape.surface.values import Callback, Evaluated, Statistics, evaluate
+from landscape.surface.values import Callback, Statistics, evaluate
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def barrier(
     t = unit_interval(points)
     line = Points(torch.stack([1 - t, t], dim=1), [a, b])
     found = evaluate(objective, line, (points,), statistics=chosen, known=known, callback=callback)
-    return Barrier(t, found.values, *height(objective, t, found), chosen, found.complete, found.evaluations)
+    return Barrier(t, found.values, *height(objective, t, found.values), chosen, found.complete, found.evaluations)
 
 
 def unit_interval(points: int) -> Tensor:
@@ -94,9 +94,8 @@ def between_statistics(objective: Objective, statistics: Statistics | None, a: T
     return chosen_statistics(objective, statistics, elsewhere=True)
 
 
-def height(objective: Objective, t: Tensor, found: Evaluated) -> tuple[float, float]:
+def height(objective: Objective, t: Tensor, values: Tensor) -> tuple[float, float]:
     """How far f rises above the chord between its ends, and the rounding of that."""
-    values = found.values
     above = (values - ((1 - t) * values[0] + t * values[-1]))[~values.isnan()]
     if bool(values[0].isnan() | values[-1].isnan()):
         return float("nan"), float("nan")

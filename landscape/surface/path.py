@@ -7,8 +7,10 @@ curve (equation 4) or a chain of straight lines (equation 3). A gradient at phi(
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,7 +20,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.running import batch_statistics, recomputed, running_on
 from landscape.operators.hessian import Hessian
 from landscape.spectra.eigsh import eigsh
-from landscape.spectra.results import Callback
+from landscape.spectra.results import Callback, Eigenpairs
 from landscape.surface.barrier import between_statistics, height, unit_interval
 from landscape.surface.plane import chosen_statistics, vector
 from landscape.surface.points import Points
@@ -124,8 +126,8 @@ def path(
     before = evaluate(objective, _points(kind, nodes, t), (points,), statistics=chosen)
     made, complete = _trained(objective, kind, nodes, steps, lr * scale, chosen, callback)
     found = evaluate(objective, _points(kind, nodes, t), (points,), statistics=chosen)
-    high, error = height(objective, t, found)
-    straight = height(objective, t, before)[0]
+    high, error = height(objective, t, found.values)
+    straight = height(objective, t, before.values)[0]
     return Path(t, found.values, high, torch.stack(nodes), kind, error, straight, made, complete, chosen)
 
 
@@ -181,7 +183,7 @@ class Along:
         values: `(T,)` float64 on the host.
         errors: `(T,)` float64, residuals: each value is within that of an eigenvalue.
         converged: at all points.
-        matvecs: Hessian products made.
+        matvecs: Hessian products made; known points cost nothing.
     """
 
     values: Tensor
@@ -197,7 +199,8 @@ def curvature_along(
     tol: float = 1e-3,
     statistics: Statistics | None = None,
     generator: torch.Generator | None = None,
-    callback: Callback | None = None,
+    known: Along | None = None,
+    callback: Callable[[int, int, Along], bool | None] | None = None,
 ) -> Along:
     """The Hessian's largest eigenvalue at each of the rows of `(T, n)`, as on a path: `curvature_along(f, p.at(p.t))`.
 
@@ -205,7 +208,8 @@ def curvature_along(
     in the Hessian.
 
     Args:
-        callback: `callback(done, T, value)` after each point; True stops, the values not reached are nan.
+        known: what an earlier run has found at the same points; values that are not nan are not sought again.
+        callback: `callback(done, T, found)` after each point; True stops, the values not reached are nan.
 
     Raises `ValueError` for vectors of another shape, `TypeError` for a sharded model.
 
@@ -220,18 +224,36 @@ def curvature_along(
     objective.only_whole("curvature along a path")
     rows = [vector(objective, theta, "each of thetas") for theta in thetas]
     chosen = chosen_statistics(objective, statistics, any(not torch.equal(row, objective.theta()) for row in rows))
-    values, errors = (torch.full((len(rows),), torch.nan, dtype=torch.float64) for _ in range(2))
-    converged, matvecs, start = True, 0, None
-    A = Hessian(objective)
+    found = _begun(known, len(rows), tol)
+    start, A = None, Hessian(objective)
     for i, theta in enumerate(rows):
+        if not bool(found.values[i].isnan()):
+            continue
         with ExitStack() as stack:
             stack.enter_context(objective.at(theta))
             if chosen == "recompute":
                 stack.enter_context(running_on(objective, recomputed(objective)))
             pairs = eigsh(A, 1, tol=tol, v0=start, generator=generator)
-        values[i], errors[i] = pairs.values[0], pairs.residuals[0]
-        start, converged, matvecs = pairs.vectors, converged and pairs.converged, matvecs + pairs.matvecs
-        ask = None if callback is None else lambda n=i + 1, v=float(values[i]): callback(n, len(rows), v)
-        if objective.ranks.stopped(ask) and i + 1 < len(rows):
-            return Along(values, errors, False, matvecs)
-    return Along(values, errors, converged, matvecs)
+        start, found = pairs.vectors, _with(found, i, pairs)
+        done = len(rows) - int(found.values.isnan().sum())
+        ask = None if callback is None else partial(callback, done, len(rows), found)
+        if objective.ranks.stopped(ask):
+            break
+    return found if not bool(found.values.isnan().any()) else replace(found, converged=False)
+
+
+def _begun(known: Along | None, points: int, tol: float) -> Along:
+    if known is None:
+        none = torch.full((points,), torch.nan, dtype=torch.float64)
+        return Along(none, none.clone(), True, 0)
+    if known.values.shape != (points,):
+        raise ValueError(f"known= has {len(known.values)} points, the path {points}")
+    exact = bool((known.errors <= tol * known.values.abs())[~known.values.isnan()].all())
+    return replace(known, converged=exact, matvecs=0)
+
+
+def _with(found: Along, i: int, pairs: Eigenpairs) -> Along:
+    """One more point; tensors that a callback has kept stay as they are."""
+    values, errors = found.values.clone(), found.errors.clone()
+    values[i], errors[i] = pairs.values[0], pairs.residuals[0]
+    return Along(values, errors, found.converged and pairs.converged, found.matvecs + pairs.matvecs)

@@ -19,7 +19,7 @@ from landscape.operators.hessian import Hessian
 from landscape.operators.linear import ROUNDINGS
 from landscape.precision import accurate
 from landscape.surface.points import grid
-from landscape.surface.values import Callback, Statistics, evaluate
+from landscape.surface.values import Callback, Spread, Statistics, evaluate
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def plane(
     statistics: Statistics | None = None,
     known: Tensor | None = None,
     callback: Callback | None = None,
+    spread: Spread | None = None,
 ) -> Surface:
     """f on a grid of `points` x `points` on the plane through the centre.
 
@@ -84,9 +85,11 @@ def plane(
             belong to, else "keep".
         known: values of an earlier run of the same surface, nan where there are none; they are not evaluated again.
         callback: `callback(done, total, values)` after each chunk; True stops with what there is.
+        spread: evaluates chunks in other processes, see `landscape.surface.values.Spread`.
 
     Raises:
-        ValueError: directions, centre or known values of another shape, a span or number of points that is no grid.
+        ValueError: directions, centre or known values of another shape, known values that f does not have, a span or
+            number of points that is no grid.
         TypeError: a sharded model.
 
     Example:
@@ -99,7 +102,7 @@ def plane(
         >>> surface.values.round(decimals=3).tolist()
         [[2.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 2.0]]
     """
-    return _surface(objective, directions, 2, span, points, centre, statistics, known, callback)
+    return _surface(objective, directions, 2, span, points, centre, statistics, known, callback, spread)
 
 
 def line(
@@ -112,6 +115,7 @@ def line(
     statistics: Statistics | None = None,
     known: Tensor | None = None,
     callback: Callback | None = None,
+    spread: Spread | None = None,
 ) -> Surface:
     """f along one direction `(n,)` or `(n, 1)`; everything else as in `plane`, with y None and values `(points,)`.
 
@@ -126,7 +130,7 @@ def line(
     """
     columns = torch.as_tensor(directions)
     columns = columns[:, None] if columns.ndim == 1 else columns
-    return _surface(objective, columns, 1, span, points, centre, statistics, known, callback)
+    return _surface(objective, columns, 1, span, points, centre, statistics, known, callback, spread)
 
 
 def _surface(
@@ -139,6 +143,7 @@ def _surface(
     statistics: Statistics | None,
     known: Tensor | None,
     callback: Callback | None,
+    spread: Spread | None,
 ) -> Surface:
     objective.only_whole("a surface")
     if not (span > 0 and math.isfinite(span)) or points < 2:
@@ -153,7 +158,15 @@ def _surface(
     if points % 2:  # the rounding of linspace would move the centre
         x[points // 2] = 0.0
     y = x.clone() if k == 2 else None
-    found = evaluate(objective, grid(x, y, origin, D), (points,) * k, statistics=chosen, known=known, callback=callback)
+    found = evaluate(
+        objective,
+        grid(x, y, origin, D),
+        (points,) * k,
+        statistics=chosen,
+        known=known,
+        callback=callback,
+        spread=spread,
+    )
     model = _model(objective, origin, D, chosen)
     return Surface(
         x,

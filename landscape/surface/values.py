@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +30,13 @@ from landscape.surface.points import Points, coarse_to_fine
 Statistics = Literal["keep", "recompute"]
 Callback = Callable[[int, int, Tensor], bool | None]
 """`callback(done, total, values)`, called once per chunk; values so far, nan where there is none. True stops."""
+Chunks = Mapping[int, Sequence[int]]
+"""Points by the number of their chunk, which are evaluated together."""
+Spread = Callable[[Points, Statistics, str, Chunks], Iterator[tuple[int, Tensor]]]
+"""`spread(points, statistics, way, chunks)`: numbers of chunks with their values, as other processes come to have them.
+
+What one of these does is `Worker(objective, points, statistics).run(way, chunk)`, with the objective as it is here.
+"""
 
 _CHUNK = 128  # points, at most
 _SOME = 8  # points that both ways are tried on
@@ -37,6 +44,7 @@ _MANY = 32  # points: for fewer nothing is tried, and where that many fit, calli
 _TOGETHER = 1 << 28  # bytes of what a pass makes of a batch, for the points that go together
 # A way that is wrong (a loss that reads the parameters elsewhere) is wrong by more than some roundings.
 _ROUNDINGS = 64.0
+_SAME = 1e-3  # of the largest value; another machine or number of threads moves a float32 loss by less
 _ONE_BY_ONE, _AT_ONCE = "point by point", "vmap"
 
 
@@ -65,32 +73,43 @@ def evaluate(
     statistics: Statistics = "keep",
     known: Tensor | None = None,
     callback: Callback | None = None,
+    spread: Spread | None = None,
 ) -> Evaluated:
-    """f at each of the points, which form a grid of that shape. Raises `ValueError` for known values of another one."""
+    """f at each of the points, which form a grid of that shape.
+
+    Raises `ValueError` for known values of another shape, or that f does not have.
+    """
     values = _known_values(known, shape)
-    work = _Work(objective, points, statistics)
-    order, size = coarse_to_fine(shape), work.chunk
+    worker = Worker(objective, points, statistics)
+    order, size = coarse_to_fine(shape), worker.chunk
     chunks = [order[i : i + size] for i in range(0, len(order), size)]
-    flat, done, stopped = values.reshape(-1), len(points) - int(values.isnan().sum()), False
-    for number, chunk in enumerate(chunks):
-        missing = [p for p in chunk if bool(flat[p].isnan())]
-        if number == 0 and len(chunks) > 1 and done < len(points):
-            found = work.choose(chunk, flat[chunk])
-        elif missing:
-            found = work.run(work.way, chunk)
-        else:
-            continue
+    flat, stopped = values.reshape(-1), False
+    for number, found in _found(worker, chunks, flat, spread):
+        missing = [i for i, p in enumerate(chunks[number]) if bool(flat[p].isnan())]
         if not missing:
             continue
-        for p, value in zip(chunk, found.tolist(), strict=True):
-            if bool(flat[p].isnan()):
-                flat[p] = value
-        done += len(missing)
+        flat[[chunks[number][i] for i in missing]] = found[missing]
+        done = len(points) - int(flat.isnan().sum())
         ask = None if callback is None else functools.partial(callback, done, len(points), values.clone())
         if objective.ranks.stopped(ask):
-            stopped = done < len(points)
+            stopped = bool(flat.isnan().any())
             break
-    return Evaluated(values, work.way, work.evaluations, not stopped)
+    return Evaluated(values, worker.way, worker.evaluations, not stopped)
+
+
+def _found(
+    worker: Worker, chunks: Sequence[Sequence[int]], known: Tensor, spread: Spread | None
+) -> Iterator[tuple[int, Tensor]]:
+    """The chunks that are not known in whole, and first of all the one that the way is chosen with."""
+    todo = {number: chunk for number, chunk in enumerate(chunks) if bool(known[list(chunk)].isnan().any())}
+    if todo and len(chunks) > 1:
+        yield 0, worker.choose(chunks[0], known[list(chunks[0])])
+        todo.pop(0, None)
+    if spread is None or len(todo) < 2:
+        yield from ((number, worker.run(worker.way, chunk)) for number, chunk in todo.items())
+        return
+    worker.evaluations += sum(len(chunk) for chunk in todo.values())
+    yield from spread(worker.points, worker.statistics, worker.way, todo)
 
 
 def _known_values(known: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -102,7 +121,14 @@ def _known_values(known: Tensor | None, shape: Sequence[int]) -> Tensor:
     return values
 
 
-class _Work:
+class Worker:
+    """f at chunks of points, by one way or the other.
+
+    Attributes:
+        way: what `choose` has chosen, "point by point" before.
+        evaluations: points evaluated.
+    """
+
     def __init__(self, objective: Objective, points: Points, statistics: Statistics) -> None:
         self.objective = objective
         self.points = points
@@ -110,10 +136,14 @@ class _Work:
         self.evaluations = 0
         self.way = _ONE_BY_ONE
         self._weights: dict[int, float] = {}
-        self.chunk = 1 if statistics == "recompute" or len(points) <= _MANY else self._fitting()
+
+    @functools.cached_property
+    def chunk(self) -> int:
+        """How many points go together."""
+        return 1 if self.statistics == "recompute" or len(self.points) <= _MANY else self._fitting()
 
     def _fitting(self) -> int:
-        """How many points go together: a power of two that the model and the first batch alone decide."""
+        """A power of two that the model and the first batch alone decide."""
 
         def size() -> float:
             with self.objective.measuring():
@@ -129,9 +159,22 @@ class _Work:
         return 1 if fitting < 2 else min(_CHUNK, 1 << (fitting.bit_length() - 1))
 
     def choose(self, chunk: Sequence[int], known: Tensor) -> Tensor:
-        """The first chunk's values, by the way that is taken from then on."""
-        if self.chunk == 1:
-            return self.run(_ONE_BY_ONE, chunk)
+        """The first chunk's values, by the way that is taken from then on.
+
+        Raises `ValueError` where known values are others than those.
+        """
+        found = self.run(_ONE_BY_ONE, chunk) if self.chunk == 1 else self._chosen(chunk, known)
+        there = ~known.isnan() & found.isfinite() & known.isfinite()
+        apart = (found - known)[there].abs()
+        if bool((apart > _SAME * known[there].abs().max()).any() if apart.numel() else False):
+            where = int(apart.argmax())
+            raise ValueError(
+                f"known= has {float(known[there][where]):.6g} at a point where f is {float(found[there][where]):.6g}: "
+                "values of another model, of other data or directions"
+            )
+        return found
+
+    def _chosen(self, chunk: Sequence[int], known: Tensor) -> Tensor:
         some = chunk[:_SOME]
         slow, reference = self._timed(_ONE_BY_ONE, some)
         try:

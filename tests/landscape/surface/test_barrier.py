@@ -139,6 +139,14 @@ def test_curvature_along_a_path():
     stopped = curvature_along(f, thetas, callback=lambda done, total, value: done == 2)
     assert stopped.values.isnan().tolist() == [False, False, True]
     assert not stopped.converged
+    seen = []
+    rest = curvature_along(f, thetas, tol=1e-8, known=stopped, callback=lambda *told: seen.append(told))
+    assert [(done, total, found.values.isnan().any().item()) for done, total, found in seen] == [(3, 3, False)]
+    assert torch.equal(rest.values[:2], stopped.values[:2])
+    assert rest.converged
+    assert 0 < rest.matvecs < found.matvecs
+    with pytest.raises(ValueError, match="known= has 3 points, the path 2"):
+        curvature_along(f, thetas[:2], known=stopped)
 
 
 # -- dropout -----------------------------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ def small_chunks(monkeypatch):
 
 def prefer(monkeypatch, way):
     """The way that is taken where it can be."""
-    monkeypatch.setattr(values._Work, "_is_faster", lambda *_: way == "vmap")
-    monkeypatch.setattr(values._Work, "_prefers_many", lambda *_: way == "vmap")
+    monkeypatch.setattr(values.Worker, "_is_faster", lambda *_: way == "vmap")
+    monkeypatch.setattr(values.Worker, "_prefers_many", lambda *_: way == "vmap")
 
 
 def directions(objective, seed=0):
@@ -230,7 +230,7 @@ def test_resumed_runs_have_the_same_bits(name, way, monkeypatch):
     whole = plane(f, D, points=9, callback=interrupted)
     assert whole.way == way
     assert len(seen) == 6
-    monkeypatch.setattr(values._Work, "_is_faster", lambda *_: way != "vmap")  # on the day of the resumed run
+    monkeypatch.setattr(values.Worker, "_is_faster", lambda *_: way != "vmap")  # on the day of the resumed run
     for known in (seen[0], seen[3]):
         resumed = plane(f, D, points=9, known=known)
         assert resumed.way == way
@@ -243,8 +243,8 @@ def test_a_chunk_is_evaluated_whole(monkeypatch):
     prefer(monkeypatch, "vmap")
     f = CASES["mlp"]()
     D, together = directions(f), []
-    run = values._Work._at_once
-    monkeypatch.setattr(values._Work, "_at_once", lambda w, chunk: together.append(tuple(chunk)) or run(w, chunk))
+    run = values.Worker._at_once
+    monkeypatch.setattr(values.Worker, "_at_once", lambda w, chunk: together.append(tuple(chunk)) or run(w, chunk))
     whole = plane(f, D, points=9).values
     first = set(together)
     assert {len(chunk) for chunk in first} == {32, 17}
@@ -277,6 +277,41 @@ def test_known_values_are_not_evaluated_again():
     assert torch.equal(plane(f, D, points=9, known=holes).values, whole.values)
     with pytest.raises(ValueError, match=r"known= has shape \(9, 9\), the grid \(5, 5\)"):
         plane(f, D, points=5, known=whole.values)
+
+
+@pytest.mark.parametrize("points", [5, 9])
+def test_known_values_that_f_does_not_have_are_refused(points):
+    """Resumed on other data, or with other weights: half of the surface would be of another function."""
+    f = CASES["mlp"]()
+    D = directions(f)
+    known = plane(f, D, points=points, callback=lambda done, total, found: done > 1).values
+    plane(f, D, points=points, known=known * (1 + 1e-6))  # another machine
+    with pytest.raises(ValueError, match="known= has .* values of another model, of other data or directions"):
+        plane(f, D, points=points, known=known * 1.01)
+
+
+@pytest.mark.parametrize("way", ["point by point", "vmap"])
+def test_chunks_that_others_evaluate_are_the_same(way, monkeypatch):
+    prefer(monkeypatch, way)
+    f = CASES["mlp"]()
+    D = directions(f)
+    whole = plane(f, D, points=9)
+    g, asked, seen = CASES["mlp"](), [], []
+
+    def spread(points, statistics, way, chunks):
+        asked.extend(chunks)
+        worker = values.Worker(g, points, statistics)
+        for number in reversed(chunks):
+            yield number, worker.run(way, chunks[number])
+
+    found = plane(f, D, points=9, spread=spread, callback=lambda done, total, values: seen.append(done))
+    assert torch.equal(found.values, whole.values)
+    assert (found.way, asked, seen) == (way, [1, 2], [32, 49, 81])
+    assert found.evaluations == whole.evaluations
+    asked.clear()
+    known = torch.where(torch.rand(9, 9, generator=torch.Generator().manual_seed(0)) < 0.5, math.nan, whole.values)
+    assert torch.equal(plane(f, D, points=9, spread=spread, known=known).values, whole.values)
+    assert asked == [1, 2]
 
 
 def test_infinite_and_nan_points():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.seeds import derive_seed
 from probes.session import Pairs, Session, Step, build_operator
+from probes.trace.unfinished import Unfinished
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from landscape.operators.linear import LinearOperator
     from landscape.sharpness import GradientStatistics
     from landscape.spectra import Callback, Eigenpairs
+    from probes.trace.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Context:
         previous: the parameters at an earlier call, for probes that need "previous"; None where there is none.
         seed: of the trace, from which the generators of shared work derive.
         name: of the probe that is measured.
+        trace: that the row goes into, on the rank that writes; use `unfinished`.
         session: what lasts from step to step; use `operator` and `memory`.
         shared: what the probes of this step make for each other; use `once`, `eigenpairs` and `gradients`.
     """
@@ -53,6 +56,7 @@ class Context:
     previous: Previous | None = field(default=None, repr=False)
     seed: int = 0
     name: str = ""
+    trace: Trace | None = field(default=None, repr=False)
     session: Session = field(default_factory=Session, repr=False)
     shared: Step = field(default_factory=Step, repr=False)
 
@@ -66,6 +70,15 @@ class Context:
         if key not in self.shared.made:
             self.shared.made[key] = compute()
         return self.shared.made[key]
+
+    def unfinished(self, part: str, of: str, size: int) -> Unfinished:
+        """What an interrupted measurement of the same thing has found, and where this one keeps what it finds.
+
+        `part` is the name of the result of `size` numbers, `of` a hash of what decides on them. Collective.
+        """
+        found = Unfinished(self.trace, self.name, self.step, part, of, size)
+        found.values = self.objective.ranks.shared(found.values, 0)
+        return found
 
     def on_batch(self) -> Objective | None:
         """The objective on the training loop's current batch; None when the monitor was not given one."""

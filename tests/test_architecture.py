@@ -21,7 +21,7 @@ ROOMS = {
     ],
     "solvers": [{"distributed", "repeatable"}, {"base"}, {"first_order", "second_order"}, {"diffusion"}],
     "probes": [
-        {"environment", "errors", "numbers", "outliers", "schedules", "seeds"},
+        {"environment", "errors", "hashes", "numbers", "outliers", "schedules", "seeds"},
         {"ranks"},
         {"files", "specs", "terminal"},
         {"trace"},

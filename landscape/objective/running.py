@@ -58,6 +58,11 @@ def recomputed(objective: Objective) -> list[Tensor]:
     ]
 
 
+def own_buffers(objective: Objective) -> list[Tensor]:
+    """The model's buffers as they are, copied, in the order of `recomputed`."""
+    return [t.detach().clone() for t in objective._network.parts().buffers]
+
+
 @contextmanager
 def running_on(objective: Objective, buffers: list[Tensor] | None) -> Iterator[None]:
     """Inside, the objective is measured with these buffers, in the order of `recomputed`; None: with the model's own.

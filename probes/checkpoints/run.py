@@ -27,10 +27,11 @@ from probes.checkpoints.output import check_output
 from probes.checkpoints.problem import build_objective
 from probes.checkpoints.progress import progress_bar
 from probes.checkpoints.resume import Kept
+from probes.checkpoints.stations import Stations
 from probes.checkpoints.texts import Texts
-from probes.checkpoints.values import hash_of
 from probes.context import Context
 from probes.errors import UserError, first_few, one_line
+from probes.hashes import hash_of
 from probes.instruments.base import Instrument
 from probes.monitor.measure import measure_once
 from probes.probe import check_needs
@@ -39,8 +40,6 @@ from probes.trace.layout import Field
 from probes.trace.trace import Trace
 
 if TYPE_CHECKING:
-    import torch
-
     from landscape import Objective
     from landscape.spectra import Callback
 
@@ -205,13 +204,15 @@ def _missing(
             with redirect_stdout(sys.stderr):
                 kept.check_loss(step, lambda: _loss_and_norm(objective), request.problem)
             break
-    probes = [probe.end_at(lambda: _last_theta(request, objective)) for probe in request.probes]
+    probes = [probe.at_stations(Stations(request.checkpoints, objective)) for probe in request.probes]
     kept.check_settings(probes)
+    last = max(step for step, _ in request.checkpoints)
     return [
         (step, path, probe)
         for step, path in request.checkpoints
         for probe in (None, *probes)
         if step not in kept.steps.get("loss" if probe is None else probe.name, ())
+        and (probe is None or step == last or not probe.of_all)
     ]
 
 
@@ -224,13 +225,6 @@ def _footprints(objective: Objective, todo: list[tuple[int, Path, Instrument | N
             if found is not None and found.where != "device":
                 notes.append(f"{probe.name}: {found} at most")
     return notes
-
-
-def _last_theta(request: Request, objective: Objective) -> torch.Tensor:
-    """The parameters of the last checkpoint, for probes that look ahead to the end of training."""
-    _, last = max(request.checkpoints, key=lambda item: item[0])
-    load_checkpoint(last, objective.model)
-    return objective.theta()
 
 
 def _rows(trace: Trace | None) -> int:

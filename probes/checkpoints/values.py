@@ -1,9 +1,8 @@
-"""The tensors of a state dict held against the model's: shapes, types, ties, finite numbers; and their hash."""
+"""The tensors of a state dict held against the model's: shapes, types, ties, finite numbers."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,17 +101,3 @@ def check_finite(state: Mapping[str, Any], model: nn.Module, path: str | Path) -
                 f"{name} in {path} is not finite in {count} of {value.numel()} entries (NaN or inf): "
                 f"training had diverged there; leave this checkpoint out"
             )
-
-
-def hash_of(state: Mapping[str, Any]) -> str:
-    """32 hexadecimal digits of the names, dtypes, shapes and contents: the same for the same weights in any format."""
-    code = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        if isinstance(value, Tensor):
-            code.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
-            content: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            code.update(content)
-        else:
-            code.update(repr((name, value)).encode())
-    return code.hexdigest()[:32]

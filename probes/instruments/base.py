@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from landscape.spectra import Footprint
+    from probes.instruments.stations import Station
 
 CURVATURE = "loss/parameter^2"
 SLOPE = "loss/parameter"
@@ -35,7 +36,10 @@ TOLD = {
     "note": NOTE,
 }
 # Fields that came later than the trace format: a trace without them is resumed without them.
-ADDED = frozenset({"limited_by", "rounding", "noise", "checked", "note"})
+ADDED = frozenset(
+    {"limited_by", "rounding", "noise", "checked", "note", "path", "path_step", "path_distance", "explained"}
+)
+_NO_SETTINGS = ("name", "every", "basis", "through", "spread")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +74,23 @@ class Instrument(Probe):
         return dict(self.takes) if self.pairs is None else {self.pairs.operator: self.pairs.products}
 
     def settings(self) -> dict[str, Any]:
-        """Class and settings, without the schedule and the place of vectors, which changes no number: what must be
-        equal for records to belong together.
+        """Class and settings, without what changes no number (the schedule, the place of vectors): what must be equal
+        for records to belong together.
         """
-        names = [field.name for field in dataclasses.fields(self) if field.name not in ("name", "every", "basis")]
+        names = [field.name for field in dataclasses.fields(self) if field.name not in _NO_SETTINGS]
         return {"probe": type(self).__name__} | {name: getattr(self, name) for name in names}
 
     def footprint(self, context: Context) -> Footprint | None:
         """What its vectors will take and where, at most, as far as it is known beforehand; None where it is not."""
         return None
 
-    def end_at(self, end: Callable[[], torch.Tensor]) -> Self:
-        """The same probe with the end point `end()`, `(n,)`, of a finished training, where it looks for one."""
+    @property
+    def of_all(self) -> bool:
+        """Whether it is of all checkpoints together, and is measured once, at the last of them."""
+        return False
+
+    def at_stations(self, stations: Sequence[Station]) -> Self:
+        """The same probe with the networks of a finished training, where it looks at others than the one at hand."""
         return self
 
     def _check(self, **conditions: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from landscape.regularity import Trajectory
+    from probes.instruments.stations import Station
     from probes.trace.records import Records
 
 _ROUNDING = Field((), "float64", "", "relative rounding of the losses")
@@ -87,8 +88,8 @@ class FunctionClass(Instrument):
         return super().settings() | {"end": mark, "sketch": self.sketch if self.end is None else None}
 
     @override
-    def end_at(self, end: Callable[[], torch.Tensor]) -> FunctionClass:
-        return self if self.end is not None else dataclasses.replace(self, end=end().cpu())
+    def at_stations(self, stations: Sequence[Station]) -> FunctionClass:
+        return self if self.end is not None else dataclasses.replace(self, end=stations[-1].theta)
 
     @override
     def expected(self, context: Context) -> dict[str, float]:

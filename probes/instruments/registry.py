@@ -51,13 +51,10 @@ class Entry:
         return import_from("probes.instruments", self.home)
 
     def options(self) -> dict[str, str]:
-        """What the command takes behind the probe's name, `spectrum:k=10`, with its default or the choices.
-
-        Not the schedule and the end point: checkpoints are the one, the last of them is the other.
-        """
+        """What the command takes behind the probe's name, `spectrum:k=10`, with its default or the choices."""
         found = {}
         for name, parameter in inspect.signature(self.load()).parameters.items():
-            if name not in ("every", "end"):
+            if name not in PYTHON_ONLY:
                 choices = re.fullmatch(r"Literal\[(.*)\]", str(parameter.annotation))
                 found[name] = re.sub("['\" ]", "", choices[1]).replace(",", "|") if choices else str(parameter.default)
         return found
@@ -74,6 +71,9 @@ COST_NOTES = (
     "cost of a first measurement with the default settings, on all data: a product is 2 gradients, a forward pass 1/3",
     "n: parameters; a paper by its number is on arXiv",
 )
+
+# Settings that the command does not take: its checkpoints are the schedule, the end point and the networks.
+PYTHON_ONLY = ("every", "end", "through", "spread")
 
 PROBES: Mapping[str, Entry] = {
     "spectrum": Entry(
@@ -223,7 +223,7 @@ PROBES: Mapping[str, Entry] = {
         needs="products",
         cost="5 + 441 passes",
         paper="1712.09913",
-        fields="x y values quadratic curvature",
+        fields="x values quadratic curvature",
         cells=((": lowest", "lowest", ""), (": highest", "highest", "")),
         picture="surface:surface_figure",
     ),

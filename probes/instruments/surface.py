@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import cached_property, partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from typing_extensions import override
 
 from probes.context import Context
+from probes.hashes import hash_of
 from probes.instruments.base import MATVECS, NOTE, Instrument, values_of
+from probes.instruments.stations import Station, Through, stations_of
 from probes.session import Pairs
 from probes.trace.layout import Field
 from probes.trace.table import truncate
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+
+    from landscape import Objective
+    from landscape.surface import Frame
+    from landscape.surface.values import Spread
 
 _KEPT = ("x", "y", "values", "quadratic", "gradient", "curvature", "curvature_error", "evaluations", "matvecs")
+_MARGIN = 1.2  # how far the plane reaches beyond the farthest of the networks that it goes through
+_RECOMPUTED = "running statistics are those of one pass over the data at each point"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +38,25 @@ class LossSurface(Instrument):
 
     Fields: x and y (points,), values (points, points) with `values[i, j]` = f(theta + x[i] d1 + y[j] d2), quadratic
     (points, points), the model f + g.d + d.Hd / 2; gradient (2,), curvature (2, 2) and curvature_error (2, 2) along the
-    directions; length (2,) of the directions; lowest and highest value; evaluations, matvecs, note.
+    directions; length (2,) of the directions; lowest and highest value; evaluations, matvecs, note. Of networks that
+    the plane goes through: path (networks, 2), their projections; path_step and path_distance (networks,), how far off
+    the plane they are; explained (2,), the share of their variance along each direction, nan without any. Two networks
+    make a line, which has one direction and no y.
+
+    Points are kept in the trace as they are found, so that an interrupted measurement goes on where it was.
 
     Attributes:
         directions: "random" of the weights' scale (arXiv 1712.09913); "eigenvectors" of the two largest eigenvalues of
             the Hessian; "gradient", and the top eigenvector. The latter two are as long as the parameters, so that a
-            span means the same for all.
+            span means the same for all. "trajectory", the principal directions of the networks in `through` about the
+            last of them; "between", the line or plane through two or three networks. These are scaled so that a span of
+            1 reaches beyond all of them.
         normalise: of random directions, "filter", "layer" or "none", see `landscape.surface.random_directions`.
         span: x and y reach from -span to span.
-        statistics: of BatchNorm in eval mode, "keep" or "recompute" at each point.
+        statistics: of BatchNorm in eval mode, "keep" or "recompute" at each point; "auto": recompute where the plane
+            goes through several networks, whose statistics differ.
+        through: parameters `(n,)` by their steps, or in order; on checkpoints, the command has those.
+        spread: evaluates points in other processes, see `landscape.surface.values.Spread`.
 
     Example:
         >>> from torch import eye, nn, ones
@@ -50,11 +70,13 @@ class LossSurface(Instrument):
     """
 
     name: str = "surface"
-    directions: Literal["random", "eigenvectors", "gradient"] = "random"
+    directions: Literal["random", "eigenvectors", "gradient", "trajectory", "between"] = "random"
     normalise: Literal["filter", "layer", "none"] = "filter"
     span: float = 1.0
     points: int = 21
-    statistics: Literal["keep", "recompute"] = "keep"
+    statistics: Literal["auto", "keep", "recompute"] = "auto"
+    through: Through | None = dataclasses.field(default=None, compare=False, repr=False)
+    spread: Spread | None = dataclasses.field(default=None, compare=False, repr=False)
     needs: ClassVar[frozenset[str]] = frozenset({"graph"})
 
     def __post_init__(self) -> None:
@@ -63,35 +85,71 @@ class LossSurface(Instrument):
 
     @property
     @override
+    def of_all(self) -> bool:
+        return self.directions in ("trajectory", "between")
+
+    @override
+    def at_stations(self, stations: Sequence[Station]) -> LossSurface:
+        return dataclasses.replace(self, through=list(stations)) if self.of_all and self.through is None else self
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        """Class and settings, with a hash of the networks that the plane goes through."""
+        return super().settings() | ({"through": self._hash} if self.of_all and self._stations else {})
+
+    @cached_property
+    def _hash(self) -> str:
+        return hash_of({f"{i}": one.theta for i, one in enumerate(self._stations)})
+
+    @property
+    @override
     def pairs(self) -> Pairs | None:
-        if self.directions == "random":
+        if self.directions not in ("eigenvectors", "gradient"):
             return None
         return Pairs("hessian", k=2 if self.directions == "eigenvectors" else 1)
 
+    @cached_property
+    def _stations(self) -> Sequence[Station]:
+        return () if self.through is None else stations_of(self.through)
+
+    @property
+    def _axes(self) -> int:
+        return 1 if self.directions == "between" and len(self._stations) == 2 else 2
+
     @override
     def expected(self, context: Context) -> dict[str, float]:
-        found = super().expected(context)
-        return found | {"value": float(self.points**2), "hessian": found.get("hessian", 0.0) + 2.0, "gradient": 1.0}
+        found, k = super().expected(context), self._axes
+        return found | {"value": float(self.points**k), "hessian": found.get("hessian", 0.0) + k, "gradient": 1.0}
 
     @override
     def fields(self, context: Context) -> Mapping[str, Field]:
         context.objective.only_whole("a surface")
-        if context.objective.size < 2:
+        k = self._axes
+        if context.objective.size < k:
             raise ValueError(f"{self.name}: a plane needs two parameters")
-        points, along = self.points, ("direction",)
-        grid = partial(Field, (points, points), "float64", "loss", dims=("x", "y"))
-        square = partial(Field, (2, 2), "float64", "loss", dims=("direction", "other"))
+        if self.of_all and len(self._stations) < 2:
+            raise ValueError(f"{self.name}: directions={self.directions!r} needs the parameters of several networks")
+        axis = partial(Field, (self.points,), "float64", "")
+        grid = partial(Field, (self.points,) * k, "float64", "loss", dims=("x", "y")[:k])
+        along = partial(Field, (k,), "float64", dims=("direction",))
+        square = partial(Field, (k, k), "float64", "loss", dims=("direction", "other"))
+        network = partial(Field, dims=("network",))
+        second = {"y": axis("coordinates along the second direction", dims=("y",))}
         return {
-            "x": Field((points,), "float64", "", "coordinates along the first direction", dims=("x",)),
-            "y": Field((points,), "float64", "", "coordinates along the second direction", dims=("y",)),
+            "x": axis("coordinates along the first direction", dims=("x",)),
+            **(second if k == 2 else {}),
             "values": grid(description="f at theta + x[i] d1 + y[j] d2"),
             "quadratic": grid(description="f + g.d + d.Hd / 2 at the same points; nan without second derivatives"),
-            "gradient": Field((2,), "float64", "loss", "slope along each direction", dims=along),
+            "gradient": along("loss", "slope along each direction"),
             "curvature": square(description="d_i^T H d_j"),
             "curvature_error": square(description="of each entry"),
-            "length": Field((2,), "float64", "parameter", "norm of each direction", dims=along),
+            "length": along("parameter", "norm of each direction"),
             "lowest": Field((), "float64", "loss", "least value on the grid"),
             "highest": Field((), "float64", "loss", "largest value on the grid; inf or nan where the loss is"),
+            "path": Field((None, k), "float64", "", "projections of other networks", dims=("network", "direction")),
+            "path_step": network((None,), "int64", "step", "their steps"),
+            "path_distance": network((None,), "float64", "parameter", "how far off the plane they are"),
+            "explained": along("", "share of their variance along each direction; nan without any"),
             "evaluations": Field((), "int64", "evaluations", "points at which f was evaluated"),
             "matvecs": MATVECS,
             "note": NOTE,
@@ -99,25 +157,91 @@ class LossSurface(Instrument):
 
     @override
     def measure(self, context: Context) -> dict[str, Any]:
-        from landscape.surface import plane
-
-        D = self._plane(context)
-        found = plane(context.objective, D, span=self.span, points=self.points, statistics=self.statistics)
-        values = np.asarray(found.values)
-        kept = {name: np.asarray(value) for name, value in values_of(found, _KEPT).items()}
-        ends = {"lowest": float(np.nanmin(values)), "highest": float(values.max())}
-        return kept | ends | {"length": D.norm(dim=0).cpu().numpy(), "note": truncate(found.note, NOTE)}
-
-    def _plane(self, context: Context) -> Tensor:
-        """`(n, 2)`, the directions."""
         import torch
 
-        from landscape.surface import gradient_direction, random_directions
+        from landscape.surface import line, plane
+
+        where = self._place(context)
+        shape = (self.points,) * where.D.shape[1]
+        centre = context.objective.theta() if where.centre is None else where.centre
+        what = {"D": where.D, "centre": centre, "grid": (self.span, shape, self.statistics)}
+        unfinished = context.unfinished("values", hash_of(what), int(np.prod(shape)))
+
+        def keep(done: int, total: int, values: torch.Tensor) -> bool | None:
+            unfinished.keep(values.numpy())
+            lowest = float(values.nan_to_num(nan=torch.inf).min())
+            return None if context.callback is None else context.callback(done, total, lowest)
+
+        found = (line if len(shape) == 1 else plane)(
+            context.objective,
+            where.D,
+            span=self.span,
+            points=self.points,
+            centre=centre,
+            statistics=None if self.statistics == "auto" else self.statistics,
+            known=unfinished.tensor(shape),
+            callback=keep,
+            spread=self.spread,
+        )
+        values = np.asarray(found.values)
+        kept = {name: np.asarray(value) for name, value in values_of(found, _KEPT).items() if value is not None}
+        ends = {"lowest": float(np.nanmin(values)), "highest": float(values.max())}
+        recomputed = "" if found.statistics == "keep" else _RECOMPUTED
+        note = truncate("; ".join(filter(None, (found.note, recomputed))), NOTE)
+        return {**kept, **ends, **where.path} | {"length": where.D.norm(dim=0).cpu().numpy(), "note": note}
+
+    def _place(self, context: Context) -> _Place:
+        import torch
+
+        from landscape.surface import between_frame, gradient_direction, random_directions, trajectory_frame
 
         objective = context.objective
+        if self.of_all:
+            self._refuse_kept_statistics(objective)
+            stations = self._stations
+            frame = (trajectory_frame if self.directions == "trajectory" else between_frame)(
+                objective, [one.theta for one in stations]
+            )
+            return _through(frame, [one.step for one in stations])
         if self.pairs is None:
-            return random_directions(objective, 2, self.normalise, context.generator)
+            return _Place(random_directions(objective, 2, self.normalise, context.generator))
         D = context.eigenpairs(self.pairs).vectors.to(objective.device)
         if self.directions == "gradient":
             D = torch.linalg.qr(torch.cat([gradient_direction(objective), D[:, :1]], dim=1)).Q
-        return D[:, :2] * objective.theta().norm()
+        return _Place(D[:, :2] * objective.theta().norm())
+
+    def _refuse_kept_statistics(self, objective: Objective) -> None:
+        from landscape.objective.running import uses_running_statistics
+
+        if self.statistics == "keep" and uses_running_statistics(objective):
+            raise ValueError(
+                f"{self.name}: statistics='keep' is not possible between networks that read running statistics "
+                "(BatchNorm in eval mode): each has its own"
+            )
+
+
+class _Place(NamedTuple):
+    """Where a plane lies, and the fields of the networks that it goes through."""
+
+    D: torch.Tensor
+    centre: torch.Tensor | None = None
+    path: Mapping[str, Any] = MappingProxyType(
+        {
+            "path": np.empty((0, 2)),
+            "path_step": np.empty(0, dtype=np.int64),
+            "path_distance": np.empty(0),
+            "explained": np.full(2, np.nan),
+        }
+    )
+
+
+def _through(frame: Frame, steps: Sequence[int]) -> _Place:
+    """The plane of the frame, in units in which all of its networks lie within 1."""
+    scale = _MARGIN * float(frame.coordinates.abs().max())
+    path = {
+        "path": frame.coordinates.numpy() / scale,
+        "path_step": np.array(steps, dtype=np.int64),
+        "path_distance": frame.distances.numpy(),
+        "explained": frame.explained.numpy(),
+    }
+    return _Place(frame.directions * scale, frame.centre, path)

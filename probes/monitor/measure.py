@@ -19,13 +19,13 @@ from probes.schedules import Moment
 from probes.seeds import derive_seed
 from probes.session import Step
 from probes.trace.layout import TraceError
+from probes.trace.trace import Trace
 
 if TYPE_CHECKING:
     import torch
 
     from landscape.objective.objective import Objective
     from landscape.spectra import Callback
-    from probes.trace.trace import Trace
 
 T = TypeVar("T")
 
@@ -154,7 +154,8 @@ def _measure(probe: Probe, trace: Trace, context: Context, on_error: OnError, wa
     start = time.perf_counter()
     values: dict[str, Any] | None = None
     try:
-        own = replace(context, generator=generator, name=probe.name)
+        kept = trace if isinstance(trace, Trace) else None
+        own = replace(context, generator=generator, name=probe.name, trace=kept)
         values = ranks_of(context.objective).agreed(lambda: dict(probe.measure(own)))
         synchronise(context.objective)
         cost = time.perf_counter() - start

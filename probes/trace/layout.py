@@ -3,6 +3,7 @@
     /                   attributes format, version, created, uuid, seed; as JSON: config, environment, periods,
                         and where a probe has measured subject: what it was that was measured
     /events             a table: which probe failed or was skipped, at which step, and why
+    /unfinished         a table, where a long measurement was begun: what it has found, see `probes.trace.unfinished`
     /probes/<name>      a table; attributes fields (JSON list of names, in order) and settings (JSON)
     a table             step (T,) int64, epoch, time, cost (T,) float64, and one dataset per field, (T, ...)
     a field's dataset   attributes units, description, and labels (JSON list of names of the entries of its first axis)
@@ -151,6 +152,7 @@ COLUMNS: dict[str, Field] = {
     "step": Field((), "int64", "step", "step of the training run"),  # last: it is written last
 }
 EVENTS = "/events"
+UNFINISHED = "/unfinished"
 EVENT_FIELDS: dict[str, Field] = {
     "probe": Field((), "S64", "", "name of the probe"),
     "reason": Field((), "S400", "", "what happened, and why"),
@@ -249,8 +251,13 @@ def create_table(
 
 
 def place_of(name: str) -> str:
-    """Where a table is in the file: `EVENTS`, or the name of a probe."""
-    return EVENTS if name == EVENTS else f"/probes/{name}"
+    """Where a table is in the file: a name that is a place already, or the name of a probe."""
+    return name if is_place(name) else f"/probes/{name}"
+
+
+def is_place(name: str) -> bool:
+    """Whether it is one of the tables beside those of the probes, `EVENTS` or `UNFINISHED`."""
+    return name.startswith("/")
 
 
 def offsets_name(field: str) -> str:

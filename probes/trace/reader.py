@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from probes.trace.layout import EVENTS, FORMAT, VERSION, Array, Field, Header, TraceError, offsets_name
+from probes.trace.layout import EVENTS, FORMAT, UNFINISHED, VERSION, Array, Field, Header, TraceError, offsets_name
 
 _ATTEMPTS = 5
 _READ_ATTEMPTS = 26
@@ -173,19 +173,20 @@ def count_rows(group: h5py.Group) -> int:
 
 def last_step(file: h5py.File, until: int | None = None) -> int | None:
     """The last step of a row, of those up to `until` if that is given; None without such rows."""
-    steps = [group["step"][:] for group in _tables(file)]
+    steps = [group["step"][:] for group in tables(file)]
     kept = [int(s.max()) for s in (s if until is None else s[s <= until] for s in steps) if len(s)]
     return max(kept, default=None)
 
 
 def last_time(file: h5py.File) -> float:
     """The seconds of writing that the last row was recorded after."""
-    times = (float(group["time"][count_rows(group) - 1]) for group in _tables(file) if count_rows(group))
+    times = (float(group["time"][count_rows(group) - 1]) for group in tables(file) if count_rows(group))
     return max(times, default=0.0)
 
 
-def _tables(file: h5py.File) -> list[h5py.Group]:
-    return [file[EVENTS], *file["probes"].values()]
+def tables(file: h5py.File) -> list[h5py.Group]:
+    """All tables of a trace."""
+    return [*(file[place] for place in (EVENTS, UNFINISHED) if place in file), *file["probes"].values()]
 
 
 def read_column(group: h5py.Group, name: str, field: Field, rows: slice) -> Array:

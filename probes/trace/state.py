@@ -13,7 +13,7 @@ import h5py
 
 from probes.trace.layout import TraceError, offsets_name
 from probes.trace.lock import Owner, holder_of
-from probes.trace.reader import count_rows, superblock
+from probes.trace.reader import count_rows, superblock, tables
 
 
 class State(NamedTuple):
@@ -46,7 +46,7 @@ def check_whole(file: h5py.File, path: Path) -> None:
     """
     try:
         ends = {}
-        for group in (file["events"], *file["probes"].values()):
+        for group in tables(file):
             ends[group.name] = max(_last_chunk_end(group[name], rows) for name, rows in _lengths(group))
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         # an index of the chunks that lies beyond the end is zeros, which its checksum does not fit

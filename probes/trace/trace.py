@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import h5py
 
 from probes.trace.frames import tree_of
-from probes.trace.layout import EVENT_FIELDS, EVENTS, Field, Header, Settings, TraceError, place_of, to_json
+from probes.trace.layout import EVENT_FIELDS, EVENTS, Field, Header, Settings, TraceError, is_place, place_of, to_json
 from probes.trace.reader import open_for_reading, read_header
 from probes.trace.records import Records
 from probes.trace.state import check_whole, state_of
@@ -129,7 +129,7 @@ class Trace:
         disk they wait in memory and are tried again once a second.
         """
         writer = self._require_writer()
-        if name not in writer.tables or name == EVENTS:
+        if name not in writer.tables or is_place(name):
             raise KeyError(f"{name!r} was not declared; call trace.declare({name!r}, fields) first")
         writer.append(name, step, epoch, cost, fields)
 
@@ -227,7 +227,7 @@ class Trace:
     def keys(self) -> list[str]:
         """The names of the groups of records, sorted."""
         if self._writer is not None and not self._writer.closed:
-            return sorted(name for name in self._writer.tables if name != EVENTS)
+            return sorted(name for name in self._writer.tables if not is_place(name))
         with self.reading() as file:
             return sorted(file["probes"])
 

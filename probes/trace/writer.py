@@ -24,7 +24,7 @@ import h5py
 from probes.errors import TraceWarning
 from probes.trace.build import ROOM, abandon, build, detach, reason_of, refusal
 from probes.trace.disk import make_room, trim
-from probes.trace.layout import EVENT_FIELDS, EVENTS, Array, Header, TraceError, to_json, write_at
+from probes.trace.layout import EVENT_FIELDS, EVENTS, UNFINISHED, Array, Header, TraceError, to_json, write_at
 from probes.trace.lock import WriterLock
 from probes.trace.reader import last_step, last_time, open_for_reading, read_header
 from probes.trace.table import Table, read_table
@@ -85,6 +85,7 @@ class Writer:
         """The writer that goes on with a trace after its records of step `until`: see `Trace.resume`."""
         with _lock(path) as lock, open_for_reading(path) as file:
             tables = {name: read_table(group) for name, group in file["probes"].items()}
+            tables |= {place: read_table(file[place]) for place in (UNFINISHED,) if place in file}
             header = read_header(file).resume(last_step(file, until))
             return cls(path, header, lock, tables, source=file, until=until, replace=True, start=last_time(file))
 

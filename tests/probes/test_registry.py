@@ -12,7 +12,7 @@ import probes
 from landscape import Objective
 from probes import Context, Monitor, Trace
 from probes.cli import main
-from probes.instruments.registry import PROBES
+from probes.instruments.registry import PROBES, PYTHON_ONLY
 from probes.views.kinds import KINDS, kind_of
 from probes.views.pictures.draw import plot_trace
 from probes.views.tables import cells_of
@@ -82,7 +82,7 @@ def test_the_command_lists_every_probe(command, monkeypatch, width):
 def test_options_are_those_of_the_class(name):
     kind, options = PROBES[name].load(), PROBES[name].options()
     parameters = inspect.signature(kind).parameters
-    assert set(options) == set(parameters) - {"every", "end"}
+    assert set(options) == set(parameters) - set(PYTHON_ONLY)
     for option, text in options.items():
         assert text.split("|")[0] == str(parameters[option].default)
     assert kind().name == name

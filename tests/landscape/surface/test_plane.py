@@ -286,7 +286,7 @@ def test_known_values_that_f_does_not_have_are_refused(points):
     D = directions(f)
     known = plane(f, D, points=points, callback=lambda done, total, found: done > 1).values
     plane(f, D, points=points, known=known * (1 + 1e-6))  # another machine
-    with pytest.raises(ValueError, match="known= has .* values of another model, of other data or directions"):
+    with pytest.raises(ValueError, match=r"known= has .* values of another model, of other data or directions"):
         plane(f, D, points=points, known=known * 1.01)
 
 

@@ -14,8 +14,8 @@ from probes.checkpoints.load import load_checkpoint, match_checkpoint
 from probes.checkpoints.match import match
 from probes.checkpoints.saved import read_saved, read_state_dict
 from probes.checkpoints.steps import checkpoint_steps
-from probes.checkpoints.values import hash_of
 from probes.errors import UserError
+from probes.hashes import hash_of
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -1,0 +1,50 @@
+"""Stations: networks that were saved on the way of one training, or of several, for what looks at them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape import Objective
+
+
+@dataclass(frozen=True)
+class Station:
+    """One network.
+
+    Attributes:
+        step: of the training.
+        theta: `(n,)`, its parameters in the order of the objective.
+        buffers: those that it was saved with (running statistics), as `landscape.objective.running` has them; None for
+            those of the model that measures.
+    """
+
+    step: int
+    theta: torch.Tensor = field(repr=False)
+    buffers: list[torch.Tensor] | None = field(default=None, repr=False)
+
+    @contextmanager
+    def on(self, objective: Objective) -> Iterator[None]:
+        """Inside, the objective is measured at this network, with its own buffers."""
+        from landscape.objective.running import running_on
+
+        with ExitStack() as stack:
+            stack.enter_context(objective.at(self.theta.to(objective.device)))
+            here = None if self.buffers is None else [t.to(objective.device) for t in self.buffers]
+            stack.enter_context(running_on(objective, here))
+            yield
+
+
+Through = Mapping[int, Any] | Sequence[Any]
+
+
+def stations_of(through: Through) -> Sequence[Station]:
+    """Stations as they are; vectors `(n,)` by their steps, or with the steps 0, 1, 2, ..., as stations."""
+    if isinstance(through, Mapping):
+        return [Station(int(step), theta) for step, theta in sorted(through.items())]
+    return [one if isinstance(one, Station) else Station(step, one) for step, one in enumerate(through)]

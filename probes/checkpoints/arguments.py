@@ -47,7 +47,9 @@ class ProbeCommand(TyperCommand):
                 (name, " ".join(f"{key}={value}" for key, value in entry.options().items() if key != "name") or "-")
                 for name, entry in PROBES.items()
             ]
+            formatter.dedent()  # the choices of one option are a long word
             formatter.write_dl(rows, col_spacing=1)
+            formatter.indent()
 
 
 def parse_texts(problem: str, data: Path | None, **sizes: int | None) -> Texts | None:

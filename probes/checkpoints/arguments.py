@@ -43,13 +43,11 @@ class ProbeCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """List the options of each probe, `k=5 tol=0.001`."""
         with formatter.section("Probes and their options, besides the name= of the records"):
-            rows = [
-                (name, " ".join(f"{key}={value}" for key, value in entry.options().items() if key != "name") or "-")
-                for name, entry in PROBES.items()
-            ]
-            formatter.dedent()  # the choices of one option are a long word
-            formatter.write_dl(rows, col_spacing=1)
-            formatter.indent()
+            for name, entry in PROBES.items():
+                formatter.write_text(name)
+                with formatter.indentation():
+                    options = (f"{key}={value}" for key, value in entry.options().items() if key != "name")
+                    formatter.write_text(" ".join(options) or "-")
 
 
 def parse_texts(problem: str, data: Path | None, **sizes: int | None) -> Texts | None:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from probes.trace.records import Records as Records
     from probes.trace.set import TraceSet as TraceSet
     from probes.trace.trace import Trace as Trace
+    from probes.views.pictures.draw import plot_trace as plot_trace
     from probes.views.report.write import report as report
 
 _HOME = {entry.class_name: f"probes.instruments.{entry.home.partition(':')[0]}" for entry in PROBES.values()}
@@ -69,6 +70,7 @@ for _module, _names in {
     "probes.trace.records": ("Records",),
     "probes.trace.set": ("TraceSet",),
     "probes.trace.trace": ("Trace",),
+    "probes.views.pictures.draw": ("plot_trace",),
     "probes.views.report.write": ("report",),
 }.items():
     _HOME |= dict.fromkeys(_names, _module)

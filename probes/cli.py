@@ -169,15 +169,20 @@ def plot(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the pictures.", show_default="beside the trace")
     ] = None,
+    style: Annotated[str, typer.Option(help="screen, or paper: columns wide, 8 pt, serif, without titles.")] = "screen",
+    kind: Annotated[str, typer.Option("--format", help="png, pdf or svg.")] = "png",
 ) -> None:
-    """Write the pictures of a trace as PNG files. Their paths are printed."""
+    """Write the pictures of a trace. Their paths are printed.
+
+    In the style for papers, titles and notes are left to the caption: they are in the files' metadata.
+    """
     from probes.views.pictures.draw import plot_trace
 
     with _open(trace) as opened:
         folder = output if output is not None else trace.parent
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file: -o names the folder for the pictures")
-        written = plot_trace(opened, folder, prefix=trace.stem)
+        written = plot_trace(opened, folder, prefix=trace.stem, style=style, format=kind)
     if not written:
         from probes.instruments.registry import PROBES
 

@@ -79,6 +79,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
 
 
+def check_choice(option: str, word: str, known: Iterable[str]) -> None:
+    """Raise `UserError` (status 2) where the word given for an option is none of those known."""
+    names = list(known)
+    if word not in names:
+        listed = f"{', '.join(names[:-1])} or {names[-1]}"
+        raise UserError(f"{option} is {listed}, not {word!r}{did_you_mean(word, names)}", status=2)
+
+
 def first_few(names: Iterable[str], limit: int = 3) -> str:
     """The first few names, and how many more there are: what a one-line message has room for."""
     names = list(names)

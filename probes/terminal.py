@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from probes.errors import LandscapeWarning, NoiseWarning, ProbeWarning, TraceWarning, UserError, did_you_mean, one_line
+from probes.errors import LandscapeWarning, NoiseWarning, ProbeWarning, TraceWarning, UserError, check_choice, one_line
 from probes.ranks import is_first, quiet, says
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def begin(command: str | None, names: Sequence[str]) -> None:
         raise typer.Exit
     kinds = {kind.name: kind for kind in (LandscapeWarning, ProbeWarning, NoiseWarning, TraceWarning)}
     for name in names:
-        if name not in kinds:
-            raise UserError(f"--quiet is one of {', '.join(kinds)}, not {name!r}{did_you_mean(name, kinds)}", status=2)
+        check_choice("--quiet", name, kinds)
         warnings.filterwarnings("ignore", category=kinds[name])
 
 

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from probes.errors import UserError, did_you_mean, import_extra
+from probes.errors import UserError, check_choice, did_you_mean, import_extra
 from probes.files import atomic_file, refuse_existing
 from probes.trace.columns import column_fields, split_columns, to_python
 from probes.trace.layout import all_fields
@@ -52,9 +52,7 @@ def export(
     suffix = "" if output is None or output.is_dir() else output.suffix[1:]
     if kind is None:
         kind = suffix if suffix in FORMATS else "csv"
-    if kind not in FORMATS:
-        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise UserError(f"--format is {known}, not {kind!r}{did_you_mean(kind, FORMATS)}", status=2)
+    check_choice("--format", kind, FORMATS)
     if suffix in FORMATS and suffix != kind:
         raise UserError(f"-o {output} is no name for --format {kind}", status=2)
     for package in ("pandas", "pyarrow") if kind == "parquet" else ():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from probes.errors import UserError, did_you_mean
+from probes.errors import UserError, check_choice
 from probes.sweep.engines.engine import Engine
 
 ENGINES = ("processes", "submitit", "ray")
@@ -32,9 +32,7 @@ class Choice:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            near = did_you_mean(self.name, ENGINES)
-            raise UserError(f"--engine is one of {', '.join(ENGINES)}, not {self.name!r}{near}", status=2)
+        check_choice("--engine", self.name, ENGINES)
         for given, option, engine in (
             (self.slurm, "--slurm", "submitit"),
             (self.ray_address, "--ray-address", "ray"),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes.errors import UserError, did_you_mean, first_few
+from probes.errors import UserError, check_choice, did_you_mean, first_few
 from probes.trace.columns import column_names
 from probes.trace.configs import varying_keys
 from probes.trace.layout import Array, Field
@@ -91,8 +91,7 @@ def compare_runs(
     run stands for itself. `loss` names the field that is the loss where `by` is "loss". Raises `UserError` for
     a field, an axis or a key that no run has.
     """
-    if by not in AXES:
-        raise UserError(f"--by is step, epoch, loss or time, not {by!r}{did_you_mean(by, AXES)}", status=2)
+    check_choice("--by", by, AXES)
     tables = {run.name: _tables(run) for run in runs}
     field = field or _default(tables.values())
     chosen = [(run, quantity) for run in runs if (quantity := find(field, tables[run.name])) is not None]

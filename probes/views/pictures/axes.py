@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
 from probes.numbers import short
@@ -93,7 +94,13 @@ def log_axis(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     axes.set(**{f"{which}scale": "log"})
     axis = axes.yaxis if which == "y" else axes.xaxis
     axis.set_major_formatter(lambda value, _: short(value, 3))
-    axis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
+    axis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" or _is_narrow(axis) else "")
+
+
+def _is_narrow(axis: Axis) -> bool:
+    """Whether a log axis spans so little that it needs a number at every tick."""
+    low, high = sorted(axis.get_view_interval())
+    return bool(high < 3 * low)
 
 
 def spreads(values: Any) -> bool:

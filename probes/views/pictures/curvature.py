@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from probes.numbers import at_thresholds, plus_minus, short
-from probes.views.pictures.axes import Columns, Settings, bars, end_label, scale, subject_of
+from probes.views.pictures.axes import Columns, Settings, bars, end_label, over_steps, scale, subject_of
 from probes.views.pictures.style import BLUE, GREEN, ORANGE, figure, headline
 
 _TABLE = ("thresholds", "ranks", "kappas")
@@ -49,15 +49,15 @@ def condition_figure(columns: Columns, settings: Settings) -> Figure:
     if len(steps) == 1:
         drawn = axes.barh(names, ranks[0], color=BLUE, height=0.55)
         texts = [f"{bound}{int(rank)}   {kappa}" for rank, kappa in zip(ranks[0], kappas, strict=True)]
-        axes.bar_label(drawn, texts, padding=5, fontsize=9.5)
-        axes.set_xlim(0, 1.3 * float(np.max(ranks[0], initial=1)))
+        axes.bar_label(drawn, texts, padding=5, fontsize="medium")
+        axes.set_xlim(0, 1.4 * float(np.max(ranks[0], initial=1)))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(counted)
     else:
         for i, (name, colour) in enumerate(zip(names, (BLUE, GREEN, ORANGE), strict=False)):
             axes.plot(steps, ranks[:, i], color=colour, marker="o", ms=4)
-            end_label(axes, (steps[-1], ranks[-1, i]), f"{name}\n{kappas[i]}", color=colour, gap=8, fontsize=9)
+            end_label(axes, (steps[-1], ranks[-1, i]), f"{name}\n{kappas[i]}", color=colour, gap=8, fontsize="small")
         axes.set_ylim(0, None)
         axes.set_xlabel("step")
         axes.set_ylabel(counted)
@@ -72,6 +72,6 @@ def loss_figure(columns: Columns, settings: Settings) -> Figure:
     for axes, field, title in zip(panels, ("value", "gradient_norm"), ("Loss", "Gradient norm"), strict=True):
         axes.plot(columns["step"], columns[field], color=BLUE, marker="o", ms=4)
         scale(axes, columns[field])
-        axes.set_xlabel("step")
+        over_steps(axes, columns["step"], columns[field])
         axes.set_title(title)
     return made

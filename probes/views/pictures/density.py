@@ -46,7 +46,7 @@ class Drawn(NamedTuple):
         return self.single / 30
 
 
-def drawn_density(columns: Columns, row: int, points: int = 2000) -> Drawn:
+def drawn_density(columns: Columns, row: int, points: int = 1000) -> Drawn:
     """The curve of one step as it is drawn."""
     nodes, weights = columns["nodes"][row], columns["weights"][row]
     sigma = _width(nodes[weights > 0])
@@ -149,19 +149,15 @@ def _draw(axes: Axes, columns: Columns, row: int) -> None:
     axes.set_ylim(floor, float(np.max(mean)) * 60)
     axes.set_xlim(grid[0], grid[-1])
     axes.axhline(single, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=1, label="height of one eigenvalue")
-    axes.set_xlabel(f"eigenvalue ({samples_text(columns, row)})")
-    note(axes, width_text(drawn))
+    axes.set_xlabel("eigenvalue")
+    note(axes, made_of(columns, row, drawn))
 
 
-def samples_text(columns: Columns, row: int) -> str:
-    """What a density was made of."""
+def made_of(columns: Columns, row: int, drawn: Drawn) -> str:
+    """What a density was made of, and what was done to it."""
     probes, steps = columns["nodes"][row].shape
-    return f"{probes} probes of {steps} Lanczos steps, n = {int(columns['n'][row])}"
-
-
-def width_text(drawn: Drawn) -> str:
-    """What was done to it."""
-    return f"drawn with Gaussians of width σ = {short(drawn.sigma, 2)}, {100 * _WIDTH:.0f} % of the range"
+    n, width = int(columns["n"][row]), short(drawn.sigma, 2)
+    return f"{probes} probes of {steps} Lanczos steps, n = {n}; Gaussians of width σ = {width}"
 
 
 def _mark_outliers(axes: Axes, columns: Columns, row: int, spectrum: Columns | None) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a trace: each group of records that is recognised becomes one PNG or more.
+"""Pictures of a trace: each group of records that is recognised becomes one file or more.
 
 Error bars are what the probe recorded, never left out.
 """
@@ -6,36 +6,64 @@ Error bars are what the probe recorded, never left out.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from probes.errors import check_choice
 from probes.instruments.registry import import_from
 from probes.views.kinds import KINDS, kind_of
 from probes.views.pictures.axes import Columns
-from probes.views.pictures.style import save, style
+from probes.views.pictures.paper import for_paper
+from probes.views.pictures.style import FORMATS, STYLES, save
+from probes.views.pictures.style import style as in_style
 
 if TYPE_CHECKING:
     from probes.trace.records import Records
     from probes.trace.trace import Trace
 
 
-def plot_trace(trace: Trace, folder: Path, *, prefix: str = "trace") -> list[Path]:
-    """Write the pictures of each group that can be drawn, `folder/prefix-group.png`; the paths written.
+def plot_trace(
+    trace: Trace, folder: str | os.PathLike[str], *, prefix: str = "trace", style: str = "screen", format: str = "png"
+) -> list[Path]:
+    """Write the pictures of each group that can be drawn, `folder/prefix-group.format`, and return their paths.
 
-    A density of three steps or more gets a second one, `folder/prefix-group-map.png`: all of its steps.
+    A density of three steps or more gets a second one, `folder/prefix-group-map.format`: all of its steps.
+
+    Args:
+        trace: open, for reading or writing.
+        folder: where the pictures go; made when it is not there. Those of an earlier call are replaced.
+        prefix: of their names.
+        style: "screen", or "paper": one column (3.25 in) or two (6.75 in) wide, 8 pt, serif, thin lines, told apart
+            without colours; titles and notes are not in the picture but in the file's metadata, for the caption.
+        format: "png", "pdf" or "svg". Lines and letters stay lines and letters in the latter two; maps are pixels.
+
+    Raises `UserError` for another style or format, and for a folder that cannot be written.
+
+    Example:
+        >>> from probes import Field, Trace, plot_trace
+        >>> with Trace.create("run.h5") as trace:
+        ...     trace.declare("loss", {"value": Field(), "gradient_norm": Field()})
+        ...     trace.record("loss", step=0, value=2.5, gradient_norm=1.0)
+        ...     [str(path) for path in plot_trace(trace, "pictures", style="paper", format="pdf")]
+        ['pictures/trace-loss.pdf']
     """
-    with style():
-        return [save(made, folder / f"{prefix}-{name}.png") for name, made in figures(trace)]
+    check_choice("--style", style, STYLES)
+    check_choice("--format", format, FORMATS)
+    with in_style(style):
+        return [save(made, Path(folder) / f"{prefix}-{name}.{format}") for name, made in figures(trace, style=style)]
 
 
-def figures(trace: Trace, names: Iterable[str] | None = None) -> Iterator[tuple[str, Figure]]:
+def figures(trace: Trace, names: Iterable[str] | None = None, *, style: str = "screen") -> Iterator[tuple[str, Figure]]:
     """The pictures of these groups, by default of all, by the group's name with what tells several of them apart."""
     for name in trace if names is None else names:
-        with style():
+        with in_style(style):
             made = pictures_of(trace, trace[name])
+            for figure in made.values() if style == "paper" else ():
+                for_paper(figure)
         yield from ((f"{name}{ending}", figure) for ending, figure in made.items())
 
 

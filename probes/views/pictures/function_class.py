@@ -13,7 +13,7 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, finite, log_axis, spreads
+from probes.views.pictures.axes import Columns, Settings, finite, log_axis, over_steps, spreads
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def conditions_figure(t: Trajectory) -> Figure:
             axes.set_ylim(-1.05, 1.05)
         headline(axes, found.title, found.remark)
     for axes in panels[3:]:
-        axes.set_xlabel("step")
+        over_steps(axes, t.steps)
     return made
 
 

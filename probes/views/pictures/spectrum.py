@@ -11,7 +11,17 @@ from matplotlib.ticker import MaxNLocator
 
 from probes.numbers import short
 from probes.outliers import Outliers, outliers
-from probes.views.pictures.axes import Columns, Settings, bars, end_label, finite, over_steps, scale, subject_of
+from probes.views.pictures.axes import (
+    Columns,
+    Settings,
+    bars,
+    end_label,
+    finite,
+    is_crowded,
+    over_steps,
+    scale,
+    subject_of,
+)
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note, sequence
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -53,13 +63,14 @@ def _over_steps(axes: Axes, columns: Columns, found: list[Outliers]) -> None:
     apart = values > np.array([[one.edge if one.count else np.inf] for one in found])
     if apart.any():
         row, column = np.nonzero(apart)
-        axes.plot(steps[row], values[row, column], "o", ms=4.5, color=ORANGE, mec="white", mew=0.4, zorder=4)
+        look: dict[str, Any] = {"ms": 2, "mew": 0} if is_crowded(steps) else {"ms": 4.5, "mec": "white", "mew": 0.4}
+        axes.plot(steps[row], values[row, column], "o", color=ORANGE, zorder=4, **look)
     scale(axes, values)
     axes.margins(x=0.09)
     for i in {0, k - 1}:
         if np.isfinite(values[-1, i]):
             number = str(i + 1).translate(_SUBSCRIPTS)
-            end_label(axes, (steps[-1], values[-1, i]), f"λ{number}", color=sequence(k)[i])
+            end_label(axes, (steps[-1], values[-1, i]), f"λ{number}", color=GREY)
     axes.set_ylabel("eigenvalue")
     marked = "; orange: above the widest gap" if apart.any() else ""
     note(axes, f"bars: residuals, a bound on each error{marked}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +15,60 @@ from probes.files import atomic_file
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
+NOTE = "_note"  # the label of what `note` writes: legends leave out what begins so
 
-_STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 10.5,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
+_COMMON: dict[str, Any] = {
     "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-    "axes.labelcolor": "#333333",
-    "axes.edgecolor": "#888888",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # whole TrueType outlines, which editors can read and publishers ask for
+    "svg.hashsalt": "landscape",
+}
+_SCREEN: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10.5,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 12,
+    "axes.labelcolor": "#333333",
+    "axes.edgecolor": "#888888",
     "grid.linewidth": 0.8,
     "xtick.color": "#555555",
     "ytick.color": "#555555",
-    "legend.frameon": False,
     "legend.fontsize": 9.5,
     "lines.linewidth": 1.8,
-    "axes.formatter.useoffset": False,
 }
+# STIX looks like Times and comes with matplotlib, so that no LaTeX is needed; DejaVu has the few signs that it lacks.
+_PAPER: dict[str, Any] = {
+    "font.family": ["STIXGeneral", "DejaVu Serif"],
+    "mathtext.fontset": "stix",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.titlepad": 4,
+    "axes.labelsize": 8,
+    "axes.labelpad": 2,
+    "axes.linewidth": 0.5,
+    "grid.linewidth": 0.4,
+    **{f"{axis}tick.{what}": size for axis in "xy" for what, size in (("labelsize", 7), ("major.width", 0.5))},
+    **{f"{axis}tick.{what}": size for axis in "xy" for what, size in (("major.size", 2.5), ("minor.size", 1.5))},
+    **{f"{axis}tick.{what}": size for axis in "xy" for what, size in (("minor.width", 0.4), ("major.pad", 2))},
+    "legend.fontsize": 7,
+    "legend.handlelength": 1.8,
+    "legend.labelspacing": 0.3,
+    "savefig.dpi": 300,
+}
+STYLES: Mapping[str, dict[str, Any]] = {"screen": _COMMON | _SCREEN, "paper": _COMMON | _PAPER}
+FORMATS = ("png", "pdf", "svg")
 
 
-def style() -> Any:
+def style(name: str = "screen") -> Any:
     """A context in which figures get the house style; matplotlib's settings are as before afterwards."""
-    return rc_context(_STYLE)  # type: ignore[arg-type]
+    return rc_context(STYLES[name])  # type: ignore[arg-type]
 
 
 def figure(
@@ -73,12 +100,22 @@ def headline(axes: Axes, title: str, text: str = "") -> None:
 
 def note(axes: Axes, text: str) -> None:
     """A quiet line right above the plot, below the title: what was done to the numbers."""
-    written = axes.text(0.0, 1.015, literal(text), transform=axes.transAxes, fontsize=8.5, color=GREY, va="bottom")
+    look: dict[str, Any] = {"fontsize": "small", "color": GREY, "va": "bottom", "label": NOTE}
+    written = axes.text(0.0, 1.015, literal(text), transform=axes.transAxes, **look)
     written.set_in_layout(False)  # a long line must not squeeze the panels
 
 
 def save(made: Figure, path: Path) -> Path:
-    """Write a PNG; it appears under its name only when it is whole."""
+    """Write a picture in the format of the path's ending; it appears under its name only when it is whole.
+
+    The figure's label goes into the file's metadata. The same numbers give the same bytes.
+    """
+    kind, said = path.suffix[1:], str(made.get_label())
+    told: dict[str, dict[str, str | None]] = {
+        "png": {"Description": said},
+        "pdf": {"Subject": said, "CreationDate": None},
+        "svg": {"Description": said, "Date": None},
+    }
     with atomic_file(path) as partial:
-        made.savefig(partial, format="png")
+        made.savefig(partial, format=kind, metadata={key: text for key, text in told[kind].items() if text != ""})
     return path

@@ -86,7 +86,7 @@ def test_a_pace_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (("--engine", "rays"), 2, "--engine is one of processes, submitit, ray, not 'rays'; did you mean 'ray'?"),
+        (("--engine", "rays"), 2, "--engine is processes, submitit or ray, not 'rays'; did you mean 'ray'?"),
         (("--slurm", "time=3"), 2, "--slurm goes with --engine submitit, not processes"),
         (("--ray-address", "auto"), 2, "--ray-address goes with --engine ray"),
         (("--engine", "submitit", "--slurm", "time"), 2, "--slurm is partition=NAME,time=MINUTES, ..., not 'time'"),

@@ -6,7 +6,7 @@ import numpy as np
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, subject_of
-from probes.views.pictures.density import apart_of, density_heights, drawn_density, samples_text, width_text
+from probes.views.pictures.density import apart_of, density_heights, drawn_density, made_of
 from probes.views.pictures.style import GREY, ORANGE
 from probes.views.report.charts.axes import band, chart, dashed, decades, dots, heat, line
 from probes.views.report.page import Chart
@@ -42,7 +42,7 @@ def _curve(columns: Columns, row: int, spectrum: Columns | None, subject: str) -
     title = f"Spectral density of the {subject}, step {int(columns['step'][row])}"
     return chart(
         title,
-        f"{samples_text(columns, row)}; {width_text(drawn)}; band: one standard error; dashed: one eigenvalue's height",
+        f"{made_of(columns, row, drawn)}; band: one standard error; dashed: one eigenvalue's height",
         data,
         x="eigenvalue",
         y="density",

@@ -7,7 +7,7 @@ to take inner products, combine, draw and so on: an operator whose vectors are s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -186,6 +186,11 @@ class LinearOperator:
 
     def to_dense(self) -> Tensor:
         """The matrix, `(n, n)`, for n products. Raises `MemoryError` when it does not fit the budget."""
+        n, columns = self.shape[0], list(self.columns())
+        return torch.cat(columns, dim=-1) if columns else torch.zeros(n, n, dtype=self.dtype, device=self.device)
+
+    def columns(self) -> Iterator[Tensor]:
+        """The matrix in blocks of columns, one after the other; raises `MemoryError` where all of it does not fit."""
         n = self.shape[0]
         needed = n * n * self.dtype.itemsize
         if needed > self.memory:
@@ -194,8 +199,8 @@ class LinearOperator:
                 f"GiB: up to n = {math.isqrt(self.memory // self.dtype.itemsize)} would fit"
             )
         step = self.products_per_call(n)
-        columns = [self.space.full(self @ self.unit(range(i, min(i + step, n)))) for i in range(0, n, step)]
-        return torch.cat(columns, dim=-1) if columns else torch.zeros(n, n, dtype=self.dtype, device=self.device)
+        for i in range(0, n, step):
+            yield self.space.full(self @ self.unit(range(i, min(i + step, n))))
 
     def products_per_call(self, k: int) -> int:
         """How many columns algorithms should hand over at once when they want k of them."""

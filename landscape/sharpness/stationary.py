@@ -16,8 +16,7 @@ import torch
 from landscape.objective.objective import Objective
 from landscape.operators.hessian import Hessian
 from landscape.operators.linear import LinearOperator
-from landscape.spectra import eigsh
-from landscape.spectra.results import Callback
+from landscape.spectra import Callback, eigsh
 
 _NORM_TOL = 1e-2
 

@@ -1,13 +1,14 @@
 """Spectra: any `LinearOperator` in, a frozen result out that knows its cost and its error."""
 
 from landscape.spectra.basis.place import Footprint
+from landscape.spectra.callbacks import Callback, RunningEstimate
 from landscape.spectra.condition import DENSE_LIMIT, condition_number
 from landscape.spectra.density import density
 from landscape.spectra.diagonal import diagonal
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.footprint import footprint
 from landscape.spectra.krylov import lanczos
-from landscape.spectra.results import Callback, ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
+from landscape.spectra.results import ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
 from landscape.spectra.trace import trace
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "Footprint",
+    "RunningEstimate",
     "Tridiagonal",
     "condition_number",
     "density",

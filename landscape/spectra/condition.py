@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from landscape.operators.linear import ROUNDINGS, LinearOperator, require_finite, rounding
 from landscape.spectra.basis.place import BasisChoice, choose_place
+from landscape.spectra.callbacks import Callback, RunningEstimate, stops
 from landscape.spectra.carried import carries_check
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.krylov import BESIDE, Krylov
@@ -25,7 +27,12 @@ RELATIVE_THRESHOLDS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 
 @carries_check
 def condition_number(
-    A: LinearOperator, *, threshold: float | None = None, rank: int | None = None, basis: BasisChoice = "auto"
+    A: LinearOperator,
+    *,
+    threshold: float | None = None,
+    rank: int | None = None,
+    basis: BasisChoice = "auto",
+    callback: Callback | None = None,
 ) -> ConditionNumber:
     """kappa = max / min of |eigenvalue| over the eigenvalues with |eigenvalue| > threshold.
 
@@ -40,6 +47,9 @@ def condition_number(
         rank: instead of a threshold: kappa = largest / rank-th largest |eigenvalue|. Beyond n = 2048 it comes from
             `eigsh`, for any operator.
         basis: where a Krylov basis lies, as for `eigsh` and `lanczos`; the matrix that is formed is no such.
+        callback: called as (products made, products planned, largest |eigenvalue| so far) after each block, that one
+            nan while a matrix is formed. True stops: Lanczos has its bound by then, of half a matrix nothing is known
+            (kappa is nan).
 
     Returns:
         `ConditionNumber`. Without an eigenvalue above the threshold (the zero matrix) kappa is inf, rank 0 and
@@ -69,9 +79,9 @@ def condition_number(
         raise ValueError(f"rank must be between 1 and n = {n}, not {rank}")
     try:
         if n <= DENSE_LIMIT:
-            return _dense(A, threshold, rank)
+            return _dense(A, threshold, rank, callback)
         if rank is not None:
-            return _by_rank(A, rank, basis)
+            return _by_rank(A, rank, basis, callback)
         if not A.positive_semidefinite:
             raise ValueError(
                 f"{type(A).__name__} has n = {n} > {DENSE_LIMIT} and is not known to be positive semi-definite: its "
@@ -79,16 +89,29 @@ def condition_number(
                 "it to fewer parameters, use the Gauss-Newton operator, or set A.positive_semidefinite = True if "
                 "you know that it is"
             )
-        return lower_bound(A, threshold, basis)
+        return lower_bound(A, threshold, basis, callback)
     finally:
         A.release()
 
 
-def _dense(A: LinearOperator, threshold: float | None, rank: int | None) -> ConditionNumber:
-    dense = A.to_dense().double().cpu()
+def _dense(
+    A: LinearOperator, threshold: float | None, rank: int | None, callback: Callback | None
+) -> ConditionNumber:
+    n, made, columns = A.shape[0], 0, []
+    for block in A.columns():
+        columns.append(block)
+        made += block.shape[-1]
+        if stops(A, callback, made, n, partial(RunningEstimate, math.nan)) and made < n:
+            return _unknown(made)
+    dense = torch.cat(columns, dim=-1).double().cpu()
     require_finite(A, dense)
     eigenvalues = torch.linalg.eigvalsh(0.5 * (dense + dense.T))
     return of_eigenvalues(eigenvalues, threshold, rounding(A), rank=rank, matvecs=A.shape[0])
+
+
+def _unknown(matvecs: int) -> ConditionNumber:
+    """What is known of a matrix of which too few products were made."""
+    return ConditionNumber(math.nan, math.nan, math.nan, 0, math.nan, False, matvecs)
 
 
 def of_eigenvalues(
@@ -147,11 +170,11 @@ def _at_rank(sizes: Tensor, rank: int) -> float:
     return float(sizes[0] / sizes[rank - 1]) if sizes[rank - 1] > 0 else math.inf
 
 
-def _by_rank(A: LinearOperator, rank: int, basis: BasisChoice) -> ConditionNumber:
-    pairs = eigsh(A, rank, which="LM", tol=max(1e-6, 64.0 * rounding(A)), basis=basis)
+def _by_rank(A: LinearOperator, rank: int, basis: BasisChoice, callback: Callback | None) -> ConditionNumber:
+    pairs = eigsh(A, rank, which="LM", tol=max(1e-6, 64.0 * rounding(A)), basis=basis, callback=callback)
     sizes = pairs.values.abs()
     if len(sizes) < rank:
-        raise ValueError(f"the first {rank} eigenvalues were not found within {pairs.matvecs} products")
+        return _unknown(pairs.matvecs)
     smallest, residual = float(sizes[-1]), float(pairs.residuals[-1])
     converged = pairs.converged and residual <= 1e-2 * smallest
     bound = smallest if converged else smallest + residual  # kappa stays a lower bound
@@ -161,7 +184,9 @@ def _by_rank(A: LinearOperator, rank: int, basis: BasisChoice) -> ConditionNumbe
 
 
 @carries_check
-def lower_bound(A: LinearOperator, threshold: float | None, basis: BasisChoice = "auto") -> ConditionNumber:
+def lower_bound(
+    A: LinearOperator, threshold: float | None, basis: BasisChoice = "auto", callback: Callback | None = None
+) -> ConditionNumber:
     """A lower bound of kappa of a positive semi-definite operator from Lanczos; see `condition_number`."""
     n = A.shape[0]
     # a fixed start: a bound has no error bar to sample
@@ -174,7 +199,9 @@ def lower_bound(A: LinearOperator, threshold: float | None, basis: BasisChoice =
     space = Krylov(A, steps, place.where)
     try:
         space.absorb(A @ space.inject(v))
-        space.advance(steps - 1)
+        so_far = lambda: RunningEstimate(*space.largest(), "lambda_1")  # noqa: E731
+        while not stops(A, callback, space.size, steps, so_far) and space.size < steps and space.pending.shape[-1]:
+            space.advance(1)
         ritz = space.ritz()
     finally:
         space.basis.close()

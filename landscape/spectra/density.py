@@ -8,15 +8,17 @@ go to the operator in blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, products
 from landscape.spectra.basis.place import BasisChoice, Footprint, Place, choose_place, together
+from landscape.spectra.callbacks import Callback, RunningEstimate, stops
 from landscape.spectra.carried import carries_check
 from landscape.spectra.krylov import BESIDE, Krylov
-from landscape.spectra.results import Callback, Density, stops, tridiagonal
+from landscape.spectra.results import Density, tridiagonal
 
 
 @carries_check
@@ -62,7 +64,7 @@ def density(
     capacity = min(depth, place.columns)
     taken = Footprint(0, place.where)
     rules: list[tuple[Tensor, Tensor]] = []
-    matvecs, largest, stopped = 0, 0.0, False
+    matvecs, stopped, largest = 0, False, RunningEstimate(0.0, 0.0, "largest |node|")
     try:
         for first in range(0, probes, max(1, at_once)):
             V = A.space.random(min(max(1, at_once), probes - first), "normal", rng)
@@ -70,9 +72,7 @@ def density(
             try:
                 for running in _lockstep(A, chains, V, depth):
                     matvecs += len(running)
-                    if callback is not None:
-                        largest = max(largest, *(_largest(chain.H) for chain in running))
-                    stopped = stops(A, callback, matvecs, probes * depth, largest)
+                    stopped = stops(A, callback, matvecs, probes * depth, partial(_largest, chains, largest))
                     if stopped:
                         break
             finally:
@@ -80,6 +80,7 @@ def density(
                     chain.basis.close()
             taken = max(taken, together(chain.basis.footprint for chain in chains), key=lambda found: found.vectors)
             rules += [_quadrature(chain.H) for chain in chains]
+            largest = largest if callback is None else _largest(chains, largest)
             if stopped:
                 break
     finally:
@@ -122,9 +123,10 @@ def _lockstep(A: LinearOperator, chains: list[Krylov], V: Tensor, depth: int) ->
         yield [chain for chain, _ in fronts]
 
 
-def _largest(H: Tensor) -> float:
-    """The largest |node| of the tridiagonal part of H."""
-    return float(torch.linalg.eigvalsh(tridiagonal(H.diagonal(), H.diagonal(-1))).abs().max())
+def _largest(chains: list[Krylov], before: RunningEstimate) -> RunningEstimate:
+    """The largest |node| of chains now and before, and its residual: an eigenvalue is as near as that."""
+    value, residual = max(chain.largest() for chain in chains)
+    return max(before, RunningEstimate(value, residual + error_floor(chains[0].A) * value, before.name))
 
 
 def _quadrature(H: Tensor) -> tuple[Tensor, Tensor]:

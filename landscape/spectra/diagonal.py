@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
+from landscape.spectra.callbacks import Callback, RunningEstimate, stops
 from landscape.spectra.carried import carries_check
-from landscape.spectra.results import Callback, Estimate, stops
-from landscape.statistics import student
+from landscape.spectra.results import Estimate
+from landscape.statistics import mean_stderr, student
 
 DEFAULT_MATVECS = 64
 
@@ -25,7 +29,7 @@ def diagonal(
 
     Exact from n unit vectors when `matvecs` >= n: the error is then rounding alone, and `A.noise` of the column's norm.
     Otherwise that of entry i is sqrt(sum_{j != i} A_ij^2 / m); it holds Student's factor and is inf for one product.
-    The callback is called as (products made, products planned, sum of the diagonal so far); True stops, converged is
+    The callback is called as (products made, products planned, trace so far); True stops, converged is
     then False.
 
     Raises `ValueError` for matvecs < 1, `FloatingPointError` when a product is not finite.
@@ -48,6 +52,7 @@ def diagonal(
         planned, done = min(matvecs, n), 0
         mean = space.zeros(1)[..., 0].double()
         spread, size = torch.zeros_like(mean), torch.zeros_like(mean)
+        sums, floor = torch.zeros(0, dtype=torch.float64), error_floor(A)
         while done < planned:
             b = min(planned - done, A.products_per_call(planned))
             Z = space.unit(range(done, done + b)) if exact else space.random(b, "rademacher", rng)
@@ -65,12 +70,11 @@ def diagonal(
                     mean = mean + step / (done + i + 1)
                     spread = spread + step * (products[..., i] - mean)
             done += b
-            # the sum of the entries over all ranks
-            total = float(space.inner(space.zeros(1) + 1.0, mean.unsqueeze(-1).to(A.dtype)))
-            require_finite(A, total)
-            if stops(A, callback, done, planned, total):
+            sums = torch.cat([sums, space.inner(space.zeros(1) + 1.0, Z * W)[0]])  # z^T A z, over all ranks
+            require_finite(A, sums)
+            if stops(A, callback, done, planned, partial(_total, sums, n, exact, floor)):
                 break
-        error = error_floor(A) * (size if exact else size / done)
+        error = floor * (size if exact else size / done)
         if not exact:
             # one sample: inf, whatever its spread of 0
             error = error + (spread.sqrt() / (done * (done - 1)) ** 0.5 * student(done) if done > 1 else float("inf"))
@@ -79,3 +83,11 @@ def diagonal(
         return Estimate(mean.to(A.dtype), error.to(A.dtype), done, done == planned, seed)
     finally:
         A.release()
+
+
+def _total(sums: Tensor, n: int, exact: bool, floor: float) -> RunningEstimate:
+    """The trace so far, from z^T A z of each product."""
+    (value, stderr), size = mean_stderr(sums), floor * float(sums.abs().mean())
+    if exact:  # of unit vectors, those that were not reached are unknown
+        return RunningEstimate(n * float(value), n * size if len(sums) == n else math.inf, "trace")
+    return RunningEstimate(float(value), float(stderr) + size, "trace")

@@ -14,7 +14,8 @@ from torch import Tensor
 from landscape.operators.linear import LinearOperator, error_floor
 from landscape.spectra.basis.place import BasisChoice
 from landscape.spectra.carried import carries_check
-from landscape.spectra.results import Callback, Eigenpairs
+from landscape.spectra.callbacks import Callback
+from landscape.spectra.results import Eigenpairs
 from landscape.spectra.search import Search
 from landscape.spectra.task import Task
 
@@ -61,7 +62,7 @@ def eigsh(
             "auto" is the first that has room for 64 vectors (or 4 k, or n): `A.memory`, half of what the host has free,
             half of what the disk has; else the roomiest. A full basis restarts thickly.
         generator: for the random vectors; None takes a fresh seed, kept in the result.
-        callback: called as (products made, products allowed, top Ritz value) after each round; True stops.
+        callback: called as (products made, products allowed, the first value so far) after each round; True stops.
 
     Returns:
         `Eigenpairs`: values `(k,)` float64 on the host, vectors `(n, k)` in A's dtype on its device, residuals

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -183,6 +184,15 @@ class Krylov:
         Y = self.B @ S
         left = (Y * (self.gram @ Y)).sum(dim=0).clamp(min=0.0).sqrt()
         return Ritz(values, S, left, ((self.H - symmetric) @ S).norm(dim=0))
+
+    def largest(self) -> tuple[float, float]:
+        """Of a single chain, the largest |Ritz value| and its residual, up to rounding."""
+        if self.size == 0:
+            return 0.0, 0.0
+        alpha, beta = self.H.diagonal().numpy(), self.H.diagonal(-1).numpy()
+        ends = [eigh_tridiagonal(alpha, beta, select="i", select_range=(i, i)) for i in (0, self.size - 1)]
+        (value,), vector = max(ends, key=lambda found: abs(found[0][0]))
+        return abs(float(value)), float(self.gram.trace().sqrt()) * abs(float(vector[-1, 0]))
 
     def combine(self, S: Tensor) -> Tensor:
         """Q S."""

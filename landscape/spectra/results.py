@@ -7,9 +7,8 @@ gives the same numbers). A standard error holds Student's factor for few samples
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -221,7 +220,8 @@ class ConditionNumber(Measured):
     """max / min of |eigenvalue| above a threshold.
 
     Attributes:
-        kappa: largest / smallest; inf for a matrix without an eigenvalue above the threshold (rank 0).
+        kappa: largest / smallest; inf for a matrix without an eigenvalue above the threshold (rank 0), nan where
+            the products that were made do not tell.
         largest, smallest: absolute values that kappa divides (0.0 for the zero matrix).
         rank: eigenvalues above the threshold (a lower bound when not converged).
         threshold: absolute; eigenvalues of at most this size count as zero.
@@ -256,6 +256,8 @@ class ConditionNumber(Measured):
         return "\n".join([*self._rows(), *(f"  {remark}" for remark in self._remarks())])
 
     def _rows(self) -> list[str]:
+        if math.isnan(self.kappa):
+            return [f"kappa unknown: stopped after {self.matvecs} products"]
         bound = "" if self.converged else ">= "
         size = "" if self.eigenvalues is None else f" of {len(self.eigenvalues)}"
         cut = f"threshold {self.threshold:.3g}, smallest {self.smallest:.3g}"
@@ -281,16 +283,3 @@ def limit_note(limited_by: str) -> str:
     if limited_by == "float64":
         return told
     return f"{told}; a float64 copy, Objective(..., dtype=torch.float64), tells them from rounding"
-
-
-Callback = Callable[[int, int, float], bool | None]
-"""`callback(matvecs, planned, estimate)`, called once per block of products; True stops with what there is.
-
-Of several ranks some may have none; True on any stops all.
-"""
-
-
-def stops(A: LinearOperator, callback: Callback | None, made: int, planned: int, estimate: float) -> bool:
-    """Whether the callback of this rank, or of another that makes the same calls, asks to stop."""
-    ask = None if callback is None else functools.partial(callback, made, planned, estimate)
-    return A.space.ranks.stopped(ask)

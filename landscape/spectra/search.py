@@ -8,9 +8,10 @@ from torch import Tensor
 from landscape.operators.linear import LinearOperator, products
 from landscape.operators.vectors import orthonormal
 from landscape.spectra.basis.place import BasisChoice
+from landscape.spectra.callbacks import RunningEstimate, stops
 from landscape.spectra.confirm import Chain, companions
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.results import Eigenpairs, stops
+from landscape.spectra.results import Eigenpairs
 from landscape.spectra.task import State, Stop, Task, search_place
 
 # Probability, per confirmation, that an eigenvalue that was missed stays hidden from the random chain.
@@ -152,9 +153,14 @@ class Search:
         self.krylov.absorb(products(self.A, X))
         state.matvecs += X.shape[-1]
         self._rayleigh_ritz()
-        top = float(state.ritz.values[state.order[0]])
-        if stops(self.A, task.callback, state.matvecs, task.limit, top):
+        if stops(self.A, task.callback, state.matvecs, task.limit, self._so_far):
             raise Stop("callback")
+
+    def _so_far(self) -> RunningEstimate:
+        """The best value, and how far an eigenvalue may be from it."""
+        ritz, best = self.state.ritz, self.state.order[0]
+        error = float(ritz.residuals[best]) + self.task.floor * self.state.largest
+        return RunningEstimate(float(ritz.values[best]), error, "lambda_min" if self.task.which == "SA" else "lambda_1")
 
     def _rayleigh_ritz(self) -> None:
         state = self.state

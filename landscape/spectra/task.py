@@ -8,8 +8,8 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator
 from landscape.spectra.basis.place import Place, choose_place
+from landscape.spectra.callbacks import Callback
 from landscape.spectra.krylov import Ritz
-from landscape.spectra.results import Callback
 
 # Columns that a search for a few pairs seldom goes beyond: a basis that holds as many need not go further away.
 _SELDOM_MORE = 64

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
 from landscape.spectra.basis.place import BasisChoice, Where, choose_place
+from landscape.spectra.callbacks import Callback, RunningEstimate, stops
 from landscape.spectra.carried import carries_check
 from landscape.spectra.hutchinson import Hutchinson
 from landscape.spectra.hutchpp import HutchPlusPlus
-from landscape.spectra.results import Callback, Estimate, stops
+from landscape.spectra.results import Estimate
 from landscape.spectra.sketch import Sketch
 from landscape.spectra.xtrace import XTrace
 
@@ -144,7 +146,8 @@ def _run(
             value, stderr, size = estimator.estimate()
             require_finite(A, value)
             floor = error_floor(A) * max(size, abs(value))
-            stopped = stops(A, callback, used, limit, value)
+            so_far = partial(RunningEstimate, value, stderr + floor, "trace")
+            stopped = stops(A, callback, used, limit, so_far)
         reached = rtol is not None and stderr + floor <= rtol * abs(value)
         # more products do not help against noise
         hopeless = rtol is not None and floor > rtol * abs(value) and stderr <= floor
@@ -167,6 +170,8 @@ def _exact(A: LinearOperator, limit: int, used: int, seed: int, callback: Callba
         size += float((A.space.inner(W, W).diagonal().sqrt() if A.noise else diagonal.abs()).sum())
         require_finite(A, total)
         done = min(start + step, n)
-        if stops(A, callback, used + done, limit, total * n / done) and done < n:
+        error = error_floor(A) * size if done == n else math.inf
+        so_far = partial(RunningEstimate, total * n / done, error, "trace")
+        if stops(A, callback, used + done, limit, so_far) and done < n:
             return Estimate(total * n / done, math.inf, used + done, False, seed)
     return Estimate(total, error_floor(A) * size, used + n, True, seed)

@@ -20,8 +20,8 @@ from landscape.operators.hessian import Hessian
 from landscape.operators.vectors import VectorSpace
 from landscape.precision import accurate
 from landscape.randomness import generator_and_seed
+from landscape.spectra.callbacks import Callback
 from landscape.spectra.eigsh import eigsh
-from landscape.spectra.results import Callback
 
 Normalise = Literal["filter", "layer", "none"]
 

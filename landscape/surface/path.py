@@ -19,8 +19,9 @@ from torch import Tensor
 from landscape.objective.objective import Objective
 from landscape.objective.running import batch_statistics, recomputed, running_on
 from landscape.operators.hessian import Hessian
+from landscape.spectra.callbacks import Callback, RunningEstimate
 from landscape.spectra.eigsh import eigsh
-from landscape.spectra.results import Callback, Eigenpairs
+from landscape.spectra.results import Eigenpairs
 from landscape.surface.barrier import between_statistics, height, unit_interval
 from landscape.surface.plane import chosen_statistics, vector
 from landscape.surface.points import Points
@@ -169,7 +170,8 @@ def _trained(
                 squares[m].mul_(_SQUARE).addcmul_(g, g, value=(1 - _SQUARE) * weight**2)
                 size = (squares[m] / (1 - _SQUARE**step)).sqrt_().add_(_TINY)
                 nodes[m] = nodes[m] - rate / (1 - _MEAN**step) * means[m] / size
-            ask = None if callback is None else lambda s=step, v=value: callback(s, steps, v)
+            so_far = RunningEstimate(value, 0.0, "f", "steps")
+            ask = None if callback is None else partial(callback, step, steps, so_far)
             if objective.ranks.stopped(ask):
                 return step, step == steps
     return steps, True

@@ -284,7 +284,8 @@ class ConditionNumber(CurvatureInstrument):
     def measure(self, context: Context) -> dict[str, Any]:
         from landscape import spectra
 
-        found = spectra.condition_number(self._operator(context), **values_of(self, ("threshold", "rank", "basis")))
+        settings = values_of(self, ("threshold", "rank", "basis"))
+        found = spectra.condition_number(self._operator(context), **settings, callback=context.callback)
         thresholds, ranks, kappas = zip(*found.table[:_TABLE_ROWS], strict=True) if found.table else ((), (), ())
         names = ("kappa", "largest", "smallest", "rank", "threshold", "limited_by", "converged", "matvecs")
         return (

@@ -159,6 +159,7 @@ class LossSurface(Instrument):
     def measure(self, context: Context) -> dict[str, Any]:
         import torch
 
+        from landscape.spectra import RunningEstimate
         from landscape.surface import line, plane
 
         where = self._place(context)
@@ -169,7 +170,7 @@ class LossSurface(Instrument):
 
         def keep(done: int, total: int, values: torch.Tensor) -> bool | None:
             unfinished.keep(values.numpy())
-            lowest = float(values.nan_to_num(nan=torch.inf).min())
+            lowest = RunningEstimate(float(values.nan_to_num(nan=torch.inf).min()), 0.0, "lowest f", "points")
             return None if context.callback is None else context.callback(done, total, lowest)
 
         found = (line if len(shape) == 1 else plane)(

@@ -13,6 +13,7 @@ from probes.instruments.registry import PROBES
 if TYPE_CHECKING:
     from probes.context import Context as Context
     from probes.context import Previous as Previous
+    from probes.display.progress import progress as progress
     from probes.errors import LandscapeWarning as LandscapeWarning
     from probes.errors import NoiseWarning as NoiseWarning
     from probes.errors import ProbeWarning as ProbeWarning
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 _HOME = {entry.class_name: f"probes.instruments.{entry.home.partition(':')[0]}" for entry in PROBES.values()}
 for _module, _names in {
     "probes.context": ("Context", "Previous"),
+    "probes.display.progress": ("progress",),
     "probes.errors": ("LandscapeWarning", "NoiseWarning", "ProbeWarning", "TraceWarning"),
     "probes.instruments.recording": ("Recording", "ReplayError"),
     "probes.monitor.measure": ("Outcome", "measure_once"),

@@ -24,7 +24,7 @@ ROOMS = {
         {"environment", "errors", "hashes", "numbers", "outliers", "schedules", "seeds"},
         {"ranks"},
         {"files", "specs", "terminal"},
-        {"trace"},
+        {"display", "trace"},
         {"mirrors"},
         {"session"},
         {"context"},

@@ -186,13 +186,12 @@ class LinearOperator:
 
     def to_dense(self) -> Tensor:
         """The matrix, `(n, n)`, for n products. Raises `MemoryError` when it does not fit the budget."""
-        n, columns = self.shape[0], list(self.columns())
-        return torch.cat(columns, dim=-1) if columns else torch.zeros(n, n, dtype=self.dtype, device=self.device)
+        none = torch.zeros(self.shape[0], 0, dtype=self.dtype, device=self.device)
+        return torch.cat([none, *self.columns()], dim=-1)
 
     def columns(self) -> Iterator[Tensor]:
         """The matrix in blocks of columns, one after the other; raises `MemoryError` where all of it does not fit."""
-        n = self.shape[0]
-        needed = n * n * self.dtype.itemsize
+        n, needed = self.shape[0], self.shape[0] ** 2 * self.dtype.itemsize
         if needed > self.memory:
             raise MemoryError(
                 f"a dense {n} x {n} matrix needs {needed / 2**30:.1f} GiB, the budget is {self.memory / 2**30:.1f} "

@@ -29,7 +29,7 @@ class RunningEstimate(float):
     name: str
     unit: str
 
-    def __new__(
+    def __new__(  # noqa: D102
         cls, value: float, error: float = math.nan, name: str = "estimate", unit: str = "products"
     ) -> RunningEstimate:
         self = super().__new__(cls, value)

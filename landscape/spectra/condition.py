@@ -94,9 +94,7 @@ def condition_number(
         A.release()
 
 
-def _dense(
-    A: LinearOperator, threshold: float | None, rank: int | None, callback: Callback | None
-) -> ConditionNumber:
+def _dense(A: LinearOperator, threshold: float | None, rank: int | None, callback: Callback | None) -> ConditionNumber:
     n, made, columns = A.shape[0], 0, []
     for block in A.columns():
         columns.append(block)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor
 from landscape.spectra.basis.place import BasisChoice
-from landscape.spectra.carried import carries_check
 from landscape.spectra.callbacks import Callback
+from landscape.spectra.carried import carries_check
 from landscape.spectra.results import Eigenpairs
 from landscape.spectra.search import Search
 from landscape.spectra.task import Task

@@ -20,7 +20,7 @@ from landscape.spectra.carried import Measured, Result
 from landscape.statistics import mean_stderr
 
 if TYPE_CHECKING:
-    from landscape.operators.linear import LinearOperator
+    pass
 
 Value = TypeVar("Value", float, Tensor)
 

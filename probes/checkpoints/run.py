@@ -25,11 +25,11 @@ from probes.checkpoints.load import load_checkpoint, match_checkpoint
 from probes.checkpoints.match import bare
 from probes.checkpoints.output import check_output
 from probes.checkpoints.problem import build_objective
-from probes.checkpoints.progress import progress_bar
 from probes.checkpoints.resume import Kept
 from probes.checkpoints.stations import Stations
 from probes.checkpoints.texts import Texts
 from probes.context import Context
+from probes.display.progress import progress_bar
 from probes.errors import UserError, first_few, one_line
 from probes.hashes import hash_of
 from probes.instruments.base import Instrument

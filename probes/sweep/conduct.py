@@ -96,7 +96,7 @@ def run_jobs(
             return told, None
         failed = {name: result for name, result in tried.items() if result.error is not None}
         rest = [job for job in jobs if job.name not in failed]
-        with Bars(notes, len(rest), lines=True) as bars:
+        with Bars(notes, len(rest)) as bars:
             found = failed | runner.run(rest, at_once=at_once, engine=engine, listener=bars.tell)
         return told, {job.name: found[job.name] for job in jobs}
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from probes.sweep.display import hours
+from probes.numbers import duration
 from probes.sweep.jobs import Job
 from probes.sweep.runner import Runner
 
@@ -42,13 +42,13 @@ class Price:
     def lines(self) -> list[str]:
         """In words."""
         left = self.runs - self.finished
-        each = ", ".join(f"{kind} {hours(seconds)}" for kind, seconds in self.seconds.items())
+        each = ", ".join(f"{kind} {duration(seconds)}" for kind, seconds in self.seconds.items())
         said = [f"a run takes: {each}"] if each else []
         said.append(f"{self.finished} of {self.runs} runs are finished, {left} to go")
         if left and self.seconds:
-            workers = f", {hours(self.rest / self.at_once)} with {self.at_once} at once" if self.at_once > 1 else ""
+            workers = f", {duration(self.rest / self.at_once)} with {self.at_once} at once" if self.at_once > 1 else ""
             cost = "" if self.cost is None else f", {self.cost:,.2f} at {self.per_hour:g} an hour"
-            said.append(f"the rest takes {hours(self.rest)} of runs ({self.rest / 3600:,.3g} h){workers}{cost}")
+            said.append(f"the rest takes {duration(self.rest)} of runs ({self.rest / 3600:,.3g} h){workers}{cost}")
         if self.unknown:
             said.append(f"not measured, and left out of the rest: {', '.join(self.unknown)}")
         return said

@@ -24,6 +24,7 @@ from probes.sweep.display import Bars
 from probes.sweep.engines.choose import Choice
 from probes.sweep.jobs import Job, write_json
 from probes.sweep.runner import Runner
+from probes.terminal import err
 from runs.engine.claims import Claim, ClaimResult, Results
 from runs.engine.display import claims_table, details, index
 from runs.engine.options import add_engine, chosen_engine, ending, natural
@@ -77,7 +78,7 @@ class Experiment:
         engine = engine or Choice(at_once=at_once)
         started_engine, workers = engine.start(folder.absolute() / engine.name, self.threads)
         try:
-            with Bars(console, len(jobs)) as bars:
+            with Bars(None if console is None else err(), len(jobs), "jobs") as bars:
                 ran = runner.run(jobs, at_once=workers, fresh=fresh, listener=bars.tell, engine=started_engine)
         finally:
             if started_engine is not None:

@@ -23,12 +23,14 @@ from probes.checkpoints import run
 from probes.checkpoints.arguments import parse_probes
 from probes.checkpoints.steps import checkpoint_steps
 from probes.digits import CLASSES, NETWORKS, accuracy, build_network, digits
+from probes.display.progress import progress_bar
 from probes.errors import UserError
 from probes.instruments.curvature import CurvatureTrace, Spectrum
 from probes.monitor.monitor import Monitor
 from probes.numbers import at_thresholds, plus_minus, round_to_error, short
 from probes.outliers import outliers
 from probes.probe import Probe
+from probes.terminal import resumed
 from probes.trace.trace import Trace
 from probes.views.pictures.draw import plot_trace
 from probes.views.report.write import report
@@ -91,6 +93,11 @@ def run_demo(folder: Path | None, *, seed: int, quick: bool, console: Console, p
     torch.set_num_threads(1)
     try:
         written, columns = _measure(plan, folder, seed, progress)
+    except (KeyboardInterrupt, UserError) as error:
+        if isinstance(error, UserError) and error.status != 130:
+            raise
+        text = f"interrupted; the checkpoints and traces so far are kept in {folder}, begin again with: {resumed('')}"
+        raise UserError(text, status=130) from error
     finally:
         torch.set_num_threads(threads)
     page = _report(plan, folder)
@@ -103,12 +110,10 @@ def _measure(plan: Plan, folder: Path, seed: int, progress: Console) -> tuple[li
     written: list[Path] = []
     columns = []
     for name in plan.networks:
-        _say(progress, f"training {name} with probes in the loop")
-        checkpoints = train(name, folder, seed, plan)
+        checkpoints = train(name, folder, seed, plan, progress)
         output = folder / f"{name}.h5"
         files = checkpoint_steps(checkpoints)
         problem = f"probes.demo:{name}"
-        _say(progress, f"probing {len(files)} checkpoints of {name}")
         first = run.Request(files, problem, parse_probes(plan.probes, "hessian"), output, seed=seed, overwrite=True)
         run.run(first, progress)
         # what costs hundreds of products: the density where training began and ended, the ranks, which take as
@@ -124,7 +129,7 @@ def _measure(plan: Plan, folder: Path, seed: int, progress: Console) -> tuple[li
     return written, columns
 
 
-def train(name: str, folder: Path, seed: int, plan: Plan) -> list[Path]:
+def train(name: str, folder: Path, seed: int, plan: Plan, progress: Console) -> list[Path]:
     """Momentum SGD with a monitor in the loop; the checkpoints written, the first at step 0."""
     network = build_network(NETWORKS[name], seed)
     objective = _objective(network)
@@ -144,7 +149,10 @@ def train(name: str, folder: Path, seed: int, plan: Plan) -> list[Path]:
 
     config = {"network": name, "rate": _RATE, "momentum": _MOMENTUM, "batch": _BATCH, "epochs": plan.epochs}
     probes: list[Probe] = [Spectrum(k=5, every=plan.every), CurvatureTrace(every=2 * plan.every, matvecs=60)]
-    with Trace.create(folder / f"{name}-training.h5", config=config, seed=seed, overwrite=True) as trace:
+    path = folder / f"{name}-training.h5"
+    with Trace.create(path, config=config, seed=seed, overwrite=True) as trace, progress_bar(progress, steps) as show:
+        what = f"training {name} with probes in the loop"
+        show(what, 0)
         monitor = Monitor(objective, probes, trace)
         monitor(0)
         save(0)
@@ -156,6 +164,7 @@ def train(name: str, folder: Path, seed: int, plan: Plan) -> list[Path]:
                 value.backward()
                 optimizer.step()
                 step += 1
+                show(what, step)
                 monitor(step, loss=value, epoch=epoch)
                 save(step)
     return saved
@@ -245,8 +254,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror}): choose another --out") from error
-
-
-def _say(progress: Console, text: str) -> None:
-    if progress.is_terminal:
-        progress.print(f"[dim]{text}[/]")

@@ -35,6 +35,18 @@ def launched() -> tuple[int, int]:
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
+def launcher() -> list[str]:
+    """What was typed to start the module on several ranks, as far as it can be told; nothing for one process."""
+    size = launched()[1]
+    if size < 2:
+        return []
+    here = os.environ.get("LOCAL_WORLD_SIZE", str(size))
+    several = str(size) if here == str(size) else "..."  # on several machines: by the launcher's other options
+    if any(name.startswith("ACCELERATE_") for name in os.environ):
+        return ["accelerate", "launch", "--num_processes", several, "-m", "probes"]
+    return ["torchrun", "--nproc-per-node", several, "-m", "probes"]
+
+
 def is_first() -> bool:
     """Whether this is the rank that speaks."""
     return launched()[0] == 0

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from probes.errors import LandscapeWarning, NoiseWarning, ProbeWarning, TraceWarning, UserError, check_choice, one_line
-from probes.ranks import is_first, quiet, says
+from probes.ranks import is_first, launcher, quiet, says
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 # Wide enough that a table in a pipe or a file is not cut to 80 columns.
 _PIPE_WIDTH = 200
+
+_ANEW = ("--overwrite", "--fresh")  # options that throw away what is there
+_typed: ContextVar[Sequence[str]] = ContextVar("typed", default=())  # the arguments of the command that runs
 
 
 def out() -> Console:
@@ -31,7 +37,13 @@ def err() -> Console:
     """The console of progress and notes."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class Unheard(Console):
+        """Goes quiet when nobody reads it any more. rich ends the program then, and its stdout before that."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Unheard(stderr=True, highlight=False)
 
 
 def run(command: typer.Typer, arguments: Sequence[str]) -> NoReturn:
@@ -49,16 +61,44 @@ def run(command: typer.Typer, arguments: Sequence[str]) -> NoReturn:
 
 
 def _run(command: typer.Typer, arguments: Sequence[str], debug: bool) -> NoReturn:
+    _typed.set(arguments)
     try:
         with quiet():
             status = command([a for a in arguments if a != "--debug"], prog_name="landscape", standalone_mode=False)
     except KeyboardInterrupt as error:
-        _fail("interrupted", 130, error, debug)
+        _fail(_interrupted(), 130, error, debug)
     except UserError as error:
         _fail(str(error), error.status, error, debug)
     except Exception as error:
         _fail(*_explain(error), error, debug)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def resumed(flag: str = "--resume", arguments: Sequence[str] | None = None) -> str:
+    """The command to type that goes on with what the one that runs has begun, quoted for a shell.
+
+    It has the same arguments with `flag`, which is empty for a command that goes on by itself, and without the options
+    that throw away what is there.
+
+    Example:
+        >>> from probes.terminal import resumed
+        >>> resumed(arguments=["probe", "a b.pt", "--problem", "p.py:f", "--overwrite"])
+        "landscape probe 'a b.pt' --problem p.py:f --resume"
+    """
+    words = list((_typed.get() or sys.argv[1:]) if arguments is None else arguments)
+    words = [word for word in words if word not in (*_ANEW, flag)]
+    end = words.index("--") if "--" in words else len(words)  # behind it all are names of files
+    return _command([*words[:end], *[flag] * bool(flag), *words[end:]])
+
+
+def _interrupted() -> str:
+    return f"interrupted; begin again with: {_command(_typed.get())}"
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """What starts the command as it was started, with these arguments."""
+    module = ["python", "-m", "probes"] if Path(sys.argv[0]).name == "__main__.py" else ["landscape"]
+    return shlex.join([*(launcher() or module), *arguments])
 
 
 def begin(command: str | None, names: Sequence[str]) -> None:
@@ -92,7 +132,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         where = getattr(getattr(error, "ctx", None), "command_path", None) or "landscape"
         return f"{one_line(error.format_message())} (see {where} --help)", int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
-        return "interrupted", 130
+        return _interrupted(), 130
     if isinstance(error, MemoryError):
         return one_line(error) if error.args else "out of memory: use fewer vectors or less data", 1
     if isinstance(error, OSError | ValueError | RuntimeError):

@@ -36,6 +36,7 @@ from probes.instruments.base import Instrument
 from probes.monitor.measure import measure_once
 from probes.probe import check_needs
 from probes.ranks import Terminated, deal, decided, share_randomness, world
+from probes.terminal import resumed
 from probes.trace.layout import Field
 from probes.trace.trace import Trace
 
@@ -234,7 +235,7 @@ def _rows(trace: Trace | None) -> int:
 def _stop_message(what: str, measured: int, output: Path) -> str:
     if measured == 0:
         return f"{what}; nothing was measured"
-    return f"{what}; what was measured before is kept in {output}, go on with --resume"
+    return f"{what}; what was measured before is kept in {output}, go on with: {resumed()}"
 
 
 def _open(request: Request) -> Trace:

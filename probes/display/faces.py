@@ -21,6 +21,8 @@ from typing_extensions import override
 
 from probes.display.state import State
 
+_FAILURES = (Exception, SystemExit)  # rich exits where a pipe is broken
+
 
 class Face:
     """One way to show a state; `every` is seconds from one look to the next."""
@@ -133,23 +135,23 @@ class Watcher:
 
     def start(self) -> None:
         """Begin to show it."""
-        with suppress(Exception):
+        with suppress(*_FAILURES):
             self._face.open()
-        with suppress(Exception):
+        with suppress(*_FAILURES):
             self._thread.start()
 
     def stop(self) -> None:
         """Show nothing any more."""
         self._end.set()
-        with suppress(Exception):
+        with suppress(*_FAILURES):
             self._thread.join(1.0)
-        with suppress(Exception):
+        with suppress(*_FAILURES):
             self._face.close()
 
     def _look(self) -> None:
         failed = _failed()
         while not self._end.wait(self._face.every):
-            with suppress(Exception):
+            with suppress(*_FAILURES):
                 if _failed() != failed:  # a prompt is back, though the failure still holds what was shown
                     self._face.close()
                     return

@@ -128,4 +128,4 @@ def _about(text: str, told: list[str]) -> str:
 
 def _seconds(seconds: float) -> str:
     """A time that is looked at while it passes: in whole seconds first."""
-    return f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
+    return f"{seconds:.0f} s" if seconds < 120 else duration(seconds)

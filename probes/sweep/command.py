@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from probes.errors import UserError, one_line
-from probes.terminal import err, out
+from probes.terminal import err, out, resumed
 
 
 def sweep(
@@ -66,5 +66,5 @@ def sweep(
     try:
         conduct(wanted, output, conditions, out(), err())
     except KeyboardInterrupt as error:
-        kept = f"interrupted; what is finished is kept in {output}, the same command goes on from there"
+        kept = f"interrupted; what is finished is kept in {output}, go on with: {resumed('')}"
         raise UserError(kept, status=130) from error

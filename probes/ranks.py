@@ -40,11 +40,11 @@ def launcher() -> list[str]:
     size = launched()[1]
     if size < 2:
         return []
-    here = os.environ.get("LOCAL_WORLD_SIZE", str(size))
-    several = str(size) if here == str(size) else "..."  # on several machines: by the launcher's other options
-    if any(name.startswith("ACCELERATE_") for name in os.environ):
-        return ["accelerate", "launch", "--num_processes", several, "-m", "probes"]
-    return ["torchrun", "--nproc-per-node", several, "-m", "probes"]
+    accelerate = any(name.startswith("ACCELERATE_") for name in os.environ)
+    number = ["--num_processes" if accelerate else "--nproc-per-node", str(size)]
+    if os.environ.get("LOCAL_WORLD_SIZE", str(size)) != str(size):  # how machines find each other is not known
+        number = ["..."]
+    return [*(["accelerate", "launch"] if accelerate else ["torchrun"]), *number, "-m", "probes"]
 
 
 def is_first() -> bool:

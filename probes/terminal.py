@@ -61,16 +61,20 @@ def run(command: typer.Typer, arguments: Sequence[str]) -> NoReturn:
 
 
 def _run(command: typer.Typer, arguments: Sequence[str], debug: bool) -> NoReturn:
-    _typed.set(arguments)
+    typed = _typed.set(arguments)
     try:
         with quiet():
             status = command([a for a in arguments if a != "--debug"], prog_name="landscape", standalone_mode=False)
+        if status == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except KeyboardInterrupt as error:
         _fail(_interrupted(), 130, error, debug)
     except UserError as error:
         _fail(str(error), error.status, error, debug)
     except Exception as error:
         _fail(*_explain(error), error, debug)
+    finally:
+        _typed.reset(typed)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -97,8 +101,8 @@ def _interrupted() -> str:
 
 def _command(arguments: Sequence[str]) -> str:
     """What starts the command as it was started, with these arguments."""
-    module = ["python", "-m", "probes"] if Path(sys.argv[0]).name == "__main__.py" else ["landscape"]
-    return shlex.join([*(launcher() or module), *arguments])
+    as_module = Path(sys.argv[0]) == Path(__file__).with_name("__main__.py")
+    return shlex.join([*(launcher() or (["python", "-m", "probes"] if as_module else ["landscape"])), *arguments])
 
 
 def begin(command: str | None, names: Sequence[str]) -> None:

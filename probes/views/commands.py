@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,10 @@ def show(
         from probes.views.follow import follow as watch
 
         open_trace(trace).close()
-        watch(trace, out(), err(), last=last, interval=interval)
+        try:
+            watch(trace, out(), err(), last=last, interval=interval)
+        except KeyboardInterrupt:  # which is how it is ended: there is nothing to say
+            sys.exit(130)
         return
     from probes.views.tables import overview, steps_table
 

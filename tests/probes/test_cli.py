@@ -7,6 +7,7 @@ Commands run in this process (`landscape` below), where torch is imported once; 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -317,7 +318,7 @@ def test_a_failing_probe_keeps_what_was_measured(folder: Path, landscape: Landsc
     words = ("--probe", "spectrum:k=2", "--probe", "spectrum:k=1000,name=large")
     done = landscape("probe", CHECKPOINTS[0], *TINY, *words, "-o", "a.h5")
     assert done.status == 1
-    assert "k <= 43; what was measured before is kept in a.h5, go on with --resume" in done.err
+    assert "k <= 43; what was measured before is kept in a.h5, go on with: landscape probe" in done.err
     with Trace.open("a.h5") as trace:
         assert len(trace["spectrum"]) == 1
 
@@ -352,7 +353,8 @@ def test_interrupt_keeps_what_was_measured(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err == "landscape: interrupted; what was measured before is kept in a.h5, go on with --resume\n"
+    again = shlex.join(["landscape", "probe", *words, "--resume"])
+    assert err == f"landscape: interrupted; what was measured before is kept in a.h5, go on with: {again}\n"
     assert out == ""
     with Trace.open("a.h5") as trace:
         assert len(trace["spectrum"]) >= 1

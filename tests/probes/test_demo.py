@@ -14,6 +14,7 @@ from probes import Trace
 from probes.cli import main
 from probes.demo import cnn, default_folder, mlp
 from probes.digits import NETWORKS, build_network, digits
+from probes.errors import UserError
 
 
 def run(*words: str) -> None:
@@ -52,6 +53,26 @@ def test_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
         # what the monitor saw in the loop is what the command sees in the checkpoint
         assert trace["spectrum"]["step"].tolist() == [0, 44]
         np.testing.assert_allclose(trace["spectrum"]["values"][0][:5], inside[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("moment", ["train", "run.run"])
+def test_ctrl_c_says_what_is_kept(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        # what measures checkpoints speaks of its own command
+        raise UserError("interrupted; go on with: landscape demo --resume", status=130)
+
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"probes.demo.{moment}", ctrl_c if moment == "train" else interrupted)
+    folder = str(tmp_path / "the demo")
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--quick", "--out", folder])
+    assert stopped.value.code == 130
+    text = f"landscape: interrupted; the checkpoints and traces so far are kept in {folder}, begin again with: "
+    assert capfd.readouterr().err == f"{text}landscape demo --quick --out '{folder}'\n"
 
 
 def test_problems() -> None:

@@ -6,9 +6,9 @@ import warnings
 import pytest
 import typer
 
-from probes import LandscapeWarning, NoiseWarning, ProbeWarning, TraceWarning
+from probes import LandscapeWarning, NoiseWarning, ProbeWarning, TraceWarning, terminal
 from probes.cli import main, options
-from probes.terminal import run
+from probes.terminal import resumed, run
 
 
 @pytest.fixture
@@ -72,3 +72,50 @@ def test_kinds_are_python_warnings():
     for kind in (ProbeWarning, NoiseWarning, TraceWarning):
         assert issubclass(kind, LandscapeWarning)
         assert issubclass(kind, UserWarning)
+
+
+# -- the command that goes on ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "command"),
+    [
+        (["probe", "a.pt"], "--resume", "landscape probe a.pt --resume"),
+        (["probe", "--resume", "a.pt"], "--resume", "landscape probe a.pt --resume"),
+        (["probe", "a.pt", "--overwrite"], "--resume", "landscape probe a.pt --resume"),
+        (["probe", "--", "-a.pt"], "--resume", "landscape probe --resume -- -a.pt"),
+        (["probe", "a b.pt", "$x"], "--resume", "landscape probe 'a b.pt' '$x' --resume"),
+        (["sweep", "--lr", "1e-3:1:4", "--fresh"], "", "landscape sweep --lr 1e-3:1:4"),
+    ],
+)
+def test_the_command_that_goes_on(words, flag, command):
+    assert resumed(flag, words) == command
+
+
+def test_the_command_is_started_as_it_was(monkeypatch):
+    assert resumed(arguments=["probe"]) == "landscape probe --resume"
+    monkeypatch.setattr(sys, "argv", [terminal.__file__.replace("terminal", "__main__"), "probe", "a.pt"])
+    assert resumed() == "python -m probes probe a.pt --resume"
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert resumed() == "torchrun --nproc-per-node 2 -m probes probe a.pt --resume"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # two machines: how they find each other is not known
+    assert resumed() == "torchrun ... -m probes probe a.pt --resume"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert resumed() == "accelerate launch --num_processes 2 -m probes probe a.pt --resume"
+
+
+def test_what_keeps_nothing_says_how_to_begin_again(capsys):
+    app = typer.Typer()
+    app.callback()(options)
+
+    @app.command()
+    def long(output: str, overwrite: bool = False):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        run(app, ["long", "a b", "--overwrite"])
+    assert stopped.value.code == 130
+    told = capsys.readouterr().err.strip()
+    assert told == "landscape: interrupted; begin again with: landscape long 'a b' --overwrite"

@@ -122,7 +122,8 @@ def test_a_rank_that_ends_in_the_middle_ends_all_and_the_trace_is_whole(folder, 
     assert first[0] == 1
     (line,) = lines_of(first[2])
     assert ("another rank is gone" if how == "killed" else "rank 1: a cosmic ray") in line
-    assert "what was measured before is kept in ranks.h5, go on with --resume" in line
+    assert "what was measured before is kept in ranks.h5, go on with: torchrun --nproc-per-node 2 -m probes " in line
+    assert line.endswith(" --resume")
     trace = Trace.open(folder / "ranks.h5")
     assert trace["trace"]["step"].tolist() == [0]
     assert trace["loss"]["step"].tolist() == [0]

@@ -85,7 +85,9 @@ def test_ctrl_c_ends_all_of_it(engine: str, tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the group
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
-    assert err.splitlines()[-1].startswith("landscape: interrupted; what is finished is kept in out")
+    said, _, again = err.splitlines()[-1].partition(", go on with: ")
+    assert said == "landscape: interrupted; what is finished is kept in out"
+    assert again.startswith("landscape sweep --problem ")
     assert "Traceback" not in out + err
     time.sleep(1.5)
     before = calls(tmp_path)

@@ -94,7 +94,7 @@ def test_an_unknown_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as ended:
         main(experiment(), ["--engine", "slurm", "--out", str(tmp_path)])
     assert ended.value.code == 2
-    assert capsys.readouterr().out == "error: --engine is one of processes, submitit, ray, not 'slurm'\n"
+    assert capsys.readouterr().out == "error: --engine is processes, submitit or ray, not 'slurm'\n"
 
 
 def test_finished_jobs_are_not_redone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,24 +244,7 @@ def _tables(labels: tuple[str, ...]):
         {"probe": "DualGradient", "norm": "auto", "infimum": 0.0},
         lambda t, rng: {"dual": np.arange(1.0, len(labels) + 1), "total": 36.0 * (1 - t / 2), "gap": 2 - t, "mu": 18.0},
     )
-    grid = np.linspace(-1.0, 1.0, 5)
-    bowl = grid[:, None] ** 2 + 3 * grid[None, :] ** 2
-    pair, square = Field((2,)), Field((2, 2))
-    yield (
-        "surface",
-        {
-            **dict.fromkeys(("x", "y"), Field((5,))),
-            **dict.fromkeys(("values", "quadratic"), Field((5, 5))),
-            **{"gradient": pair, "curvature": square, "curvature_error": square, "length": pair},
-            **{"lowest": f, "highest": f, "evaluations": count, "matvecs": count, "note": Field((), "S200")},
-        },
-        {"probe": "LossSurface", "directions": "random", "span": 1.0},
-        lambda t, rng: {
-            **{"x": grid, "y": grid, "values": 0.1 + bowl + bowl**2 * (1 - t), "quadratic": 0.1 + bowl},
-            **{"gradient": [0.0, 0.0], "curvature": [[2.0, 0.0], [0.0, 6.0]], "curvature_error": np.full((2, 2), 1e-6)},
-            **{"length": [1.0, 1.0], "lowest": 0.1, "highest": 20.0, "evaluations": 25, "matvecs": 2, "note": ""},
-        },
-    )
+    yield from _surfaces()
     yield (
         "solver",
         dict.fromkeys(_FIELDS, f),
@@ -270,3 +254,47 @@ def _tables(labels: tuple[str, ...]):
         ),
     )
     yield "mine", {"height": Field(units="m"), "word": Field((), "S8")}, None, lambda t, rng: {"height": t, "word": "x"}
+
+
+def _surfaces():
+    """A plane as traces of the past have it, one through a training with a network far off it, and a line."""
+    f, count, x = Field(), Field((), "int64"), np.linspace(-1.0, 1.0, 5)
+    bowl = x[:, None] ** 2 + 3 * x[None, :] ** 2
+    way = np.array([[-0.8, 0.5], [-0.5, 0.0], [-0.2, -0.1], [0.0, 0.0]])
+    for name, directions, k, path, distances in (
+        ("surface", "random", 2, None, ()),
+        ("way", "trajectory", 2, way, (0.0, 0.5, 0.1, 0.0)),
+        ("line", "between", 1, np.array([[-0.8], [0.8]]), (0.0, 0.0)),
+    ):
+        values = bowl if k == 2 else x**2
+        along, square = Field((k,)), Field((k, k))
+        fields = {
+            **dict.fromkeys("xy"[:k], Field((5,))),
+            **dict.fromkeys(("values", "quadratic"), Field(values.shape)),
+            **{"gradient": along, "curvature": square, "curvature_error": square, "length": along},
+            **{"lowest": f, "highest": f, "evaluations": count, "matvecs": count, "note": Field((), "S200")},
+        }
+        if path is not None:
+            fields |= {"path": Field((None, k)), "path_step": Field((None,), "int64"), "path_distance": Field((None,))}
+            fields["explained"] = along
+        yield (
+            name,
+            fields,
+            {"probe": "LossSurface", "directions": directions},
+            partial(_surface, x, values, path, distances),
+        )
+
+
+def _surface(x, values, path, distances, t, rng):
+    k = values.ndim
+    found = {
+        **dict.fromkeys("xy"[:k], x),
+        **{"values": 0.1 + values + values**2 * (1 - t), "quadratic": 0.1 + values},
+        **{"gradient": np.zeros(k), "curvature": np.diag([2.0, 6.0][:k]), "curvature_error": np.full((k, k), 1e-6)},
+        **{"length": np.ones(k), "lowest": 0.1, "highest": 20.0, "evaluations": values.size, "matvecs": k, "note": ""},
+    }
+    if path is None:
+        return found
+    shares = np.array([0.93, 0.05])[:k] if k == 2 else np.ones(1)
+    steps = 300 * np.arange(len(path))
+    return found | {"path": path, "path_step": steps, "path_distance": np.array(distances), "explained": shares}

@@ -11,6 +11,7 @@ from probes.errors import first_few
 from probes.instruments.registry import Entry
 from probes.numbers import short
 from probes.trace.state import state_of
+from probes.views.pictures.surface import trail_of
 from probes.views.report.page import Block, Caution
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ Columns = Mapping[str, Any]
 
 _FEW = 4  # samples that a standard error is taken from: below, it is itself uncertain by half
 _COARSE = 1e-2  # relative noise of a product from which on digits are missing that a reader expects
-_ERRORS = ("residual", "residuals", "stderr", "error", "noise_scale_stderr")
+_FAR = 0.1  # of the way, from which on the loss of a network and that below it have little to do with each other
 _SUMMARISED = 12
 
 
@@ -74,6 +75,7 @@ def _limits(entry: Entry, columns: Columns) -> Iterator[str]:
     yield from _lost(columns)
     yield from _few(columns)
     yield from _said(columns)
+    yield from _off(columns)
     if "noise" in columns and np.max(columns["noise"], initial=0.0) > _COARSE:
         yield f"products are only good to {short(float(np.max(columns['noise'])), 2)} of themselves"
     if "value" in columns or "loss" in columns:
@@ -126,6 +128,17 @@ def _said(columns: Columns) -> Iterator[str]:
         yield f"κ is vacuous: it is limited by {first_few(limits)}, about largest / threshold"
     if "threshold" in columns and "kappa" not in columns and np.isnan(np.asarray(columns["threshold"], float)).all():
         yield "no threshold is known: there was no optimizer, and no lr="
+
+
+def _off(columns: Columns) -> Iterator[str]:
+    """Networks that are drawn on a plane which they are far from."""
+    trails = [trail_of(columns, row) for row in range(len(columns["step"]))]
+    far = [trail for trail in trails if trail is not None and trail.off > _FAR]
+    if far:
+        worst = max(far, key=lambda trail: trail.off)
+        where = worst.labels[int(np.argmax(worst.distances))]
+        share = f"{short(100 * worst.off, 2)} % of the way's length"
+        yield f"networks lie up to {share} off the plane ({where}): their loss is not the one drawn there"
 
 
 def vacuous(summary: str) -> bool:

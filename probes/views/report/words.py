@@ -120,9 +120,9 @@ WORDS: Mapping[str, Words] = {
     ),
     "surface": Words(
         "Loss surface",
-        "The loss on a plane through the parameters, exact at every point, and where its quadratic model ends.",
+        "The loss on a plane or line through the parameters, exact at every point, and where its quadratic model ends.",
         "Other directions: a plane is two of as many as there are parameters, and random ones show little of the sharp "
-        "ones.",
+        "ones. Networks that lie off the plane: they are drawn where they are projected, and their loss is another.",
         r"f(\theta + x d_1 + y d_2) \approx f + g^\top d + \frac{1}{2} d^\top H d",
     ),
     "solver": Words(

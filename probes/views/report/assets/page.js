@@ -22,7 +22,8 @@
     const named = made.data.filter((t) => t.showlegend && t.name);
     const widest = 52 + 6.6 * Math.max(0, ...named.map((t) => Math.min(t.name.length, 60)));
     const lines = Math.ceil(named.length / Math.max(1, Math.floor((plot.clientWidth - 60) / widest)));
-    const height = (layout.height || 320) + (named.length ? 14 + 19 * lines : 0);
+    const square = layout.yaxis && layout.yaxis.scaleanchor;  // a map: as high as it is wide
+    const height = (square ? Math.min(420, plot.clientWidth - 80) : layout.height || 320) + (named.length ? 14 + 19 * lines : 0);
     plot.style.height = height + "px";
     for (const name of ["xaxis", "yaxis"]) {
       layout[name] = Object.assign({}, axis, layout[name]);

@@ -192,6 +192,13 @@ def note(text: str) -> dict[str, Any]:
     return {"text": plain(text), "font": {"color": GREY}} | place
 
 
+def tag(x: float, y: float, text: str) -> dict[str, Any]:
+    """A name beside a point, which can be read on any colour."""
+    look = {"font": {"size": 11, "color": "#000"}, "bgcolor": "rgba(255,255,255,0.8)", "borderpad": 2}
+    place = {"x": x, "y": y, "xanchor": "left", "yanchor": "bottom", "xshift": 8, "yshift": 6, "showarrow": False}
+    return {"text": plain(text)} | look | place
+
+
 def labelled(texts: Sequence[Any]) -> list[str]:
     """Names of a user's as plotly may show them."""
     return [plain(str(text)) for text in texts]

@@ -24,7 +24,7 @@ def test_in_a_browser(case: str, tmp_path: Path) -> None:
         plots = tab.value("document.querySelectorAll('figure > .plot').length")
         assert plots > 30
         assert tab.value("document.querySelectorAll('.plot.drawn .main-svg').length") >= plots
-        drawn = "'.trace, .heatmaplayer image, .gl-container canvas'"
+        drawn = "'.trace, .heatmaplayer image, .contourlayer path, .gl-container canvas'"
         empty = f"[...document.querySelectorAll('.plot')].filter(p => !p.querySelector({drawn})).length"
         assert tab.value(empty) == 0
         assert tab.value("document.documentElement.scrollWidth") <= width

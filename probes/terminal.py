@@ -46,6 +46,11 @@ def err() -> Console:
     return Unheard(stderr=True, highlight=False)
 
 
+def tell(note: str) -> None:
+    """A note for the person at the command, in a line."""
+    typer.echo(f"note: {note}", err=True)
+
+
 def run(command: typer.Typer, arguments: Sequence[str]) -> NoReturn:
     """Run the command and exit: 0, 1 for a failure, 2 for bad arguments, 130 for Ctrl-C.
 

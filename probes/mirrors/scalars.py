@@ -74,7 +74,7 @@ def _flat(value: Any) -> Array:
 
 def _is_curve(field: Field) -> bool:
     number = np.dtype(field.dtype).kind in "biuf"
-    return number and not field.ragged and math.prod(field.inner if field.shape else ()) <= _ENTRIES
+    return number and not field.ragged and not field.parts and math.prod(field.inner if field.shape else ()) <= _ENTRIES
 
 
 def _has_ends(fields: Mapping[str, Field]) -> bool:

@@ -13,6 +13,11 @@ from typing import Any
 from probes.trace.layout import COLUMNS, Array, Field, all_fields
 
 
+def plain(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """The fields that a table of rows and columns can hold: not those whose rows are arrays end to end."""
+    return {name: field for name, field in fields.items() if not field.parts}
+
+
 def column_names(name: str, field: Field) -> list[str]:
     """The columns of one field; a scalar or ragged field is one column."""
     if not field.shape or field.ragged:
@@ -34,8 +39,8 @@ def split_columns(columns: Mapping[str, Array], fields: Mapping[str, Field]) -> 
 
 
 def column_fields(fields: Mapping[str, Field]) -> dict[str, Field]:
-    """Column -> the field that it comes from, for its units; the columns that every table has included."""
-    return {column: field for name, field in all_fields(fields).items() for column in column_names(name, field)}
+    """Column -> the `plain` field that it comes from, for its units; the columns that every table has included."""
+    return {column: field for name, field in all_fields(plain(fields)).items() for column in column_names(name, field)}
 
 
 def to_python(value: Any) -> Any:

@@ -7,7 +7,8 @@
     /probes/<name>      a table; attributes fields (JSON list of names, in order) and settings (JSON)
     a table             step (T,) int64, epoch, time, cost (T,) float64, and one dataset per field, (T, ...)
     a field's dataset   attributes units, description, and labels (JSON list of names of the entries of its first axis)
-                        and dims (JSON list of names of its axes) if it has any
+                        and dims (JSON list of names of its axes) if it has any, and parts (JSON list of names and
+                        shape of each array) where a row is several arrays end to end
     a ragged field      <field>: the rows end to end, (sum of lengths, ...); <field>.offsets (T + 1,) int64
 
 `step` is written last: a row exists when `step` has it, and whatever other datasets hold beyond is ignored. Strings are
@@ -40,6 +41,7 @@ _CHUNK_ROWS = 512
 
 Array = np.ndarray[Any, Any]
 Settings = Mapping[str, Any]
+Part = tuple[tuple[str, ...], tuple[int, ...]]  # an array's names and its shape
 
 
 class TraceError(OSError):
@@ -60,6 +62,8 @@ class Field:
         labels: names of the entries of the first axis (of layers, of classes), one each; () for none.
         dims: what each axis is over ("eigenvalue", "layer"): fields of one record share the axes that they name alike.
             They say how to read the values, not what these are: fields that differ in them only are equal.
+        parts: of a row that is several arrays end to end, as all weights of a network: for each its names (more than
+            one where they share it) and its shape. Views, exports and frames leave such a field out.
 
     Raises `ValueError` for a shape, a dtype, labels or dims that cannot be stored.
 
@@ -75,6 +79,7 @@ class Field:
     description: str = ""
     labels: tuple[str, ...] = ()
     dims: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    parts: tuple[Part, ...] = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         shape = tuple(self.shape)
@@ -242,6 +247,8 @@ def create_table(
             _write_text(dataset, "labels", json.dumps(field.labels))
         if field.dims:
             _write_text(dataset, "dims", json.dumps(field.dims))
+        if field.parts:
+            _write_text(dataset, "parts", json.dumps(field.parts))
         if field.ragged:
             offsets = group.create_dataset(
                 offsets_name(column), data=np.zeros(1, np.int64), maxshape=(None,), chunks=(_CHUNK_ROWS,)

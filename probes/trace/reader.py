@@ -157,6 +157,7 @@ def _read_field(group: h5py.Group, name: str) -> Field:
         _read_text(dataset, "description"),
         tuple(json.loads(_read_text(dataset, "labels", "[]"))),
         tuple(json.loads(_read_text(dataset, "dims", "[]"))),
+        tuple((tuple(names), tuple(shape)) for names, shape in json.loads(_read_text(dataset, "parts", "[]"))),
     )
 
 

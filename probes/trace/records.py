@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
+from probes.trace.columns import plain
 from probes.trace.frames import dataset_of, frame_of
 from probes.trace.layout import COLUMNS, Array, Field, all_fields
 from probes.trace.reader import count_rows, read_column, read_fields, read_settings
@@ -64,12 +65,13 @@ class Records:
         """All columns, of one moment: step, epoch, time, cost, and the fields in order.
 
         `start` and `stop` select rows as a slice does: `read(-20)` gives the last twenty; `only` selects columns.
+        A field whose rows are arrays end to end, a whole network, is read where `only` names it.
         """
         with self._reading() as file:
             return self._columns(file, start, stop, only)
 
     def row(self, index: int = -1) -> dict[str, Any]:
-        """One row (the last one by default) as a dict. Raises `IndexError` when there is no such row."""
+        """One row of `read`, the last one by default, as a dict. Raises `IndexError` when there is no such row."""
         with self._reading() as file:
             rows = count_rows(file[self._place])
             start = index + rows if index < 0 else index
@@ -87,7 +89,7 @@ class Records:
         coordinate `values.count` says how many entries of each row are real.
         Raises `MissingExtra` when xarray is not installed.
         """
-        return dataset_of(self.name, self.fields, self.settings, self.read())
+        return dataset_of(self.name, plain(self.fields), self.settings, self.read())
 
     def to_pandas(self) -> pandas.DataFrame:
         """All columns as a DataFrame with a row per record: step, epoch, time, cost, and the fields.
@@ -103,7 +105,8 @@ class Records:
         first, last, _ = slice(start, stop).indices(count_rows(group))  # before the rest: rows that exist are whole
         rows = slice(first, max(first, last))
         fields = all_fields(read_fields(group))
-        return {n: read_column(group, n, field, rows) for n, field in fields.items() if not only or n in only}
+        chosen = only or plain(fields)
+        return {n: read_column(group, n, field, rows) for n, field in fields.items() if n in chosen}
 
     def __iter__(self) -> Iterator[str]:
         return iter(all_fields(self.fields))

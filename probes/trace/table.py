@@ -175,8 +175,10 @@ def _numbers(where: str, field: Field, value: Any) -> Array:
     if array.dtype.kind not in "biuf" and (array.size or array.dtype.kind == "c"):
         raise TypeError(f"{where} holds {field.dtype}, not {value!r:.80}")
     with np.errstate(invalid="ignore", over="ignore"):
-        converted = array.astype(target)
-    exact = target.kind == "f" or array.dtype == target or np.array_equal(converted, array)
+        converted = array.astype(target, copy=False)
+    if converted is array:
+        return array
+    exact = target.kind == "f" or np.array_equal(converted, array)
     if not exact or (target.kind == "f" and np.any(np.isinf(converted) & ~np.isinf(array))):
         raise ValueError(f"{where} holds {field.dtype}; {value!r:.80} does not fit")
     return converted

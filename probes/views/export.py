@@ -2,6 +2,7 @@
 
 CSV: one file per probe, a row per record. Array fields have a column per entry (`values.0`, or by label), ragged
 ones a cell with a JSON list. Numbers are written so that they read back exactly; `nan`, `inf` and `-inf` as such.
+A field whose rows are arrays end to end, the weights of a network, has no columns.
 
 TensorBoard and Weights & Biases: a folder that their programs read, see `probes.views.mirrored`.
 
@@ -20,9 +21,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from probes.errors import UserError, check_choice, did_you_mean, import_extra
+from probes.errors import UserError, check_choice, did_you_mean, first_few, import_extra
 from probes.files import atomic_file, refuse_existing
-from probes.trace.columns import column_fields, split_columns, to_python
+from probes.trace.columns import column_fields, plain, split_columns, to_python
 from probes.trace.layout import all_fields
 from probes.views.mirrored import FOLDERS, write_folder
 
@@ -41,13 +42,14 @@ def export(
     *,
     probes: Sequence[str] = (),
     overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Write a trace as "csv", "json", "parquet", "tensorboard" or "wandb-offline"; the files or folders written.
 
     `output`: a file with the format's suffix, else a folder; None for beside the trace. `kind`: by default what
     the suffix says, else "csv". `probes`: the names of the groups to write, all by default. Each file appears
-    when it is whole. Raises `UserError` for an unknown format or name, an existing file (unless `overwrite`),
-    and `MissingExtra`.
+    when it is whole; `say` hears of fields that are left out. Raises `UserError` for an unknown format or name, an
+    existing file (unless `overwrite`), and `MissingExtra`.
     """
     suffix = "" if output is None or output.is_dir() else output.suffix[1:]
     if kind is None:
@@ -58,6 +60,9 @@ def export(
     for package in ("pandas", "pyarrow") if kind == "parquet" else ():
         import_extra(package, "parquet")
     names = _chosen(trace, probes)
+    if say is not None:
+        for line in _left_out(trace, names):
+            say(line)
     if kind in FOLDERS:
         return [write_folder(trace, kind, names, output, overwrite)]
     targets = _targets(trace, kind, output, names)
@@ -99,6 +104,15 @@ def _targets(trace: Trace, kind: str, output: Path | None, names: Sequence[str])
     return [place / f"{trace.path.stem}-{name}.{kind}" for name in names]
 
 
+def _left_out(trace: Trace, names: Sequence[str]) -> Iterator[str]:
+    """A line for each group of records that is written without some of its fields."""
+    for name in names:
+        fields = trace[name].fields
+        packed = [field for field in fields if field not in plain(fields)]
+        if packed:
+            yield f"{name}: {first_few(packed)} left out, no table holds a network: trace[{name!r}][field] does"
+
+
 def write_csv(records: Records, path: Path) -> None:
     """The records as CSV in UTF-8, with a line of names at the top."""
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -133,7 +147,8 @@ def _write_records(records: Records, file: TextIO) -> None:
     described = {}
     for name, field in all_fields(records.fields).items():
         told = {"shape": field.shape, "dtype": field.dtype, "units": field.units, "description": field.description}
-        described[name] = told | ({"labels": field.labels} if field.labels else {})
+        more = {"labels": field.labels, "parts": field.parts}  # what has parts has no place in the rows
+        described[name] = told | {key: value for key, value in more.items() if value}
     file.write('{"settings": ' + _dumps(records.settings) + ', "fields": ' + _dumps(described) + ', "rows": [')
     for i, row in enumerate(itertools.chain.from_iterable(map(_rows, _blocks(records)))):
         file.write(("," if i else "") + "\n" + _dumps(row))

@@ -134,7 +134,7 @@ def find(text: str, tables: Tables) -> Quantity | None:
 
 
 def _numbers(fields: Mapping[str, Field]) -> dict[str, Field]:
-    return {name: field for name, field in fields.items() if not field.ragged and not field.is_string}
+    return {name: field for name, field in fields.items() if not (field.ragged or field.is_string or field.parts)}
 
 
 def _default(tables: Iterable[Tables]) -> str:

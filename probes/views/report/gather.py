@@ -106,7 +106,7 @@ def _block(source: Source, group: Group, anchor: str, several: bool) -> Block:
         anchor=anchor,
         title=f"{source.label}: {records.name}" if several else records.name,
         settings=settings_text(records.settings),
-        charts=list(_charts(source, group, drawn)) if len(rows) else [],
+        draw=lambda: list(_charts(source, group, drawn)) if len(rows) else [],
         text=_text(grid),
         grid=grid,
         notes=notes,

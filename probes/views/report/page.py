@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 
@@ -35,17 +36,23 @@ class Grid:
 class Block:
     """The records of one name in one run, or several runs compared.
 
-    `text` holds its numbers for who cannot see the charts; `pictures` draws static ones, name -> matplotlib figure.
+    `text` holds its numbers for who cannot see the charts, which are made when they are asked for; `pictures` draws
+    static ones, name -> matplotlib figure.
     """
 
     anchor: str
     title: str
     settings: str
-    charts: list[Chart]
+    draw: Callable[[], list[Chart]]
     text: str
     grid: Grid | None
     notes: list[str] = field(default_factory=list)
     pictures: Callable[[], dict[str, Any]] = dict
+
+    @cached_property
+    def charts(self) -> list[Chart]:
+        """Those of an interactive page."""
+        return self.draw()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from probes.instruments.registry import PROBES
 
 if TYPE_CHECKING:
+    from probes.checkpoints.load import load_checkpoint as load_checkpoint
     from probes.context import Context as Context
     from probes.context import Previous as Previous
     from probes.display.progress import progress as progress
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from probes.instruments.sharpness import BatchSharpness as BatchSharpness
     from probes.instruments.sharpness import CriticalSharpness as CriticalSharpness
     from probes.instruments.sharpness import Sharpness as Sharpness
+    from probes.instruments.snapshots import Snapshots as Snapshots
     from probes.instruments.solver_steps import SolverSteps as SolverSteps
     from probes.instruments.surface import LossSurface as LossSurface
     from probes.monitor.measure import Outcome as Outcome
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
 _HOME = {entry.class_name: f"probes.instruments.{entry.home.partition(':')[0]}" for entry in PROBES.values()}
 for _module, _names in {
+    "probes.checkpoints.load": ("load_checkpoint",),
     "probes.context": ("Context", "Previous"),
     "probes.display.progress": ("progress",),
     "probes.errors": ("LandscapeWarning", "NoiseWarning", "ProbeWarning", "TraceWarning"),

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from probes.checkpoints.arguments import BatchSize, Data, Length, ProbeCommand, Samples, Timeout
-from probes.ranks import is_first, world
+from probes.ranks import decided, is_first, world
 from probes.sweep.command import sweep
 from probes.terminal import begin, err, out, run
 from probes.views.commands import compare, export, plot, show
@@ -81,7 +81,10 @@ def list_probes() -> None:
 def probe(
     checkpoints: Annotated[
         list[Path],
-        typer.Argument(help="Weights: torch, safetensors or Lightning files, folders of from_pretrained or DCP."),
+        typer.Argument(
+            help="Weights: torch, safetensors or Lightning files, folders of from_pretrained or DCP, traces with "
+            "snapshots: run.h5, or one of them, run.h5@300 or run.h5@last."
+        ),
     ],
     problem: Annotated[
         str,
@@ -119,7 +122,7 @@ def probe(
     texts = parse_texts(problem, data, samples=samples, length=length, batch_size=batch_size)
     wanted = parse_probes(probe or ["spectrum", "trace"], operator)
     said: list[str] = []
-    files = world().agreed(lambda: checkpoint_steps(checkpoints, parse_steps(steps), said.append))
+    files = decided(world(), lambda: checkpoint_steps(checkpoints, parse_steps(steps), said.append))
 
     from probes.checkpoints.run import Request
     from probes.checkpoints.run import run as measure

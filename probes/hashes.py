@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 
 def hash_of(state: Mapping[str, Any]) -> str:
@@ -16,8 +19,14 @@ def hash_of(state: Mapping[str, Any]) -> str:
         value = state[name]
         if isinstance(value, torch.Tensor):
             code.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
-            content: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            code.update(content)
+            code.update(bytes_of(value))
         else:
             code.update(repr((name, value)).encode())
     return code.hexdigest()[:32]
+
+
+def bytes_of(tensor: torch.Tensor) -> Any:
+    """`(bytes,)` uint8 on the host: the content of any dtype, not a copy where it lies there already."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -4,6 +4,7 @@ step100.pt, .pth, .ckpt, .bin, .safetensors        a file; told by its first byt
 model.safetensors.index.json                       the shards that it names
 a folder with config.json                          what `from_pretrained` reads: one of the names in `_PRETRAINED`
 a folder with .metadata                            torch.distributed.checkpoint
+run.h5@300                                         a trace: its snapshot of that step
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from probes.checkpoints.snapshots import address_of, step_of
 from probes.errors import UserError, first_few, one_line
 
 # In the order in which transformers and diffusers look for them.
@@ -33,7 +35,7 @@ _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
 @dataclass(frozen=True)
 class Place:
-    """What to read: a file of weights, an index with its shards, or a folder of `torch.distributed.checkpoint`.
+    """What to read: weights in a file, an index with its shards, `torch.distributed.checkpoint`'s folder, a snapshot.
 
     Attributes:
         kind: how it is read.
@@ -41,7 +43,7 @@ class Place:
         shards: of an index, file -> the keys that it holds.
     """
 
-    kind: Literal["torch", "safetensors", "index", "distributed"]
+    kind: Literal["torch", "safetensors", "index", "distributed", "snapshot"]
     path: Path
     shards: dict[Path, list[str]] | None = None
 
@@ -50,9 +52,12 @@ def locate(path: str | Path) -> Place:
     """Where the weights of the checkpoint are.
 
     Raises `UserError` for what is missing, empty or unreadable, for one shard of several, for a folder that is no
-    checkpoint (it names what lies in it), and for an adapter without its model.
+    checkpoint (it names what lies in it), for an adapter without its model, and for a trace without the snapshot.
     """
     path = Path(path)
+    if (address := address_of(path)) is not None:
+        step_of(address)
+        return Place("snapshot", path)
     if path.is_dir():
         return _in_folder(path)
     start = _first_bytes(path)

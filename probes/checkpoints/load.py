@@ -1,8 +1,8 @@
 """Checkpoints: from what somebody saved to the parameters of a model, or one line that says why not.
 
 Read are torch files (never anything but weights), safetensors, Lightning `.ckpt`, folders of `from_pretrained`, shards
-with an index and folders of torch.distributed.checkpoint. All is checked (keys, shapes, finite numbers) before the
-first parameter changes: a model is never half loaded.
+with an index, folders of torch.distributed.checkpoint, and snapshots in a trace. All is checked (keys, shapes, finite
+numbers) before the first parameter changes: a model is never half loaded.
 """
 
 from __future__ import annotations
@@ -21,10 +21,19 @@ from probes.errors import UserError, one_line
 
 
 def load_checkpoint(path: str | Path, model: nn.Module) -> None:
-    """Load the weights in a file or folder into a model, in place and all or nothing.
+    """Load the weights in a file, a folder or a snapshot, `run.h5@300`, into a model, in place and all or nothing.
 
     Raises `UserError`, with the model untouched, when it cannot be read, holds no weights, does not fit the model
     (keys, shapes) or holds parameters that are not finite.
+
+    Example:
+        >>> import torch
+        >>> from probes import load_checkpoint
+        >>> torch.save({"state_dict": {"module.weight": torch.ones(1, 2)}}, "step1.ckpt")
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> load_checkpoint("step1.ckpt", model)
+        >>> model.weight.tolist()
+        [[1.0, 1.0]]
     """
     try:
         model.load_state_dict(sharded_as(match_checkpoint(path, model), model), strict=True)

@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from probes.checkpoints.saved import Say
-from probes.checkpoints.values import check_values, memory_of
+from probes.checkpoints.values import check_values
 from probes.errors import UserError, first_few
+from probes.instruments.packing import memory_of
 
 # What frameworks put before every key: DataParallel and DDP, torch.compile, Lightning's attribute, Fabric.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "_forward_module.")

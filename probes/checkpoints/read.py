@@ -16,6 +16,7 @@ import torch
 
 from probes.checkpoints.faults import SAVE, sharded, truncation
 from probes.checkpoints.files import Place
+from probes.checkpoints.snapshots import read_snapshot
 from probes.errors import UserError, first_few
 
 
@@ -28,6 +29,8 @@ def read_content(place: Place) -> Any:
         from probes.checkpoints.distributed import read_distributed  # heavy, and rarely needed
 
         return read_distributed(place.path)
+    if place.kind == "snapshot":
+        return read_snapshot(place.path)
     if place.kind == "safetensors":
         return _read_safetensors(place.path)
     return _read_torch(place.path) if place.kind == "torch" else _read_shards(place)

@@ -158,7 +158,8 @@ def run(request: Request, console: Console) -> int:
 
 def _kept(request: Request) -> Kept:
     """What the output has. Raises `UserError` when a trace cannot be written there, or not on with it."""
-    check_output(request.output, resume=request.resume, overwrite=request.overwrite)
+    checkpoints = [path for _, path in request.checkpoints]
+    check_output(request.output, resume=request.resume, overwrite=request.overwrite, checkpoints=checkpoints)
     fresh = not (request.resume and request.output.exists())
     kept = Kept(request.output) if fresh else Kept.read(request.output, request.config, request.seed)
     kept.check_settings(request.probes, but=_END)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from probes.checkpoints.files import same_twice
+from probes.checkpoints.snapshots import each_of
 from probes.errors import UserError
 
 # 100, 1e3, 2.5e4, 10k; decimal numbers (a loss, a learning rate) are matched so that they are not taken for two whole
@@ -26,15 +27,16 @@ Numbers = list[tuple[int, str]]
 def checkpoint_steps(
     paths: Sequence[str | Path], steps: Sequence[int] | None = None, say: Callable[[str], None] | None = None
 ) -> list[tuple[int, Path]]:
-    """`(step, path)` for each checkpoint, sorted by step.
+    """`(step, path)` for each checkpoint, sorted by step; for a trace, each of its snapshots, `run.h5@300`.
 
     A step is the one given, else the number that differs among the names (`model_v2_step100.pt` and
     `model_v2_step200.pt` are 100 and 200, `step1e3.pt` is 1000; several that differ: the one called step, iter,
     checkpoint or epoch), else the step, iteration or epoch that is saved inside the files, else the position on the
     command line. `say` hears when it is one of the last two. Raises `UserError` when two checkpoints claim one step or
-    are one file.
+    are one file, and for a trace without snapshots.
     """
-    files = [Path(path) for path in paths]
+    each = [one for path in paths for one in each_of(path)]
+    files = [path for _, path in each]
     if steps is not None and len(steps) != len(files):
         raise UserError(f"--steps has {len(steps)} numbers for {len(files)} checkpoints: give one for each", status=2)
     if steps is not None and min(steps, default=0) < 0:
@@ -43,20 +45,30 @@ def checkpoint_steps(
     if twice is not None:
         what = f"{twice[0]} is given twice" if twice[0] == twice[1] else f"{twice[0]} and {twice[1]} are one file"
         raise UserError(f"{what}: name different checkpoints")
-    where = ""
-    found = list(steps) if steps is not None else _steps_in_names(files)
-    if found is None:
-        counter, found = _steps_inside(files)
-        where = f", the {counter} inside it" if counter else ""
-        if say is not None and (counter or len(files) > 1):
-            what = f"the {counter} inside the files" if counter else "their positions on the command line, from 0"
-            say(f"the names give no steps: they are {what}; --steps sets others")
+    where, found = "", list(steps or ())
+    if steps is None:
+        told = {path: step for step, path in each if step is not None}
+        where, others = _steps_of([path for path in files if path not in told], say)
+        left = iter(others)
+        found = [told[path] if path in told else next(left) for path in files]
     pairs = sorted(zip(found, files, strict=True), key=lambda pair: pair[0])
     for (step, path), (other_step, other) in pairwise(pairs):
         if step == other_step:
             both = f"{path} and {other} both claim step {step}{where}"
             raise UserError(f"{both}: name different checkpoints, or their steps with --steps")
     return pairs
+
+
+def _steps_of(files: Sequence[Path], say: Callable[[str], None] | None) -> tuple[str, list[int]]:
+    """Where the steps of files come from, for the line about two that are equal, and the steps."""
+    found = _steps_in_names(files) if files else []
+    if found is not None:
+        return "", found
+    counter, found = _steps_inside(files)
+    if say is not None and (counter or len(files) > 1):
+        what = f"the {counter} inside the files" if counter else "their positions on the command line, from 0"
+        say(f"the names give no steps: they are {what}; --steps sets others")
+    return f", the {counter} inside it" if counter else "", found
 
 
 def _steps_in_names(files: Sequence[Path]) -> list[int] | None:

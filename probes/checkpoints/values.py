@@ -12,14 +12,7 @@ from torch import Tensor, nn
 
 from probes.checkpoints.faults import sharded
 from probes.errors import UserError
-
-
-def memory_of(value: Any) -> tuple[Any, ...] | None:
-    """What two entries of a state dict share when they are one parameter."""
-    value = value.to_local() if hasattr(value, "to_local") else value
-    if not isinstance(value, Tensor) or value.numel() == 0 or value.is_meta:
-        return None
-    return (value.device, value.data_ptr(), tuple(value.shape), tuple(value.stride()))
+from probes.instruments.packing import memory_of
 
 
 def check_values(state: Mapping[str, Any], target: Mapping[str, Any], model: nn.Module, path: str | Path) -> None:

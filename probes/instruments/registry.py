@@ -227,6 +227,14 @@ PROBES: Mapping[str, Entry] = {
         cells=((": lowest", "lowest", ""), (": highest", "highest", "")),
         picture="surface:surface_figure",
     ),
+    "snapshots": Entry(
+        home="snapshots:Snapshots",
+        measures="the network itself, as a checkpoint in the trace",
+        needs="parameters",
+        cost="0",
+        fields="n bytes norm",
+        picture="snapshots:snapshots_figure",
+    ),
     "solver": Entry(
         home="solver_steps:SolverSteps",
         measures="what a second-order solver says of its last step",

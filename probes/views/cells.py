@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.numbers import at_thresholds, round_to_error, short
+from probes.numbers import at_thresholds, round_to_error, short, storage
 from probes.outliers import outliers, single_ritz_values
 
 if TYPE_CHECKING:
@@ -136,6 +136,13 @@ def updates_cells(name: str, values: Values, settings: Settings) -> Cells:
     known = ratios[~np.isnan(ratios)]
     text = f"{short(float(known.min()), 2)} .. {short(float(known.max()), 2)}" if len(known) else "-"
     yield f"{name}: |update| / |weight|", text
+
+
+def snapshots_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """How large the network is, in numbers and in bytes, and how far from zero."""
+    yield f"{name}: parameters", f"{int(values['n']):,}"
+    yield f"{name}: size", storage(float(values["bytes"]))
+    yield f"{name}: norm", short(float(values["norm"]))
 
 
 def function_class_cells(name: str, values: Values, settings: Settings) -> Cells:

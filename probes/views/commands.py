@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from probes.errors import UserError
-from probes.terminal import err, out
+from probes.terminal import err, out, tell
 
 if TYPE_CHECKING:
     from probes.trace.trace import Trace
@@ -102,7 +102,7 @@ def export(
     from probes.views.export import export as write
 
     with open_trace(trace) as opened:
-        written = write(opened, kind, output, probes=probe or (), overwrite=overwrite)
+        written = write(opened, kind, output, probes=probe or (), overwrite=overwrite, say=tell)
     for path in written:
         typer.echo(path)
 

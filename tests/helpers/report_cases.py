@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ TOLD = {"noise": Field(), "checked": Field((), "S120"), "note": Field((), "S200"
 SAID = {"noise": 0.0, "checked": "agrees with differences to 2e-06 (float32)", "note": ""}
 
 
-def every_kind(path: Path, steps: int = 12, *, seed: int = 0, labels: tuple[str, ...] = LABELS, **config: Any) -> Path:
-    """A trace with sixteen kinds of probes, the loss, and one that nobody knows."""
+def every_kind(
+    path: Path, steps: int = 12, *, seed: int = 0, labels: tuple[str, ...] = LABELS, most: int = 99, **config: Any
+) -> Path:
+    """A trace with a group of every kind of probe, the loss, and one that nobody knows; of the first `most`."""
     rng = np.random.default_rng(seed)
     with Trace.create(path, config=config or {"lr": 0.05, "network": "mlp"}, seed=seed, overwrite=True) as trace:
-        tables = {name: made for name, *made in _tables(labels)}
+        tables = {name: made for name, *made in islice(_tables(labels), most)}
         for name, (fields, settings, _) in tables.items():
             trace.declare(name, fields, settings=settings)
         for i in range(steps):
@@ -245,6 +248,13 @@ def _tables(labels: tuple[str, ...]):
         lambda t, rng: {"dual": np.arange(1.0, len(labels) + 1), "total": 36.0 * (1 - t / 2), "gap": 2 - t, "mu": 18.0},
     )
     yield from _surfaces()
+    weights = Field((N,), "float32", parts=((("layer.weight", "tied.weight"), (N // 10, 10)),))
+    yield (
+        "snapshots",
+        {"n": count, "bytes": count, "norm": f, "parameters_float32": weights},
+        {"probe": "Snapshots"},
+        lambda t, rng: {"n": N, "bytes": 4 * N, "norm": 1.0 + t, "parameters_float32": (1.0 + t) * np.ones(N)},
+    )
     yield (
         "solver",
         dict.fromkeys(_FIELDS, f),

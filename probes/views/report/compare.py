@@ -31,6 +31,7 @@ FIELDS = {
     "function-class": ("loss", "grad_norm"),
     "neural-collapse": ("nc0", "nc1", "nc2", "nc3", "nc4"),
     "dual-gradient": ("total", "mu"),
+    "snapshots": ("norm",),
     "solver": ("decrease", "used"),
 }
 _PLACES, _ROWS, _LONG = 400, 15, 60
@@ -47,7 +48,7 @@ def comparison_block(runs: TraceSet, name: str, kind: str | None, anchor: str) -
         anchor=anchor,
         title=f"{name}: runs beside each other",
         settings="",
-        charts=[_chart(one) for one in found],
+        draw=lambda: [_chart(one) for one in found],
         text="; ".join(map(_text, found)),
         grid=_grid(found),
         notes=notes,

@@ -125,6 +125,14 @@ WORDS: Mapping[str, Words] = {
         "ones. Networks that lie off the plane: they are drawn where they are projected, and their loss is another.",
         r"f(\theta + x d_1 + y d_2) \approx f + g^\top d + \frac{1}{2} d^\top H d",
     ),
+    "snapshots": Words(
+        "Snapshots",
+        "How far the parameters are from the first snapshot and from the last, and how long the path between was.",
+        "The loss along the path, or what lies between two snapshots: straight lines are the shortest there can have "
+        "been.",
+        r"\frac{\lVert \theta_t - \theta_0 \rVert}{\lVert \theta_0 \rVert}, \quad \sum_{s \le t} \lVert \theta_s - "
+        r"\theta_{s - 1} \rVert",
+    ),
     "solver": Words(
         "Steps of the solver",
         "What the solver's model promised at each step, what came of it, and the constant that it used.",

@@ -209,7 +209,7 @@ def test_without_plotly_the_pictures_are_in_the_page(
 
 def test_it_is_small_and_quick(tmp_path: Path) -> None:
     pytest.importorskip("plotly")
-    path = every_kind(tmp_path / "t.h5", 200)
+    path = every_kind(tmp_path / "t.h5", 200, most=13)  # the loss and twelve probes
     report(path, tmp_path / "page.html")  # imports, and the packed library
     start = time.process_time()
     page = report(path, tmp_path / "page.html")

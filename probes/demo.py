@@ -96,8 +96,8 @@ def run_demo(folder: Path | None, *, seed: int, quick: bool, console: Console, p
     except (KeyboardInterrupt, UserError) as error:
         if isinstance(error, UserError) and error.status != 130:
             raise
-        text = f"interrupted; the checkpoints and traces so far are kept in {folder}, begin again with: {resumed('')}"
-        raise UserError(text, status=130) from error
+        text = f"interrupted; the checkpoints and traces so far are kept in {folder}, begin again with"
+        raise UserError(text, status=130, command=resumed("")) from error
     finally:
         torch.set_num_threads(threads)
     page = _report(plan, folder)

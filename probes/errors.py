@@ -13,10 +13,13 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A failure that the person at the command can put right; its text is one line, `status` the exit status."""
+    """A failure that the person at the command can put right; its text is one line, `status` the exit status.
 
-    def __init__(self, message: str, *, status: int = 1) -> None:
-        super().__init__(one_line(message))
+    A `command` that is to be typed then stands at its end, however long it is.
+    """
+
+    def __init__(self, message: str, *, status: int = 1, command: str = "") -> None:
+        super().__init__(": ".join(filter(None, [one_line(message), command])))
         self.status = status
 
 

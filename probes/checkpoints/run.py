@@ -37,7 +37,7 @@ from probes.monitor.measure import measure_once
 from probes.probe import check_needs
 from probes.ranks import Terminated, deal, decided, share_randomness, world
 from probes.terminal import resumed
-from probes.trace.layout import Field
+from probes.trace.layout import UNFINISHED, Field
 from probes.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ def run(request: Request, console: Console) -> int:
         if isinstance(error, KeyboardInterrupt):
             ended = isinstance(error, Terminated)
             what, status = ("ended by its launcher: another rank has failed", 143) if ended else ("interrupted", 130)
-            raise UserError(_stop_message(what, measured, request.output), status=status) from error
+            raise _stopped(what, measured, request.output, status) from error
         if measured and isinstance(error, UserError | RuntimeError):
-            raise UserError(_stop_message(one_line(error), measured, request.output)) from error
+            raise _stopped(one_line(error, limit=400), measured, request.output, 1) from error
         raise
     return len(todo)
 
@@ -230,13 +230,20 @@ def _footprints(objective: Objective, todo: list[tuple[int, Path, Instrument | N
 
 
 def _rows(trace: Trace | None) -> int:
-    return 0 if trace is None else sum(len(trace[name]) for name in trace if name != "loss")
+    """How much is kept that was measured: the rows of all probes, and the points of one that has not ended."""
+    if trace is None:
+        return 0
+    with trace.reading() as file:
+        begun = UNFINISHED in file
+    return begun + sum(len(trace[name]) for name in trace if name != "loss")
 
 
-def _stop_message(what: str, measured: int, output: Path) -> str:
+def _stopped(what: str, measured: int, output: Path, status: int) -> UserError:
+    """What is kept, and the command that goes on with it."""
     if measured == 0:
-        return f"{what}; nothing was measured"
-    return f"{what}; what was measured before is kept in {output}, go on with: {resumed()}"
+        return UserError(f"{what}; nothing was measured", status=status)
+    kept = f"{what}; what was measured before is kept in {output}, go on with"
+    return UserError(kept, status=status, command=resumed())
 
 
 def _open(request: Request) -> Trace:

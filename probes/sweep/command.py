@@ -66,5 +66,5 @@ def sweep(
     try:
         conduct(wanted, output, conditions, out(), err())
     except KeyboardInterrupt as error:
-        kept = f"interrupted; what is finished is kept in {output}, go on with: {resumed('')}"
-        raise UserError(kept, status=130) from error
+        kept = f"interrupted; what is finished is kept in {output}, go on with"
+        raise UserError(kept, status=130, command=resumed("")) from error

@@ -118,3 +118,41 @@ def test_the_command_that_ctrl_c_says_goes_on(folder, monkeypatch, capsys):
     assert len(measured) == 5  # two, the one that was interrupted, and the two that were missing
     with Trace.open("a b.h5") as trace:
         assert trace["spectrum"]["step"].tolist() == trace["trace"]["step"].tolist() == [0, 10]
+
+
+def test_points_of_a_surface_that_ctrl_c_came_into_are_kept(folder, monkeypatch, capsys):
+    note, calls = Doing.__call__, []
+
+    def interrupted(self, *call):
+        calls.append(call)
+        note(self, *call)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    words = ["probe", "step0.pt", "--problem", "problem.py:tiny", "--probe", "surface:points=5"]
+    assert typed(*words, "-o", "whole.h5") == 0
+    monkeypatch.setattr(Doing, "__call__", interrupted)
+    assert typed(*words, "-o", "cut.h5") == 130
+    assert "is kept in cut.h5, go on with: landscape probe" in capsys.readouterr().err
+    monkeypatch.setattr(Doing, "__call__", note)
+    assert typed(*words, "-o", "cut.h5", "--resume") == 0
+    with Trace.open("whole.h5") as whole, Trace.open("cut.h5") as cut:
+        assert (cut["surface"]["values"] == whole["surface"]["values"]).all()
+        assert cut["surface"]["evaluations"][0] < whole["surface"]["evaluations"][0]
+
+
+def test_a_long_command_is_said_whole(folder, monkeypatch, capsys):
+    def interrupted(objective, probes, trace, step, **options):
+        if step == 1:
+            raise KeyboardInterrupt
+        return measure_once(objective, probes, trace, step, **options)
+
+    measure_once = module.measure_once
+    monkeypatch.setattr(module, "measure_once", interrupted)
+    names = [f"a-name-that-is-not-short-{step}.pt" for step in range(60)]
+    for name in names:
+        Path(name).write_bytes(Path("step0.pt").read_bytes())
+    rest = ["--problem", "problem.py:tiny", "--probe", "trace:matvecs=3", "-o", "out.h5"]
+    assert typed("probe", *names, *rest) == 130
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(f"go on with: {shlex.join(['landscape', 'probe', *names, *rest, '--resume'])}")

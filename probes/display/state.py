@@ -18,17 +18,24 @@ class Doing:
     clock: Callable[[], float]
     at: float
     made: int = 0
+    step: int = 0  # of the last call
     planned: int | None = None
     estimate: Any = None
 
     def __call__(self, made: int, planned: int | None, estimate: Any = None) -> None:
         """The callback of an algorithm. It only takes note: whoever shows it does so at its own pace."""
+        self.step = made - self.made if made > self.made else made  # less: another algorithm has begun
         self.made, self.planned, self.estimate, self.at = made, planned, estimate, self.clock()
 
     @property
     def share(self) -> float:
         """Of what is planned."""
         return min(1.0, self.made / self.planned) if self.planned else 0.0
+
+    @property
+    def next_share(self) -> float:
+        """What the next news will add, if it is like the last one."""
+        return min(self.step / self.planned, 1.0 - self.share) if self.planned else 1.0
 
     @property
     def count(self) -> str:
@@ -47,8 +54,8 @@ class State:
         doing: what is under way, by its name.
     """
 
-    def __init__(self, total: int, text: str = "", *, noun: str = "", clock: Callable[[], float] = time.monotonic):
-        self.total, self.text, self.noun = total, text, noun
+    def __init__(self, total: int, *, noun: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.noun, self.text = total, noun, ""
         self.done = self.earlier = 0
         self.doing: dict[str, Doing] = {}
         self._clock, self._start = clock, clock()
@@ -89,7 +96,9 @@ class State:
         if parts <= 0:
             return None
         took = max((one.at for one in self._under_way), default=self._clock()) - self._start
-        return max(0.0, took * all_parts / parts - self.elapsed)
+        # what has had no news for long takes longer than what came before: it may be done at this moment at best
+        next_parts = parts + sum(one.next_share for one in self._under_way)
+        return max(took * all_parts / parts, self.elapsed * all_parts / next_parts) - self.elapsed
 
     def times(self) -> str:
         """`"42 s, about 3.1 min left"`; `at most` where there is nothing but an algorithm that may end earlier."""

@@ -35,17 +35,26 @@ def test_a_line_says_what_how_far_the_estimate_and_the_time_left(clock):
     assert state.line() == told
 
 
-def test_time_passes_while_a_product_is_made(clock):
+def test_time_passes_while_a_block_of_products_is_made(clock):
     state = State(1, clock=clock)
     callback = state.show("density", 0)
     clock.now += 10
-    callback(10, 100, None)
+    callback(64, 640, None)
     assert state.left == pytest.approx(90)
-    clock.now += 20
-    assert state.left == pytest.approx(70)  # and not 270, as if nothing would be made of the product under way
-    clock.now += 1000
-    assert state.left == 0
-    assert state.line() == "density: 10 of 100, 17 min"
+    clock.now += 5
+    assert state.left == pytest.approx(85)
+    clock.now += 15  # thrice as long as the first block: the second one ends now at best, and eight are left
+    assert state.left == pytest.approx(30 * 8 / 2)
+
+
+def test_a_part_that_takes_longer_than_all_before_it(clock):
+    state = State(4, clock=clock)
+    state.show("step 0 loss", 0)
+    clock.now += 1
+    state.show("step 0 gauss-newton", 1)  # which has no callback
+    assert state.left == pytest.approx(3)
+    clock.now += 9
+    assert state.line() == "step 0 gauss-newton: 1 of 4, 10 s, about 10 s left"
 
 
 def test_an_algorithm_alone_takes_at_most_what_it_may(clock):

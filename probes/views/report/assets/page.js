@@ -5,12 +5,19 @@
   // The colours of the pictures, where the paper is dark.
   const NIGHT = {"#0072b2": "#4fb0e8", "#d55e00": "#f08a3c", "#009e73": "#35c79b", "#6b6b6b": "#a3abb5", "#222222": "#e4e7eb",
     "#ffffff": "#14171b", "#c6dbef": "#123a5c", "#4a98c9": "#2a7ab8", "#08306b": "#d6eafa", "#f7f7f7": "#262c34"};
+  // Of others the dark ones become lighter, in the same order.
+  function lit(colour) {
+    const parts = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16) / 255);
+    const [r, g, b] = parts.map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const share = 0.5 * (1 - (0.2126 * r + 0.7152 * g + 0.0722 * b)) ** 4;
+    return "#" + parts.map((c) => Math.round(255 * (c + (1 - c) * share)).toString(16).padStart(2, "0")).join("");
+  }
   const say = document.getElementById("say");
   const plots = [...document.querySelectorAll("figure > .plot")];
 
-  function spec(plot, night) {
+  function spec(plot, night, printed) {
     let text = plot.nextElementSibling.textContent;
-    if (night) text = text.replace(/#[0-9a-f]{6}/gi, (c) => NIGHT[c.toLowerCase()] || c);
+    if (night) text = text.replace(/#[0-9a-f]{6}/gi, (c) => NIGHT[c.toLowerCase()] || lit(c));
     const made = JSON.parse(text);
     const ink = night ? "#c3cad3" : "#3d444d", grid = night ? "#2a3038" : "#e9ebee", paper = night ? "#14171b" : "#ffffff";
     const axis = {
@@ -23,7 +30,8 @@
     const widest = 52 + 6.6 * Math.max(0, ...named.map((t) => Math.min(t.name.length, 60)));
     const lines = Math.ceil(named.length / Math.max(1, Math.floor((plot.clientWidth - 60) / widest)));
     const square = layout.yaxis && layout.yaxis.scaleanchor;  // a map: as high as it is wide
-    const height = (square ? Math.min(420, plot.clientWidth - 80) : layout.height || 320) + (named.length ? 14 + 19 * lines : 0);
+    const usual = (layout.height || 320) * (printed ? 0.75 : 1);
+    const height = (square ? Math.min(420, plot.clientWidth - 80) : usual) + (named.length ? 14 + 19 * lines : 0);
     plot.style.height = height + "px";
     for (const name of ["xaxis", "yaxis"]) {
       layout[name] = Object.assign({}, axis, layout[name]);
@@ -41,8 +49,9 @@
   }
   const config = {displaylogo: false, responsive: true, displayModeBar: "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], toImageButtonOptions: {format: "svg"}, plotlyServerURL: "", showSendToCloud: false};
 
-  function draw(plot, night) {
-    const made = spec(plot, night);
+  function draw(plot, night, printed) {
+    const made = spec(plot, night, printed);
+    if (printed) made.layout.width = plot.clientWidth;  // by itself a figure takes another width only later
     return Plotly.react(plot, made.data, made.layout, config).then(() => plot.classList.add("drawn"));
   }
   async function unpack(text) {
@@ -63,8 +72,8 @@
         listen(plot);
       }
       dark.addEventListener("change", () => plots.forEach((plot) => draw(plot, dark.matches)));
-      window.addEventListener("beforeprint", () => plots.forEach((plot) => draw(plot, false)));
-      window.addEventListener("afterprint", () => plots.forEach((plot) => draw(plot, dark.matches)));
+      window.addEventListener("beforeprint", () => plots.forEach((plot) => draw(plot, false, true)));
+      window.addEventListener("afterprint", () => plots.forEach((plot) => draw(plot, dark.matches).then(() => Plotly.Plots.resize(plot))));
       document.documentElement.dataset.drawn = plots.length;
     } catch (error) {
       for (const plot of plots.filter((p) => !p.classList.contains("drawn"))) {
@@ -131,7 +140,14 @@
     }, {rootMargin: "-15% 0px -75% 0px"});
     links.forEach((_, id) => { const part = document.getElementById(id); if (part) seen.observe(part); });
   }
-  window.addEventListener("beforeprint", () => document.querySelectorAll("details.data").forEach((d) => { d.dataset.was = d.open; d.open = true; }));
-  window.addEventListener("afterprint", () => document.querySelectorAll("details.data").forEach((d) => { d.open = d.dataset.was === "true"; }));
+  // Registered before the figures' own: these are drawn for the width that the paper has.
+  window.addEventListener("beforeprint", () => {
+    document.documentElement.classList.add("printed");
+    document.querySelectorAll("details").forEach((d) => { d.dataset.was = d.open; d.open = true; });
+  });
+  window.addEventListener("afterprint", () => {
+    document.documentElement.classList.remove("printed");
+    document.querySelectorAll("details").forEach((d) => { d.open = d.dataset.was === "true"; });
+  });
   start();
 })();

@@ -181,9 +181,17 @@ def log_ticks(data: list[Trace], which: str) -> dict[str, Any]:
     """Plain numbers on a log axis: at 1, 2 and 5 where it spans little, else at powers of ten."""
     values = [value for trace in data for value in trace.get(which, ()) if isinstance(value, int | float) and value > 0]
     span = float(np.log10(max(values) / min(values))) if values else 0.0
+    if 0 < span < 0.5:
+        return {"dtick": f"L{round_step(max(values) - min(values)):.10g}"}  # few powers of ten or none: even steps
     if span < 4 and values and min(values) > 1e-5 and max(values) < 1e6:
         return {"tickformat": ".3~r", "dtick": "D2" if span < 2.2 else 1}
     return {"exponentformat": "power", "dtick": max(1, round(span / 5))}
+
+
+def round_step(width: float) -> float:
+    """A step of 1, 2 or 5 times a power of ten of which about four fit."""
+    power = 10.0 ** np.floor(np.log10(width / 4))
+    return float(power * min((1, 2, 5, 10), key=lambda step: abs(np.log(step * power * 4 / width))))
 
 
 def note(text: str) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from browser import opened
+from browser import Tab, opened
 from report_cases import every_kind
 
 from probes import report
@@ -48,7 +51,40 @@ def test_in_a_browser(case: str, tmp_path: Path) -> None:
         assert "10" in tab.value("document.getElementById('say').textContent")
         labels = tab.value("[...document.querySelectorAll('[role=img]')].map(p => p.getAttribute('aria-label'))")
         assert any("30.0 ± 1.5" in label for label in labels)
+        if dark:
+            assert min(luminances(tab)) > 0.1
+        printed(tab)
         assert tab.complaints() == []
+
+
+def luminances(tab: Tab) -> Iterator[float]:
+    """Of every line that is drawn, as WCAG 2 defines it."""
+    strokes = tab.value("[...document.querySelectorAll('.js-line')].map(p => getComputedStyle(p).stroke)")
+    for stroke in set(strokes):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", stroke)[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        yield float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def printed(tab: Tab) -> None:
+    """On paper everything lies within its width, all is open; afterwards the page is as it was."""
+    shape = (
+        "[...document.querySelectorAll('.plot')].map(p => [p.clientWidth, p.querySelector('.main-svg').clientWidth])"
+    )
+    are_open = "[...document.querySelectorAll('details')].map(d => d.open)"
+    before, folded = tab.value(shape), tab.value(are_open)
+    tab.value("window.dispatchEvent(new Event('beforeprint'))")
+    tab.value("new Promise(go => setTimeout(go, 300))")
+    widths = tab.value(shape)
+    assert all(place == drawn for place, drawn in widths)
+    assert {place for place, _ in widths} == {338, 700}
+    edges = "[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right)"
+    assert max(tab.value(edges)) < 715  # A4 has room for 718, Letter for 739
+    assert all(tab.value(are_open))
+    tab.value("window.dispatchEvent(new Event('afterprint'))")
+    tab.value("new Promise(go => setTimeout(go, 300))")
+    assert tab.value(are_open) == folded
+    assert tab.value(shape) == before
 
 
 def test_a_hostile_trace_runs_nothing(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from probes.errors import ProbeWarning as ProbeWarning
     from probes.errors import TraceWarning as TraceWarning
     from probes.instruments.conditioning import GaussNewtonConditioning as GaussNewtonConditioning
+    from probes.instruments.connection.connection import Connection as Connection
     from probes.instruments.curvature import ConditionNumber as ConditionNumber
     from probes.instruments.curvature import CurvatureTrace as CurvatureTrace
     from probes.instruments.curvature import SpectralDensity as SpectralDensity

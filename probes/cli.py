@@ -12,8 +12,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from probes.checkpoints.arguments import BatchSize, Data, Length, ProbeCommand, Samples, Timeout
-from probes.ranks import decided, is_first, world
+from probes.checkpoints.arguments import ProbeCommand, RanksCommand
+from probes.commands.connect import connect
+from probes.commands.probe import probe
+from probes.commands.surface import surface
 from probes.sweep.command import sweep
 from probes.terminal import begin, err, out, run
 from probes.views.commands import compare, export, plot, show
@@ -77,62 +79,9 @@ def list_probes() -> None:
     console.print(probes_table(console.width))
 
 
-@app.command(cls=ProbeCommand)
-def probe(
-    checkpoints: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Weights: torch, safetensors or Lightning files, folders of from_pretrained or DCP, traces with "
-            "snapshots: run.h5, or one of them, run.h5@300 or run.h5@last."
-        ),
-    ],
-    problem: Annotated[
-        str,
-        typer.Option(
-            help="module:function or file.py:function that returns a landscape.Objective; with --data also "
-            "hf:causal-lm, hf:masked-lm, hf:sequence-classification or hf:seq2seq, for folders of from_pretrained."
-        ),
-    ],
-    data: Data = None,
-    samples: Samples = None,
-    length: Length = None,
-    batch_size: BatchSize = None,
-    probe: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:OPTION=VALUE,...]",
-            help="One of those below, such as spectrum:k=10,tol=1e-4. May be given several times.",
-            show_default="spectrum and trace",
-        ),
-    ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")] = Path("probe.h5"),
-    operator: Annotated[str, typer.Option(help="hessian, gauss-newton or fisher.")] = "hessian",
-    steps: Annotated[
-        str | None, typer.Option(help="Step of each checkpoint: 0,100,200.", show_default="the numbers in their names")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the probes' random vectors.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Measure what is missing in the output.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
-    timeout: Timeout = 10.0,
-) -> None:
-    """Measure the loss at saved checkpoints. Each becomes one step of the trace."""
-    from probes.checkpoints.arguments import parse_probes, parse_steps, parse_texts
-    from probes.checkpoints.steps import checkpoint_steps
-
-    texts = parse_texts(problem, data, samples=samples, length=length, batch_size=batch_size)
-    wanted = parse_probes(probe or ["spectrum", "trace"], operator)
-    said: list[str] = []
-    files = decided(world(), lambda: checkpoint_steps(checkpoints, parse_steps(steps), said.append))
-
-    from probes.checkpoints.run import Request
-    from probes.checkpoints.run import run as measure
-
-    notes = err()
-    made = measure(Request(files, problem, wanted, output, operator, seed, resume, overwrite, said, texts), notes)
-    if is_first():
-        from probes.views.tables import tell_measured
-
-        tell_measured(output, made, out(), notes)
+app.command(cls=ProbeCommand)(probe)
+app.command(cls=RanksCommand)(surface)
+app.command(cls=RanksCommand)(connect)
 
 
 @app.command()

@@ -19,6 +19,8 @@ from probes.ranks import is_first, launcher, quiet, says
 if TYPE_CHECKING:
     from rich.console import Console
 
+_TOGETHER = ("probe", "surface", "connect")
+
 # Wide enough that a table in a pipe or a file is not cut to 80 columns.
 _PIPE_WIDTH = 200
 
@@ -111,11 +113,11 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def begin(command: str | None, names: Sequence[str]) -> None:
-    """Before a command: of several ranks all do `probe`, the others leave the rest to the first one.
+    """Before a command: of several ranks all measure checkpoints, the others leave the rest to the first one.
 
     Leaves out the warnings of these kinds until the command ends. Raises `UserError` (status 2) for no such kind.
     """
-    if command != "probe" and not is_first():
+    if command not in _TOGETHER and not is_first():
         raise typer.Exit
     kinds = {kind.name: kind for kind in (LandscapeWarning, ProbeWarning, NoiseWarning, TraceWarning)}
     for name in names:

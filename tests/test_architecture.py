@@ -23,7 +23,7 @@ ROOMS = {
     "probes": [
         {"environment", "errors", "hashes", "numbers", "outliers", "schedules", "seeds"},
         {"ranks"},
-        {"files", "specs", "terminal"},
+        {"files", "processes", "specs", "terminal"},
         {"display", "trace"},
         {"mirrors"},
         {"session"},
@@ -33,7 +33,7 @@ ROOMS = {
         {"monitor"},
         {"checkpoints"},
         {"views"},
-        {"integrations", "sweep", "digits", "doctor"},
+        {"commands", "integrations", "sweep", "digits", "doctor"},
         {"demo"},
         {"cli"},
         {"__main__"},

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -32,11 +32,6 @@ Callback = Callable[[int, int, Tensor], bool | None]
 """`callback(done, total, values)`, called once per chunk; values so far, nan where there is none. True stops."""
 Chunks = Mapping[int, Sequence[int]]
 """Points by the number of their chunk, which are evaluated together."""
-Spread = Callable[[Points, Statistics, str, Chunks], Iterator[tuple[int, Tensor]]]
-"""`spread(points, statistics, way, chunks)`: numbers of chunks with their values, as other processes come to have them.
-
-What one of these does is `Worker(objective, points, statistics).run(way, chunk)`, with the objective as it is here.
-"""
 
 _CHUNK = 128  # points, at most
 _SOME = 8  # points that both ways are tried on
@@ -63,6 +58,17 @@ class Evaluated:
     way: str
     evaluations: int
     complete: bool
+
+
+class Spread(Protocol):
+    """Other processes that evaluate chunks."""
+
+    def __call__(self, worker: Worker, chunks: Chunks) -> Iterator[tuple[int, Tensor]]:
+        """Numbers of chunks with their values, in any order.
+
+        Each is what `Worker(objective, worker.points, worker.statistics).run(worker.way, chunk)` is, where the
+        objective is that of the worker in another process.
+        """
 
 
 def evaluate(
@@ -105,11 +111,11 @@ def _found(
     if todo and len(chunks) > 1:
         yield 0, worker.choose(chunks[0], known[list(chunks[0])])
         todo.pop(0, None)
-    if spread is None or len(todo) < 2:
+    if spread is None or not todo:
         yield from ((number, worker.run(worker.way, chunk)) for number, chunk in todo.items())
         return
     worker.evaluations += sum(len(chunk) for chunk in todo.values())
-    yield from spread(worker.points, worker.statistics, worker.way, todo)
+    yield from spread(worker, todo)
 
 
 def _known_values(known: Tensor | None, shape: Sequence[int]) -> Tensor:

@@ -29,16 +29,41 @@ Samples = Annotated[
 ]
 Length = Annotated[int | None, typer.Option(min=2, help="With --data: tokens of a text at most.", show_default="128")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="With --data: texts of a batch.", show_default="8")]
+Checkpoints = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Weights: torch, safetensors or Lightning files, folders of from_pretrained or DCP, traces with "
+        "snapshots: run.h5, or one of them, run.h5@300 or run.h5@last."
+    ),
+]
+Problem = Annotated[
+    str,
+    typer.Option(
+        help="module:function or file.py:function that returns a landscape.Objective; with --data also "
+        "hf:causal-lm, hf:masked-lm, hf:sequence-classification or hf:seq2seq, for folders of from_pretrained."
+    ),
+]
+Output = Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")]
+Steps = Annotated[
+    str | None, typer.Option(help="Step of each checkpoint: 0,100,200.", show_default="the numbers in their names")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the probes' random vectors.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Measure what is missing in the output.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output.")]
 Timeout = Annotated[float, typer.Option(min=0.01, help="Of several ranks (torchrun): minutes to wait for another one.")]
 
 
-class ProbeCommand(TyperCommand):
-    """A command whose help goes on with the options of all probes, and which all ranks of a launcher run together."""
+class RanksCommand(TyperCommand):
+    """A command that all ranks of a launcher run together."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run it, in a process group where there are several ranks."""
         with together(ctx.params["timeout"]):
             return super().invoke(ctx)
+
+
+class ProbeCommand(RanksCommand):
+    """One whose help goes on with the options of all probes."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """List the options of each probe, `k=5 tol=0.001`."""

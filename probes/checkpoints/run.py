@@ -37,8 +37,9 @@ from probes.monitor.measure import measure_once
 from probes.probe import check_needs
 from probes.ranks import Terminated, deal, decided, share_randomness, world
 from probes.terminal import resumed
-from probes.trace.layout import UNFINISHED, Field
+from probes.trace.layout import Field
 from probes.trace.trace import Trace
+from probes.trace.unfinished import count_unfinished
 
 if TYPE_CHECKING:
     from landscape import Objective
@@ -230,12 +231,10 @@ def _footprints(objective: Objective, todo: list[tuple[int, Path, Instrument | N
 
 
 def _rows(trace: Trace | None) -> int:
-    """How much is kept that was measured: the rows of all probes, and the points of one that has not ended."""
+    """What would be lost with the trace: measurements, and what was found of one that has not ended."""
     if trace is None:
         return 0
-    with trace.reading() as file:
-        begun = UNFINISHED in file
-    return begun + sum(len(trace[name]) for name in trace if name != "loss")
+    return count_unfinished(trace) + sum(len(trace[name]) for name in trace if name != "loss")
 
 
 def _stopped(what: str, measured: int, output: Path, status: int) -> UserError:

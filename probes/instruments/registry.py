@@ -235,6 +235,15 @@ PROBES: Mapping[str, Entry] = {
         fields="n bytes norm",
         picture="snapshots:snapshots_figure",
     ),
+    "connection": Entry(
+        home="connection.connection:Connection",
+        measures="barriers and a low path between two networks",
+        needs="gradient",
+        cost="1200 + 132 passes",
+        paper="1912.05671, 1802.10026, 2209.04836, 1906.06247",
+        fields="t straight aligned trained height ends",
+        picture="connection:connection_figure",
+    ),
     "solver": Entry(
         home="solver_steps:SolverSteps",
         measures="what a second-order solver says of its last step",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probes.trace.layout import UNFINISHED, Array, Field
+from probes.trace.reader import count_rows
 from probes.trace.records import Records
 from probes.trace.table import Table, truncate
 
@@ -47,9 +48,8 @@ class Unfinished:
                 self.values[place[place < size]] = value[place < size]
 
     def _rows(self, trace: Trace) -> list[tuple[Array, Array]]:
-        with trace.reading() as file:
-            if UNFINISHED not in file:
-                return []
+        if not count_unfinished(trace):
+            return []
         rows = Records("unfinished", UNFINISHED, trace.reading).read()
         mine = rows["step"] == self._step
         for name, text in self._names.items():
@@ -73,3 +73,9 @@ class Unfinished:
         if UNFINISHED not in writer.tables:
             writer.declare(Table(UNFINISHED, _FIELDS))
         writer.append(UNFINISHED, self._step, None, 0.0, {**self._names, "place": new, "value": flat[new]})
+
+
+def count_unfinished(trace: Trace) -> int:
+    """How many rows a trace has of measurements that have not ended, or had not before."""
+    with trace.reading() as file:
+        return count_rows(file[UNFINISHED]) if UNFINISHED in file else 0

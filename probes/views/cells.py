@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.numbers import at_thresholds, round_to_error, short, storage
+from probes.numbers import at_thresholds, plus_minus, round_to_error, short, storage
 from probes.outliers import outliers, single_ritz_values
 
 if TYPE_CHECKING:
@@ -33,6 +33,19 @@ def loss_cells(name: str, values: Values, settings: Settings) -> Cells:
     """Loss and gradient norm; there is one loss in a trace, whose name says nothing."""
     yield "loss", short(float(values["value"]), 5)
     yield "|gradient|", short(float(values["gradient_norm"]), 4)
+
+
+def connection_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The barrier of each way that was measured, and the largest eigenvalue on the path."""
+    labels = ("barrier", "aligned", "on the path")
+    for label, height, error in zip(labels, values["height"], values["height_error"], strict=True):
+        if np.isfinite(height):
+            yield f"{name}: {label}", plus_minus(float(height), float(error))
+    top = np.asarray(values["eigenvalue"], dtype=float)
+    if np.isfinite(top).any():
+        i = int(np.nanargmax(top))
+        text = plus_minus(float(top[i]), float(values["eigenvalue_error"][i]))
+        yield f"{name}: largest λ₁ on the path", text + star(values)
 
 
 def spectrum_cells(name: str, values: Values, settings: Settings) -> Cells:

@@ -52,6 +52,16 @@ def tell_measured(output: Path, measured: int, console: Console, notes: Console)
         notes.print(f"{what}; next: landscape show {output}, landscape plot {output}", soft_wrap=True)
 
 
+def tell_drawn(output: Path, measured: int, console: Console, notes: Console) -> None:
+    """What `landscape surface` and `landscape connect` say at their end: the same, and where the pictures are."""
+    from probes.views.pictures.draw import plot_trace
+
+    tell_measured(output, measured, console, notes)
+    with Trace.open(output) as trace:
+        for path in plot_trace(trace, output.parent, prefix=output.stem):
+            console.print(path, soft_wrap=True, markup=False)
+
+
 def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> Group:
     """The measurements of each step: one row a step, values with their errors.
 

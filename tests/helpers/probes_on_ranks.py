@@ -9,6 +9,7 @@ from torch import nn
 
 from probes import Trace, measure_once
 from probes.instruments.registry import PROBES
+from probes.instruments.stations import Station
 
 WRAPS = {"one": lambda model: model, "parallel": nn.parallel.DistributedDataParallel, "sharded": cases.shard}
 
@@ -28,7 +29,10 @@ def measured(rank, world, way, folder):
         with warnings.catch_warnings(), Trace.create(path, seed=0) as trace:
             warnings.simplefilter("ignore")
             try:
-                outcome = measure_once(f, [entry.load()()], trace, step=0, optimizer=sgd, batch=data[0], loss=1.0)[name]
+                probe = entry.load()()
+                if probe.of_all:
+                    probe = probe.at_stations([Station(0, f.theta()), Station(1, 1.1 * f.theta())])
+                outcome = measure_once(f, [probe], trace, step=0, optimizer=sgd, batch=data[0], loss=1.0)[name]
                 found[name] = outcome.error or numbers(outcome.values)
             except (TypeError, ValueError) as error:
                 found[name] = str(error)

@@ -255,6 +255,7 @@ def _tables(labels: tuple[str, ...]):
         {"probe": "Snapshots"},
         lambda t, rng: {"n": N, "bytes": 4 * N, "norm": 1.0 + t, "parameters_float32": (1.0 + t) * np.ones(N)},
     )
+    yield _connection()
     yield (
         "solver",
         dict.fromkeys(_FIELDS, f),
@@ -308,3 +309,32 @@ def _surface(x, values, path, distances, t, rng):
     shares = np.array([0.93, 0.05])[:k] if k == 2 else np.ones(1)
     steps = 300 * np.arange(len(path))
     return found | {"path": path, "path_step": steps, "path_distance": np.array(distances), "explained": shares}
+
+
+def _connection():
+    """A barrier, a path below it, and no alignment."""
+    points, ends, flag, count = Field((5,)), Field((2,)), Field((), "bool"), Field((), "int64")
+    rise = 0.1 + 4 * np.linspace(0, 1, 5) * (1 - np.linspace(0, 1, 5))
+    return (
+        "connection",
+        {
+            **dict.fromkeys(("t", "straight", "aligned", "trained", "eigenvalue", "eigenvalue_error"), points),
+            **dict.fromkeys(("height", "height_error"), Field((3,), labels=("straight", "aligned", "trained"))),
+            **dict.fromkeys(("ends", "recomputed", "dropout", "dropout_error", "distance"), ends),
+            **{"converged": flag, **dict.fromkeys(("evaluations", "gradients", "matvecs"), count)},
+            "note": Field((), "S200"),
+        },
+        {"probe": "Connection", "kind": "bezier", "share": 0.25},
+        lambda t, rng: {
+            **{"t": np.linspace(0, 1, 5), "straight": rise, "aligned": np.full(5, np.nan), "trained": 0.1 + rise / 20},
+            **{"eigenvalue": 5 * rise, "eigenvalue_error": np.full(5, 1e-3)},
+            **{"height": [1.0, np.nan, 0.05], "height_error": [1e-6, np.nan, 1e-6], "ends": [0.1, 0.1]},
+            **{
+                "recomputed": [0.1, 0.1],
+                "dropout": [0.3, 0.4],
+                "dropout_error": [0.02, 0.03],
+                "distance": [3.0, np.nan],
+            },
+            **{"converged": True, "evaluations": 107, "gradients": 200, "matvecs": 500, "note": "not aligned: no rule"},
+        },
+    )

@@ -15,6 +15,7 @@ REFUSED = {
     "function-class",
     "dual-gradient",
     "surface",
+    "connection",
 }
 # estimated otherwise by several ranks, or not known of shares, in words of their own
 APART = {"gradient": {"noise_trace_stderr", "noise_scale_stderr"}, "gauss-newton": {"matvecs"}}

@@ -13,6 +13,7 @@ from landscape import Objective
 from probes import Context, Monitor, Trace
 from probes.cli import main
 from probes.instruments.registry import PROBES, PYTHON_ONLY
+from probes.instruments.stations import Station
 from probes.views.kinds import KINDS, kind_of
 from probes.views.pictures.draw import plot_trace
 from probes.views.tables import cells_of
@@ -29,7 +30,11 @@ def trace(tmp_path_factory):
     objective = Objective(model, nn.CrossEntropyLoss(), [(a, b) for a, b in zip(X.split(10), y.split(10), strict=True)])
     solver = CubicNewton(model.parameters())
     with Trace.create(path, seed=0) as trace:
-        probes = [entry.load()() for entry in PROBES.values()]
+        stations = [Station(0, objective.theta()), Station(1, objective.theta() + 0.1)]
+        probes = [
+            entry.load()().at_stations(stations) for entry in PROBES.values() if entry.class_name != "FunctionClass"
+        ]
+        probes.append(PROBES["function-class"].load()())
         monitor = Monitor(objective, probes, trace, optimizer=solver, on_error="raise")
         for step in range(2):
             monitor(step, batch=(X[:10], y[:10]))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-import time
 from contextlib import suppress
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from probes.processes import ending, fresh_context, live_with_parent
 from probes.sweep.engines.engine import Lost
 from probes.sweep.work import Outcome, Work, carry_out
 
@@ -27,7 +23,7 @@ class Processes:
     retries = 2
 
     def __init__(self) -> None:
-        self._context = _context()
+        self._context = fresh_context()
 
     def submit(self, work: Work) -> _Handle:
         """Start a process."""
@@ -63,30 +59,12 @@ class Processes:
         """Nothing is left."""
 
     def _lost(self, handle: _Handle) -> Outcome:
-        code = handle.process.exitcode or 0
-        raise Lost(f"the process ended with {'signal' if code < 0 else 'status'} {abs(code)}")
+        raise Lost(ending(handle.process.exitcode))
 
 
 def _child(work: Work, pipe: connection.Connection) -> None:
-    """A process's whole life. The parent alone answers Ctrl-C; when it is gone, so is the child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    """A process's whole life."""
+    live_with_parent()
     outcome = carry_out(work)
     with suppress(BrokenPipeError):
         pipe.send(tuple(outcome))
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _context() -> Any:
-    """Processes forked from a server that has imported torch and started no thread; spawned where there is none."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    # torch's optimizers import the compiler, which alone takes as long as many a job
-    context.set_forkserver_preload(["torch", "torch._dynamo", "landscape", "probes", "sklearn.datasets"])
-    return context

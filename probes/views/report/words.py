@@ -133,6 +133,14 @@ WORDS: Mapping[str, Words] = {
         r"\frac{\lVert \theta_t - \theta_0 \rVert}{\lVert \theta_0 \rVert}, \quad \sum_{s \le t} \lVert \theta_s - "
         r"\theta_{s - 1} \rVert",
     ),
+    "connection": Words(
+        "Between two networks",
+        "How far the loss rises on the way from one network to the other: on the straight line, on the line to the "
+        "other with its hidden units in the order of the first, and on a path that was trained to be low.",
+        "The lowest path there is: a barrier that was found is an upper bound, and between the points the loss may be "
+        "higher.",
+        r"\max_t f(\theta_t) - (1 - t) f(\theta_a) - t f(\theta_b)",
+    ),
     "solver": Words(
         "Steps of the solver",
         "What the solver's model promised at each step, what came of it, and the constant that it used.",

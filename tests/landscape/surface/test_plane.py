@@ -298,11 +298,11 @@ def test_chunks_that_others_evaluate_are_the_same(way, monkeypatch):
     whole = plane(f, D, points=9)
     g, asked, seen = CASES["mlp"](), [], []
 
-    def spread(points, statistics, way, chunks):
+    def spread(worker, chunks):
         asked.extend(chunks)
-        worker = values.Worker(g, points, statistics)
+        other = values.Worker(g, worker.points, worker.statistics)
         for number in reversed(chunks):
-            yield number, worker.run(way, chunks[number])
+            yield number, other.run(worker.way, chunks[number])
 
     found = plane(f, D, points=9, spread=spread, callback=lambda done, total, values: seen.append(done))
     assert torch.equal(found.values, whole.values)

@@ -1,0 +1,165 @@
+"""Processes that evaluate points of a surface for this one, each with a model and data of its own.
+
+Each makes the objective anew from the problem; points and buffers come from here. One point is evaluated by all of
+them first, and must be what it is here: a problem that draws its data without a seed is found out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from probes.checkpoints.problem import build_objective
+from probes.checkpoints.texts import Texts
+from probes.errors import UserError, one_line
+from probes.processes import ending, fresh_context, live_with_parent
+
+if TYPE_CHECKING:
+    import torch
+
+    from landscape.surface.values import Chunks, Worker
+
+_SAME = 1e-3  # of a loss, on another machine or with another number of threads
+_ONE = "point by point"
+
+Task = tuple[str, Sequence[int]]  # the way, and the points
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Evaluates chunks of points in `jobs` processes at once, see `landscape.surface.values.Spread`.
+
+    The processes share this one's threads among them. Raises `UserError` when one of them fails or ends, or when its
+    objective is another one.
+    """
+
+    jobs: int
+    problem: str
+    checkpoint: Path
+    texts: Texts | None = None
+    seed: int = 0
+
+    def __call__(self, worker: Worker, chunks: Chunks) -> Iterator[tuple[int, torch.Tensor]]:
+        """Numbers of chunks with their values, as they come."""
+        import torch
+
+        point = next(iter(chunks.values()))[:1]
+        expected = float(worker.run(_ONE, point)[0])
+        with ExitStack() as stack:
+            file = Path(stack.enter_context(TemporaryDirectory())) / "points.pt"
+            _save(worker, file)
+            crew = [stack.enter_context(self._hired(file)) for _ in range(min(self.jobs, len(chunks)))]
+            for one in crew:
+                one.ask(None, (_ONE, point))
+            waiting = list(chunks.items())[::-1]
+            while busy := {one.pipe: one for one in crew if one.busy}:
+                for pipe in connection.wait(list(busy)):
+                    one = busy[pipe]  # type: ignore[index]
+                    number, values = one.answer()
+                    if number is None:
+                        _check(self.problem, values[0], expected)
+                    else:
+                        yield number, torch.tensor(values, dtype=torch.float64)
+                    if waiting:
+                        number, chunk = waiting.pop()
+                        one.ask(number, (worker.way, chunk))
+
+    @contextmanager
+    def _hired(self, file: Path) -> Iterator[_Hand]:
+        import torch
+
+        context = fresh_context()
+        ours, theirs = context.Pipe()
+        threads = max(1, torch.get_num_threads() // self.jobs)
+        process = context.Process(target=_serve, args=(self, file, threads, torch.initial_seed(), theirs), daemon=True)
+        process.start()
+        theirs.close()  # so that the end of the process is the end of the file
+        try:
+            yield _Hand(process, ours)
+        finally:
+            ours.close()
+            process.terminate()
+            process.join()
+
+
+class _Hand:
+    """One of the processes, seen from here."""
+
+    def __init__(self, process: BaseProcess, pipe: connection.Connection) -> None:
+        self.process = process
+        self.pipe = pipe
+        self.busy = False
+        self._number: int | None = None
+
+    def ask(self, number: int | None, task: Task) -> None:
+        """Have a chunk evaluated."""
+        self._number, self.busy = number, True
+        self.pipe.send(task)
+
+    def answer(self) -> tuple[int | None, list[float]]:
+        """The values, which are there."""
+        self.busy = False
+        try:
+            found = self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            raise UserError(f"a process that evaluates points is lost: {ending(self.process.exitcode)}") from None
+        if isinstance(found, str):
+            raise UserError(f"a process that evaluates points failed: {found}")
+        return self._number, found
+
+
+def _save(worker: Worker, file: Path) -> None:
+    import torch
+
+    from landscape.objective.running import own_buffers
+
+    points, basis = worker.points, [vector.cpu() for vector in worker.points.basis]
+    buffers = [t.cpu() for t in own_buffers(worker.objective)]
+    torch.save((points.coefficients, basis, buffers, worker.statistics), file)
+
+
+def _check(problem: str, found: float, expected: float) -> None:
+    if not (math.isclose(found, expected, rel_tol=_SAME) or (math.isnan(found) and math.isnan(expected))):
+        raise UserError(
+            f"{problem} makes another objective each time: f is {expected:.6g} here and {found:.6g} in another process "
+            "at the same point; give its data a seed, or use --jobs 1"
+        )
+
+
+def _serve(workers: Workers, file: Path, threads: int, seed: int, pipe: connection.Connection) -> None:
+    """The life of such a process: chunks come, values go."""
+    live_with_parent()
+    try:
+        with _objective(workers, file, threads, seed) as worker:
+            while True:
+                way, chunk = pipe.recv()
+                pipe.send(worker.run(way, chunk).tolist())
+    except (EOFError, ConnectionError):
+        return
+    except Exception as error:
+        pipe.send(one_line(error))
+
+
+@contextmanager
+def _objective(workers: Workers, file: Path, threads: int, seed: int) -> Iterator[Any]:
+    import torch
+
+    from landscape.objective.running import running_on
+    from landscape.surface.points import Points
+    from landscape.surface.values import Worker
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    objective = build_objective(workers.problem, workers.checkpoint, workers.texts, workers.seed)
+    coefficients, basis, buffers, statistics = torch.load(file, mmap=True)
+    points = Points(coefficients, [vector.to(objective.device) for vector in basis])
+    with running_on(objective, [t.to(objective.device) for t in buffers]):
+        yield Worker(objective, points, statistics)

@@ -1,0 +1,1 @@
+"""Commands that measure saved checkpoints: what is typed, turned into calls."""

@@ -1,0 +1,111 @@
+"""The command `landscape surface`. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from probes.checkpoints.arguments import (
+    BatchSize,
+    Checkpoints,
+    Data,
+    Length,
+    Output,
+    Overwrite,
+    Problem,
+    Resume,
+    Samples,
+    Seed,
+    Steps,
+    Timeout,
+)
+from probes.errors import UserError, one_line
+from probes.ranks import decided, is_first, launched, world
+from probes.terminal import err, out
+
+
+def surface(
+    checkpoints: Checkpoints,
+    problem: Problem,
+    data: Data = None,
+    samples: Samples = None,
+    length: Length = None,
+    batch_size: BatchSize = None,
+    directions: Annotated[
+        str,
+        typer.Option(
+            metavar="random|eigenvectors|gradient|trajectory|between",
+            help="A plane around each checkpoint, along random directions, the top eigenvectors or the gradient; one "
+            "plane that follows the trajectory of all of them; or the line or plane between two or three.",
+        ),
+    ] = "random",
+    normalise: Annotated[str, typer.Option(metavar="filter|layer|none", help="Of random directions.")] = "filter",
+    span: Annotated[
+        float,
+        typer.Option(
+            help="How far it reaches, in lengths of the directions: those of the weights, or up to a fifth beyond the "
+            "farthest checkpoint."
+        ),
+    ] = 1.0,
+    points: Annotated[int, typer.Option(min=3, help="Of each side; the loss is evaluated at all of the grid.")] = 51,
+    statistics: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|keep|recompute",
+            help="Of BatchNorm in eval mode: recompute takes a pass over the data for each point; auto does between "
+            "checkpoints.",
+        ),
+    ] = "auto",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that evaluate points at once.")] = 1,
+    output: Output = Path("surface.h5"),
+    steps: Steps = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    timeout: Timeout = 10.0,
+) -> None:
+    """Measure the loss on a plane through saved checkpoints, every point over all of the data, and draw it.
+
+    Points are kept as they are found: what is stopped goes on with --resume.
+    """
+    from probes.checkpoints.arguments import parse_steps, parse_texts
+    from probes.checkpoints.steps import checkpoint_steps
+
+    texts = parse_texts(problem, data, samples=samples, length=length, batch_size=batch_size)
+    if jobs > 1 and launched()[1] > 1:
+        raise UserError("several ranks share the data of each point already: leave --jobs out", status=2)
+    said: list[str] = []
+    _check_number(directions, len(checkpoints))
+    numbers = parse_steps(steps)
+    if numbers is None and directions == "between":  # of several trainings, which may have stopped at one step
+        numbers = list(range(len(checkpoints)))
+    files = decided(world(), lambda: checkpoint_steps(checkpoints, numbers, said.append))
+
+    from probes.checkpoints.run import Request, run
+    from probes.checkpoints.workers import Workers
+    from probes.instruments.surface import LossSurface
+
+    spread = Workers(jobs, problem, files[0][1], texts, seed) if jobs > 1 else None
+    settings: dict[str, Any] = {"directions": directions, "normalise": normalise, "statistics": statistics}
+    try:
+        plane = LossSurface(span=span, points=points, spread=spread, **settings)
+    except ValueError as error:
+        raise UserError(one_line(error), status=2) from error
+    notes = err()
+    request = Request(
+        files, problem, [plane], output, seed=seed, resume=resume, overwrite=overwrite, texts=texts, notes=said
+    )
+    made = run(request, notes)
+    if is_first():
+        from probes.views.tables import tell_drawn
+
+        tell_drawn(output, made, out(), notes)
+
+
+def _check_number(directions: str, files: int) -> None:
+    if directions == "between" and files not in (2, 3):
+        raise UserError(f"--directions between takes two or three checkpoints, not {files}", status=2)
+    if directions == "trajectory" and files < 3:
+        raise UserError(f"--directions trajectory takes three checkpoints at least, not {files}", status=2)

@@ -1,0 +1,1 @@
+"""The probe of what lies between two networks."""

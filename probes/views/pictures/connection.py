@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, bars, finite, legend
+from probes.views.pictures.axes import Columns, Settings, bars, finite
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline
 
 _COLOURS = {"straight": ORANGE, "aligned": BLUE, "trained": GREEN}
@@ -70,9 +70,9 @@ def _ends(axes: Axes, columns: Columns, settings: Settings) -> None:
     axes.bar(places - 0.2, whole, 0.36, color=GREY, label="whole")
     axes.bar(places + 0.2, dropped, 0.36, yerr=errors, capsize=3, color=BLUE, label=dropped_words(settings))
     axes.set_xticks(places, ["a", "b"])
-    axes.set(ylabel="loss")
+    axes.set(ylabel="loss", ylim=(0.0, 1.3 * axes.get_ylim()[1]))
     axes.grid(visible=False, axis="x")
-    legend(axes)
+    axes.legend(loc="upper left")
     headline(axes, "Dropout stability", "bars: one standard error of the mean over subnetworks")
 
 

@@ -10,6 +10,7 @@
 import contextlib
 import io
 import re
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,17 @@ def same(said: str, printed: str) -> None:
 def run(page: Path, folder: Path, names: dict[str, object]) -> None:
     """Runs a page in the current folder, which is `folder`; names is what it takes for granted."""
     names.setdefault("__name__", "page")
+    path, modules = list(sys.path), {block.title.removesuffix(".py") for block in blocks(page) if block.title}
+    sys.path.insert(0, str(folder))
+    try:
+        _run(page, folder, names)
+    finally:  # another page may have a file of the same name
+        sys.path[:] = path
+        for name in modules:
+            sys.modules.pop(name, None)
+
+
+def _run(page: Path, folder: Path, names: dict[str, object]) -> None:
     printed = None  # nothing has run: a text is just a text
     for block in blocks(page):
         where = f"{name_of(page)}:{block.line}"

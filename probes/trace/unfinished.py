@@ -7,7 +7,8 @@ of is told by a hash: points of other weights or on other directions are none of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,3 +80,16 @@ def count_unfinished(trace: Trace) -> int:
     """How many rows a trace has of measurements that have not ended, or had not before."""
     with trace.reading() as file:
         return count_rows(file[UNFINISHED]) if UNFINISHED in file else 0
+
+
+def told_unfinished(trace: Trace) -> Iterator[str]:
+    """What was begun and has not ended, in a line each: `surface: 1200 numbers are there at step 300`."""
+    if not count_unfinished(trace):
+        return
+    rows = Records("unfinished", UNFINISHED, trace.reading).read()
+    found: Counter[tuple[str, int]] = Counter()
+    for probe, step, values in zip(rows["probe"], rows["step"], rows["value"], strict=True):
+        found[str(probe), int(step)] += len(values)
+    for (probe, step), count in found.items():
+        if probe not in trace or step not in trace[probe]["step"]:
+            yield f"{probe}: {count} numbers are there at step {step} of a measurement that has not ended"

@@ -17,6 +17,7 @@ from probes.numbers import plus_minus, short
 from probes.trace.layout import COLUMNS
 from probes.trace.state import state_of
 from probes.trace.trace import Trace
+from probes.trace.unfinished import told_unfinished
 from probes.views import cells as views_cells
 from probes.views.cells import star
 from probes.views.kinds import KINDS, function_of, kind_of, settings_text
@@ -202,6 +203,7 @@ def overview(trace: Trace) -> Group:
         span = f"{steps.min()} .. {steps.max()}" if len(steps) > 1 else ", ".join(map(str, steps))
         probes.add_row(name, str(len(steps)), span, short(float(cost.sum()), 3), settings_text(records.settings))
     parts: list[RenderableType] = [head, Text(), probes]
+    parts += [Text(text) for text in told_unfinished(trace)]
     events = trace.events.read()
     if len(events["step"]):
         parts += [Text(), events_table(events)]

@@ -11,6 +11,7 @@ from probes.errors import first_few
 from probes.instruments.registry import Entry
 from probes.numbers import short
 from probes.trace.state import state_of
+from probes.trace.unfinished import told_unfinished
 from probes.views.pictures.surface import trail_of
 from probes.views.report.page import Block, Caution
 
@@ -34,6 +35,7 @@ def about_trace(trace: Trace, where: str) -> Iterator[Caution]:
         yield Caution(where, "its writer is gone without closing it: rows after its last flush are missing")
     if not any(len(trace[name]) for name in trace):
         yield Caution(where, "holds no measurements yet")
+    yield from (Caution(where, text) for text in told_unfinished(trace))
     yield from _versions(trace, where)
     yield from _events(trace, where)
 

@@ -1,14 +1,19 @@
 """Surfaces through several networks, and surfaces that were interrupted."""
 
+from io import StringIO
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from landscape import Objective
 from landscape.surface import between_frame, line, plane, trajectory_frame, values
 from probes import LossSurface, Trace, measure_once
-from probes.trace.unfinished import Unfinished
+from probes.trace.unfinished import Unfinished, told_unfinished
+from probes.views.report.cautions import about_trace
+from probes.views.tables import overview
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +139,12 @@ class Stopped(Exception):
     pass
 
 
+def printed(thing):
+    said = StringIO()
+    Console(file=said, width=200).print(thing)
+    return said.getvalue()
+
+
 @pytest.mark.parametrize("chunks", [1, 2, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_surface_goes_on_where_it_was_stopped_bit_by_bit(tmp_path, chunks, dtype):
@@ -150,6 +161,12 @@ def test_a_surface_goes_on_where_it_was_stopped_bit_by_bit(tmp_path, chunks, dty
     with Trace.create(tmp_path / "run.h5", seed=3) as trace, pytest.raises(Stopped):
         measured(objective(dtype=dtype), trace, probe, callback=stop)
     assert "surface" not in Trace.open(tmp_path / "run.h5") or not len(Trace.open(tmp_path / "run.h5")["surface"])
+    text = f"surface: {calls[-1][0]} numbers are there at step 7 of a measurement that has not ended"
+    for path, said in ((tmp_path / "run.h5", [text]), (tmp_path / "whole.h5", [])):
+        with Trace.open(path) as trace:
+            assert list(told_unfinished(trace)) == said
+            assert ("has not ended" in printed(overview(trace))) == bool(said)
+            assert [one.text for one in about_trace(trace, "") if "ended" in one.text] == said
     again = []
     with Trace.resume(tmp_path / "run.h5") as trace:
         found = measured(objective(dtype=dtype), trace, probe, callback=lambda *told: again.append(told[:2]))

@@ -5,9 +5,9 @@ Names are imported when they are first used, so that `from probes import Trace` 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from landscape.exports import exports
 from probes.instruments.registry import PROBES
 
 if TYPE_CHECKING:
@@ -81,16 +81,4 @@ for _module, _names in {
 }.items():
     _HOME |= dict.fromkeys(_names, _module)
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'probes' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = exports(__name__, _HOME)

@@ -1,6 +1,7 @@
 """The plan of the house: which floor and which room may import which, and habits that a reader can rely on."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from functools import cache
@@ -12,7 +13,7 @@ from paths import ROOT
 # Rooms are folders and loose files. Each imports only from rooms of earlier lines, never from one of its own line.
 ROOMS = {
     "landscape": [
-        {"clock", "memory", "norms", "precision", "randomness", "ranks", "statistics"},
+        {"clock", "exports", "memory", "norms", "precision", "randomness", "ranks", "statistics"},
         {"tuning"},
         {"objective"},
         {"operators"},
@@ -162,7 +163,22 @@ def test_tests_lie_where_their_subject_does():
             assert subject.is_dir() or subject.with_suffix(".py").is_file(), path
 
 
-@pytest.mark.parametrize("code", ["from probes import Trace", "from probes.cli import main"])
+LIGHT = ("from probes import Trace", "from probes.cli import main", "import landscape.regularity")
+
+
+@pytest.mark.parametrize("code", LIGHT)
 def test_light_imports_leave_torch_out(code):
     check = f"import sys\n{code}\nassert 'torch' not in sys.modules, 'torch was imported'"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT, timeout=120)
+
+
+@pytest.mark.parametrize("package", ["landscape", "probes"])
+def test_exports_are_those_that_type_checkers_see(package):
+    module = importlib.import_module(package)
+    (block,) = (node for node in tree(ROOT / package / "__init__.py").body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == {name: module._HOME[name] for name in module.__all__}
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018

@@ -73,9 +73,10 @@ def steps_table(trace: Trace, last: int | None = None, *, width: int = 200) -> G
     notes: list[str] = []
     total, tail = _last_rows(trace, last)
     for records, entry, read in ordered(trace, tail):
+        settings = records.settings
         for row, step in enumerate(read["step"]):
             values = {field: column[row] for field, column in read.items()}
-            for heading, text in cells_of(records, entry, values):
+            for heading, text in cells_of(records.name, entry, settings, values):
                 columns.setdefault(heading, {})[int(step)] = text
         notes += notes_on(records, entry, read)
     steps = sorted({step for cells in columns.values() for step in cells})
@@ -147,11 +148,12 @@ def ordered(trace: Trace, start: Mapping[str, int]) -> list[tuple[Records, Entry
     return sorted(groups, key=lambda group: places.index(group[1]) if group[1] in places else len(places))
 
 
-def cells_of(records: Records, entry: Entry, values: Mapping[str, Any]) -> views_cells.Cells:
-    """Heading and text of each column that one row of a group fills."""
-    name = records.name
+def cells_of(
+    name: str, entry: Entry, settings: Mapping[str, Any] | None, values: Mapping[str, Any]
+) -> views_cells.Cells:
+    """Heading and text of each column that one row of the group of that name fills."""
     if function := function_of(entry, "cells", views_cells):
-        yield from function(name, values, records.settings or {})
+        yield from function(name, values, settings or {})
         return
     for heading, field, error in entry.cells:
         if error:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from probes.views.comparison.select import Comparison, Repeated
 from probes.views.pictures.axes import scale
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, literal, save, sequence, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PLACES = 2000  # more than a picture has pixels
 _AXES = {"step": "step", "epoch": "epoch", "time": "time [s]", "loss": "loss (training goes to the right)"}

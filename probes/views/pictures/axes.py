@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import MaxNLocator
 
 from probes.numbers import short
 from probes.views.pictures.style import BLUE, GREY, ORANGE, headline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 Columns = Mapping[str, Any]  # field -> (steps, ...), and "step"
 Settings = Mapping[str, Any]  # of the probe, as the trace has them
@@ -116,9 +117,16 @@ def over_steps(axes: Axes, steps: Any, *drawn: Any) -> None:
     if len(steps) == 1:
         axes.set_xticks(steps)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        whole_numbers(axes.xaxis, 8)
     if drawn and not any(np.isfinite(np.asarray(values, dtype=float)).any() for values in drawn):
         axes.text(0.5, 0.36, "not known at any step", transform=axes.transAxes, color=GREY, ha="center")
+
+
+def whole_numbers(axis: Axis, most: int = 9) -> None:
+    """At most so many ticks, none between whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, nbins=most))
 
 
 def end_label(axes: Axes, point: tuple[Any, Any], text: str, *, color: Any, gap: float = 6, **look: Any) -> None:

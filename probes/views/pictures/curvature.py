@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from probes.numbers import at_thresholds, plus_minus, short
 from probes.views.pictures.axes import Columns, Settings, bars, end_label, over_steps, scale, subject_of
 from probes.views.pictures.style import BLUE, GREEN, ORANGE, figure, headline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TABLE = ("thresholds", "ranks", "kappas")
 

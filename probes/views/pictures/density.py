@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.outliers import outliers, single_ritz_values
 from probes.views.pictures.axes import Columns, Settings, subject_of
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Width of the Gaussians that a density is drawn with, as a share of the spectrum's range: about the
 # resolution of 64 Lanczos steps.
@@ -114,9 +115,15 @@ def density_map(columns: Columns, settings: Settings) -> Figure:
     """The log density of all steps side by side: steps to the right, eigenvalues upwards, one width for all."""
     made, (axes,) = figure(height=4.8)
     found = density_heights(columns)
-    norm = LogNorm(found.floor, float(found.density.max()))
     colours = axes.pcolormesh(
-        _edges(found.steps), _edges(found.grid), found.density, norm=norm, cmap="Blues", rasterized=True
+        _edges(found.steps),
+        _edges(found.grid),
+        found.density,
+        norm="log",
+        vmin=found.floor,
+        vmax=float(found.density.max()),
+        cmap="Blues",
+        rasterized=True,
     )
     bar = made.colorbar(colours, ax=axes, label="density", pad=0.02)
     bar.outline.set_visible(False)

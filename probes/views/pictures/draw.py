@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
 from probes.errors import check_choice
 from probes.instruments.registry import import_from
 from probes.views.kinds import KINDS, kind_of
 from probes.views.pictures.axes import Columns
-from probes.views.pictures.paper import for_paper
 from probes.views.pictures.style import FORMATS, STYLES, save
 from probes.views.pictures.style import style as in_style
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from probes.trace.records import Records
     from probes.trace.trace import Trace
 
@@ -62,8 +61,10 @@ def figures(trace: Trace, names: Iterable[str] | None = None, *, style: str = "s
     for name in trace if names is None else names:
         with in_style(style):
             made = pictures_of(trace, trace[name])
-            for figure in made.values() if style == "paper" else ():
-                for_paper(figure)
+            if style == "paper":
+                from probes.views.pictures.paper import for_paper
+
+                made = {ending: for_paper(figure) for ending, figure in made.items()}
         yield from ((f"{name}{ending}", figure) for ending, figure in made.items())
 
 
@@ -74,7 +75,7 @@ def pictures_of(trace: Trace, records: Records, columns: Columns | None = None) 
     if kind is None or not len(columns["step"]):
         return {}
     made = called(import_from("probes.views.pictures", KINDS[kind].picture), trace, records, columns)
-    return {"": made} if isinstance(made, Figure) else made
+    return made if isinstance(made, dict) else {"": made}
 
 
 def called(draw: Callable[..., Any], trace: Trace, records: Records, columns: Columns) -> Any:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import SymLogNorm
-from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, finite, log_axis, over_steps, spreads
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from landscape.regularity import Trajectory
     from probes.trace.records import Records
 
@@ -130,6 +130,8 @@ def least_t(t: Trajectory, *, widest: float = 1.0, cells: int = _CELLS) -> Least
 
 def draw_map(made: Figure, axes: Axes, t: Trajectory, *, widest: float = 1.0) -> None:
     """The map on these axes, for gaps up to `widest`; over alpha, or over alpha - beta for a steep frontier."""
+    from matplotlib.colors import SymLogNorm
+
     across, betas, values, gaps, frontier, low, plain = least_t(t, widest=widest)
     size = float(np.nanmax(np.abs(values))) or 1.0
     least = max(float(np.nanquantile(np.abs(values[values != 0]), 0.05)), 1e-6 * size) if values.any() else 1e-3

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import (
@@ -25,6 +23,10 @@ from probes.views.pictures.axes import (
     over_steps,
 )
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, literal, sequence
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GUIDE = 1e-3  # the rule of thumb for a healthy ratio of update to weight
 _NAMED = 20  # more layers than this do not fit a legend

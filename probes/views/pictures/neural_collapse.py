@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, finite, is_crowded, legend, log_axis, over_steps
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _ZERO = 1e-12  # what is not above is rounding, and has no place on a log axis
 

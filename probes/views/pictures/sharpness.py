@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, band, bars, finish, finite, threshold_line
 from probes.views.pictures.style import figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def sharpness_figure(columns: Columns, settings: Settings) -> Figure:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from probes.instruments.packing import PARAMETERS, squared_distance
 from probes.numbers import short
@@ -14,6 +13,8 @@ from probes.views.pictures.axes import Columns, Settings, finish, line
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from probes.trace.records import Records
 
 _READ = 1 << 30  # bytes of weights that are read for a picture,

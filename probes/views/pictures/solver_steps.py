@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.figure import Figure
 
 from probes.views.pictures.axes import Columns, Settings, finish, finite, legend, line, log_axis, over_steps
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def solver_steps_figure(columns: Columns, settings: Settings) -> Figure:

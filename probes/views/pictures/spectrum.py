@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from probes.numbers import short
 from probes.outliers import Outliers, outliers
@@ -21,8 +18,13 @@ from probes.views.pictures.axes import (
     over_steps,
     scale,
     subject_of,
+    whole_numbers,
 )
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note, sequence
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -81,7 +83,7 @@ def _count(axes: Axes, steps: Any, found: list[Outliers]) -> None:
     counts = np.array([one.count for one in found])
     axes.plot(steps, counts, color=ORANGE, marker="o", ms=3.5, lw=1.2, drawstyle="steps-mid")
     axes.set_ylim(0, 1.25 * counts.max())
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
+    whole_numbers(axes.yaxis, 3)
     axes.set_ylabel("outliers")
     over_steps(axes, steps)
 
@@ -102,6 +104,6 @@ def _last(axes: Axes, columns: Columns) -> None:
         axes.legend(loc="upper right")
         note(axes, "dashed: the middle of the widest gap in log spacing")
     scale(axes, last)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axes.xaxis)
     axes.set_xlabel("index")
     axes.set_ylabel("eigenvalue")

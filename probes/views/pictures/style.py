@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import numpy as np
 
 from probes.files import atomic_file
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
+# matplotlib's viridis up to 0.88 (beyond it is too light for white paper), here so that reports need not load it.
+_VIRIDIS = "440154 481d6f 453781 3c4f8a 32648e 2a788e 228b8d 1f9f88 2cb17e 4ec36b 7ad151 b0dd2f"
 NOTE = "_note"  # the label of what `note` writes: legends leave out what begins so
 
 _COMMON: dict[str, Any] = {
@@ -68,6 +71,8 @@ FORMATS = ("png", "pdf", "svg")
 
 def style(name: str = "screen") -> Any:
     """A context in which figures get the house style; matplotlib's settings are as before afterwards."""
+    from matplotlib import rc_context
+
     return rc_context(STYLES[name])  # type: ignore[arg-type]
 
 
@@ -75,15 +80,21 @@ def figure(
     columns: int = 1, *, rows: int = 1, height: float = 4.4, size: tuple[float, float] | None = None
 ) -> tuple[Figure, list[Axes]]:
     """A figure with that many panels side by side, and below each other where there are `rows`, with one x axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     size = size or (7.4 if columns == 1 else 5.6 * columns, height)
     made = Figure(figsize=size, layout="constrained", dpi=150)
     FigureCanvasAgg(made)
     return made, list(made.subplots(rows, columns, squeeze=False, sharex=rows > 1).flat)
 
 
-def sequence(count: int) -> list[Any]:
+def sequence(count: int) -> list[str]:
     """`count` colours from dark to light whose order is seen, in grey print too."""
-    return [colormaps["viridis"](0.88 * i / max(count - 1, 1)) for i in range(count)]
+    anchors = [[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in _VIRIDIS.split()]
+    places = np.linspace(0, len(anchors) - 1, count) if count > 1 else np.zeros(count)
+    parts = [np.interp(places, range(len(anchors)), part).round().astype(int) for part in zip(*anchors, strict=True)]
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in zip(*parts, strict=True)]
 
 
 def literal(text: str) -> str:

@@ -5,15 +5,17 @@ The networks that it was laid through are drawn on it where they are projected.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, is_crowded, legend
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LEVELS = 14
 _NAMED = 3  # networks that all have their names in the picture; of more the first and the last

@@ -117,9 +117,10 @@ def glance_of(sources: Sequence[Source]) -> Grid:
     for column, group in sorted(groups, key=lambda pair: places.index(pair[1].kind)):
         count = len(group.columns["step"])
         wanted = {0: 0, 1: count - 1} if single else {column: count - 1}
+        records = group.records
         for place, row in wanted.items() if count else ():
             values = {field: entries[row] for field, entries in group.columns.items()}
-            for heading, text in list(cells_of(group.records, group.entry, values))[:_PER_GROUP]:
+            for heading, text in list(cells_of(records.name, group.entry, records.settings, values))[:_PER_GROUP]:
                 cells.setdefault(heading, {})[place] = text
     headings = ["first", "last"] if single else [source.label for source in sources[:_RUNS]]
     rows = [(heading, [texts.get(i, "") for i in range(len(headings))]) for heading, texts in cells.items()]

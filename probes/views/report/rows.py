@@ -34,10 +34,11 @@ def grid_of(records: Records, entry: Entry, columns: Mapping[str, Any]) -> Grid:
     """What the rows say, in the words of the command's tables; of many, an even choice."""
     count = len(columns["step"])
     shown = some_rows(count, _ROWS)
+    settings = records.settings
     rows: list[dict[str, str]] = []
     for row in shown:
         values = {field: column[row] for field, column in columns.items()}
-        rows.append(dict(cells_of(records, entry, values)))
+        rows.append(dict(cells_of(records.name, entry, settings, values)))
     headings = list(dict.fromkeys(heading for row in rows for heading in row))
     text, missing = csv_of(columns, records.fields)
     parts = [f"{len(shown)} of {count} rows, evenly chosen; the CSV has more"] if len(shown) < count else []

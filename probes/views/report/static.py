@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from matplotlib import rc_context
-
 from probes.views.pictures.style import style
 
 _NUMBERS = re.compile(r' (?:d|x|y|points)="[^"]*"')
@@ -18,6 +16,8 @@ _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
 def svgs(block_pictures: Any, prefix: str, label: str) -> list[str]:
     """Each picture of a block as an `<svg>`, whose names of parts begin with `prefix`."""
+    from matplotlib import rc_context
+
     with style(), rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix, "savefig.transparent": True}):
         made: Mapping[str, Any] = block_pictures()
         return [_svg(figure, f"{prefix}{ending}-", label) for ending, figure in made.items()]

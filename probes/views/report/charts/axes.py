@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_hex
 
 from probes.numbers import short
 from probes.views.pictures.axes import is_crowded, spreads
@@ -34,12 +33,7 @@ def numbers(values: Any, digits: int = 5) -> list[Any]:
 
 def colours(count: int) -> list[str]:
     """The first of the house's colours, or a sequence of so many."""
-    return [BLUE, ORANGE, GREEN, GREY][:count] if count <= 4 else ordered(count)
-
-
-def ordered(count: int) -> list[str]:
-    """`count` colours whose order is seen."""
-    return [to_hex(colour) for colour in sequence(count)]
+    return [BLUE, ORANGE, GREEN, GREY][:count] if count <= 4 else sequence(count)
 
 
 def line(x: Any, y: Any, name: str = "", *, color: str = BLUE, errors: Any = None, **look: Any) -> Trace:

@@ -10,8 +10,8 @@ import numpy as np
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, brief, finite
 from probes.views.pictures.gradient import GUIDE
-from probes.views.pictures.style import GREY, ORANGE
-from probes.views.report.charts.axes import INK, bars, chart, dashed, decades, heat, labelled, line, ordered, over_steps
+from probes.views.pictures.style import GREY, ORANGE, sequence
+from probes.views.report.charts.axes import INK, bars, chart, dashed, decades, heat, labelled, line, over_steps
 from probes.views.report.page import Chart
 
 _LINES = 12  # more layers than this are lines that nobody tells apart: the map shows them
@@ -54,7 +54,7 @@ def alignment_charts(columns: Columns, settings: Settings) -> list[Chart]:
     reach = np.array([np.minimum(bounds, total), np.minimum(bounds, np.maximum(1.0 - total, 0.0))])
     one = len(steps) == 1
     data = []
-    for i, colour in enumerate(ordered(k)):
+    for i, colour in enumerate(sequence(k)):
         look: dict[str, Any] = {"mode": "lines", "stackgroup": "one", "fillcolor": f"{colour}B0", "line": {"width": 0}}
         data.append(line(steps, cosines[:, i], f"eigenvector {i + 1}", color=colour, **({} if one else look)))
     data.append(line(steps, total, f"total of {k}", color=INK, errors=reach))
@@ -72,7 +72,7 @@ def updates_charts(columns: Columns, settings: Settings, labels: Sequence[str] =
     chosen = range(count) if count <= _LINES else np.linspace(0, count - 1, _LINES).round().astype(int)
     data = [
         line(steps, ratios[:, i], brief(names[i]), color=colour, line={"dash": _dash(names[i])})
-        for i, colour in zip(chosen, ordered(len(chosen)), strict=True)
+        for i, colour in zip(chosen, sequence(len(chosen)), strict=True)
     ]
     if len(steps):
         data.append(dashed(steps[[0, -1]], [GUIDE] * 2, f"guide: {short(GUIDE)}"))

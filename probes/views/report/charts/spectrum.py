@@ -7,8 +7,8 @@ import numpy as np
 from probes.numbers import short
 from probes.outliers import outliers
 from probes.views.pictures.axes import Columns, Settings, finite, spreads, subject_of
-from probes.views.pictures.style import BLUE, GREY, ORANGE
-from probes.views.report.charts.axes import chart, dashed, dots, line, ordered, over_steps
+from probes.views.pictures.style import BLUE, GREY, ORANGE, sequence
+from probes.views.report.charts.axes import chart, dashed, dots, line, over_steps
 from probes.views.report.page import Chart
 
 _ENDS = {"SA": "Smallest", "LM": "Largest (in absolute value)"}
@@ -24,7 +24,7 @@ def spectrum_charts(columns: Columns, settings: Settings) -> list[Chart]:
     k = values.shape[1]
     data = [
         line(steps, values[:, i], f"λ{i + 1}", color=colour, errors=residuals[:, i], showlegend=k <= 6)
-        for i, colour in enumerate(ordered(k))
+        for i, colour in enumerate(sequence(k))
     ]
     found = [outliers(row) for row in values]
     apart = values > np.array([[one.edge if one.count else np.inf] for one in found])

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib import image
+from matplotlib import colormaps, image
+from matplotlib.colors import to_rgb
 
 from probes import Field, Trace
 from probes.numbers import at_thresholds, plus_minus, round_to_error
 from probes.outliers import outliers
 from probes.views.pictures.density import density_curve
 from probes.views.pictures.draw import plot_trace
+from probes.views.pictures.style import sequence
 
 
 def test_outliers_of_designed_spectra() -> None:
@@ -28,6 +30,15 @@ def test_outliers_of_designed_spectra() -> None:
     for values in ([], [1.0], [3.0, 1.0, 0.5], [-1.0] * 20, [np.nan] * 20):
         assert outliers(values).count == 0
     assert outliers([9.0, 1.0], least=2).count == 1
+
+
+def test_the_colours_of_a_sequence_are_viridis() -> None:
+    places = np.linspace(0, 0.88, 40)
+    np.testing.assert_allclose(
+        [to_rgb(c) for c in sequence(40)], [colormaps["viridis"](x)[:3] for x in places], atol=0.02
+    )
+    assert sequence(1) == sequence(5)[:1]
+    assert sequence(0) == []
 
 
 def test_density_curve_integrates_to_one() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, bars, finite
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = {"straight": ORANGE, "aligned": BLUE, "trained": GREEN}
 _LABELS = {"straight": "straight", "aligned": "straight, units aligned", "trained": "trained path"}

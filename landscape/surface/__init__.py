@@ -2,17 +2,9 @@
 
 from landscape.surface.align import align
 from landscape.surface.barrier import Barrier, barrier
-from landscape.surface.directions import (
-    Frame,
-    between_directions,
-    between_frame,
-    eigen_directions,
-    gradient_direction,
-    random_directions,
-    trajectory_directions,
-    trajectory_frame,
-)
+from landscape.surface.directions import eigen_directions, gradient_direction, random_directions
 from landscape.surface.dropout import dropout_stability
+from landscape.surface.frames import Frame, between_directions, between_frame, trajectory_directions, trajectory_frame
 from landscape.surface.path import Along, Path, curvature_along, path
 from landscape.surface.plane import Surface, line, plane
 

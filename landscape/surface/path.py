@@ -196,7 +196,7 @@ class Along:
 
 def curvature_along(
     objective: Objective,
-    thetas: Tensor,
+    thetas: Tensor | Path,
     *,
     tol: float = 1e-3,
     statistics: Statistics | None = None,
@@ -204,7 +204,7 @@ def curvature_along(
     known: Along | None = None,
     callback: Callable[[int, int, Along], bool | None] | None = None,
 ) -> Along:
-    """The Hessian's largest eigenvalue at each of the rows of `(T, n)`, as on a path: `curvature_along(f, p.at(p.t))`.
+    """The Hessian's largest eigenvalue at each of the rows of `(T, n)`, or at each t of a path.
 
     Each search starts from the eigenvector before. Running statistics that are recomputed are constants
     in the Hessian.
@@ -224,21 +224,24 @@ def curvature_along(
         [3.0, 12.0]
     """
     objective.only_whole("curvature along a path")
-    rows = [vector(objective, theta, "each of thetas") for theta in thetas]
-    chosen = chosen_statistics(objective, statistics, any(not torch.equal(row, objective.theta()) for row in rows))
-    found = _begun(known, len(rows), tol)
+    # points of a path are made one at a time: all together they may not fit
+    rows = _points(thetas.kind, list(thetas.nodes), thetas.t) if isinstance(thetas, Path) else thetas
+    here, points = objective.theta(), len(rows)
+    elsewhere = [not torch.equal(vector(objective, rows[i], "each of thetas"), here) for i in range(points)]
+    chosen = chosen_statistics(objective, statistics, any(elsewhere))
+    found = _begun(known, points, tol)
     start, A = None, Hessian(objective)
-    for i, theta in enumerate(rows):
+    for i in range(points):
         if not bool(found.values[i].isnan()):
             continue
         with ExitStack() as stack:
-            stack.enter_context(objective.at(theta))
+            stack.enter_context(objective.at(vector(objective, rows[i], "each of thetas")))
             if chosen == "recompute":
                 stack.enter_context(running_on(objective, recomputed(objective)))
             pairs = eigsh(A, 1, tol=tol, v0=start, generator=generator)
         start, found = pairs.vectors, _with(found, i, pairs)
-        done = len(rows) - int(found.values.isnan().sum())
-        ask = None if callback is None else partial(callback, done, len(rows), found)
+        done = points - int(found.values.isnan().sum())
+        ask = None if callback is None else partial(callback, done, points, found)
         if objective.ranks.stopped(ask):
             break
     return found if not bool(found.values.isnan().any()) else replace(found, converged=False)

@@ -38,6 +38,10 @@ class Points:
                 made[there] += chosen[there, m, None].to(vector) * vector
         return made
 
+    def __getitem__(self, p: int) -> Tensor:
+        """`(n,)`: a point."""
+        return self.rows([p])[0]
+
     def blocks(self, which: Sequence[int]) -> list[Sequence[int]]:
         """`which` in parts that may be made at a time."""
         size = max(1, _TOGETHER // len(self.basis[0]))

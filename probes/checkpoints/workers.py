@@ -1,7 +1,8 @@
 """Processes that evaluate points of a surface for this one, each with a model and data of its own.
 
-Each makes the objective anew from the problem; points and buffers come from here. One point is evaluated by all of
-them first, and must be what it is here: a problem that draws its data without a seed is found out.
+Each makes the objective anew from the problem; points, and all that the model holds beside them, come from here. One
+point is evaluated by all of them first, and must be what it is here: a problem that draws its data without a seed is
+found out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from probes.checkpoints.problem import build_objective
 from probes.checkpoints.texts import Texts
 from probes.errors import UserError, one_line
-from probes.processes import ending, fresh_context, live_with_parent
+from probes.instruments.stations import held_fixed
+from probes.processes import end, ending, fresh_context, live_with_parent
 
 if TYPE_CHECKING:
     import torch
@@ -53,18 +55,23 @@ class Workers:
         point = next(iter(chunks.values()))[:1]
         expected = float(worker.run(_ONE, point)[0])
         with ExitStack() as stack:
-            file = Path(stack.enter_context(TemporaryDirectory())) / "points.pt"
+            folder = TemporaryDirectory()
+            stack.callback(folder.cleanup)
+            file = Path(folder.name) / "points.pt"
             _save(worker, file)
             crew = [stack.enter_context(self._hired(file)) for _ in range(min(self.jobs, len(chunks)))]
             for one in crew:
                 one.ask(None, (_ONE, point))
-            waiting = list(chunks.items())[::-1]
+            waiting, loading = list(chunks.items())[::-1], len(crew)
             while busy := {one.pipe: one for one in crew if one.busy}:
                 for pipe in connection.wait(list(busy)):
                     one = busy[pipe]  # type: ignore[index]
                     number, values = one.answer()
                     if number is None:
                         _check(self.problem, values[0], expected)
+                        loading -= 1
+                        if not loading:  # all of them hold it open: whatever ends this process leaves no file behind
+                            folder.cleanup()
                     else:
                         yield number, torch.tensor(values, dtype=torch.float64)
                     if waiting:
@@ -78,15 +85,15 @@ class Workers:
         context = fresh_context()
         ours, theirs = context.Pipe()
         threads = max(1, torch.get_num_threads() // self.jobs)
-        process = context.Process(target=_serve, args=(self, file, threads, torch.initial_seed(), theirs), daemon=True)
+        # not as a daemon, which may have no children: a DataLoader with workers has
+        process = context.Process(target=_serve, args=(self, file, threads, torch.initial_seed(), theirs))
         process.start()
         theirs.close()  # so that the end of the process is the end of the file
         try:
             yield _Hand(process, ours)
         finally:
             ours.close()
-            process.terminate()
-            process.join()
+            end(process)
 
 
 class _Hand:
@@ -123,7 +130,8 @@ def _save(worker: Worker, file: Path) -> None:
 
     points, basis = worker.points, [vector.cpu() for vector in worker.points.basis]
     buffers = [t.cpu() for t in own_buffers(worker.objective)]
-    torch.save((points.coefficients, basis, buffers, worker.statistics), file)
+    fixed = {name: t.cpu() for name, t in held_fixed(worker.objective).items()}
+    torch.save((points.coefficients, basis, buffers, fixed, worker.statistics), file)
 
 
 def _check(problem: str, found: float, expected: float) -> None:
@@ -159,7 +167,9 @@ def _objective(workers: Workers, file: Path, threads: int, seed: int) -> Iterato
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     objective = build_objective(workers.problem, workers.checkpoint, workers.texts, workers.seed)
-    coefficients, basis, buffers, statistics = torch.load(file, mmap=True)
+    coefficients, basis, buffers, fixed, statistics = torch.load(file, mmap=True)
+    for name, value in held_fixed(objective).items():
+        value.copy_(fixed[name])
     points = Points(coefficients, [vector.to(objective.device) for vector in basis])
     with running_on(objective, [t.to(objective.device) for t in buffers]):
         yield Worker(objective, points, statistics)

@@ -48,3 +48,10 @@ def stations_of(through: Through) -> Sequence[Station]:
     if isinstance(through, Mapping):
         return [Station(int(step), theta) for step, theta in sorted(through.items())]
     return [one if isinstance(one, Station) else Station(step, one) for step, one in enumerate(through)]
+
+
+def held_fixed(objective: Objective) -> dict[str, torch.Tensor]:
+    """The model's parameters that are not among the objective's, frozen ones for instance, by name: f has them too."""
+    there = dict(objective.module.named_parameters(remove_duplicate=False))
+    own = {id(there[name]) for name in objective.names}
+    return {name: p.detach() for name, p in objective.module.named_parameters() if id(p) not in own}

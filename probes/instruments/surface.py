@@ -116,6 +116,13 @@ class LossSurface(Instrument):
     def _axes(self) -> int:
         return 1 if self.directions == "between" and len(self._stations) == 2 else 2
 
+    @property
+    def _statistics(self) -> Literal["keep", "recompute"] | None:
+        """As `plane` takes them; it cannot know that the plane goes on from the model's own parameters to others'."""
+        if self.statistics == "auto":
+            return "recompute" if self.of_all else None
+        return self.statistics
+
     @override
     def expected(self, context: Context) -> dict[str, float]:
         found, k = super().expected(context), self._axes
@@ -165,7 +172,7 @@ class LossSurface(Instrument):
         where = self._place(context)
         shape = (self.points,) * where.D.shape[1]
         centre = context.objective.theta() if where.centre is None else where.centre
-        what = {"D": where.D, "centre": centre, "grid": (self.span, shape, self.statistics)}
+        what = {"D": where.D, "centre": centre, "grid": (self.span, shape, self._statistics)}
         unfinished = context.unfinished("values", hash_of(what), int(np.prod(shape)))
 
         def keep(done: int, total: int, values: torch.Tensor) -> bool | None:
@@ -179,7 +186,7 @@ class LossSurface(Instrument):
             span=self.span,
             points=self.points,
             centre=centre,
-            statistics=None if self.statistics == "auto" else self.statistics,
+            statistics=self._statistics,
             known=unfinished.tensor(shape),
             callback=keep,
             spread=self.spread,

@@ -190,7 +190,10 @@ class Measurement:
         """Trained anew each time: it has no other state than its steps, and is the same again."""
         from landscape.surface import path
 
-        if self.probe.kind == "none" or bool((self.a == self.b).all()):
+        if self.probe.kind == "none":
+            return None
+        if bool((self.a == self.b).all()):
+            self.notes.append("no path is trained: both networks are the same")
             return None
         found = path(
             self.objective,
@@ -223,7 +226,7 @@ class Measurement:
         try:
             return curvature_along(
                 self.objective,
-                low.at(low.t),
+                low,
                 known=Along(known[0], known[1], True, 0),
                 generator=self.context.generator,
                 callback=keep,

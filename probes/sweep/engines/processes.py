@@ -7,7 +7,7 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
-from probes.processes import ending, fresh_context, live_with_parent
+from probes.processes import end, ending, fresh_context, live_with_parent
 from probes.sweep.engines.engine import Lost
 from probes.sweep.work import Outcome, Work, carry_out
 
@@ -28,7 +28,7 @@ class Processes:
     def submit(self, work: Work) -> _Handle:
         """Start a process."""
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_child, args=(work, theirs), daemon=True)
+        process = self._context.Process(target=_child, args=(work, theirs))  # no daemon, which may have no children
         process.start()
         theirs.close()  # so that the end of the process is the end of the file
         return _Handle(process, ours)
@@ -49,11 +49,7 @@ class Processes:
 
     def cancel(self, handle: _Handle) -> None:
         """End the process."""
-        handle.process.terminate()
-        handle.process.join(10)
-        if handle.process.is_alive():
-            handle.process.kill()
-            handle.process.join()
+        end(handle.process)
 
     def close(self) -> None:
         """Nothing is left."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from landscape import Objective
 from landscape.surface import align, barrier, curvature_along, dropout_stability, path
+from landscape.surface.points import Points
 
 
 def double_well(t):
@@ -147,6 +148,17 @@ def test_curvature_along_a_path():
     assert 0 < rest.matvecs < found.matvecs
     with pytest.raises(ValueError, match="known= has 3 points, the path 2"):
         curvature_along(f, thetas[:2], known=stopped)
+
+
+def test_points_of_a_path_are_made_one_at_a_time(monkeypatch):
+    f = function(torch.zeros(2), lambda t: t[0] ** 4 + t[1] ** 2)
+    low = path(f, torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]), steps=3, points=5)
+    expected = curvature_along(f, low.at(low.t))
+    made, rows = [], Points.rows
+    monkeypatch.setattr(Points, "rows", lambda self, which: made.append(len(which)) or rows(self, which))
+    found = curvature_along(f, low)
+    assert set(made) == {1}
+    torch.testing.assert_close(found.values, expected.values)
 
 
 # -- dropout -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from landscape.surface import (
     between_directions,
     between_frame,
     eigen_directions,
+    frames,
     gradient_direction,
     line,
     plane,
@@ -98,7 +99,9 @@ def test_the_gradient():
         gradient_direction(flat)
 
 
-def test_a_trajectory_by_svd():
+@pytest.mark.parametrize("together", [frames._TOGETHER, 40])  # numbers at a time
+def test_a_trajectory_by_svd(monkeypatch, together):
+    monkeypatch.setattr(frames, "_TOGETHER", together)
     f = Objective(mlp(), nn.CrossEntropyLoss(), samples())
     thetas = torch.randn(7, f.size, generator=seeded()) * torch.linspace(3, 0.1, f.size) + 5.0
     frame = trajectory_frame(f, thetas)

@@ -52,6 +52,15 @@ def slow():
 def unseeded():
     return Objective(network(), nn.CrossEntropyLoss(), data(time.time_ns() % 1000))
 
+def frozen():
+    model = network()
+    model[0].requires_grad_(False)
+    return Objective(model, nn.CrossEntropyLoss(), data())
+
+def loader():
+    loaded = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), batch_size=20, num_workers=1)
+    return Objective(network(), nn.CrossEntropyLoss(), loaded)
+
 def drawn():  # without a seed of its own
     return Objective(network(), nn.CrossEntropyLoss(), (torch.randn(20, 6), torch.randint(0, 3, (20,))))
 """
@@ -238,6 +247,29 @@ def test_a_problem_that_makes_other_data_each_time_is_found_out(folder: Path, la
     assert fine.status == 0, fine.err
 
 
+def test_other_processes_have_the_frozen_weights_of_the_checkpoint(folder: Path, landscape: Landscape) -> None:
+    words = ("surface", "plain_step1.pt", "--problem", "problem.py:frozen", "--points", "5")
+    for jobs in ("1", "2"):
+        done = landscape(*words, "--jobs", jobs, "-o", f"{jobs}.h5")
+        assert done.status == 0, done.err
+    one, two = (Trace.open(f"{jobs}.h5")["surface"].row()["values"] for jobs in "12")
+    np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+def test_other_processes_may_load_data_with_workers_of_their_own(folder: Path, landscape: Landscape) -> None:
+    words = ("surface", "plain_step1.pt", "--problem", "problem.py:loader", "--points", "5", "--jobs", "2")
+    done = landscape(*words)
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("words", [("surface", "--directions", "between"), ("connect", "--no-curvature")])
+def test_networks_that_differ_in_frozen_weights_are_refused(folder: Path, landscape: Landscape, words) -> None:
+    done = landscape(*words, "plain_step1.pt", "plain_step2.pt", "--problem", "problem.py:frozen")
+    assert done.status == 1
+    assert "plain_step1.pt and plain_step2.pt differ in 0.weight, which the objective holds fixed" in done.err
+    assert list(folder.glob("*.h5")) == []
+
+
 # -- connect -----------------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +288,15 @@ def test_connect_is_one_command(folder: Path, landscape: Landscape) -> None:
     other = landscape("connect", "norm_step1.pt", "norm_step3.pt", *words, "--resume")
     assert other.status == 1
     assert "connect.h5 was measured at step 1 on weights with hash" in other.err
+
+
+def test_a_network_and_its_copy_have_no_path(folder: Path, landscape: Landscape) -> None:
+    Path("copy.pt").write_bytes(Path("plain_step1.pt").read_bytes())
+    done = landscape("connect", "plain_step1.pt", "copy.pt", *PLAIN, "--points", "3")
+    assert done.status == 0, done.err
+    row = Trace.open("connect.h5")["connection"].row()
+    assert row["height"][:2].tolist() == [0.0, 0.0]
+    assert "no path is trained: both networks are the same" in row["note"]
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,16 @@ def test_running_statistics_of_several_networks_are_recomputed(tmp_path):
     for _ in range(20):
         f.value()
     f.model.eval()
-    way = [f.theta(), f.theta() + 0.3]
+    way = [f.theta() + torch.linspace(-0.5, 0.5, f.size).double(), f.theta() + 0.3, f.theta()]
     with Trace.create(tmp_path / "run.h5") as trace:
+        # whose centre is the network that the buffers belong to, but not the rest of it
+        followed = measured(f, trace, LossSurface(name="followed", points=3, directions="trajectory", through=way))
+        assert "one pass over the data at each point" in followed["note"]
+        frame = trajectory_frame(f, way)
+        D = frame.directions * followed["length"][0]
+        expected = plane(f, D, points=3, centre=frame.centre, statistics="recompute")
+        np.testing.assert_allclose(followed["values"], expected.values, rtol=1e-10)
+        assert np.abs(followed["values"] - np.asarray(plane(f, D, points=3, statistics="keep").values)).max() > 1e-3
         found = measured(f, trace, LossSurface(points=3, directions="between", through=way))
         assert "one pass over the data at each point" in found["note"]
         keep = LossSurface(name="keep", points=3, directions="between", through=way, statistics="keep")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PLACES = 2000  # more than a picture has pixels
-_AXES = {"step": "step", "epoch": "epoch", "time": "time [s]", "loss": "loss (training goes to the right)"}
+_AXES = {"time": "time [s]", "loss": "loss (training goes to the right)"}
 
 
 def comparison_figure(comparison: Comparison, path: Path) -> Path:
@@ -34,11 +34,11 @@ def drawn(comparison: Comparison) -> Figure:
         if comparison.by == "loss":
             axes.invert_xaxis()
             scale(axes, comparison.grid(_PLACES), "x")
-        axes.set_xlabel(_AXES[comparison.by])
+        axes.set_xlabel(_AXES.get(comparison.by, comparison.by))
         axes.set_ylabel(literal(comparison.title))
         remark = "mean; band: one standard error over the runs; " if comparison.repeated else ""
-        remark += "at the first passage of each loss" if comparison.by == "loss" else "linear between records"
-        headline(axes, f"{comparison.field} of {sum(len(group.names) for group in groups)} runs", remark)
+        of = f"{comparison.field} of {sum(len(group.names) for group in groups)} runs"
+        headline(axes, of, remark + comparison.how)
         if len(groups) > 8:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         elif len(groups) > 1 or comparison.repeated:

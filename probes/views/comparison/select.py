@@ -59,13 +59,15 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: the field with its units, the axis ("step", ...), the experiments, and what to know."""
+    """What is compared: the field with its units, the axis ("step", ...), the experiments, what to know, and how it
+    came about between the points."""
 
     field: str
     units: str
     by: str
     groups: tuple[Repeated, ...]
     notes: tuple[str, ...]
+    how: str
 
     @property
     def title(self) -> str:
@@ -100,14 +102,34 @@ def compare_runs(
         near = did_you_mean(field, known)
         raise UserError(f"no run has the field {field!r}; there are {first_few(known, 12) or 'none'}{near}")
     lines, notes = _lines(chosen, tables, by, loss)
-    have, quantity = [run for run, _ in chosen], chosen[0][1]
+    quantity = chosen[0][1]
+    notes += notes_on_products([(run, q.probe, tables[run.name][q.probe]) for run, q in chosen])
+    have = [run for run, _ in chosen]
+    return compare_curves(runs, lines, quantity.name, quantity.units, by, keys=keys, have=have, notes=notes)
+
+
+def compare_curves(
+    runs: TraceSet,
+    lines: Mapping[str, Curve],
+    what: str,
+    units: str,
+    by: str,
+    *,
+    keys: Sequence[str] = (),
+    have: Sequence[Run] | None = None,
+    notes: Sequence[str] = (),
+    how: str = "",
+) -> Comparison:
+    """These curves of runs, by their names, averaged over repetitions. `have`: the runs that could have had one."""
+    among = [run for run in runs if run.name in lines]
     groups = [
         Repeated(label, tuple(run.name for run in members), tuple(lines[run.name] for run in members))
-        for label, members in _grouped(runs, [run for run in have if run.name in lines], keys)
+        for label, members in _grouped(runs, among, keys)
     ]
-    told = notes_on_products([(run, q.probe, tables[run.name][q.probe]) for run, q in chosen])
-    notes = [*_notes(runs, have, groups, lines, keys, field), *notes, *told]
-    return Comparison(quantity.name, quantity.units, by, tuple(groups), tuple(notes))
+    told = _notes(runs, among if have is None else have, groups, lines, keys, what)
+    passage = "at each loss: when a run first came down to it, linear between records"
+    how = how or (passage if by == "loss" else "linear between records, within each run's own range")
+    return Comparison(what, units, by, tuple(groups), (*told, *notes), how)
 
 
 def find(text: str, tables: Tables) -> Quantity | None:

@@ -44,11 +44,7 @@ def cells_at(group: Repeated, places: np.ndarray) -> list[str]:
 def method(comparison: Comparison) -> str:
     """One line on how the numbers came about."""
     parts = ["± one standard error over the runs of a column; [n]: n of them were there"] * comparison.repeated
-    if comparison.by == "loss":
-        parts.append("at each loss: when a run first came down to it, linear between records")
-    else:
-        parts.append("linear between records, within each run's own range")
-    return "; ".join(parts)
+    return "; ".join([*parts, comparison.how])
 
 
 def place_labels(places: np.ndarray) -> list[str]:

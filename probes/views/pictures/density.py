@@ -50,11 +50,11 @@ class Drawn(NamedTuple):
 def drawn_density(columns: Columns, row: int, points: int = 1000) -> Drawn:
     """The curve of one step as it is drawn."""
     nodes, weights = columns["nodes"][row], columns["weights"][row]
-    sigma = _width(nodes[weights > 0])
+    sigma = width_of(nodes[weights > 0])
     seen = nodes[weights > 0]
     grid = np.linspace(seen.min() - 5 * sigma, seen.max() + 5 * sigma, points)
     mean, stderr = density_curve(nodes, weights, grid, sigma)
-    return Drawn(grid, mean, stderr, sigma, _single(int(columns["n"][row]), sigma))
+    return Drawn(grid, mean, stderr, sigma, height_of_one(int(columns["n"][row]), sigma))
 
 
 class Heights(NamedTuple):
@@ -72,18 +72,19 @@ def density_heights(columns: Columns, points: int = 600) -> Heights:
     order = np.argsort(columns["step"], kind="stable")
     steps, nodes, weights = (columns[name][order] for name in ("step", "nodes", "weights"))
     seen = nodes[weights > 0]
-    sigma = _width(seen)
+    sigma = width_of(seen)
     grid = np.linspace(seen.min() - 4 * sigma, seen.max() + 4 * sigma, points)
     means = np.array([density_curve(nodes[i], weights[i], grid, sigma)[0] for i in range(len(steps))])
-    floor = _single(int(columns["n"].max()), sigma) / 30
+    floor = height_of_one(int(columns["n"].max()), sigma) / 30
     return Heights(steps, grid, np.maximum(means.T, floor), floor, sigma)
 
 
-def _width(seen: Any) -> float:
+def width_of(seen: Any) -> float:
+    """The width of the Gaussians that a spectrum with these nodes is drawn with."""
     return _WIDTH * (float(seen.max() - seen.min()) or max(abs(float(seen.max())), 1.0))
 
 
-def _single(n: int, sigma: float) -> float:
+def height_of_one(n: int, sigma: float) -> float:
     """The height of the bump of one eigenvalue of n."""
     return float(1.0 / (n * sigma * np.sqrt(2 * np.pi)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,9 @@ from probes.trace.set import TraceSet
 from probes.views.comparison.picture import drawn
 from probes.views.comparison.select import Comparison, Repeated, compare_runs
 from probes.views.comparison.table import cells_at, method, place_labels
-from probes.views.report.charts.axes import band, colours, line, over_steps
+from probes.views.comparison.wholes import compare_densities, compare_updates
+from probes.views.pictures.axes import spreads
+from probes.views.report.charts.axes import band, chart, colours, line
 from probes.views.report.page import Block, Chart, Grid
 from probes.views.report.rows import csv_text
 
@@ -22,24 +24,29 @@ FIELDS = {
     "loss": ("value", "gradient_norm"),
     "spectrum": ("values.0",),
     "trace": ("value",),
-    "density": (),
     "condition": ("kappa", "rank"),
     "gauss-newton": ("kappa", "rank"),
     "gradient": ("loss", "norm", "noise_scale"),
     "alignment": ("total",),
-    "updates": (),
     "function-class": ("loss", "grad_norm"),
     "neural-collapse": ("nc0", "nc1", "nc2", "nc3", "nc4"),
     "dual-gradient": ("total", "mu"),
     "snapshots": ("norm",),
     "solver": ("decrease", "used"),
 }
+# What is compared where no number says it.
+WHOLES: Mapping[str, Callable[[TraceSet, str, Sequence[str]], Comparison]] = {
+    "density": compare_densities,
+    "updates": compare_updates,
+}
 _PLACES, _ROWS, _LONG = 400, 15, 60
 
 
 def comparison_block(runs: TraceSet, name: str, kind: str | None, anchor: str) -> Block | None:
     """The numbers of the records `name` that two or more runs have; None where there are none."""
-    every = [_compared(runs, f"{name}.{field}") for field in FIELDS.get(kind or "", ("value",))]
+    whole = WHOLES.get(kind or "")
+    fields = FIELDS.get(kind or "", ("value",))
+    every = [_compared(partial(whole, runs, name))] if whole else [_compared(_of(runs, f"{name}.{f}")) for f in fields]
     found = [one for one in every if one is not None and sum(len(group.names) for group in one.groups) > 1]
     if not found:
         return None
@@ -60,12 +67,17 @@ def _pictures(found: Sequence[Comparison]) -> dict[str, Any]:
     return {f"-{index + 1}": drawn(one) for index, one in enumerate(found)}
 
 
-def _compared(runs: TraceSet, field: str) -> Comparison | None:
+def _of(runs: TraceSet, field: str) -> Callable[[Sequence[str]], Comparison]:
+    return lambda keys: compare_runs(runs, field, keys=keys)
+
+
+def _compared(compare: Callable[[Sequence[str]], Comparison]) -> Comparison | None:
+    """What a function makes of the keys to average over; run by run where nothing is averaged and labels are long."""
     try:
-        found = compare_runs(runs, field)
+        found = compare(())
         plain = all(len(group.names) == 1 for group in found.groups)
         if plain and max(len(group.label) for group in found.groups) > _LONG:
-            found = compare_runs(runs, field, keys=("run",))
+            found = compare(("run",))
         return found
     except UserError:  # no run has it, or none has a finite value
         return None
@@ -87,9 +99,8 @@ def _chart(found: Comparison) -> Chart:
             data[-1]["hovertemplate"] = data[-1]["hovertemplate"].replace("%{y:.5~g}", "%{y:.5~g} ± %{customdata:.2~g}")
         values.append(np.r_[mean - error, mean + error])
     remark = "mean; band: one standard error over the runs; " if found.repeated else ""
-    return over_steps(
-        found.field, f"{remark}linear between records", data, y=found.title, values=np.concatenate(values)
-    )
+    log = spreads(np.concatenate(values))
+    return chart(found.field, remark + found.how, data, x=found.by, y=found.title, log=log)
 
 
 def _grid(found: Sequence[Comparison]) -> Grid:

@@ -115,7 +115,7 @@ def test_what_is_left_out_is_said(folder):
         trace.record("sharpness", 10, value=5)
     comparison = compare_runs(TraceSet.open("sweep"), "sharpness")
     notes = "\n".join(comparison.notes)
-    assert "1 of 8 runs have no sharpness: other.h5" in notes
+    assert "1 of 8 runs have no sharpness.value: other.h5" in notes
     assert "1 file cannot be read; text.h5: " in notes
     assert "not finite, and left out: 1 records" in notes
     assert "some runs have the same seed, so that the errors may be too small: optimizer.lr=0.1" in notes

@@ -9,6 +9,7 @@ from landscape.spectra.eigsh import eigsh
 from landscape.spectra.footprint import footprint
 from landscape.spectra.krylov import lanczos
 from landscape.spectra.results import ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
+from landscape.spectra.solve.solve import Solution, solve
 from landscape.spectra.trace import trace
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Estimate",
     "Footprint",
     "RunningEstimate",
+    "Solution",
     "Tridiagonal",
     "condition_number",
     "density",
@@ -27,5 +29,6 @@ __all__ = [
     "eigsh",
     "footprint",
     "lanczos",
+    "solve",
     "trace",
 ]

@@ -1,0 +1,1 @@
+"""Linear systems with a curvature matrix: (A + damping I) x = b."""

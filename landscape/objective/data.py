@@ -55,6 +55,7 @@ class Batches:
         self._borrowed: Batch | None = None  # of another rank, where this one has none
         self._source = batches_of(data)
         self._share: Share | None = None  # of the batches of one process
+        self.origin: Batches | None = None  # those, then
         self._dtype = dtype  # of floating numbers that come as numpy arrays or lists
         self._one_shot = isinstance(self._source, Iterator)
         self._budget = budget(memory, torch.device("cpu"))
@@ -112,7 +113,7 @@ class Batches:
         """This rank's share of the same batches; every rank takes its own. `cut`: of the only batch by samples."""
         source = [(batch.inputs, batch.targets) for batch in self._held] if self._held is not None else self._source
         other = Batches([], dtype=self._dtype, ranks=ranks)
-        other._budget = self._budget
+        other._budget, other.origin = self._budget, self
         with _repeatable_randomness(0):
             other._share = share(source, ranks.rank, ranks.size, self._dtype, cut=cut)
         other._source, other._one_shot = other._share.source, isinstance(other._share.source, Iterator)

@@ -6,15 +6,20 @@ have left there. One pass over the data gives a point averages of its own.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from landscape.objective.data import Batches
 from landscape.objective.objective import Objective
 from landscape.objective.together import Sum
+
+_WHOLE: WeakKeyDictionary[Batches, Batches] = WeakKeyDictionary()
 
 
 def uses_running_statistics(objective: Objective) -> bool:
@@ -28,6 +33,7 @@ def recomputed(objective: Objective) -> list[Tensor]:
     Means and unbiased variances of the batches, each batch counting the same, as torch's cumulative average has them
     (`momentum=None`). Norm layers run in train mode meanwhile, all else as it is measured. Collective.
     """
+    objective = of_whole_batches(objective)
     network = objective._network
     layers = {name: m for name, m in _layers(objective).items() if _reads(objective, m)}
     spots = [f"{name}.{kind}".removeprefix(".") for name in layers for kind in ("running_mean", "running_var")]
@@ -56,6 +62,21 @@ def recomputed(objective: Objective) -> list[Tensor]:
         t.detach().clone() if id(b) not in numbers else numbers[id(b)].to(t)
         for b, t in zip(_each(objective.module), network.parts().buffers, strict=True)
     ]
+
+
+def of_whole_batches(objective: Objective) -> Objective:
+    """The same function, a batch that ranks have samples of being whole on one: statistics of parts are others.
+
+    Collective.
+    """
+    batches = objective._batches
+    if not objective.ranks.any(batches.cut) or batches.origin is None:
+        return objective
+    if batches not in _WHOLE:
+        _WHOLE[batches] = batches.origin.dealt(objective.ranks, cut=False)
+    other = copy.copy(objective)
+    other._batches = _WHOLE[batches]
+    return other
 
 
 def own_buffers(objective: Objective) -> list[Tensor]:

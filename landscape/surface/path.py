@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from landscape.objective.objective import Objective
-from landscape.objective.running import batch_statistics, recomputed, running_on
+from landscape.objective.running import batch_statistics, of_whole_batches, recomputed, running_on
 from landscape.operators.hessian import Hessian
 from landscape.spectra.callbacks import Callback, RunningEstimate
 from landscape.spectra.eigsh import eigsh
@@ -158,6 +158,7 @@ def _trained(
     squares = [torch.zeros_like(node) for node in nodes]
     with ExitStack() as stack:
         if statistics == "recompute":
+            objective = of_whole_batches(objective)
             stack.enter_context(batch_statistics(objective))
         for step in range(1, steps + 1):
             t = torch.tensor([(step * _GOLDEN) % 1.0], dtype=torch.float64)

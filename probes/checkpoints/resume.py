@@ -67,7 +67,7 @@ class Kept:
         for probe in probes:
             now = json.loads(json.dumps(probe.settings(), default=str))
             for key, old in self.settings.get(probe.name, {}).items():
-                if key in now and now[key] != old and key not in but and self.steps.get(probe.name):
+                if key in now and now[key] != old and key not in but:
                     raise UserError(
                         f"{self.output} has {probe.name} with {key}={old}, not {key}={now[key]}: {_INSTEAD}, "
                         f"or give the probe a name of its own, --probe {probe.name}:name=..."

@@ -51,7 +51,11 @@ class Unfinished:
     def _rows(self, trace: Trace) -> list[tuple[Array, Array]]:
         if not count_unfinished(trace):
             return []
-        rows = Records("unfinished", UNFINISHED, trace.reading).read()
+        records = Records("unfinished", UNFINISHED, trace.reading)
+        of_step = np.flatnonzero(records["step"] == self._step)
+        if not len(of_step):  # the others may be many: a surface at each of a thousand steps
+            return []
+        rows = records.read(of_step[0], of_step[-1] + 1)
         mine = rows["step"] == self._step
         for name, text in self._names.items():
             mine &= rows[name] == text

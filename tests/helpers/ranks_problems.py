@@ -34,6 +34,14 @@ def one_batch():
     return Objective(network(), LOSS, numbers(torch.Generator().manual_seed(1), 7))
 
 
+def norm_of_one_batch():
+    """Running statistics are those of the batch, which both ranks have samples of."""
+    torch.manual_seed(0)
+    X, y = numbers(torch.Generator().manual_seed(1), 8)
+    model = nn.Sequential(nn.Linear(X.shape[1], 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, int(y.max()) + 1))
+    return Objective(model.double(), LOSS, (X, y), mode="eval")
+
+
 def loader():
     data = TensorDataset(*numbers(torch.Generator().manual_seed(1), 10))
     return Objective(network(), LOSS, DataLoader(data, batch_size=4, shuffle=True))

@@ -184,6 +184,19 @@ def test_ranks_measure_what_one_process_does(folder, name, world):
     assert_same(Trace.open(folder / "ranks.h5"), one_process(name, paths, QUICK, folder))
 
 
+def test_running_statistics_are_those_of_whole_batches(folder):
+    name = "norm_of_one_batch"
+    paths = checkpoints(name, folder)
+    words = ["connect", *paths, "--problem", f"ranks_problems:{name}", "--points", "3", "--training", "5"]
+    for status, _, err in on_ranks([*words, "-o", "ranks.h5"], folder):
+        assert status == 0, err
+    (status, _, err), *_ = on_ranks([*words, "-o", "one.h5"], folder, 1)
+    assert status == 0, err
+    found, expected = (Trace.open(folder / file)["connection"].row() for file in ("ranks.h5", "one.h5"))
+    for field in ("straight", "trained", "recomputed", "eigenvalue"):
+        np.testing.assert_allclose(found[field], expected[field], rtol=1e-6, err_msg=field)
+
+
 @pytest.mark.slow
 def test_all_probes_are_those_of_one_process(folder):
     training = {"optimizer", "batch", "previous"}

@@ -23,6 +23,7 @@ from probes import Trace
 from probes.checkpoints.problem import build_objective
 from probes.cli import main
 from probes.seeds import derive_seed
+from probes.trace.unfinished import Unfinished
 
 PROBLEM = """
 import time
@@ -234,6 +235,24 @@ def test_killed_and_resumed_it_is_the_same_bit_by_bit(folder: Path, how: int, jo
     found, expected = (Trace.open(path)["surface"].row() for path in (output, folder / "whole.h5"))
     np.testing.assert_array_equal(found["values"], expected["values"])
     assert found["evaluations"] <= expected["evaluations"] - kept + 16  # the first chunk says how to go on
+
+
+def test_what_was_interrupted_goes_on_with_the_same_settings(folder: Path, landscape: Landscape, monkeypatch) -> None:
+    keep = Unfinished.keep
+
+    def keep_and_stop(self: Unfinished, values: np.ndarray) -> None:
+        keep(self, values)
+        raise KeyboardInterrupt
+
+    words = ("surface", "plain_step1.pt", *PLAIN)
+    with monkeypatch.context() as patched:
+        patched.setattr(Unfinished, "keep", keep_and_stop)
+        assert landscape(*words, "--points", "5").status == 130
+    assert points_kept(Path("surface.h5")) > 0
+    other = landscape(*words, "--points", "7", "--resume")
+    assert other.status == 1
+    assert "surface.h5 has surface with points=5, not points=7" in other.err
+    assert landscape(*words, "--points", "5", "--resume").status == 0
 
 
 def test_a_problem_that_makes_other_data_each_time_is_found_out(folder: Path, landscape: Landscape) -> None:

@@ -55,7 +55,7 @@ _LOSS = {
 
 @dataclass(frozen=True)
 class Request:
-    """One `landscape probe`: what to measure, where, and what to do about an output that is there already."""
+    """One `landscape probe` or the like: what to measure, where, and what to do about an output that is there already."""
 
     checkpoints: Sequence[tuple[int, Path]]
     problem: str
@@ -67,6 +67,7 @@ class Request:
     overwrite: bool = False
     notes: Sequence[str] = ()  # for the person who asked, before measuring begins
     texts: Texts | None = None  # of a problem that is a task
+    command: str = "probe"
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
@@ -76,7 +77,7 @@ class Request:
     def config(self) -> dict[str, Any]:
         """What the trace keeps of it."""
         return {
-            "command": "probe",
+            "command": self.command,
             "problem": self.problem,
             "operator": self.operator,
             "probes": [probe.name for probe in self.probes],

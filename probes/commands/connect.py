@@ -68,7 +68,9 @@ def connect(
     except ValueError as error:
         raise UserError(one_line(error), status=2) from error
     notes = err()
-    request = Request(files, problem, [between], output, seed=seed, resume=resume, overwrite=overwrite, texts=texts)
+    request = Request(
+        files, problem, [between], output, seed=seed, resume=resume, overwrite=overwrite, texts=texts, command="connect"
+    )
     made = run(request, notes)
     if is_first():
         from probes.views.tables import tell_drawn

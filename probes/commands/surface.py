@@ -95,7 +95,16 @@ def surface(
         raise UserError(one_line(error), status=2) from error
     notes = err()
     request = Request(
-        files, problem, [plane], output, seed=seed, resume=resume, overwrite=overwrite, texts=texts, notes=said
+        files,
+        problem,
+        [plane],
+        output,
+        seed=seed,
+        resume=resume,
+        overwrite=overwrite,
+        texts=texts,
+        notes=said,
+        command="surface",
     )
     made = run(request, notes)
     if is_first():

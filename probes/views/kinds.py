@@ -35,5 +35,5 @@ def function_of(entry: Entry, what: str, module: Any) -> Callable[..., Any] | No
 
 def settings_text(settings: Mapping[str, Any] | None) -> str:
     """A probe's settings in a few words: `operator=hessian k=10`, defaults that are unset left out."""
-    said = {key: value for key, value in (settings or {}).items() if key not in ("probe", "name", "every")}
+    said = {key: value for key, value in (settings or {}).items() if key not in ("probe", "name", "every", "through")}
     return " ".join(f"{key}={value}" for key, value in said.items() if value is not None)

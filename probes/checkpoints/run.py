@@ -55,7 +55,7 @@ _LOSS = {
 
 @dataclass(frozen=True)
 class Request:
-    """One `landscape probe` or the like: what to measure, where, and what to do about an output that is there already."""
+    """One `landscape probe` or the like: what to measure, where, and what to do about an output that is there."""
 
     checkpoints: Sequence[tuple[int, Path]]
     problem: str

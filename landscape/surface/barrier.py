@@ -21,8 +21,8 @@ class Barrier:
     Attributes:
         t: `(points,)` float64, 0 at a and 1 at b.
         values: `(points,)` float64 on the host; nan where a callback has stopped before.
-        height: max over t of f - ((1 - t) f(a) + t f(b)), at least 0; nan without the ends. Between the points it may
-            be higher.
+        height: max over t of f - ((1 - t) f(a) + t f(b)), at least 0; nan without the ends, and where f is nan on the
+            way. Between the points it may be higher.
         error: rounding of the height.
         statistics: "keep" or "recompute".
         complete: every point has a value.
@@ -76,7 +76,10 @@ def barrier(
     t = unit_interval(points)
     line = Points(torch.stack([1 - t, t], dim=1), [a, b])
     found = evaluate(objective, line, (points,), statistics=chosen, known=known, callback=callback)
-    return Barrier(t, found.values, *height(objective, t, found.values), chosen, found.complete, found.evaluations)
+    there = ~found.values.isnan() | found.complete
+    there[[0, -1]] = True
+    high, error = height(objective, t[there], found.values[there])
+    return Barrier(t, found.values, high, error, chosen, found.complete, found.evaluations)
 
 
 def unit_interval(points: int) -> Tensor:
@@ -95,8 +98,8 @@ def between_statistics(objective: Objective, statistics: Statistics | None, a: T
 
 
 def height(objective: Objective, t: Tensor, values: Tensor) -> tuple[float, float]:
-    """How far f rises above the chord between its ends, and the rounding of that."""
-    above = (values - ((1 - t) * values[0] + t * values[-1]))[~values.isnan()]
-    if bool(values[0].isnan() | values[-1].isnan()):
+    """How far f rises above the chord between its ends, and the rounding of that; nan where f is."""
+    if bool(values.isnan().any()):  # nobody knows how high
         return float("nan"), float("nan")
-    return max(0.0, float(above.max())), 2 * objective.rounding * float(values[~values.isnan()].abs().max())
+    above = values - ((1 - t) * values[0] + t * values[-1])
+    return max(0.0, float(above.max())), 2 * objective.rounding * float(values.abs().max())

@@ -37,7 +37,7 @@ from probes.monitor.measure import measure_once
 from probes.probe import check_needs
 from probes.ranks import Terminated, deal, decided, share_randomness, world
 from probes.terminal import resumed
-from probes.trace.layout import Field
+from probes.trace.layout import Field, TraceError
 from probes.trace.trace import Trace
 from probes.trace.unfinished import count_unfinished
 
@@ -152,7 +152,7 @@ def run(request: Request, console: Console) -> int:
             ended = isinstance(error, Terminated)
             what, status = ("ended by its launcher: another rank has failed", 143) if ended else ("interrupted", 130)
             raise _stopped(what, measured, request.output, status) from error
-        if measured and isinstance(error, UserError | RuntimeError):
+        if measured and isinstance(error, UserError | RuntimeError | TraceError):
             raise _stopped(one_line(error, limit=400), measured, request.output, 1) from error
         raise
     return len(todo)

@@ -55,3 +55,10 @@ def held_fixed(objective: Objective) -> dict[str, torch.Tensor]:
     there = dict(objective.module.named_parameters(remove_duplicate=False))
     own = {id(there[name]) for name in objective.names}
     return {name: p.detach() for name, p in objective.module.named_parameters() if id(p) not in own}
+
+
+def beside_theta(objective: Objective) -> dict[str, torch.Tensor]:
+    """What the model holds beside theta, on which f depends as well: parameters that are held fixed, and buffers."""
+    from landscape.objective.running import own_buffers
+
+    return held_fixed(objective) | {f"buffer {i}": t for i, t in enumerate(own_buffers(objective))}

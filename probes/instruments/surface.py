@@ -15,7 +15,7 @@ from typing_extensions import override
 from probes.context import Context
 from probes.hashes import hash_of
 from probes.instruments.base import MATVECS, NOTE, Instrument, values_of
-from probes.instruments.stations import Station, Through, stations_of
+from probes.instruments.stations import Station, Through, beside_theta, stations_of
 from probes.session import Pairs
 from probes.trace.layout import Field
 from probes.trace.table import truncate
@@ -173,7 +173,8 @@ class LossSurface(Instrument):
         shape = (self.points,) * where.D.shape[1]
         centre = context.objective.theta() if where.centre is None else where.centre
         what = {"D": where.D, "centre": centre, "grid": (self.span, shape, self._statistics)}
-        unfinished = context.unfinished("values", hash_of(what), int(np.prod(shape)))
+        of = hash_of(beside_theta(context.objective) | what)
+        unfinished = context.unfinished("values", of, int(np.prod(shape)))
 
         def keep(done: int, total: int, values: torch.Tensor) -> bool | None:
             unfinished.keep(values.numpy())

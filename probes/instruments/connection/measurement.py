@@ -11,7 +11,7 @@ import numpy as np
 from probes.context import Context
 from probes.hashes import hash_of
 from probes.instruments.base import NOTE, Instrument
-from probes.instruments.stations import Station
+from probes.instruments.stations import Station, beside_theta
 from probes.seeds import derive_seed
 from probes.trace.layout import Array
 from probes.trace.table import truncate
@@ -107,7 +107,8 @@ class Measurement:
             return self.objective.value()
 
     def _unfinished(self, part: str, of: Mapping[str, Any], size: int) -> Unfinished:
-        return self.context.unfinished(part, hash_of({**of, "points": self.probe.points}), size)
+        what = {**beside_theta(self.objective), **of, "points": self.probe.points}
+        return self.context.unfinished(part, hash_of(what), size)
 
     def _tell(self, done: int, total: int, value: float, error: float, name: str, unit: str) -> bool | None:
         from landscape.spectra import RunningEstimate

@@ -150,6 +150,23 @@ def test_curvature_along_a_path():
         curvature_along(f, thetas[:2], known=stopped)
 
 
+def test_a_loss_that_is_nan_on_the_way_has_no_known_height():
+    f = function(torch.zeros(1), lambda t: (t[0].square() - 0.5).sqrt())
+    a, b = torch.tensor([-1.0]), torch.tensor([1.0])
+    found = barrier(f, a, b, points=9)
+    assert found.complete
+    assert 0 < int(found.values.isnan().sum()) < 9
+    assert math.isnan(found.height)
+    assert math.isnan(found.error)
+    hill = function(torch.zeros(1), lambda t: 1 - t[0].square())
+    stopped = barrier(hill, a, b, points=9, callback=lambda done, *_: done == 3)  # ends and middle come first
+    assert not stopped.complete
+    assert stopped.height == pytest.approx(1.0)
+    low = path(f, a, b, steps=0, points=5)
+    assert math.isnan(low.height)
+    assert math.isnan(low.straight)
+
+
 def test_points_of_a_path_are_made_one_at_a_time(monkeypatch):
     f = function(torch.zeros(2), lambda t: t[0] ** 4 + t[1] ** 2)
     low = path(f, torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]), steps=3, points=5)

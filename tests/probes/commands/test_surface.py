@@ -23,6 +23,7 @@ from probes import Trace
 from probes.checkpoints.problem import build_objective
 from probes.cli import main
 from probes.seeds import derive_seed
+from probes.trace.layout import TraceError
 from probes.trace.unfinished import Unfinished
 
 PROBLEM = """
@@ -253,6 +254,20 @@ def test_what_was_interrupted_goes_on_with_the_same_settings(folder: Path, lands
     assert other.status == 1
     assert "surface.h5 has surface with points=5, not points=7" in other.err
     assert landscape(*words, "--points", "5", "--resume").status == 0
+
+
+def test_a_full_disk_says_how_to_go_on(folder: Path, landscape: Landscape, monkeypatch) -> None:
+    keep = Unfinished.keep
+
+    def keep_and_fill(self: Unfinished, values: np.ndarray) -> None:
+        keep(self, values)
+        raise TraceError("cannot write surface.h5: No space left on device")
+
+    monkeypatch.setattr(Unfinished, "keep", keep_and_fill)
+    done = landscape("surface", "plain_step1.pt", *PLAIN, "--points", "5")
+    assert done.status == 1
+    assert "No space left on device; what was measured before is kept in surface.h5, go on with:" in done.err
+    assert "--resume" in done.err
 
 
 def test_a_problem_that_makes_other_data_each_time_is_found_out(folder: Path, landscape: Landscape) -> None:

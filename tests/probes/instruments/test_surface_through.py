@@ -199,6 +199,30 @@ def test_points_of_other_weights_are_not_taken_up(tmp_path):
         np.testing.assert_array_equal(found["values"], measured(objective(seed=1), trace, probe)["values"])
 
 
+def test_points_of_other_buffers_and_frozen_weights_are_not_taken_up(tmp_path):
+    def stop(done, total, lowest):
+        raise Stopped
+
+    def other_buffer(f):
+        f.model[1].running_mean.add_(1e-4)
+
+    def other_weight(f):
+        f.model[0].bias.data.add_(1e-4)
+
+    probe = LossSurface(points=9)
+    for i, change in enumerate((other_buffer, other_weight)):
+        f = objective(norm=True)
+        f.model.eval()
+        f = f.restrict(["3.*", "0.weight"])
+        with Trace.create(tmp_path / f"{i}.h5", seed=3) as trace:
+            with pytest.raises(Stopped):
+                measured(f, trace, probe, callback=stop)
+            change(f)
+            found = measured(f, trace, probe)
+        with Trace.create(tmp_path / f"fresh{i}.h5", seed=3) as trace:
+            np.testing.assert_array_equal(found["values"], measured(f, trace, probe)["values"])
+
+
 def test_points_of_other_data_are_refused(tmp_path):
     probe = LossSurface(points=9)
 

@@ -84,6 +84,12 @@ def own_buffers(objective: Objective) -> list[Tensor]:
     return [t.detach().clone() for t in objective._network.parts().buffers]
 
 
+def buffer_names(objective: Objective) -> list[str]:
+    """Of all buffers, in the order of `recomputed`; "" for those of norm layers, which belong to a point."""
+    norms = {id(b) for m in _layers(objective).values() for b in m.buffers(recurse=False)}
+    return ["" if id(b) in norms else name for name, b in objective.module.named_buffers()]
+
+
 @contextmanager
 def running_on(objective: Objective, buffers: list[Tensor] | None) -> Iterator[None]:
     """Inside, the objective is measured with these buffers, in the order of `recomputed`; None: with the model's own.

@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from probes.errors import first_few
+
 if TYPE_CHECKING:
     import torch
 
@@ -62,3 +64,13 @@ def beside_theta(objective: Objective) -> dict[str, torch.Tensor]:
     from landscape.objective.running import own_buffers
 
     return held_fixed(objective) | {f"buffer {i}": t for i, t in enumerate(own_buffers(objective))}
+
+
+def told_buffers(objective: Objective, stations: Sequence[Station], step: int) -> str:
+    """A note where networks differ in buffers that are no running statistics: points between them have but one's."""
+    from landscape.objective.running import buffer_names
+
+    kept = [one.buffers for one in stations if one.buffers is not None]
+    names = buffer_names(objective) if kept else []
+    apart = [name for i, name in enumerate(names) if name and any(not one[i].equal(kept[0][i]) for one in kept)]
+    return f"the networks differ in {first_few(apart)}, which all points have of that at step {step}" if apart else ""

@@ -15,7 +15,7 @@ from typing_extensions import override
 from probes.context import Context
 from probes.hashes import hash_of
 from probes.instruments.base import MATVECS, NOTE, Instrument, values_of
-from probes.instruments.stations import Station, Through, beside_theta, stations_of
+from probes.instruments.stations import Station, Through, beside_theta, stations_of, told_buffers
 from probes.session import Pairs
 from probes.trace.layout import Field
 from probes.trace.table import truncate
@@ -196,7 +196,8 @@ class LossSurface(Instrument):
         kept = {name: np.asarray(value) for name, value in values_of(found, _KEPT).items() if value is not None}
         ends = {"lowest": float(np.nanmin(values)), "highest": float(values.max())}
         recomputed = "" if found.statistics == "keep" else _RECOMPUTED
-        note = truncate("; ".join(filter(None, (found.note, recomputed))), NOTE)
+        buffers = told_buffers(context.objective, self._stations, context.step)
+        note = truncate("; ".join(filter(None, (found.note, recomputed, buffers))), NOTE)
         return {**kept, **ends, **where.path} | {"length": where.D.norm(dim=0).cpu().numpy(), "note": note}
 
     def _place(self, context: Context) -> _Place:

@@ -11,7 +11,7 @@ import numpy as np
 from probes.context import Context
 from probes.hashes import hash_of
 from probes.instruments.base import NOTE, Instrument
-from probes.instruments.stations import Station, beside_theta
+from probes.instruments.stations import Station, beside_theta, told_buffers
 from probes.seeds import derive_seed
 from probes.trace.layout import Array
 from probes.trace.table import truncate
@@ -65,7 +65,7 @@ class Measurement:
         self.a, self.b = (one.theta.to(self.objective.device, self.objective.dtype) for one in (a, b))
         self.ends = np.array([self._own(one) for one in self.stations])
         self.recomputed = np.full(2, np.nan)
-        self.notes: list[str] = []
+        self.notes = [*filter(None, [told_buffers(self.objective, self.stations, context.step)])]
         self.evaluations = 2
 
     def row(self) -> dict[str, Any]:

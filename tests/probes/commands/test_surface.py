@@ -54,6 +54,18 @@ def slow():
 def unseeded():
     return Objective(network(), nn.CrossEntropyLoss(), data(time.time_ns() % 1000))
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x):
+        return self.scale * self.inner(x)
+
+def scaled():
+    return Objective(Scaled(), nn.CrossEntropyLoss(), data())
+
 def frozen():
     model = network()
     model[0].requires_grad_(False)
@@ -302,6 +314,18 @@ def test_networks_that_differ_in_frozen_weights_are_refused(folder: Path, landsc
     assert done.status == 1
     assert "plain_step1.pt and plain_step2.pt differ in 0.weight, which the objective holds fixed" in done.err
     assert list(folder.glob("*.h5")) == []
+
+
+@pytest.mark.parametrize("words", [("surface", "--directions", "between"), ("connect", "--no-curvature")])
+def test_buffers_that_networks_differ_in_are_told(folder: Path, landscape: Landscape, words) -> None:
+    for seed in (1, 2):
+        state = {f"inner.{name}": t for name, t in network(False, seed).state_dict().items()}
+        torch.save(state | {"scale": torch.tensor(float(seed))}, f"scaled_step{seed}.pt")
+    files = ("scaled_step1.pt", "scaled_step2.pt", "--problem", "problem.py:scaled", "--points", "3", "-o", "run.h5")
+    done = landscape(*words, *files)
+    assert done.status == 0, done.err
+    note = Trace.open("run.h5")["connection" if words[0] == "connect" else "surface"].row()["note"]
+    assert "the networks differ in scale, which all points have of that at step 1" in note
 
 
 # -- connect -----------------------------------------------------------------------------------------------------------

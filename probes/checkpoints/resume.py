@@ -62,15 +62,18 @@ class Kept:
                 fresh=False,
             )
 
-    def check_settings(self, probes: Iterable[Instrument], *, but: Iterable[str] = ()) -> None:
-        """Raise `UserError` for a probe that is there with another operator or option."""
+    def check_settings(self, probes: Iterable[Instrument], *, but: Iterable[str] = (), named: bool = True) -> None:
+        """Raise `UserError` for a probe that is there with another operator or option.
+
+        `named`: the command can give a probe a name of its own.
+        """
         for probe in probes:
             now = json.loads(json.dumps(probe.settings(), default=str))
             for key, old in self.settings.get(probe.name, {}).items():
                 if key in now and now[key] != old and key not in but:
+                    other = f", or give the probe a name of its own, --probe {probe.name}:name=..." if named else ""
                     raise UserError(
-                        f"{self.output} has {probe.name} with {key}={old}, not {key}={now[key]}: {_INSTEAD}, "
-                        f"or give the probe a name of its own, --probe {probe.name}:name=..."
+                        f"{self.output} has {probe.name} with {key}={old}, not {key}={now[key]}: {_INSTEAD}{other}"
                     )
 
     def check_weights(self, checkpoints: Iterable[tuple[int, Path]], hashes: Mapping[int, str]) -> None:

@@ -164,7 +164,7 @@ def _kept(request: Request) -> Kept:
     check_output(request.output, resume=request.resume, overwrite=request.overwrite, checkpoints=checkpoints)
     fresh = not (request.resume and request.output.exists())
     kept = Kept(request.output) if fresh else Kept.read(request.output, request.config, request.seed)
-    kept.check_settings(request.probes, but=_END)
+    kept.check_settings(request.probes, but=_END, named=request.command == "probe")
     return kept
 
 
@@ -209,7 +209,7 @@ def _missing(
                 kept.check_loss(step, lambda: _loss_and_norm(objective), request.problem)
             break
     probes = [probe.at_stations(Stations(request.checkpoints, objective)) for probe in request.probes]
-    kept.check_settings(probes)
+    kept.check_settings(probes, named=request.command == "probe")
     last = max(step for step, _ in request.checkpoints)
     return [
         (step, path, probe)

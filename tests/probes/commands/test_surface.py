@@ -343,6 +343,9 @@ def test_connect_is_one_command(folder: Path, landscape: Landscape) -> None:
     np.testing.assert_allclose(Trace.open("connect.h5")["loss"]["value"], own, rtol=1e-6)
     again = landscape("connect", "norm_step1.pt", "norm_step2.pt", *words, "--resume")
     assert again.status == 0
+    bent = landscape("connect", "norm_step1.pt", "norm_step2.pt", *words, "--resume", "--bends", "2")
+    assert "connect.h5 has connection with bends=1, not bends=2: measure it anew with --overwrite" in bent.err
+    assert "--probe" not in bent.err
     other = landscape("connect", "norm_step1.pt", "norm_step3.pt", *words, "--resume")
     assert other.status == 1
     assert "connect.h5 was measured at step 1 on weights with hash" in other.err

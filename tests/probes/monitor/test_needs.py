@@ -13,6 +13,7 @@ from probes.checkpoints.run import Request, run
 from probes.errors import UserError
 from probes.instruments.base import Instrument
 from probes.instruments.registry import PROBES
+from probes.instruments.stations import Station
 from solvers import CubicNewton
 
 LOOP = {"optimizer", "batch", "previous"}
@@ -54,6 +55,8 @@ def trace(tmp_path):
 def test_every_probe_says_what_it_needs_and_is_refused_without(objective, trace, probe):
     """Without the optimizer when the monitor is made, without the batch at its first call; else it is measured."""
     assert isinstance(probe, Instrument)
+    if probe.of_all:
+        probe = probe.at_stations([Station(0, objective.theta()), Station(1, objective.theta() + 0.1)])
     if "optimizer" in probe.needs:
         with pytest.raises(
             ValueError, match=rf"'{probe.name}' needs the optimizer .*Monitor\(\.\.\., optimizer=solver"

@@ -16,6 +16,7 @@ from landscape import Objective
 from probes import Context, Field, Trace
 from probes.errors import MissingExtra
 from probes.instruments.registry import PROBES
+from probes.instruments.stations import Station
 
 FIELDS = {
     "value": Field((), "float64", "nats", "a number"),
@@ -131,6 +132,8 @@ def test_what_every_probe_measures_has_axes_with_names():
     context = Context(objective, optimizer=solvers.CubicNewton(model.parameters()))
     for name, entry in PROBES.items():
         probe = getattr(probes, entry.class_name)()
+        if probe.of_all:
+            probe = probe.at_stations([Station(0, objective.theta()), Station(1, objective.theta() + 1)])
         for field, spec in probe.fields(context).items():
             assert len(spec.dims) == len(spec.shape), f"{name}: {field}"
 

@@ -66,6 +66,14 @@ def test_the_costs_are_those_of_the_committed_benchmark():
             assert cell.strip() == f"{rows[model, int(batches), 1, product]['gradients']:.2f}"
 
 
+def test_the_planes_are_those_of_the_committed_benchmark():
+    rows = json.loads((ROOT / "runs/benchmarks/results/surface-cpu.json").read_text())["rows"]
+    for row in rows:
+        ratios = (row[f"{way}, ratio"][0] for way in ("at and value", "bare loop"))
+        cells = " | ".join(f"{number:.1f}" for number in (row["seconds"][0], *ratios))
+        assert f"| {row['model']} | {cells} |" in BENCHMARKS
+
+
 def test_the_table_of_solvers_lists_them_all():
     rows = SOLVERS[SOLVERS.index("| rule | step |") :].split("\n\n")[0].splitlines()[2:]
     listed = {name for row in rows for name in re.findall(r"`(\w+)[`(]", row.split("|")[1])}

@@ -33,8 +33,9 @@ Callback = Callable[[int, int, Tensor], bool | None]
 Chunks = Mapping[int, Sequence[int]]
 """Points by the number of their chunk, which are evaluated together."""
 
-_CHUNK = 128  # points, at most
+_CHUNK = 256  # points, at most
 _SOME = 8  # points that both ways are tried on
+_HOPELESS = 3.0  # times slower, at which a first run is believed
 _MANY = 32  # points: for fewer nothing is tried, and where that many fit, calling a pass costs more than computing it
 _TOGETHER = 1 << 28  # bytes of what a pass makes of a batch, for the points that go together
 # A way that is wrong (a loss that reads the parameters elsewhere) is wrong by more than some roundings.
@@ -182,7 +183,7 @@ class Worker:
 
     def _chosen(self, chunk: Sequence[int], known: Tensor) -> Tensor:
         some = chunk[:_SOME]
-        slow, reference = self._timed(_ONE_BY_ONE, some)
+        reference = self.run(_ONE_BY_ONE, some)
         try:
             fast, values = self._timed(_AT_ONCE, chunk)
         except Exception:  # whatever a user's model raises on tensors that stand for many
@@ -198,7 +199,7 @@ class Worker:
         elif _same(head, reference):
             at_once = self._prefers_many()
         else:
-            at_once = self._is_faster(fast / len(chunk), slow / len(some), chunk)
+            at_once = self._is_faster(fast / len(chunk), chunk)
         if not at_once:
             return self._rest(chunk, reference)
         self.way = _AT_ONCE
@@ -208,12 +209,17 @@ class Worker:
         """Where the bits of both ways are the same they cannot tell which one was taken: the sizes decide."""
         return self.chunk >= _MANY
 
-    def _is_faster(self, fast: float, slow: float, chunk: Sequence[int]) -> bool:
-        """Seconds a point; the first run of a kernel is not a fair sample of it."""
-        if fast < slow:
-            return True
-        again = self._timed(_AT_ONCE, chunk)[0] / len(chunk)
-        return min(fast, again) < min(slow, self._timed(_ONE_BY_ONE, chunk[:_SOME])[0] / len(chunk[:_SOME]))
+    def _is_faster(self, fast: float, chunk: Sequence[int]) -> bool:
+        """Seconds a point, of which the first run of a kernel is not a fair sample."""
+        slow = min(self._alone(chunk[:_SOME]) for _ in range(2))
+        if fast < slow or fast > _HOPELESS * slow:
+            return fast < slow
+        return self._timed(_AT_ONCE, chunk)[0] / len(chunk) < slow
+
+    def _alone(self, chunk: Sequence[int]) -> float:
+        """Seconds of one point more, without what a pass takes whatever the number of its points."""
+        one, all_ = (self._timed(_ONE_BY_ONE, part)[0] for part in (chunk[:1], chunk))
+        return max(0.0, all_ - one) / (len(chunk) - 1)
 
     def _rest(self, chunk: Sequence[int], done: Tensor) -> Tensor:
         """The chunk point by point, of which the first ones are there."""

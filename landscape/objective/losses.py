@@ -137,6 +137,13 @@ def class_dim(outputs: Tensor) -> int:
     return 0 if outputs.ndim == 1 else 1
 
 
+@functools.cache
+def _options_of(kind: str) -> tuple[str, ...]:
+    """Those that a loss module has: the same for all of a kind, and dear to ask for where they are missing."""
+    loss = _KNOWN[kind][0]()
+    return tuple(name for name in _OPTIONS if hasattr(loss, name))
+
+
 def recognise(loss: object) -> KnownLoss | None:
     """The known form of a loss, or None for any other callable (subclasses with a forward of their own too)."""
     options: dict[str, Any] = {}
@@ -147,7 +154,7 @@ def recognise(loss: object) -> KnownLoss | None:
         loss = loss.func
     for kind, (module, function, denominator) in _KNOWN.items():
         if type(loss) is module:
-            found = {name: getattr(loss, name) for name in _OPTIONS if hasattr(loss, name)}
+            found = {name: getattr(loss, name) for name in _options_of(kind)}
             return KnownLoss(kind, function, denominator, {**found, **options})
         if loss is function:
             odd = sorted(set(options) - set(_OPTIONS))

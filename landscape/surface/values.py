@@ -35,7 +35,6 @@ Chunks = Mapping[int, Sequence[int]]
 
 _CHUNK = 256  # points, at most
 _SOME = 8  # points that both ways are tried on
-_HOPELESS = 3.0  # times slower, at which a first run is believed
 _MANY = 32  # points: for fewer nothing is tried, and where that many fit, calling a pass costs more than computing it
 _TOGETHER = 1 << 28  # bytes of what a pass makes of a batch, for the points that go together
 # A way that is wrong (a loss that reads the parameters elsewhere) is wrong by more than some roundings.
@@ -211,15 +210,13 @@ class Worker:
 
     def _is_faster(self, fast: float, chunk: Sequence[int]) -> bool:
         """Seconds a point, of which the first run of a kernel is not a fair sample."""
-        slow = min(self._alone(chunk[:_SOME]) for _ in range(2))
-        if fast < slow or fast > _HOPELESS * slow:
-            return fast < slow
-        return self._timed(_AT_ONCE, chunk)[0] / len(chunk) < slow
+        slow = self._alone(chunk[:_SOME])
+        return fast < slow or self._timed(_AT_ONCE, chunk)[0] / len(chunk) < slow
 
     def _alone(self, chunk: Sequence[int]) -> float:
         """Seconds of one point more, without what a pass takes whatever the number of its points."""
-        one, all_ = (self._timed(_ONE_BY_ONE, part)[0] for part in (chunk[:1], chunk))
-        return max(0.0, all_ - one) / (len(chunk) - 1)
+        one, every = (min(self._timed(_ONE_BY_ONE, part)[0] for _ in range(3)) for part in (chunk[:1], chunk))
+        return max(0.0, every - one) / (len(chunk) - 1)
 
     def _rest(self, chunk: Sequence[int], done: Tensor) -> Tensor:
         """The chunk point by point, of which the first ones are there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,17 +72,12 @@ def surface(
     Points are kept as they are found: what is stopped goes on with --resume.
     """
     from probes.checkpoints.arguments import parse_steps, parse_texts
-    from probes.checkpoints.steps import checkpoint_steps
 
     texts = parse_texts(problem, data, samples=samples, length=length, batch_size=batch_size)
     if jobs > 1 and launched()[1] > 1:
         raise UserError("several ranks share the data of each point already: leave --jobs out", status=2)
     said: list[str] = []
-    _check_number(directions, len(checkpoints))
-    numbers = parse_steps(steps)
-    if numbers is None and directions == "between":  # of several trainings, which may have stopped at one step
-        numbers = list(range(len(checkpoints)))
-    files = decided(world(), lambda: checkpoint_steps(checkpoints, numbers, said.append))
+    files = decided(world(), lambda: _files(directions, checkpoints, parse_steps(steps), said.append))
 
     from probes.checkpoints.run import Request, run
     from probes.checkpoints.workers import Workers
@@ -111,6 +107,19 @@ def surface(
         from probes.views.tables import tell_drawn
 
         tell_drawn(output, made, out(), notes)
+
+
+def _files(
+    directions: str, checkpoints: Sequence[Path], steps: Sequence[int] | None, say: Callable[[str], None]
+) -> list[tuple[int, Path]]:
+    from probes.checkpoints.snapshots import each_of
+    from probes.checkpoints.steps import checkpoint_steps
+
+    number = sum(len(each_of(path)) for path in checkpoints)  # a trace stands for all of its snapshots
+    _check_number(directions, number)
+    if steps is None and directions == "between":  # of several trainings, which may have stopped at one step
+        steps = range(number)
+    return checkpoint_steps(checkpoints, steps, say)
 
 
 def _check_number(directions: str, files: int) -> None:

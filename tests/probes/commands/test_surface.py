@@ -163,6 +163,23 @@ def test_a_trajectory_is_one_plane_at_the_last_step(folder: Path, landscape: Lan
     assert row["path_step"].tolist() == [0, 1, 2, 3]
 
 
+def test_a_trace_counts_as_all_of_its_snapshots(folder: Path, landscape: Landscape) -> None:
+    files = [f"plain_step{i}.pt" for i in range(4)]
+    kept = landscape("probe", *files, *PLAIN, "--probe", "snapshots", "-o", "run.h5")
+    assert kept.status == 0, kept.err
+    for directions, output, given in (("trajectory", "a.h5", files), ("trajectory", "b.h5", ["run.h5"])):
+        done = landscape("surface", *given, *PLAIN, "--directions", directions, "--points", "5", "-o", output)
+        assert done.status == 0, done.err
+    ours, theirs = (Trace.open(name)["surface"].row() for name in ("b.h5", "a.h5"))
+    np.testing.assert_array_equal(ours["values"], theirs["values"])
+    assert ours["path_step"].tolist() == [0, 1, 2, 3]
+    refused = landscape("surface", "run.h5", *PLAIN, "--directions", "between", "-o", "c.h5")
+    assert refused.status == 2
+    assert "takes two or three checkpoints, not 4" in " ".join(refused.err.split())
+    few = landscape("surface", "run.h5@1", "run.h5@3", *PLAIN, "--directions", "between", "--points", "5", "-o", "d.h5")
+    assert few.status == 0, few.err
+
+
 def test_between_two_trainings_that_stopped_at_one_step(folder: Path, landscape: Landscape) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         Path(name).mkdir()

@@ -34,13 +34,14 @@ def _twice(module: nn.Module, call: Call) -> bool:
     import torch
     from torch.utils._pytree import tree_flatten, tree_map
 
+    from landscape.objective.state import borrowed_buffers
     from landscape.operators.autograd import gradient_graph
 
     def leaf(t: Any) -> Any:
         return t.detach().clone().requires_grad_() if isinstance(t, torch.Tensor) and t.is_floating_point() else t
 
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), borrowed_buffers(module):  # running statistics are not to move
             args, kwargs = tree_map(leaf, call)
             outputs = [t for t in tree_flatten(module(*args, **kwargs))[0] if isinstance(t, torch.Tensor)]
             root = sum((t.float().square().sum() for t in outputs if t.requires_grad), torch.zeros(()))

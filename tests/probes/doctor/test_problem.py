@@ -103,6 +103,16 @@ def test_modes_name_dropout_and_batch_norm():
     assert modes(still).status == "ok"
 
 
+def test_layers_with_running_statistics_are_tried_without_moving_them(tmp_path):
+    objective = network(nn.BatchNorm1d(8), nn.Tanh())
+    before = {name: buffer.clone() for name, buffer in objective.model.named_buffers()}
+    found = report(objective, tmp_path)
+    assert not [one for one in found.values() if one.status == "FAIL"]
+    assert found["second derivatives"].status == "ok"
+    assert before
+    assert all(torch.equal(before[name], buffer) for name, buffer in objective.model.named_buffers())
+
+
 def test_values_that_are_no_numbers_end_the_report(tmp_path):
     objective = network(nn.Tanh())
     with torch.no_grad():

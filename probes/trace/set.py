@@ -88,8 +88,9 @@ class TraceSet:
                 unreadable[name] = one_line(error)
         if not runs:
             name, reason = next(iter(unreadable.items()))
-            count = "the only file" if len(unreadable) == 1 else f"none of {len(unreadable)} files"
-            raise TraceError(f"{count} in {folder} can be read; {name}: {reason}")
+            if len(unreadable) == 1:
+                raise TraceError(f"the only file in {folder} cannot be read; {name}: {reason}")
+            raise TraceError(f"none of {len(unreadable)} files in {folder} can be read; {name}: {reason}")
         return cls(folder, runs, unreadable)
 
     # -- runs ------------------------------------------------------------------------------------------------

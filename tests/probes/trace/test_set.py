@@ -141,7 +141,7 @@ def test_nothing_to_open_is_one_line(folder):
         (folder / "none", "there is no file or folder"),
         (folder / "none*.h5", "no file matches"),
         ([], "name a folder"),
-        (folder / "bad", "the only file in .* can be read; x.h5: .* is not an HDF5 file"),
+        (folder / "bad", "the only file in .* cannot be read; x.h5: .* is not an HDF5 file"),
     ):
         with pytest.raises(TraceError, match=message) as caught:
             TraceSet.open(where)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from torch import Tensor
 from landscape.ranks import Ranks
 from landscape.spectra.carried import Measured, Result
 from landscape.statistics import mean_stderr
-
-if TYPE_CHECKING:
-    pass
 
 Value = TypeVar("Value", float, Tensor)
 

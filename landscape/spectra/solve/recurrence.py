@@ -36,6 +36,7 @@ class Recurrence:
         self.definite = torch.ones(k, dtype=torch.bool)
         self.ended = torch.zeros(k, dtype=torch.bool)
         self.least, self.scale = float("inf"), _zeros(k)
+        self._exactness = 10 * torch.finfo(A.dtype).eps + A.noise
         self.direction: Tensor | None = None
         self.conjugate, self.minimal = torch.zeros_like(R), torch.zeros_like(R)
         # of Lanczos: the next vector before it is scaled, the one before, their inner product's root
@@ -82,8 +83,7 @@ class Recurrence:
 
     def least_squares(self, tol: float) -> Tensor:
         """`(k,)` bool: the gradient of ||b - (A + damping) x|| is zero to a relative tol, whatever the norm is."""
-        unit = max(tol, 10 * torch.finfo(self.A.dtype).eps + self.A.noise)
-        return self._gradient <= unit * self.scale * self._left.abs()
+        return self._gradient <= max(tol, self._exactness) * self.scale * self._left.abs()
 
     def _conjugate_gradients(self, V: Tensor, alpha: Tensor, off: Tensor) -> None:
         """T = L D L^T, one row more: x goes along p = v - l p_before, whose curvature is the pivot."""

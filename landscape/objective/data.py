@@ -83,6 +83,11 @@ class Batches:
             yield replace(last, index=i * size + rank, padding=True)
 
     @property
+    def prints(self) -> list[int]:
+        """Checksums of this rank's batches, as the first pass found them."""
+        return list(self._prints)
+
+    @property
     def source(self) -> Any:
         """What the batches come from."""
         return self._source

@@ -1,4 +1,4 @@
-"""What an objective is a function of, in a few words for who reads a record of it."""
+"""What an objective is a function of: in a few words for who reads a record of it, and in checksums."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def data_in_words(objective: Objective) -> str:
             count = sum(samples(Batch(i, *pair(raw, objective.dtype))) for i, raw in enumerate(source))
             return f"{count:,} samples {_in(len(source))}{here}"
     return f"batches of a {type(source).__name__}{here}"
+
+
+def data_prints(objective: Objective) -> list[int]:
+    """Checksums of its batches, by which each pass is held against the first; none before that one has ended."""
+    return objective._batches.prints
 
 
 def _in(batches: int) -> str:

@@ -18,7 +18,7 @@ from probes.instruments.base import Instrument
 from probes.trace.trace import Trace
 
 _INSTEAD = "measure it anew with --overwrite, or choose another -o"
-_SAME_LOSS = 1e-3  # relative; another machine or number of threads moves a float32 loss by less
+SAME_LOSS = 1e-3  # relative; another machine or number of threads moves a float32 loss by less
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Kept:
         if step not in self.losses:
             return
         for what, old, new in zip(("loss", "norm of the gradient"), self.losses[step], now(), strict=True):
-            if abs(new - old) > _SAME_LOSS * abs(old) + 1e-9:
+            if abs(new - old) > SAME_LOSS * abs(old) + 1e-9:
                 raise UserError(
                     f"the {what} at step {step} is {old:g} in {self.output} and {new:g} now: the model, the loss or "
                     f"the data of {problem} has changed: {_INSTEAD}"

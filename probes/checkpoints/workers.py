@@ -1,8 +1,8 @@
 """Processes that evaluate points of a surface for this one, each with a model and data of its own.
 
 Each makes the objective anew from the problem; points, and all that the model holds beside them, come from here. One
-point is evaluated by all of them first, and must be what it is here: a problem that draws its data without a seed is
-found out.
+point is evaluated by all of them first: f must be what it is here, and so must the data, batch by batch. A problem that
+draws them without a seed is found out.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from probes.checkpoints.problem import build_objective
+from probes.checkpoints.resume import SAME_LOSS
 from probes.checkpoints.texts import Texts
 from probes.errors import UserError, one_line
 from probes.instruments.stations import held_fixed
@@ -28,10 +29,16 @@ if TYPE_CHECKING:
 
     from landscape.surface.values import Chunks, Worker
 
-_SAME = 1e-3  # of a loss, on another machine or with another number of threads
 _ONE = "point by point"
 
 Task = tuple[str, Sequence[int]]  # the way, and the points
+
+
+class Answer(NamedTuple):
+    """f at these points, and checksums of the batches that it is of."""
+
+    values: list[float]
+    data: list[int]
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Workers:
         import torch
 
         point = next(iter(chunks.values()))[:1]
-        expected = float(worker.run(_ONE, point)[0])
+        expected = _answer(worker, (_ONE, point))
         with ExitStack() as stack:
             folder = TemporaryDirectory()
             stack.callback(folder.cleanup)
@@ -66,14 +73,14 @@ class Workers:
             while busy := {one.pipe: one for one in crew if one.busy}:
                 for pipe in connection.wait(list(busy)):
                     one = busy[pipe]  # type: ignore[index]
-                    number, values = one.answer()
+                    number, found = one.answer()
                     if number is None:
-                        _check(self.problem, values[0], expected)
+                        _check(self.problem, found, expected)
                         loading -= 1
                         if not loading:  # all of them hold it open: whatever ends this process leaves no file behind
                             folder.cleanup()
                     else:
-                        yield number, torch.tensor(values, dtype=torch.float64)
+                        yield number, torch.tensor(found.values, dtype=torch.float64)
                     if waiting:
                         number, chunk = waiting.pop()
                         one.ask(number, (worker.way, chunk))
@@ -110,8 +117,8 @@ class _Hand:
         self._number, self.busy = number, True
         self.pipe.send(task)
 
-    def answer(self) -> tuple[int | None, list[float]]:
-        """The values, which are there."""
+    def answer(self) -> tuple[int | None, Answer]:
+        """What has come."""
         self.busy = False
         try:
             found = self.pipe.recv()
@@ -120,7 +127,13 @@ class _Hand:
             raise UserError(f"a process that evaluates points is lost: {ending(self.process.exitcode)}") from None
         if isinstance(found, str):
             raise UserError(f"a process that evaluates points failed: {found}")
-        return self._number, found
+        return self._number, Answer(*found)
+
+
+def _answer(worker: Worker, task: Task) -> Answer:
+    from landscape.objective.words import data_prints
+
+    return Answer(worker.run(*task).tolist(), data_prints(worker.objective))
 
 
 def _save(worker: Worker, file: Path) -> None:
@@ -134,11 +147,13 @@ def _save(worker: Worker, file: Path) -> None:
     torch.save((points.coefficients, basis, buffers, fixed, worker.statistics), file)
 
 
-def _check(problem: str, found: float, expected: float) -> None:
-    if not (math.isclose(found, expected, rel_tol=_SAME) or (math.isnan(found) and math.isnan(expected))):
+def _check(problem: str, found: Answer, expected: Answer) -> None:
+    (there,), (here,) = found.values, expected.values
+    same = math.isclose(there, here, rel_tol=SAME_LOSS) or (math.isnan(there) and math.isnan(here))
+    if found.data != expected.data or not same:
         raise UserError(
-            f"{problem} makes another objective each time: f is {expected:.6g} here and {found:.6g} in another process "
-            "at the same point; give its data a seed, or use --jobs 1"
+            f"{problem} makes another objective each time: f is {here:.6g} here and {there:.6g} in another process at "
+            "the same point, or is so of other data; give its data a seed, or use --jobs 1"
         )
 
 
@@ -148,8 +163,7 @@ def _serve(workers: Workers, file: Path, threads: int, seed: int, pipe: connecti
     try:
         with _objective(workers, file, threads, seed) as worker:
             while True:
-                way, chunk = pipe.recv()
-                pipe.send(worker.run(way, chunk).tolist())
+                pipe.send(tuple(_answer(worker, pipe.recv())))
     except (EOFError, ConnectionError):
         return
     except Exception as error:

@@ -27,6 +27,7 @@ from probes.trace.layout import TraceError
 from probes.trace.unfinished import Unfinished
 
 PROBLEM = """
+import os
 import time
 import torch
 from torch import nn
@@ -52,7 +53,7 @@ def slow():
     return Objective(network(), loss, data(), count=lambda outputs, targets: len(targets))
 
 def unseeded():
-    return Objective(network(), nn.CrossEntropyLoss(), data(time.time_ns() % 1000))
+    return Objective(network(), nn.CrossEntropyLoss(), data(os.getpid()))
 
 class Scaled(nn.Module):
     def __init__(self):
@@ -74,6 +75,10 @@ def frozen():
 def loader():
     loaded = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), batch_size=20, num_workers=1)
     return Objective(network(), nn.CrossEntropyLoss(), loaded)
+
+def nearly():  # so little that no loss tells
+    X, y = data()
+    return Objective(network(), nn.CrossEntropyLoss(), (X + 1e-9 * os.getpid(), y))
 
 def drawn():  # without a seed of its own
     return Objective(network(), nn.CrossEntropyLoss(), (torch.randn(20, 6), torch.randint(0, 3, (20,))))
@@ -305,6 +310,9 @@ def test_a_problem_that_makes_other_data_each_time_is_found_out(folder: Path, la
     assert done.status == 1
     assert "problem.py:unseeded makes another objective each time" in done.err
     assert "--jobs 1" in done.err
+    near = landscape("surface", "plain_step1.pt", "--problem", "problem.py:nearly", *words)
+    assert near.status == 1
+    assert "problem.py:nearly makes another objective each time" in near.err
     torch.manual_seed(3)
     fine = landscape("surface", "plain_step1.pt", "--problem", "problem.py:drawn", *words)  # of torch's own seed
     assert fine.status == 0, fine.err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,8 @@ from probes.checkpoints.arguments import (
     Seed,
     Timeout,
 )
-from probes.errors import UserError, one_line
-from probes.ranks import decided, is_first, world
-from probes.terminal import err, out
+from probes.commands.measure import measure, probe_of
+from probes.ranks import decided, world
 
 
 def connect(
@@ -59,20 +58,13 @@ def connect(
     texts = parse_texts(problem, data, samples=samples, length=length, batch_size=batch_size)
     files = decided(world(), lambda: checkpoint_steps([a, b], [0, 1]))
 
-    from probes.checkpoints.run import Request, run
+    from probes.checkpoints.run import Request
     from probes.instruments.connection.connection import Connection
 
-    settings: dict[str, Any] = {"kind": path, "bends": bends, "steps": training, "lr": lr, "points": points}
-    try:
-        between = Connection(share=drop, curvature=curvature, **settings)
-    except ValueError as error:
-        raise UserError(one_line(error), status=2) from error
-    notes = err()
+    between = probe_of(
+        Connection, kind=path, bends=bends, steps=training, lr=lr, points=points, share=drop, curvature=curvature
+    )
     request = Request(
         files, problem, [between], output, seed=seed, resume=resume, overwrite=overwrite, texts=texts, command="connect"
     )
-    made = run(request, notes)
-    if is_first():
-        from probes.views.tables import tell_drawn
-
-        tell_drawn(output, made, out(), notes)
+    measure(request, drawn=True)

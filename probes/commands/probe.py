@@ -21,8 +21,8 @@ from probes.checkpoints.arguments import (
     Steps,
     Timeout,
 )
-from probes.ranks import decided, is_first, world
-from probes.terminal import err, out
+from probes.commands.measure import measure
+from probes.ranks import decided, world
 
 
 def probe(
@@ -57,11 +57,7 @@ def probe(
     said: list[str] = []
     files = decided(world(), lambda: checkpoint_steps(checkpoints, parse_steps(steps), said.append))
 
-    from probes.checkpoints.run import Request, run
+    from probes.checkpoints.run import Request
 
-    notes = err()
-    made = run(Request(files, problem, wanted, output, operator, seed, resume, overwrite, said, texts), notes)
-    if is_first():
-        from probes.views.tables import tell_measured
-
-        tell_measured(output, made, out(), notes)
+    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite, said, texts)
+    measure(request, drawn=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,9 @@ from probes.checkpoints.arguments import (
     Steps,
     Timeout,
 )
-from probes.errors import UserError, one_line
-from probes.ranks import decided, is_first, launched, world
-from probes.terminal import err, out
+from probes.commands.measure import measure, probe_of
+from probes.errors import UserError
+from probes.ranks import decided, launched, world
 
 
 def surface(
@@ -79,17 +79,20 @@ def surface(
     said: list[str] = []
     files = decided(world(), lambda: _files(directions, checkpoints, parse_steps(steps), said.append))
 
-    from probes.checkpoints.run import Request, run
+    from probes.checkpoints.run import Request
     from probes.checkpoints.workers import Workers
     from probes.instruments.surface import LossSurface
 
     spread = Workers(jobs, problem, files[0][1], texts, seed) if jobs > 1 else None
-    settings: dict[str, Any] = {"directions": directions, "normalise": normalise, "statistics": statistics}
-    try:
-        plane = LossSurface(span=span, points=points, spread=spread, **settings)
-    except ValueError as error:
-        raise UserError(one_line(error), status=2) from error
-    notes = err()
+    plane = probe_of(
+        LossSurface,
+        directions=directions,
+        normalise=normalise,
+        statistics=statistics,
+        span=span,
+        points=points,
+        spread=spread,
+    )
     request = Request(
         files,
         problem,
@@ -102,11 +105,7 @@ def surface(
         notes=said,
         command="surface",
     )
-    made = run(request, notes)
-    if is_first():
-        from probes.views.tables import tell_drawn
-
-        tell_drawn(output, made, out(), notes)
+    measure(request, drawn=True)
 
 
 def _files(

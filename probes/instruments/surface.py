@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -14,8 +14,9 @@ from typing_extensions import override
 
 from probes.context import Context
 from probes.hashes import hash_of
-from probes.instruments.base import MATVECS, NOTE, Instrument, values_of
-from probes.instruments.stations import Station, Through, beside_theta, stations_of, told_buffers
+from probes.instruments.base import MATVECS, NOTE, values_of
+from probes.instruments.networks import OfNetworks
+from probes.instruments.stations import beside_theta, told_buffers
 from probes.session import Pairs
 from probes.trace.layout import Field
 from probes.trace.table import truncate
@@ -33,7 +34,7 @@ _RECOMPUTED = "running statistics are those of one pass over the data at each po
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossSurface(Instrument):
+class LossSurface(OfNetworks):
     """f on a grid of `points` x `points` on a plane through the parameters, every point over all of the data.
 
     Fields: x and y (points,), values (points, points) with `values[i, j]` = f(theta + x[i] d1 + y[j] d2), quadratic
@@ -45,7 +46,7 @@ class LossSurface(Instrument):
 
     Points are kept in the trace as they are found, so that an interrupted measurement goes on where it was.
 
-    Attributes:
+    Attributes, besides those of `OfNetworks`:
         directions: "random" of the weights' scale (arXiv 1712.09913); "eigenvectors" of the two largest eigenvalues of
             the Hessian; "gradient", and the top eigenvector. The latter two are as long as the parameters, so that a
             span means the same for all. "trajectory", the principal directions of the networks in `through` about the
@@ -55,7 +56,6 @@ class LossSurface(Instrument):
         span: x and y reach from -span to span.
         statistics: of BatchNorm in eval mode, "keep" or "recompute" at each point; "auto": recompute where the plane
             goes through several networks, whose statistics differ.
-        through: parameters `(n,)` by their steps, or in order; on checkpoints, the command has those.
         spread: evaluates points in other processes, see `landscape.surface.values.Spread`.
 
     Example:
@@ -75,7 +75,6 @@ class LossSurface(Instrument):
     span: float = 1.0
     points: int = 21
     statistics: Literal["auto", "keep", "recompute"] = "auto"
-    through: Through | None = dataclasses.field(default=None, compare=False, repr=False)
     spread: Spread | None = dataclasses.field(default=None, compare=False, repr=False)
     needs: ClassVar[frozenset[str]] = frozenset({"graph"})
 
@@ -88,29 +87,12 @@ class LossSurface(Instrument):
     def of_all(self) -> bool:
         return self.directions in ("trajectory", "between")
 
-    @override
-    def at_stations(self, stations: Sequence[Station]) -> LossSurface:
-        return dataclasses.replace(self, through=list(stations)) if self.of_all and self.through is None else self
-
-    @override
-    def settings(self) -> dict[str, Any]:
-        """Class and settings, with a hash of the networks that the plane goes through."""
-        return super().settings() | ({"through": self._hash} if self.of_all and self._stations else {})
-
-    @cached_property
-    def _hash(self) -> str:
-        return hash_of({f"{i}": one.theta for i, one in enumerate(self._stations)})
-
     @property
     @override
     def pairs(self) -> Pairs | None:
         if self.directions not in ("eigenvectors", "gradient"):
             return None
         return Pairs("hessian", k=2 if self.directions == "eigenvectors" else 1)
-
-    @cached_property
-    def _stations(self) -> Sequence[Station]:
-        return () if self.through is None else stations_of(self.through)
 
     @property
     def _axes(self) -> int:

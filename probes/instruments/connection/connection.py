@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, ClassVar
 
 from typing_extensions import override
 
 from probes.context import Context
-from probes.hashes import hash_of
 from probes.instruments.base import CURVATURE, MATVECS, NOTE
 from probes.instruments.connection.measurement import WAYS, Asked, Measurement
-from probes.instruments.stations import Station, Through, stations_of
 from probes.trace.layout import Field
 
 ENDS = ("a", "b")
@@ -34,8 +31,7 @@ class Connection(Asked):
     share of its hidden units dropped; distance (2,) from a to b, and to b aligned; converged, evaluations, gradients,
     matvecs, note. What was not asked for or is not possible is nan, and the note says why.
 
-    Attributes, besides those of `Asked`:
-        through: parameters `(n,)` of both; on checkpoints, the command has those.
+    Its settings are those of `Asked`.
 
     Example:
         >>> from torch import nn, ones, tensor
@@ -52,30 +48,7 @@ class Connection(Asked):
     """
 
     name: str = "connection"
-    through: Through | None = dataclasses.field(default=None, compare=False, repr=False)
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
-
-    @property
-    @override
-    def of_all(self) -> bool:
-        return True
-
-    @override
-    def at_stations(self, stations: Sequence[Station]) -> Connection:
-        return self if self.through is not None else dataclasses.replace(self, through=list(stations))
-
-    @override
-    def settings(self) -> dict[str, Any]:
-        """Class and settings, with a hash of both networks."""
-        return super().settings() | ({"through": self._hash} if self._stations else {})
-
-    @cached_property
-    def _hash(self) -> str:
-        return hash_of({f"{i}": one.theta for i, one in enumerate(self._stations)})
-
-    @cached_property
-    def _stations(self) -> Sequence[Station]:
-        return () if self.through is None else stations_of(self.through)
 
     @override
     def expected(self, context: Context) -> dict[str, float]:

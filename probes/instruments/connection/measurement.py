@@ -10,7 +10,8 @@ import numpy as np
 
 from probes.context import Context
 from probes.hashes import hash_of
-from probes.instruments.base import NOTE, Instrument
+from probes.instruments.base import NOTE
+from probes.instruments.networks import OfNetworks
 from probes.instruments.stations import Station, beside_theta, told_buffers
 from probes.seeds import derive_seed
 from probes.trace.layout import Array
@@ -27,10 +28,10 @@ _RECOMPUTED = "running statistics between the ends are those of one pass over th
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Instrument):
+class Asked(OfNetworks):
     """What is asked of a connection.
 
-    Attributes:
+    Attributes, besides those of `OfNetworks`:
         kind: of the path, "bezier" or "polygon"; "none" trains none.
         bends: inner nodes of the path.
         steps: of its training; each costs a gradient.

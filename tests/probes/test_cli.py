@@ -13,17 +13,16 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import Landscape
 from paths import ROOT
 
 from probes import Trace
-from probes.cli import main
 
 PROBLEM = """
     import time
@@ -74,16 +73,6 @@ PROBLEM = """
 """
 
 
-@dataclass
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-Landscape = Callable[..., Result]
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A user's folder: a problem file and three checkpoints of its network."""
@@ -98,18 +87,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in [name for name in sys.modules if name in ("problem", "landscape_problem_problem")]:
         del sys.modules[name]
-
-
-@pytest.fixture
-def landscape(capfd: pytest.CaptureFixture[str]) -> Landscape:
-    def call(*words: str) -> Result:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main(list(words))
-        captured = capfd.readouterr()
-        return Result(int(stopped.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 def own_process(*words: str, code: str = "from probes.cli import main; main()") -> subprocess.CompletedProcess[str]:

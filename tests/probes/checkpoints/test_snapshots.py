@@ -18,7 +18,6 @@ from landscape import Objective
 from probes import Monitor, Snapshots, Trace, load_checkpoint, measure_once
 from probes.checkpoints.load import match_checkpoint
 from probes.checkpoints.steps import checkpoint_steps
-from probes.cli import main
 from probes.errors import UserError
 from probes.hashes import hash_of
 
@@ -70,16 +69,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for step in (0, 100, 300):
         torch.save(at_step(step).state_dict(), f"step{step}.pt")
     return tmp_path
-
-
-@pytest.fixture
-def landscape(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(words)
-        return int(stopped.value.code or 0), *capsys.readouterr()
-
-    return call
 
 
 def test_what_a_path_stands_for(folder: Path) -> None:

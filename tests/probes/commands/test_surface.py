@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from command_line import Landscape
 from paths import ROOT
 from torch import nn
 
@@ -21,7 +21,6 @@ from landscape import Objective
 from landscape.surface import plane, random_directions, trajectory_frame
 from probes import Trace
 from probes.checkpoints.problem import build_objective
-from probes.cli import main
 from probes.seeds import derive_seed
 from probes.trace.layout import TraceError
 from probes.trace.unfinished import Unfinished
@@ -85,15 +84,6 @@ def drawn():  # without a seed of its own
 """
 
 
-class Result(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Landscape = Callable[..., Result]
-
-
 def network(norm: bool, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     made = nn.Sequential(nn.Linear(6, 5), *([nn.BatchNorm1d(5)] if norm else []), nn.Tanh(), nn.Linear(5, 3))
@@ -113,18 +103,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             torch.save(network(kind, seed).state_dict(), f"{'norm' if kind else 'plain'}_step{seed}.pt")
     yield tmp_path
     sys.modules.pop("landscape_problem_problem", None)
-
-
-@pytest.fixture
-def landscape(capfd: pytest.CaptureFixture[str]) -> Landscape:
-    def call(*words: str) -> Result:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main(list(words))
-        captured = capfd.readouterr()
-        return Result(int(stopped.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 PLAIN = ("--problem", "problem.py:plain")

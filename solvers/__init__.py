@@ -4,8 +4,9 @@
 loss at the point where the step began. Those that need no more than gradients also take `loss.backward(); step()`,
 those that use the loss `step(loss=loss)`. `diffusion` has SDE models of some.
 
-A new optimizer is a file of `first_order` (it moves by gradients, or by the loss and gradients) or of `second_order`
-(it looks at curvature and at trial points); their pages say what it has to implement.
+A new optimizer is a file of `first_order` (it moves by gradients, or by the loss and gradients), of `preconditioned`
+(gradients in a metric of their own, or of the curvature) or of `second_order` (it looks at curvature and at trial
+points); their pages say what it has to implement.
 """
 
 from solvers import diffusion
@@ -25,6 +26,7 @@ from solvers.first_order import (
     Signum,
     SPSMax,
 )
+from solvers.preconditioned import OASIS, SANIA, AdaHessian, Sophia
 from solvers.second_order import (
     RSRNM,
     SSCN,
@@ -51,11 +53,14 @@ from solvers.second_order import (
 
 __all__ = [
     "NGN",
+    "OASIS",
     "RSRNM",
     "SAM",
+    "SANIA",
     "SGD",
     "SSCN",
     "AdaGradNorm",
+    "AdaHessian",
     "AdamCoupled",
     "Adaptive",
     "Constant",
@@ -82,6 +87,7 @@ __all__ = [
     "SignSGD",
     "Signum",
     "Solver",
+    "Sophia",
     "diffusion",
     "linear_model",
     "solve_cubic",

@@ -20,7 +20,12 @@ ROOMS = {
         {"spectra"},
         {"surface", "conditioning", "regularity", "collapse", "sharpness"},
     ],
-    "solvers": [{"distributed", "repeatable"}, {"base"}, {"first_order", "second_order"}, {"diffusion"}],
+    "solvers": [
+        {"distributed", "repeatable"},
+        {"base"},
+        {"first_order", "second_order"},
+        {"preconditioned", "diffusion"},
+    ],
     "probes": [
         {"environment", "errors", "hashes", "numbers", "outliers", "schedules", "seeds"},
         {"ranks"},

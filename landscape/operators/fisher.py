@@ -143,7 +143,7 @@ class MonteCarloFisher(JacobianOperator):
         if known.kind == "cross_entropy":
             dim = class_dim(outputs)
             p = outputs.softmax(dim)
-            drawn = [_categorical(p, dim, generator) for _ in range(self.samples)]
+            drawn = [categorical(p, dim, generator) for _ in range(self.samples)]
             slopes = [p - torch.zeros_like(p).scatter_(dim, labels, 1.0) for labels in drawn]
             weights = known.softmax_weights(outputs, targets).unsqueeze(dim)
             return outer_products(slopes, weights * (scale / self.samples), (dim,))
@@ -180,7 +180,7 @@ def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like.dtype).to(like.device)
 
 
-def _categorical(p: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+def categorical(p: Tensor, dim: int, generator: torch.Generator) -> Tensor:
     """Labels by inverse distribution function, so that a CPU generator gives the same ones on every device.
 
     They keep the dimension of the classes, of size 1.

@@ -72,6 +72,10 @@ class FirstOrder(Solver):
 
     def _apply(self, loss: Tensor | float | None, updates: list[Update]) -> None:
         """The step of all groups."""
+        self._move_groups(updates)
+
+    def _move_groups(self, updates: list[Update]) -> None:
+        """The step of all groups, for a rule that does not use the loss."""
         for update in updates:
             self._move(update)
 

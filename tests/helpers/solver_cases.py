@@ -7,11 +7,14 @@ from torch.nn import functional as F
 
 from solvers import (
     NGN,
+    OASIS,
     RSRNM,
     SAM,
+    SANIA,
     SGD,
     SSCN,
     AdaGradNorm,
+    AdaHessian,
     AdamCoupled,
     CoordinateDescent,
     CubicNewton,
@@ -26,6 +29,7 @@ from solvers import (
     Scion,
     SignSGD,
     Signum,
+    Sophia,
     SPSMax,
 )
 
@@ -45,10 +49,19 @@ BY_LOSS = {  # what needs the loss too
     "DecSPS": lambda p: DecSPS(p, 0.5),
     "MoMo": lambda p: MoMo(p, 0.5),
     "MoMoAdam": lambda p: MoMoAdam(p, 0.01),
+    "SANIA": lambda p: SANIA(p, 0.5, metric="adagrad"),
+    "SANIA-adam": lambda p: SANIA(p, 0.5),
 }
 TWICE = {  # what evaluates at two points
     "SAM": lambda p: SAM(p, 0.1),
     "SAM-Adam": lambda p: SAM(p, base=lambda groups: torch.optim.AdamW(groups, 0.01)),
+}
+CURVED = {  # what differentiates the loss twice, or looks into its graph
+    "AdaHessian": lambda p: AdaHessian(p, 0.01, weight_decay=0.1, generator=generator()),
+    "Sophia": lambda p: Sophia(p, 0.01, every=3, weight_decay=0.1, generator=generator()),
+    "Sophia-G": lambda p: Sophia(p, 0.01, curvature="gauss-newton", every=3, generator=generator()),
+    "OASIS": lambda p: OASIS(p, 0.5, first=0.01, alpha=0.1, momentum=0.5, generator=generator()),
+    "SANIA-hessian": lambda p: SANIA(p, 0.5, metric="hessian", every=2, generator=generator()),
 }
 FIRST = BY_GRADIENT | BY_LOSS | TWICE
 SECOND = {
@@ -67,7 +80,7 @@ SECOND = {
     "RSRNM": lambda p: RSRNM(p, 5, generator=generator()),
     "CoordinateDescent": lambda p: CoordinateDescent(p, 5, generator=generator()),
 }
-ALL = FIRST | SECOND
+ALL = FIRST | CURVED | SECOND
 
 X = torch.randn(16, 3, generator=generator(1))
 Y = torch.randint(0, 2, (16,), generator=generator(2))

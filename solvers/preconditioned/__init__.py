@@ -1,0 +1,12 @@
+"""Solvers that precondition the gradient: by an estimate of the curvature's diagonal, or by Kronecker factors.
+
+States and steps are in float32 at least. Those by second derivatives derive from `base.Curved` and say how an estimate
+is made and what of it is remembered; those by gradients alone from `base.Preconditioned`.
+"""
+
+from solvers.preconditioned.adahessian import AdaHessian
+from solvers.preconditioned.oasis import OASIS
+from solvers.preconditioned.sania import SANIA
+from solvers.preconditioned.sophia import Sophia
+
+__all__ = ["OASIS", "SANIA", "AdaHessian", "Sophia"]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from landscape.operators.functional_hessian import FunctionalHessian as FunctionalHessian
     from landscape.operators.gauss_newton import GaussNewton as GaussNewton
     from landscape.operators.hessian import Hessian as Hessian
+    from landscape.operators.kronecker.ekfac import EKFAC as EKFAC
+    from landscape.operators.kronecker.kfac import KFAC as KFAC
     from landscape.operators.linear import LinearOperator as LinearOperator
     from landscape.operators.matrix import MatrixOperator as MatrixOperator
     from landscape.operators.tangent_kernel import TangentKernel as TangentKernel
@@ -29,6 +31,8 @@ _HOME = {
     "FunctionalHessian": "landscape.operators.functional_hessian",
     "GaussNewton": "landscape.operators.gauss_newton",
     "Hessian": "landscape.operators.hessian",
+    "EKFAC": "landscape.operators.kronecker.ekfac",
+    "KFAC": "landscape.operators.kronecker.kfac",
     "LinearOperator": "landscape.operators.linear",
     "MatrixOperator": "landscape.operators.matrix",
     "MonteCarloFisher": "landscape.operators.fisher",

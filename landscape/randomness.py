@@ -16,3 +16,10 @@ def generator_and_seed(generator: torch.Generator | None) -> tuple[torch.Generat
     """The generator to draw from, a fresh one for None, and the seed that a result keeps."""
     generator = generator or fresh_generator()
     return generator, generator.initial_seed()
+
+
+def drawn_seed(generator: torch.Generator | None) -> int:
+    """A seed for what draws anew at each use: from a generator, which moves on, or from the system for None."""
+    if generator is None:
+        return fresh_generator().initial_seed() % (1 << 62)
+    return int(torch.randint(0, 1 << 62, (1,), generator=generator, device=generator.device))

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.objective.batch import Batch
 from landscape.objective.criterion import Criterion
@@ -20,8 +21,9 @@ from landscape.objective.objective import Objective
 from landscape.operators.gauss_newton import JacobianClaim, JacobianOperator
 from landscape.operators.hessian import SlopeClaim
 from landscape.operators.output_curvature import Curvature, known_loss, outer_products
+from landscape.operators.output_roots import Root
 from landscape.operators.self_check import Claims
-from landscape.randomness import fresh_generator
+from landscape.randomness import drawn_seed
 
 _SAMPLED = ("cross_entropy", "mse", "bce_with_logits")
 
@@ -57,6 +59,14 @@ class EmpiricalFisher(JacobianOperator):
         return type(self)(self.objective.restrict(names), self.per)
 
     def _curvature(self, e: Evaluation) -> Curvature:
+        return outer_products(*self._slopes(e))
+
+    @override
+    def root(self, e: Evaluation) -> Root:
+        return Root.of_outer_products(*self._slopes(e))
+
+    def _slopes(self, e: Evaluation) -> tuple[list[Tensor], Tensor, tuple[int, ...]]:
+        """The terms' gradients in the outputs, their weights, and the dimensions that belong to one term."""
         leaf = e.outputs.clone().requires_grad_(True)
         losses, weights, unit_dims = self._units(leaf, e.criterion, e.batch)
         kept = (weights > 0).to(losses.dtype)
@@ -66,7 +76,7 @@ class EmpiricalFisher(JacobianOperator):
             _refuse_coupled(e, leaf, slope, weights)
         for dim in unit_dims:  # broadcast over the outputs that belong to each unit
             weights = weights.unsqueeze(dim)
-        return outer_products([slope], weights.expand_as(leaf), unit_dims)
+        return [slope], weights.expand_as(leaf), unit_dims
 
     def _units(self, outputs: Tensor, criterion: Criterion, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """Mean loss and weight of every unit, and the dimensions of the outputs that belong to one unit."""
@@ -127,7 +137,7 @@ class MonteCarloFisher(JacobianOperator):
             raise ValueError(f"samples must be at least 1, not {samples}")
         super().__init__(objective)
         self.samples = samples
-        self.seed = objective.ranks.shared(_draw_seed(generator), 0)
+        self.seed = objective.ranks.shared(drawn_seed(generator), 0)
 
     def restrict(self, names: Iterable[str] | str) -> Self:
         """The same matrix (the same draws) for some of the parameters."""
@@ -136,6 +146,14 @@ class MonteCarloFisher(JacobianOperator):
         return other
 
     def _curvature(self, e: Evaluation) -> Curvature:
+        return outer_products(*self._slopes(e))
+
+    @override
+    def root(self, e: Evaluation) -> Root:
+        return Root.of_outer_products(*self._slopes(e), centred=True)
+
+    def _slopes(self, e: Evaluation) -> tuple[list[Tensor], Tensor, tuple[int, ...]]:
+        """Gradients in the outputs for the labels drawn, their weights, and the dimensions that belong to one term."""
         known, outputs, targets = e.criterion.known, e.outputs, e.batch.targets
         assert known is not None
         scale = 1.0 / e.weight
@@ -146,13 +164,13 @@ class MonteCarloFisher(JacobianOperator):
             drawn = [categorical(p, dim, generator) for _ in range(self.samples)]
             slopes = [p - torch.zeros_like(p).scatter_(dim, labels, 1.0) for labels in drawn]
             weights = known.softmax_weights(outputs, targets).unsqueeze(dim)
-            return outer_products(slopes, weights * (scale / self.samples), (dim,))
+            return slopes, (weights * (scale / self.samples)).expand_as(outputs), (dim,)
         if known.kind == "mse":
             slopes = [2**0.5 * _normal(outputs, generator) for _ in range(self.samples)]
-            return outer_products(slopes, torch.full_like(outputs, scale / self.samples), ())
+            return slopes, torch.full_like(outputs, scale / self.samples), ()
         p = outputs.sigmoid()
         slopes = [p - (_uniform(p, generator) < p).to(p.dtype) for _ in range(self.samples)]
-        return outer_products(slopes, known.times_weights(torch.full_like(p, scale / self.samples), targets), ())
+        return slopes, known.times_weights(torch.full_like(p, scale / self.samples), targets), ()
 
 
 def _refuse_coupled(e: Evaluation, leaf: Tensor, slopes: Tensor, weights: Tensor) -> None:
@@ -164,12 +182,6 @@ def _refuse_coupled(e: Evaluation, leaf: Tensor, slopes: Tensor, weights: Tensor
             "the loss of a batch is not the mean of its samples' own losses (a contrastive loss, a ratio or a root of "
             "means), so single samples have no gradients to make a Fisher matrix of: use GaussNewton or Hessian"
         )
-
-
-def _draw_seed(generator: torch.Generator | None) -> int:
-    if generator is None:
-        return fresh_generator().initial_seed() % (1 << 62)
-    return int(torch.randint(0, 1 << 62, (1,), generator=generator, device=generator.device))
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from typing_extensions import override
 
 from landscape.objective.batch import Batch
 from landscape.objective.evaluation import Evaluation
@@ -21,6 +22,7 @@ from landscape.operators.autograd import dual_level, duals, gradient_graph, stac
 from landscape.operators.curvature import ObjectiveOperator
 from landscape.operators.outline import norm, outline_of_outputs
 from landscape.operators.output_curvature import Curvature, known_loss, loss_hessian, nothing
+from landscape.operators.output_roots import Root, loss_root
 from landscape.operators.self_check import Claim, Claims, difference, seen
 
 _LINEAR = (
@@ -128,6 +130,10 @@ class JacobianOperator(ObjectiveOperator):
         """B for the batch mean of the loss at outputs without a graph (`Evaluation.detach`)."""
         raise NotImplementedError
 
+    def root(self, e: Evaluation) -> Root:
+        """Columns r_c with B = sum of r_c r_c^T, in which the terms of the loss do not see each other."""
+        raise NotImplementedError
+
     def _graph(self, e: Evaluation) -> JacobianGraph:
         outputs = e.detach()
         e.loss()  # says so when the loss is no scalar or has no graph
@@ -192,6 +198,10 @@ class GaussNewton(JacobianOperator):
         curvature = loss_hessian(e)
         self.note = _LINEAR if curvature is nothing else None
         return curvature
+
+    @override
+    def root(self, e: Evaluation) -> Root:
+        return loss_root(e, self._curvature(e))
 
 
 class JacobianGraph:

@@ -15,9 +15,9 @@ from typing_extensions import override
 
 from landscape.objective.batch import tensors_in
 from landscape.objective.objective import Objective
+from landscape.operators.functions import name_of
 from landscape.surface.units.axes import Units, pin
 from landscape.surface.units.known import Known
-from landscape.surface.units.rules import name_of
 from landscape.surface.units.shapes import RULES
 
 

@@ -1,0 +1,1 @@
+"""Curvature as Kronecker products, layer by layer: K-FAC and EKFAC."""

@@ -72,8 +72,8 @@ def _of_term(shape: torch.Size, unit_dims: tuple[int, ...]) -> torch.Size:
 def loss_root(e: Evaluation, curvature: Curvature) -> Root:
     """Of d2 (batch mean) / d outputs2 at outputs without a graph; `curvature` is that matrix.
 
-    Cross-entropy: the column of class c is sqrt(a p_c) (e_c - p), a the term's weight. Raises `TypeError` for a loss that
-    is not convex in the outputs, or not a sum over samples.
+    Cross-entropy: the column of class c is sqrt(a p_c) (e_c - p), a the term's weight. Raises `TypeError` for a loss
+    that is not convex in the outputs, or not a sum over samples.
     """
     known, outputs = e.criterion.known, e.outputs
     if curvature is nothing or not outputs.numel():
@@ -111,10 +111,11 @@ def _root_of_samples(outputs: Tensor, curvature: Curvature) -> Root:
     signs = 2.0 * (torch.arange(samples, device=outputs.device) % 2) - 1
     u = signs.to(flat).unsqueeze(1).expand_as(flat)
     together = curvature(u.reshape(1, *outputs.shape))[0].reshape(samples, width)
-    if float((together - (B @ u.unsqueeze(2))[..., 0]).norm()) > torch.finfo(B.dtype).eps ** 0.5 * float(B.norm()):
+    apart = (B @ u.unsqueeze(2))[..., 0]
+    if float((together - apart).norm()) > torch.finfo(B.dtype).eps ** 0.5 * float(B.norm()):
         raise TypeError(
-            "the loss of a batch is not a sum over its samples (a contrastive loss, a ratio of means), so that there is "
-            "no matrix for each sample's outputs: use GaussNewton"
+            "the loss of a batch is not a sum over its samples (a contrastive loss, a ratio of means), so that there "
+            "is no matrix for each sample's outputs: use GaussNewton"
         )
     values, vectors = torch.linalg.eigh((B + B.mT) / 2)
     _refuse_negative(values)

@@ -3,7 +3,7 @@
 import torch
 from torch import distributed, nn
 
-from landscape import EmpiricalFisher, FunctionalHessian, GaussNewton, Hessian, MonteCarloFisher, Objective
+from landscape import EKFAC, KFAC, EmpiricalFisher, FunctionalHessian, GaussNewton, Hessian, MonteCarloFisher, Objective
 from landscape.spectra import density, diagonal, eigsh, trace
 
 
@@ -108,6 +108,10 @@ def everything(f):
     for kind in (Hessian, GaussNewton, EmpiricalFisher, MonteCarloFisher, FunctionalHessian):
         A = kind(f) if kind is not MonteCarloFisher else kind(f, generator=seed(5))
         found[kind.__name__] = torch.cat([(A @ v)[:, None], A @ V, (A @ v)[:, None]], dim=1)
+    covered = f.restrict(KFAC.covered(f))
+    for kind in (KFAC, EKFAC):
+        K = kind(covered)
+        found[kind.__name__] = torch.cat([K @ v[: covered.size], torch.tensor([K.trace(), K.inverse(0.1).shape[0]])])
     H = Hessian(f)
     found["restricted"] = H.restrict([f.names[0]]) @ torch.ones(f.restrict([f.names[0]]).size, dtype=f.dtype)
     pairs = eigsh(H, k=3, tol=1e-12, generator=seed(0))

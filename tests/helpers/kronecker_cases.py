@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from landscape import GaussNewton, Objective
+from landscape import GaussNewton
 
 
 def blocks_of(K):
@@ -63,11 +63,3 @@ def by_definition(net, X, y, share):
         K = K.reshape(len(order), len(order))
         blocks.append(K[order][:, order])
     return torch.block_diag(*blocks)
-
-
-def classifier(*layers, data, classes=3, seed=0, **options):
-    """A float64 objective with cross-entropy on labels that are drawn."""
-    torch.manual_seed(seed)
-    net = nn.Sequential(*(layer() for layer in layers)).double()
-    y = torch.randint(0, classes, (len(data),))
-    return Objective(net, nn.CrossEntropyLoss(), (data, y), **options)

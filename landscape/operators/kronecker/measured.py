@@ -21,7 +21,7 @@ from landscape.operators.kronecker.layers.layer import Layer
 from landscape.operators.kronecker.operator import KroneckerOperator
 from landscape.operators.kronecker.passes import Passes, Terms, covered
 from landscape.operators.kronecker.state import from_arrays
-from landscape.operators.kronecker.words import SIGNS, MIXED, as_diagonal, tied
+from landscape.operators.kronecker.words import MIXED, SIGNS, as_diagonal, tied
 from landscape.randomness import drawn_seed
 
 Curvature = Literal["gauss-newton", "fisher", "empirical-fisher"]
@@ -153,7 +153,7 @@ class MeasuredOperator(KroneckerOperator):
 
     @staticmethod
     def from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> StoredOperator:
-        """The operator of the factors that `state()` gave. It follows no model. Raises `ValueError` for other arrays."""
+        """The operator of the factors in a `state()`; it follows no model. Raises `ValueError` for other arrays."""
         return StoredOperator(from_arrays(state, torch.device(device)))
 
 

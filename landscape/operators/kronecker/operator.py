@@ -5,21 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from landscape.operators.kronecker.factored import Factored
-from landscape.operators.kronecker.inverse import DampedInverse, Method, require_invertible
+from landscape.operators.kronecker.inverse import DampedInverse, FactoredOperator, Method, require_invertible
 from landscape.operators.kronecker.state import State, to_arrays
-from landscape.operators.linear import LinearOperator
 
 
-class KroneckerOperator(LinearOperator):
+class KroneckerOperator(FactoredOperator):
     """What `KFAC`, `EKFAC` and those that were read from a file can do. A subclass says what `factored()` is now."""
 
     positive_semidefinite = True
-    separable: bool = True
-
-    def factored(self) -> Factored:
-        """The blocks as the model stands."""
-        raise NotImplementedError
 
     def _matmat(self, V: Tensor) -> Tensor:
         return self.factored().product(V.T.contiguous()).T

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override

@@ -45,7 +45,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Basis:
-    """Eigenvalues `(groups, size)` float64, and eigenvectors as columns `(groups, size, size)`; None for unit vectors."""
+    """Eigenvalues `(groups, size)` float64, eigenvectors as columns `(groups, size, size)`; None for unit vectors."""
 
     values: Tensor
     vectors: Tensor | None

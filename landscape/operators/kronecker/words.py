@@ -26,8 +26,8 @@ def refusal(names: Sequence[str], refused: Mapping[str, str]) -> NoRule:
 def unseen(names: Sequence[str]) -> NoRule:
     """What the layers give is not the gradient."""
     return NoRule(
-        f"the derivative in {', '.join(names[:4])} is not what the layers that use it give: it is used somewhere else as "
-        f"well, in a function of somebody's own or in place, where K-FAC has no rule: {_LEAVE_OUT}",
+        f"the derivative in {', '.join(names[:4])} is not what the layers that use it give: it is used somewhere else "
+        f"as well, in a function of somebody's own or in place, where K-FAC has no rule: {_LEAVE_OUT}",
         names,
     )
 
@@ -35,8 +35,8 @@ def unseen(names: Sequence[str]) -> NoRule:
 def mixed(names: Collection[str]) -> NoRule:
     """Rows of a layer belong to no sample."""
     return NoRule(
-        f"it cannot be told which rows of the layer of {', '.join(sorted(names)[:4])} belong to which sample (samples see "
-        f"each other, or share what the layer gives in a way without a rule): {_LEAVE_OUT}",
+        f"it cannot be told which rows of the layer of {', '.join(sorted(names)[:4])} belong to which sample (samples "
+        f"see each other, or share what the layer gives in a way without a rule): {_LEAVE_OUT}",
         names,
     )
 

@@ -32,8 +32,8 @@ class ConvolutionUse(Use):
         self._kernel, self._stride, self._dilation = kernel, stride, dilation
         self._places = shape[2:]
         self._bias = layer.bias is not None
-        self._patches = self._under_the_kernel(x.detach(), padding) if layer.weight is not None else None
-        self._blank = x.detach().reshape(-1)[:0]
+        self._x = x.detach()
+        self._patches = self._under_the_kernel(self._x, padding) if layer.weight is not None else None
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -52,6 +52,11 @@ class ConvolutionUse(Use):
         inside = [step * s for step, s in zip(steps, self._dilation, strict=True)]
         return x.as_strided((x.shape[0], *self._places, x.shape[1], *self._kernel), (batch, *places, channel, *inside))
 
+    @property
+    @override
+    def largest(self) -> float:
+        return max(1.0, float(self._x.abs().max())) if self._x.numel() else 1.0
+
     def slopes(self, g: Tensor) -> Tensor:
         """Positions in one row, channels last."""
         b = self.derivative_by_sample(g).movedim(2, -1).flatten(1, -2)
@@ -61,7 +66,7 @@ class ConvolutionUse(Use):
         """Patches in torch's order of the kernel."""
         groups, dims = self.layer.groups, len(self._kernel)
         if self._patches is None:
-            return self._blank.new_ones(stop - start, self.positions, groups, 1)
+            return self._x.new_ones(stop - start, self.positions, groups, 1)
         some = self.by_sample(self._patches)[start:stop]
         a = some.flatten(-1 - dims).flatten(1, -2).unflatten(-1, (groups, -1))
         return with_one(a, self._bias)

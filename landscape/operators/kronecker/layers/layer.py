@@ -1,8 +1,8 @@
 """A layer: parameters that share one block of the matrix, as a matrix with an output side and an input side.
 
 The flat vector holds weights by rows, so that with X the layer's part of it as a matrix `(out, in)` the product of a
-block is B X A: B of the derivatives after the layer, A of what goes into it. A bias is one more column of X, for which a
-1 goes in.
+block is B X A: B of the derivatives after the layer, A of what goes into it. A bias is one more column of X, for which
+a 1 goes in.
 """
 
 from __future__ import annotations

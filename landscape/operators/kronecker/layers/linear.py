@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.operators.kronecker.layers.layer import Affine
 from landscape.operators.kronecker.layers.use import Use, with_one
@@ -21,6 +22,11 @@ class LinearUse(Use):
     def lead(self) -> tuple[int, ...]:
         """All but the features."""
         return tuple(self.shape[:-1])
+
+    @property
+    @override
+    def largest(self) -> float:
+        return max(1.0, float(self._a.abs().max())) if self._a.numel() else 1.0
 
     def slopes(self, g: Tensor) -> Tensor:
         """Positions in one row."""

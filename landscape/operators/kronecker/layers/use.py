@@ -54,6 +54,11 @@ class Use:
         return self.positions * self.layer.groups * self.layer.inner * self.output.element_size()
 
     @property
+    def largest(self) -> float:
+        """The largest entry of what goes in."""
+        return 1.0
+
+    @property
     def kept(self) -> Tensor | None:
         """`(N, R)` bool: which positions the layer's parameters have a say in; None for all."""
         return None

@@ -1,15 +1,15 @@
 """K-FAC against the cases in which it is exact, its definition, and dense algebra."""
 
 import functools
+import itertools
 
 import pytest
 import torch
-from kronecker_cases import by_definition, classifier, exact_blocks, identity, on_blocks, relative
+from kronecker_cases import by_definition, exact_blocks, identity, on_blocks, relative
 from operator_cases import CASES
 from torch import nn
 
-from landscape import EKFAC, KFAC, EmpiricalFisher, GaussNewton, MonteCarloFisher, Objective
-from landscape.spectra import solve
+from landscape import EKFAC, KFAC, GaussNewton, Objective
 
 
 def normal(*shape, seed=0):
@@ -18,10 +18,8 @@ def normal(*shape, seed=0):
 
 def mlp(*widths, activation=nn.Tanh):
     torch.manual_seed(0)
-    layers = [nn.Linear(widths[0], widths[1])]
-    for pair in zip(widths[1:], widths[2:], strict=False):
-        layers += [activation(), nn.Linear(*pair)]
-    return nn.Sequential(*layers).double()
+    layers = [layer for pair in itertools.pairwise(widths) for layer in (activation(), nn.Linear(*pair))]
+    return nn.Sequential(*layers[1:]).double()
 
 
 def linear_network(N=7, **options):
@@ -72,7 +70,7 @@ def test_reduce_is_exact_for_the_mean_over_positions():
     assert relative(KFAC(f).to_dense(), exact_blocks(K)) > 0.1
 
 
-# -- the definition -----------------------------------------------------------------------------------------------------
+# -- not exact ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", ["expand", "reduce"])

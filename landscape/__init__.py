@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from landscape.objective.data import DataChanged as DataChanged
     from landscape.objective.objective import Objective as Objective
     from landscape.objective.weight_norm import unfused_weight_norm as unfused_weight_norm
+    from landscape.operators.blocks.block_diagonal import BlockDiagonal as BlockDiagonal
     from landscape.operators.check import WrongDerivatives as WrongDerivatives
     from landscape.operators.finite_difference import FiniteDifferenceHessian as FiniteDifferenceHessian
     from landscape.operators.fisher import EmpiricalFisher as EmpiricalFisher
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from landscape.operators.tangent_kernel import TangentKernel as TangentKernel
 
 _HOME = {
+    "BlockDiagonal": "landscape.operators.blocks.block_diagonal",
     "DataChanged": "landscape.objective.data",
     "EmpiricalFisher": "landscape.operators.fisher",
     "FiniteDifferenceHessian": "landscape.operators.finite_difference",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
@@ -21,3 +23,16 @@ def mean_stderr(samples: Tensor) -> tuple[Tensor, Tensor]:
     if count < 2:
         return mean, torch.full_like(mean, float("inf"))
     return mean, samples.std(dim=0) * (student(count) / count**0.5)
+
+
+def jackknife(statistic: Callable[[Tensor], Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """A statistic of samples, given by their indices, and its standard error from leaving out one after the other.
+
+    For smooth functions of means; with Student's factor; inf for one sample.
+    """
+    every = torch.arange(count)
+    value = statistic(every)
+    if count < 2:
+        return value, torch.full_like(value, float("inf"))
+    left = torch.stack([statistic(every[every != i]) for i in range(count)])
+    return value, left.std(dim=0, correction=0) * (student(count) * (count - 1) ** 0.5)

@@ -6,7 +6,7 @@ the others are rebuilt at every product. All are dropped when a parameter, buffe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, Self
 
@@ -39,6 +39,10 @@ class Graph(Protocol):
 
     def roots(self) -> list[Tensor]:
         """The tensors whose graphs are kept."""
+        ...
+
+    def part(self, objective: Objective, places: Sequence[int]) -> Graph:
+        """The diagonal block of some of the leaves, those of a restricted objective, on the same graph."""
         ...
 
 

@@ -6,6 +6,8 @@ matrix leaves out, zero where the network is linear in its parameters or the los
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -52,7 +54,7 @@ class FunctionalHessian(ObjectiveOperator):
         slope, *direct = torch.autograd.grad(loss, [held, *e.leaves], allow_unused=True)
         beside = not isinstance(e.outputs, Tensor) and e.form is not None and not e.form.whole
         if beside or any(g is not None for g in direct):  # a penalty on the parameters inside the loss belongs to H - G
-            return _Difference(self.objective, e)
+            return _Difference(GradientGraph(self.objective, e.loss()), GaussNewton(self.objective)._graph(e))
         slope = torch.zeros_like(held) if slope is None else slope
         return GradientGraph(self.objective, (slope * e.tensor).sum())
 
@@ -60,12 +62,14 @@ class FunctionalHessian(ObjectiveOperator):
 class _Difference:
     """H - G by subtraction, where the loss depends on the parameters not only through the outputs."""
 
-    def __init__(self, objective: Objective, e: Evaluation) -> None:
-        self._hessian = GradientGraph(objective, e.loss())
-        self._gauss_newton = GaussNewton(objective)._graph(e)
+    def __init__(self, hessian: Graph, gauss_newton: Graph) -> None:
+        self._hessian, self._gauss_newton = hessian, gauss_newton
 
     def roots(self) -> list[Tensor]:
         return self._hessian.roots() + self._gauss_newton.roots()
+
+    def part(self, objective: Objective, places: Sequence[int]) -> Graph:
+        return _Difference(self._hessian.part(objective, places), self._gauss_newton.part(objective, places))
 
     def products(self, V: Tensor) -> Tensor:
         return self._hessian.products(V) - self._gauss_newton.products(V)

@@ -6,7 +6,8 @@ forward-mode pass; J^T w is one reverse pass. The two ways are timed on the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -215,6 +216,14 @@ class JacobianGraph:
         self._curvature = curvature
         self._cotangent: Tensor | None = None  # u, where J^T u is kept
         self._pullback: tuple[Tensor | None, ...] = ()  # J^T u, with its graph
+        self._whole: tuple[JacobianGraph, Sequence[int]] | None = None  # whose part this is
+
+    def part(self, objective: Objective, places: Sequence[int]) -> JacobianGraph:
+        """The diagonal block of some of the leaves, those of a restricted objective, on the same graph."""
+        other = copy.copy(self)
+        other._objective, other._whole = objective, (self, places)
+        other._leaves = [self._leaves[i] for i in places]
+        return other
 
     def roots(self) -> list[Tensor]:
         """The outputs, and J^T u where it is kept."""
@@ -236,10 +245,9 @@ class JacobianGraph:
 
     def _fastest(self, key: str, V: Tensor, then: Callable[[Tensor, bool], Tensor]) -> Tensor:
         """`then(J V, batched)`, with J V from the graph of J^T u or from forward mode."""
-        ways: dict[str, Callable[[], Tensor]] = {
-            "reverse": lambda: then(self.by_reverse(V), False),
-            "forward": lambda: then(self._forward(V), False),
-        }
+        ways: dict[str, Callable[[], Tensor]] = {"reverse": lambda: then(self.by_reverse(V), False)}
+        if self._whole is None:  # a forward pass is no cheaper for a part
+            ways["forward"] = lambda: then(self._forward(V), False)
         if len(V) > 1:
             key = f"{key}-block"
             ways["batched"] = lambda: then(self.by_reverse(V, True), True)
@@ -262,10 +270,19 @@ class JacobianGraph:
 
     def by_reverse(self, V: Tensor, batched: bool = False) -> Tensor:
         """d/du <J^T u, v> = J v, since J^T u is linear in u."""
+        cotangent, pullback = self._pulled_back()
+        if batched:
+            return vjp(pullback, [cotangent], self._objective.split(V), batched)[0].detach()
+        rows = [vjp(pullback, [cotangent], self._objective.split(v))[0] for v in V]
+        return torch.stack(rows).detach()
+
+    def _pulled_back(self) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """u and J^T u, with its graph; a part takes that of the whole."""
+        if self._whole is not None:
+            whole, places = self._whole
+            cotangent, pullback = whole._pulled_back()
+            return cotangent, [pullback[i] for i in places]
         if self._cotangent is None:
             self._cotangent = torch.zeros_like(self._outputs, requires_grad=True)
             self._pullback = gradient_graph(self._outputs, self._leaves, self._cotangent)
-        if batched:
-            return vjp(self._pullback, [self._cotangent], self._objective.split(V), batched)[0].detach()
-        rows = [vjp(self._pullback, [self._cotangent], self._objective.split(v))[0] for v in V]
-        return torch.stack(rows).detach()
+        return self._cotangent, self._pullback

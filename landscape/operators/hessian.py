@@ -6,8 +6,9 @@ again for every vector: reverse over reverse, with the first reverse pass kept.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -127,6 +128,14 @@ class GradientGraph:
     def roots(self) -> list[Tensor]:
         """The gradient in the parameters that the loss uses."""
         return [g for g in self._gradient if g is not None]
+
+    def part(self, objective: Objective, places: Sequence[int]) -> GradientGraph:
+        """The diagonal block of some of the leaves, those of a restricted objective, on the same graph."""
+        other = copy.copy(self)
+        other._objective = objective
+        other._leaves = [self._leaves[i] for i in places]
+        other._gradient = tuple(self._gradient[i] for i in places)
+        return other
 
     def products(self, V: Tensor) -> Tensor:
         """H_batch V for rows `(k, n)`. A block goes vector by vector or vectorised, whichever was faster at first."""

@@ -79,7 +79,7 @@ def density(
                 for chain in chains:
                     chain.basis.close()
             taken = max(taken, together(chain.basis.footprint for chain in chains), key=lambda found: found.vectors)
-            rules += [_quadrature(chain.H) for chain in chains]
+            rules += [quadrature(chain.H) for chain in chains]
             largest = largest if callback is None else _largest(chains, largest)
             if stopped:
                 break
@@ -136,7 +136,7 @@ def _jacobi(H: Tensor) -> Tensor:
     return tridiagonal(H.diagonal(), H.diagonal(-1))
 
 
-def _quadrature(H: Tensor) -> tuple[Tensor, Tensor]:
+def quadrature(H: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes and weights of the tridiagonal part of H."""
     nodes, S = torch.linalg.eigh(_jacobi(H))
     weights = S[0] ** 2

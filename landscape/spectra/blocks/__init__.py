@@ -1,0 +1,1 @@
+"""Spectra of all diagonal blocks of a matrix at once: their products are made together."""

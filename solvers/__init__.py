@@ -26,7 +26,7 @@ from solvers.first_order import (
     Signum,
     SPSMax,
 )
-from solvers.preconditioned import OASIS, SANIA, AdaHessian, Sophia
+from solvers.preconditioned import OASIS, SANIA, SOAP, AdaHessian, Shampoo, Sophia
 from solvers.second_order import (
     RSRNM,
     SSCN,
@@ -46,6 +46,7 @@ from solvers.second_order import (
     NonConvex,
     Ridge,
     SaddleFreeNewton,
+    TrustRegionNewton,
     linear_model,
     solve_cubic,
     solve_cubic_krylov,
@@ -58,6 +59,7 @@ __all__ = [
     "SAM",
     "SANIA",
     "SGD",
+    "SOAP",
     "SSCN",
     "AdaGradNorm",
     "AdaHessian",
@@ -84,10 +86,12 @@ __all__ = [
     "SPSMax",
     "SaddleFreeNewton",
     "Scion",
+    "Shampoo",
     "SignSGD",
     "Signum",
     "Solver",
     "Sophia",
+    "TrustRegionNewton",
     "diffusion",
     "linear_model",
     "solve_cubic",

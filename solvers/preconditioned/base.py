@@ -184,4 +184,6 @@ def _on_device(value: Any, device: torch.device) -> Any:
         return value.detach().clone().to(device)
     if isinstance(value, list):
         return [_on_device(one, device) for one in value]
+    if isinstance(value, dict):
+        return {key: _on_device(one, device) for key, one in value.items()}
     return value

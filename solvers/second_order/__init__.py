@@ -19,6 +19,7 @@ from solvers.second_order.rsrnm import RSRNM
 from solvers.second_order.saddle_free import SaddleFreeNewton
 from solvers.second_order.sscn import SSCN
 from solvers.second_order.subspaces import Adaptive, Constant, Exponential, Linear
+from solvers.second_order.trust_region import TrustRegionNewton
 
 __all__ = [
     "RSRNM",
@@ -39,6 +40,7 @@ __all__ = [
     "NonConvex",
     "Ridge",
     "SaddleFreeNewton",
+    "TrustRegionNewton",
     "linear_model",
     "solve_cubic",
     "solve_cubic_krylov",

@@ -112,7 +112,7 @@ class GraphPoint(Point):
         self._old: list[Tensor] | None = None
         self._after: Tensor | None = None
         self._A: LinearOperator | None = None
-        loss = self._evaluate()
+        loss = self._evaluate(closure)
         self.loss, self.eps = float(loss.detach()), torch.finfo(loss.dtype).eps
         with explain_backward():
             self.leaves = leaves if whole else _used(loss, leaves)
@@ -122,9 +122,13 @@ class GraphPoint(Point):
             else:
                 self.g = self._gradient(loss)
 
-    def _evaluate(self) -> Tensor:
+    def _evaluate(self, closure: Closure) -> Tensor:
         with torch.enable_grad(), unfused_weight_norm():
-            return check_loss(self._closure()).sum()
+            return check_loss(closure()).sum()
+
+    def _curved(self) -> Tensor:
+        """The loss whose Hessian is taken, with a new graph."""
+        return self._evaluate(self._closure)
 
     def _gradient(self, loss: Tensor) -> Tensor:
         if not self.leaves:
@@ -137,7 +141,7 @@ class GraphPoint(Point):
         # by the first graph; by a new one once a trial point has changed the parameters
         if self._A is None:
             self.reject()
-            self._A = Hessian.from_loss(self._evaluate(), self.leaves)
+            self._A = Hessian.from_loss(self._curved(), self.leaves)
         return self._A
 
     @override
@@ -162,7 +166,7 @@ class GraphPoint(Point):
     def gradient_after(self) -> Tensor:
         if self._after is None:
             with explain_backward():
-                self._after = self._gradient(self._evaluate())
+                self._after = self._gradient(self._evaluate(self._closure))
         return self._after
 
     @override

@@ -12,6 +12,7 @@ from solvers import (
     SAM,
     SANIA,
     SGD,
+    SOAP,
     SSCN,
     AdaGradNorm,
     AdaHessian,
@@ -27,10 +28,12 @@ from solvers import (
     MoMoAdam,
     SaddleFreeNewton,
     Scion,
+    Shampoo,
     SignSGD,
     Signum,
     Sophia,
     SPSMax,
+    TrustRegionNewton,
 )
 
 BY_GRADIENT = {  # what steps with .grad alone
@@ -40,6 +43,8 @@ BY_GRADIENT = {  # what steps with .grad alone
     "AdamCoupled": lambda p: AdamCoupled(p, 0.01, coupled=0.1),
     "AdaGradNorm": lambda p: AdaGradNorm(p, 0.5),
     "Scion": lambda p: Scion(p, 0.01),
+    "Shampoo": lambda p: Shampoo(p, 0.02, every=2, weight_decay=0.1),
+    "SOAP": lambda p: SOAP(p, 0.02, every=2, limit=2, weight_decay=0.1),
 }
 BY_LOSS = {  # what needs the loss too
     "NGN": lambda p: NGN(p, 0.5, momentum=0.5),
@@ -77,6 +82,7 @@ SECOND = {
     "DampedNewton": lambda p: DampedNewton(p, 10.0),
     "SaddleFreeNewton": SaddleFreeNewton,
     "SaddleFreeNewton-rank": lambda p: SaddleFreeNewton(p, rank=3, generator=generator()),
+    "TrustRegionNewton": TrustRegionNewton,
     "RSRNM": lambda p: RSRNM(p, 5, generator=generator()),
     "CoordinateDescent": lambda p: CoordinateDescent(p, 5, generator=generator()),
 }

@@ -20,6 +20,7 @@ from solvers import (
     LazyCubicNewton,
     Ridge,
     SaddleFreeNewton,
+    TrustRegionNewton,
     linear_model,
 )
 
@@ -35,6 +36,7 @@ from solvers import (
         lambda p: DampedNewton(p, 1e-12),
         lambda p: DampedNewton(p, 1e-18, rule="root", krylov=6),
         lambda p: SaddleFreeNewton(p, 1e-9, rule="fixed"),
+        lambda p: TrustRegionNewton(p, 100.0, forcing=1e-10),
         lambda p: GradientNormalizedNewton(p, 1e9),
     ],
 )
@@ -59,6 +61,7 @@ def test_a_convex_quadratic_is_solved_in_one_step(make):
         lambda p: SaddleFreeNewton(p),
         lambda p: SaddleFreeNewton(p, rank=1, generator=generator()),
         lambda p: SaddleFreeNewton(p, krylov=2),
+        lambda p: TrustRegionNewton(p, 0.5),
     ],
 )
 def test_a_saddle_is_left(make):
@@ -105,6 +108,7 @@ ALL = {
     "damped": lambda p: DampedNewton(p, 100.0),
     "saddle-free": lambda p: SaddleFreeNewton(p, 1e-6, rule="ratio"),
     "saddle-free rank": lambda p: SaddleFreeNewton(p, 1e-3, rank=3, generator=generator()),
+    "trust region": lambda p: TrustRegionNewton(p, 3.0),
     "coordinate": lambda p: CoordinateDescent(p, 5, L=1e-6, keep=True, generator=generator()),
     "rs-rnm": lambda p: RSRNM(p, 5, generator=generator()),
 }

@@ -18,16 +18,18 @@ from landscape.objective.graph import nodes
 
 
 def gradient_graph(
-    root: Tensor, leaves: Sequence[Tensor], cotangent: Tensor | None = None
+    root: Tensor, leaves: Sequence[Tensor], cotangent: Tensor | None = None, *, trusted: bool = False
 ) -> tuple[Tensor | None, ...]:
     """The gradient of a scalar (or of <cotangent, root>) with its own graph; None for leaves that are not used.
 
-    Raises `RuntimeError` when that graph passes through a function that has no second derivative.
+    Raises `RuntimeError` when that graph passes through a function that has no second derivative; a graph that is
+    `trusted` to have none is not looked through.
     """
     gradients = torch.autograd.grad(root, leaves, cotangent, create_graph=True, allow_unused=True)
     if any(g is not None and g.is_sparse for g in gradients):
         raise RuntimeError("use sparse=False: an embedding with sparse=True has no second derivative")
-    _refuse_dead_ends(g for g in gradients if g is not None)
+    if not trusted:
+        _refuse_dead_ends(g for g in gradients if g is not None)
     return gradients
 
 

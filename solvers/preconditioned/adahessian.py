@@ -73,8 +73,8 @@ class AdaHessian(Curved):
         super().__init__(params, settings, every=every, probes=probes, generator=generator)
 
     @override
-    def _estimate(self, loss: Tensor, leaves: list[Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
-        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator)
+    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
+        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator, trusted=trusted)
 
     @override
     def _absorb(self, update: Update, estimates: list[Tensor]) -> None:

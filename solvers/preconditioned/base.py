@@ -93,8 +93,11 @@ class Curved(Preconditioned):
         self._found: dict[int, Tensor] | None = None  # this step's estimates, by their parameter's state
 
     @abstractmethod
-    def _estimate(self, loss: Tensor, leaves: list[Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
-        """The gradient, None for a leaf that the loss does not use, and the estimated diagonal, wide."""
+    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
+        """The gradient, None for a leaf that the loss does not use, and the estimated diagonal, wide.
+
+        `trusted`: the same leaves have had an estimate, so that their graph need not be looked through again.
+        """
 
     @abstractmethod
     def _absorb(self, update: Update, estimates: list[Tensor]) -> None:
@@ -125,7 +128,7 @@ class Curved(Preconditioned):
         with torch.enable_grad(), unfused_weight_norm():
             loss = check_loss(closure())
             with explain_backward():
-                gradients, estimates = self._estimate(loss.sum(), leaves)
+                gradients, estimates = self._estimate(loss.sum(), leaves, members == self._members)
         given = {p: g.detach() for p, g in zip(leaves, gradients, strict=True) if g is not None}
         found = dict(zip(leaves, estimates, strict=True))
         average_gradients(leaves, given)

@@ -11,7 +11,7 @@ from solvers.preconditioned.base import widened
 
 
 def hutchinson(
-    loss: Tensor, leaves: list[Tensor], probes: int, kind: Kind, generator: torch.Generator
+    loss: Tensor, leaves: list[Tensor], probes: int, kind: Kind, generator: torch.Generator, *, trusted: bool = False
 ) -> tuple[list[Tensor | None], list[Tensor]]:
     """The gradient, None for leaves that the loss does not use, and the estimate, one graph for both.
 
@@ -21,11 +21,12 @@ def hutchinson(
         probes: how many z.
         kind: "rademacher" or "normal". Off-diagonal entries are all of the first one's error.
         generator: numbers are drawn on its device and moved.
+        trusted: a graph like this one was here before, and had second derivatives everywhere.
     """
-    gradient = gradient_graph(loss, leaves)
+    gradient = gradient_graph(loss, leaves, trusted=trusted)
     estimates: list[Tensor] = []
     for _ in range(probes):
-        z = [draw(p, kind, generator) for p in leaves]
+        z = draw(leaves, kind, generator)
         found = [widened(h) for h in vjp(gradient, leaves, z)]
         torch._foreach_mul_(found, [widened(one) for one in z])
         if estimates:
@@ -37,13 +38,15 @@ def hutchinson(
     return list(gradient), estimates
 
 
-def draw(like: Tensor, kind: Kind, generator: torch.Generator) -> Tensor:
-    """Independent numbers of mean 0 and variance 1 in the tensor's shape and dtype, on its device."""
-    source = generator.device
+def draw(leaves: list[Tensor], kind: Kind, generator: torch.Generator) -> list[Tensor]:
+    """Independent numbers of mean 0 and variance 1 in the leaves' shapes and dtypes, on their devices."""
+    source, sizes = generator.device, [p.numel() for p in leaves]
+    dtype = torch.float64 if any(p.dtype == torch.float64 for p in leaves) else torch.float32
     if kind == "normal":
-        return torch.randn(like.shape, generator=generator, device=source).to(like)
-    # one bit of a random word for each entry: five times as fast as a draw for each
-    words = torch.randint(-(2**63), 2**63 - 1, (like.numel() // 64 + 1,), generator=generator, device=source)
-    shifts = torch.arange(8, dtype=torch.uint8, device=source)
-    bits = (words.view(torch.uint8).unsqueeze(1) >> shifts).bitwise_and_(1)
-    return bits.view(-1)[: like.numel()].reshape(like.shape).to(like).mul_(2).sub_(1)
+        z = torch.randn(sum(sizes), generator=generator, device=source, dtype=dtype)
+    else:  # one bit of a random word for each entry: five times as fast as a draw for each
+        words = torch.randint(-(2**63), 2**63 - 1, (sum(sizes) // 64 + 1,), generator=generator, device=source)
+        shifts = torch.arange(8, dtype=torch.uint8, device=source)
+        bits = (words.view(torch.uint8).unsqueeze(1) >> shifts).bitwise_and_(1)
+        z = bits.view(-1)[: sum(sizes)].to(dtype).mul_(2).sub_(1)
+    return [piece.view(p.shape).to(p) for piece, p in zip(z.split(sizes), leaves, strict=True)]

@@ -90,8 +90,8 @@ class OASIS(Curved):
         return self.param_groups[0].get("etas", (math.nan,))[-1]
 
     @override
-    def _estimate(self, loss: Tensor, leaves: list[Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
-        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator)
+    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
+        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator, trusted=trusted)
 
     @override
     def evaluate(self, closure: Closure) -> tuple[Any, dict[Tensor, Tensor]]:

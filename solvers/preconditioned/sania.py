@@ -95,8 +95,8 @@ class SANIA(Curved, LossFirstOrder):
         return super().evaluate(closure) if self.metric == "hessian" else Preconditioned.evaluate(self, closure)
 
     @override
-    def _estimate(self, loss: Tensor, leaves: list[Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
-        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator)
+    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
+        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator, trusted=trusted)
 
     @override
     def _absorb(self, update: Update, estimates: list[Tensor]) -> None:

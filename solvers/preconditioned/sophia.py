@@ -86,10 +86,10 @@ class Sophia(Curved):
         self.curvature = curvature
 
     @override
-    def _estimate(self, loss: Tensor, leaves: list[Tensor]) -> tuple[list[Tensor | None], list[Tensor]]:
+    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
         if self.curvature == "gauss-newton":
             return sampled_labels(loss, leaves, self.probes, self.generator)
-        return hutchinson(loss, leaves, self.probes, "normal", self.generator)
+        return hutchinson(loss, leaves, self.probes, "normal", self.generator, trusted=trusted)
 
     @override
     def _absorb(self, update: Update, estimates: list[Tensor]) -> None:

@@ -11,13 +11,13 @@ PROBLEMS = {"quadratic": (quadratic, 300), "network": (network, 40)}
 
 
 def recorded(monkeypatch):
-    """The list of all tensors of random numbers that are drawn from here on, as vectors."""
+    """The list of all random vectors that are drawn from here on."""
     drawn, draw = [], hutchinson.draw
 
-    def recording(like, kind, generator):
-        z = draw(like, kind, generator)
-        drawn.append(z.detach().clone().reshape(-1).numpy())
-        return z
+    def recording(leaves, kind, generator):
+        pieces = draw(leaves, kind, generator)
+        drawn.append(torch.cat([z.reshape(-1) for z in pieces]).numpy())
+        return pieces
 
     monkeypatch.setattr(hutchinson, "draw", recording)
     return drawn
@@ -35,15 +35,11 @@ def check_against_reference(monkeypatch, make, reference, name, tolerance=1e-9, 
         problem_loss = problem.fgh.f(problem.flat())
         np.testing.assert_allclose(float(solver.step(problem.closure)), problem_loss, rtol=1e-12)
         ends.append(problem.flat())
-    pieces, many = iter(drawn), len(problem.parameters)
-
-    def probe():
-        return np.concatenate([next(pieces) for _ in range(many)])
-
-    path = reference(problem.fgh, start, probe)
+    probes = iter(drawn)
+    path = reference(problem.fgh, start, lambda: next(probes))
     for w in ends:
         np.testing.assert_allclose(next(path), w, rtol=0, atol=tolerance)
-    assert next(pieces, None) is None  # all probes have been used
+    assert next(probes, None) is None  # all probes have been used
     assert np.linalg.norm(ends[-1] - start) > 1e-2
     return solver
 

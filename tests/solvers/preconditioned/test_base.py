@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from curved_cases import dense_hessian, recorded
@@ -168,7 +167,7 @@ def test_weight_norm_is_differentiated_unfused(monkeypatch):
     found = torch.cat([solver.state[p]["square"].reshape(-1) for p in model.parameters()])
     with unfused_weight_norm():
         H = dense_hessian(closure, list(model.parameters()))
-    torch.testing.assert_close(found, (H @ torch.tensor(np.concatenate(drawn))) ** 2)
+    torch.testing.assert_close(found, (H @ torch.tensor(drawn[0])) ** 2)
 
 
 def test_a_lasting_graph_is_not_kept():

@@ -56,14 +56,15 @@ def test_a_diagonal_hessian_is_found_by_one_probe():
 @pytest.mark.parametrize("shape", [(), (1,), (64,), (63, 3), (5, 4, 3, 2)])
 def test_draws(shape):
     like = torch.zeros(shape, dtype=torch.bfloat16)
-    z = draw(like, "rademacher", generator())
-    assert (z.shape, z.dtype) == (like.shape, like.dtype)
+    z, other = draw([like, torch.zeros(70).double()], "rademacher", generator())
+    assert (z.shape, z.dtype, other.dtype) == (like.shape, like.dtype, torch.float64)
     assert bool((z.abs() == 1).all())
-    assert torch.equal(z, draw(like, "rademacher", generator()))
+    assert torch.equal(z, draw([like], "rademacher", generator())[0])
+    assert torch.equal(other[6:].float(), draw([torch.zeros(like.numel() + 70)], "rademacher", generator())[0][-64:])
 
 
 def test_bits_are_fair_and_independent():
-    z = draw(torch.zeros(64 * 3000), "rademacher", generator()).reshape(3000, 64)
+    z = draw([torch.zeros(64 * 3000)], "rademacher", generator())[0].reshape(3000, 64)
     bound = 4.5 / 3000**0.5
     assert float(z.mean(0).abs().max()) < bound
     assert float(((z.T @ z) / 3000 - torch.eye(64)).abs().max()) < bound * 1.2

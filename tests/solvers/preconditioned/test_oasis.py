@@ -75,12 +75,12 @@ def test_mini_batches_compare_gradients_of_one_batch(monkeypatch):
         solver.step(lambda tilt=tilt: (lambda x: 0.5 * x @ A @ x * (1 + tilt[0] ** 2) + tilt @ x)(torch.cat([p, q])))
         ends.append(torch.cat([p, q]).detach().numpy().copy())
         etas.append(solver.eta)
-    pieces, T, M = iter(drawn), tilts.numpy(), A.numpy()
+    probes, T, M = iter(drawn), tilts.numpy(), A.numpy()
     path = oasis_reference(
         lambda w, k: (1 + T[k, 0] ** 2) * M @ w + T[k],
         lambda w, k: (1 + T[k, 0] ** 2) * M,
         np.ones(5),
-        lambda: np.concatenate([next(pieces), next(pieces)]),
+        lambda: next(probes),
         **{**settings, "lr": scale},
     )
     for w in ends:

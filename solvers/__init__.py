@@ -26,7 +26,7 @@ from solvers.first_order import (
     Signum,
     SPSMax,
 )
-from solvers.preconditioned import OASIS, SANIA, SOAP, AdaHessian, Shampoo, Sophia
+from solvers.preconditioned import OASIS, SANIA, SOAP, AdaHessian, KFACDescent, Shampoo, Sophia
 from solvers.second_order import (
     RSRNM,
     SSCN,
@@ -75,6 +75,7 @@ __all__ = [
     "FirstOrder",
     "GradientNormalizedNewton",
     "GradientRegularizedNewton",
+    "KFACDescent",
     "LazyCubicNewton",
     "Linear",
     "LinearModel",

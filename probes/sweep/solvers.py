@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from landscape.objective.objective import Objective
 from probes.checkpoints.problem import importable
 from probes.errors import UserError, one_line
 from probes.specs import parse_spec, split_commas, value_of
@@ -61,17 +62,26 @@ def own_lr(spec: str) -> float | None:
     return None if lr is None else float(lr)
 
 
-def make(spec: str, parameters: Iterable[Tensor], lr: float) -> torch.optim.Optimizer:
-    """The solver on the parameters. Raises what `parse` does, and `UserError` for settings that it does not take."""
+def make(
+    spec: str, parameters: Iterable[Tensor], lr: float, objective: Objective | None = None
+) -> torch.optim.Optimizer:
+    """The solver on the parameters, or on the objective where it takes one, such as `solvers.KFACDescent`.
+
+    Raises what `parse` does, and `UserError` for settings that it does not take.
+    """
     kind, options = parse(spec)
+    subject: Any = objective if getattr(kind, "takes_objective", False) else list(parameters)
     try:
-        return kind(list(parameters), **options | {"lr": lr})
+        return kind(subject, **options | {"lr": lr})
     except (TypeError, ValueError) as error:
         raise UserError(f"the solver {spec} with lr={lr:g}: {one_line(error)}", status=2) from error
 
 
-def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
-    """One step, whichever kind of closure the optimizer wants; the loss where it began."""
+def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], batch: Any = None) -> float:
+    """One step, whichever kind of closure the optimizer wants; the loss where it began.
+
+    `batch` is what the loss is of, for solvers that take an objective.
+    """
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -80,4 +90,5 @@ def step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> float:
         return value
 
     takes_loss = getattr(optimizer, "differentiates", False)  # such as `solvers.Solver`
-    return float(cast(Tensor, optimizer.step(cast(Any, loss if takes_loss else closure))).detach())
+    more = {"batch": batch} if getattr(optimizer, "takes_objective", False) else {}
+    return float(cast(Tensor, optimizer.step(cast(Any, loss if takes_loss else closure), **more)).detach())

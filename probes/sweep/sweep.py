@@ -97,7 +97,7 @@ class Sweep:
         _, where, _ = problems.locate(self.problem_of(self.problem))
         made = problems.build(where, 0)
         for solver in self.solvers:
-            solvers.make(self.solver_of(solver), made.objective.leaves(), self.grid(solver)[0])
+            solvers.make(self.solver_of(solver), made.objective.leaves(), self.grid(solver)[0], made.objective)
 
     def run(
         self,

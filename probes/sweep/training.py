@@ -136,7 +136,7 @@ class Descent:
     ) -> None:
         self.problem, self.lr, self.steps, self.batch, self.schedule = problem, lr, steps, batch, schedule
         self.order, self.looks, self.on_step, self.on_look = order, looks, on_step, on_look
-        self.optimizer = solvers.make(spec, problem.objective.leaves(), lr)
+        self.optimizer = solvers.make(spec, problem.objective.leaves(), lr, problem.objective)
         self.losses: list[float] = []
         self.seen: list[tuple[float, float, float, float]] = []  # loss, accuracy, and both on the test data
         self.seconds = 0.0
@@ -220,7 +220,7 @@ def _step(optimizer: torch.optim.Optimizer, problem: TrainingTask, pair: Any) ->
         return loss
 
     try:
-        return solvers.step(optimizer, closure)
+        return solvers.step(optimizer, closure, pair)
     except _NotFinite as error:
         return float(error.args[0].detach())
     except ValueError:

@@ -37,6 +37,8 @@ SOLVERS: dict[str, tuple[str, Options]] = {
     "shampoo": ("solvers.preconditioned.shampoo:Shampoo", {"every": 10}),
     "soap": ("solvers.preconditioned.soap:SOAP", {}),
     "trust-region": ("solvers.second_order.trust_region:TrustRegionNewton", {}),
+    "kfac": ("solvers.preconditioned.kfac:KFACDescent", {}),
+    "ekfac": ("solvers.preconditioned.kfac:KFACDescent", {"kind": "ekfac"}),
     "sam": ("solvers.first_order.sam:SAM", {"momentum": 0.9}),
     "scion": ("solvers.first_order.scion:Scion", {}),
     "signsgd": ("solvers.first_order.sign:SignSGD", {}),

@@ -5,10 +5,11 @@ is made and what of it is remembered; those by gradients alone from `base.Precon
 """
 
 from solvers.preconditioned.adahessian import AdaHessian
+from solvers.preconditioned.kfac import KFACDescent
 from solvers.preconditioned.oasis import OASIS
 from solvers.preconditioned.sania import SANIA
 from solvers.preconditioned.shampoo import Shampoo
 from solvers.preconditioned.soap import SOAP
 from solvers.preconditioned.sophia import Sophia
 
-__all__ = ["OASIS", "SANIA", "SOAP", "AdaHessian", "Shampoo", "Sophia"]
+__all__ = ["OASIS", "SANIA", "SOAP", "AdaHessian", "KFACDescent", "Shampoo", "Sophia"]

@@ -1,4 +1,8 @@
-"""Several ways to the same product: the fastest one is found once, on the spot, and kept."""
+"""Several ways to the same product: the fastest one is found once, on the spot, and kept.
+
+They agree up to rounding, and time decides between them: two runs of one program may differ in the last digits. Under
+`torch.use_deterministic_algorithms(True)` no clock is asked, and the first way that works is taken.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +47,22 @@ class Tuning:
         if self._fixed:  # the first one is known to work
             self._chosen[key] = next(iter(ways))
         if key in self._chosen:
-            return ways[self._chosen[key]]()
+            return self._again(key, ways)
         result, self._seconds[key] = _compare(ways, self._device)
         self._chosen[key] = _fastest(self._seconds[key])
         return result
+
+    def _again(self, key: str, ways: Mapping[str, Callable[[], Tensor]]) -> Tensor:
+        """By the way that was chosen; by the first one where it is none for these data, from then on if it fails."""
+        first = next(iter(ways))
+        chosen = self._chosen[key]
+        if chosen == first or chosen not in ways:
+            return ways[first]()
+        try:
+            return ways[chosen]()
+        except (RuntimeError, NotImplementedError):
+            self._chosen[key] = first
+            return ways[first]()
 
     def settle(self, kind: Hashable, ranks: Ranks) -> None:
         """After the first work of a kind: take the ways that were fastest on all ranks together; all call this."""
@@ -58,7 +74,7 @@ class Tuning:
             tried = [seconds[key] for seconds in found if key in seconds]
             # where no way works on all of them, each takes its own
             if shared := set.intersection(*(set(seconds) for seconds in tried)):
-                self._chosen[key] = _fastest({way: sum(s[way] for s in tried) for way in sorted(shared)})
+                self._chosen[key] = _fastest({way: sum(s[way] for s in tried) for way in tried[0] if way in shared})
 
     def choice(self, key: str) -> str | None:
         """The way that is taken for `key`; None before the first time."""
@@ -99,6 +115,8 @@ def _compare(ways: Mapping[str, Callable[[], Tensor]], device: torch.device) -> 
 
 
 def _fastest(seconds: Mapping[str, float]) -> str:
+    if torch.are_deterministic_algorithms_enabled():
+        return next(iter(seconds))
     return min(seconds, key=lambda way: seconds[way])
 
 

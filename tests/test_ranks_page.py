@@ -12,6 +12,7 @@ PAGE = (ROOT / "docs/ranks.md").read_text()
 NUMBER = re.compile(r"\d+\.\d+")
 
 
+@pytest.mark.slow
 def test_the_page_is_what_is_printed(tmp_path):
     for title, code in re.findall(r"^```python title=(\S+)\n(.*?)^```", PAGE, re.M | re.S):
         (tmp_path / title).write_text(code)

@@ -20,7 +20,8 @@ from landscape.objective.batch import Batch
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.objective.together import Sum
-from landscape.operators.gauss_newton import GaussNewton, JacobianGraph, JacobianOperator
+from landscape.operators.gauss_newton import GaussNewton, JacobianOperator
+from landscape.operators.jacobian_graph import JacobianGraph
 from landscape.operators.jacobians import close, cotangents, jacobian
 from landscape.operators.linear import LinearOperator, require_finite, rounding
 from landscape.operators.output_curvature import Curvature, loss_hessian, nothing

@@ -1,13 +1,10 @@
 """The generalised Gauss-Newton matrix G = J^T (d2 loss / d outputs2) J, and the Jacobian products behind it.
 
-J v comes from the kept graph by differentiating J^T u in u (reverse over reverse, no forward pass), or from one
-forward-mode pass; J^T w is one reverse pass. The two ways are timed on the first batch.
+A batch's graph is kept (`JacobianGraph`); where none can be, one pass in forward mode builds it and gives J v.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,8 +16,9 @@ from landscape.objective.batch import Batch
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.losses import CONVEX
 from landscape.objective.objective import Objective
-from landscape.operators.autograd import dual_level, duals, gradient_graph, stack, vjp
+from landscape.operators.autograd import dual_level, duals, vjp
 from landscape.operators.curvature import ObjectiveOperator
+from landscape.operators.jacobian_graph import JacobianGraph, forward_is_reverse, hold_forward
 from landscape.operators.outline import norm, outline_of_outputs
 from landscape.operators.output_curvature import Curvature, known_loss, loss_hessian, nothing
 from landscape.operators.output_roots import Root, loss_root
@@ -147,17 +145,25 @@ class JacobianOperator(ObjectiveOperator):
         if len(V) > 1 or objective.sharded or objective.tuning.refused("dual"):
             return super()._rebuilt_products(batch, V)
         try:
-            with dual_level():
-                e = objective.evaluate(batch, duals(objective.leaves(), objective.split(V[0])))
-                outputs, tangent = forward_ad.unpack_dual(e.z)
-        except (RuntimeError, NotImplementedError):  # an operation without forward-mode derivative
+            return self._dual_products(batch, V)
+        except (RuntimeError, NotImplementedError):  # an operation without forward-mode derivative, or with another
             objective.tuning.refuse("dual")
             return super()._rebuilt_products(batch, V)
+
+    def _dual_products(self, batch: Batch, V: Tensor) -> tuple[Tensor, float]:
+        objective = self.objective
+        with dual_level():
+            e = objective.evaluate(batch, duals(objective.leaves(), objective.split(V[0])))
+            outputs, tangent = forward_ad.unpack_dual(e.z)
         if tangent is None or not e.weight:
             return torch.zeros_like(V), e.weight
-        single = replace(e.single, outputs=outputs)
-        (bent,) = self._curvature(single.detach())(tangent.detach().unsqueeze(0))
-        return objective.join(vjp([outputs], e.leaves, [bent])).unsqueeze(0), e.weight
+        if not forward_is_reverse(outputs):
+            raise NotImplementedError
+        pushed = tangent.detach().unsqueeze(0)
+        bent = self._curvature(replace(e.single, outputs=outputs).detach())(pushed)
+        products = objective.join(vjp([outputs], e.leaves, [bent[0]])).unsqueeze(0)
+        hold_forward(V, pushed, bent, products)
+        return products, e.weight
 
 
 class GaussNewton(JacobianOperator):
@@ -203,86 +209,3 @@ class GaussNewton(JacobianOperator):
     @override
     def root(self, e: Evaluation) -> Root:
         return loss_root(e, self._curvature(e))
-
-
-class JacobianGraph:
-    """A batch's outputs with their graph: products with J, with its transpose, and with J^T B J."""
-
-    def __init__(self, objective: Objective, e: Evaluation, curvature: Curvature) -> None:
-        self._objective = objective
-        self._batch = e.batch
-        self._leaves = e.leaves
-        self._outputs = e.tensor
-        self._curvature = curvature
-        self._cotangent: Tensor | None = None  # u, where J^T u is kept
-        self._pullback: tuple[Tensor | None, ...] = ()  # J^T u, with its graph
-        self._whole: tuple[JacobianGraph, Sequence[int]] | None = None  # whose part this is
-
-    def part(self, objective: Objective, places: Sequence[int]) -> JacobianGraph:
-        """The diagonal block of some of the leaves, those of a restricted objective, on the same graph."""
-        other = copy.copy(self)
-        other._objective, other._whole = objective, (self, places)
-        other._leaves = [self._leaves[i] for i in places]
-        return other
-
-    def roots(self) -> list[Tensor]:
-        """The outputs, and J^T u where it is kept."""
-        return [self._outputs, *(g for g in self._pullback if g is not None)]
-
-    def products(self, V: Tensor) -> Tensor:
-        """J^T B J V for rows `(k, n)`, in the way that was fastest when the first batch was timed."""
-        return self._fastest("jacobian", V, lambda U, batched: self.vjp(self._curvature(U), batched))
-
-    def jvp(self, V: Tensor) -> Tensor:
-        """J V for rows `(k, n)`: `(k, *outputs.shape)`."""
-        return self._fastest("jvp", V, lambda U, batched: U)
-
-    def vjp(self, W: Tensor, batched: bool = False) -> Tensor:
-        """J^T W for cotangents `(k, *outputs.shape)`: rows `(k, n)`, one after the other or `batched`."""
-        if batched:
-            return self._objective.join(vjp([self._outputs], self._leaves, [W], batched))
-        return stack([self._objective.join(vjp([self._outputs], self._leaves, [w])) for w in W])
-
-    def _fastest(self, key: str, V: Tensor, then: Callable[[Tensor, bool], Tensor]) -> Tensor:
-        """`then(J V, batched)`, with J V from the graph of J^T u or from forward mode."""
-        ways: dict[str, Callable[[], Tensor]] = {"reverse": lambda: then(self.by_reverse(V), False)}
-        if self._whole is None:  # a forward pass is no cheaper for a part
-            ways["forward"] = lambda: then(self._forward(V), False)
-        if len(V) > 1:
-            key = f"{key}-block"
-            ways["batched"] = lambda: then(self.by_reverse(V, True), True)
-        tuning = self._objective.tuning
-        first = tuning.choice(key) is None
-        result = tuning.fastest(key, ways)
-        if first and tuning.choice(key) == "forward":
-            self._cotangent, self._pullback = None, ()
-        return result
-
-    def _forward(self, V: Tensor) -> Tensor:
-        rows = []
-        for v in V:
-            with torch.no_grad(), dual_level():
-                given = duals([p.detach() for p in self._leaves], self._objective.split(v))
-                outputs = self._objective.evaluate(self._batch, given).z
-                tangent = forward_ad.unpack_dual(outputs).tangent
-                rows.append(torch.zeros_like(self._outputs) if tangent is None else tangent)
-        return torch.stack(rows)
-
-    def by_reverse(self, V: Tensor, batched: bool = False) -> Tensor:
-        """d/du <J^T u, v> = J v, since J^T u is linear in u."""
-        cotangent, pullback = self._pulled_back()
-        if batched:
-            return vjp(pullback, [cotangent], self._objective.split(V), batched)[0].detach()
-        rows = [vjp(pullback, [cotangent], self._objective.split(v))[0] for v in V]
-        return torch.stack(rows).detach()
-
-    def _pulled_back(self) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """u and J^T u, with its graph; a part takes that of the whole."""
-        if self._whole is not None:
-            whole, places = self._whole
-            cotangent, pullback = whole._pulled_back()
-            return cotangent, [pullback[i] for i in places]
-        if self._cotangent is None:
-            self._cotangent = torch.zeros_like(self._outputs, requires_grad=True)
-            self._pullback = gradient_graph(self._outputs, self._leaves, self._cotangent)
-        return self._cotangent, self._pullback

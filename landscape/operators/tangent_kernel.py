@@ -17,7 +17,8 @@ from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
 from landscape.objective.together import Sum
 from landscape.operators.curvature import ObjectiveOperator
-from landscape.operators.gauss_newton import JacobianClaim, JacobianGraph
+from landscape.operators.gauss_newton import JacobianClaim
+from landscape.operators.jacobian_graph import JacobianGraph
 from landscape.operators.self_check import Claims
 from landscape.operators.tangent_gram import Rows, tangent_gram
 from landscape.ranks import agreed_on

@@ -195,7 +195,7 @@ class Worker:
             at_once = torch.equal(head[there], told[there])
             if torch.equal(reference[there], told[there]):
                 at_once = at_once and self._prefers_many()
-        elif _same(head, reference):
+        elif _same(head, reference) or torch.are_deterministic_algorithms_enabled():
             at_once = self._prefers_many()
         else:
             at_once = self._is_faster(fast / len(chunk), chunk)

@@ -11,6 +11,45 @@ from landscape.tuning import Tuning
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def fastest():
+    """Here the clock decides, in place of the draw that other tests take."""
+
+
+def test_no_clock_decides_where_torch_is_to_be_deterministic():
+    def slow():
+        time.sleep(0.01)
+        return torch.ones(1)
+
+    def fails():
+        raise NotImplementedError
+
+    ways = {"fails": fails, "slow": slow, "fast": lambda: torch.ones(1)}
+    torch.use_deterministic_algorithms(True)
+    try:
+        tuning = Tuning(CPU)
+        tuning.fastest("product", ways)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert tuning.choice("product") == "slow"
+
+
+def test_a_way_that_is_none_for_other_data_gives_place_to_the_first_one():
+    def right():
+        return torch.ones(1)
+
+    def fails():
+        raise RuntimeError
+
+    tuning = Tuning(CPU)
+    tuning.fastest("product", {"first": lambda: time.sleep(0.01) or right(), "second": right})
+    assert tuning.choice("product") == "second"
+    assert tuning.fastest("product", {"first": right}).tolist() == [1.0]
+    assert tuning.choice("product") == "second"
+    assert tuning.fastest("product", {"first": right, "second": fails}).tolist() == [1.0]
+    assert tuning.choice("product") == "first"
+
+
 def test_the_fastest_right_way_is_kept():
     calls = []
 

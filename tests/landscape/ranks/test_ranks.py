@@ -19,7 +19,7 @@ def test_one_rank_talks_to_nobody():
         alone.agreed(lambda: {}["missing"])
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_what_one_rank_raises_all_raise(tmp_path, world):
     every = on_ranks("talks:words", world, tmp_path, seconds=300)
     for rank, found in enumerate(every):

@@ -2,6 +2,7 @@
 
 import monitor_on_ranks as loops
 import numpy as np
+import pytest
 from processes import on_ranks
 
 from probes import Trace
@@ -23,6 +24,7 @@ def test_two_ranks_write_what_one_process_does(tmp_path):
     assert reasons == {2: "ValueError: not at step 2", 4: "ValueError: rank 1: not on the last rank"}
 
 
+@pytest.mark.slow
 def test_a_budget_is_the_first_ranks(tmp_path):
     on_ranks("monitor_on_ranks:budgeted", 2, tmp_path, tmp_path / "two.h5")
     trace = Trace.open(tmp_path / "two.h5")

@@ -36,7 +36,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     return Undisturbed(numbers(folder / "out"), calls(folder))
 
 
-@pytest.mark.parametrize("engine", ["processes", "ray", "submitit"])
+@pytest.mark.parametrize(
+    "engine", ["processes", *(pytest.param(e, marks=pytest.mark.slow) for e in ("ray", "submitit"))]
+)
 def test_a_killed_worker_loses_nothing(engine: str, tmp_path: Path, undisturbed: Undisturbed) -> None:
     """One run of two is killed in the middle of a step."""
     words = words_of(engine)

@@ -51,6 +51,7 @@ def agree(name, found, expected, way):
         assert error < 1e-10, f"{name}, {key}: {error}"
 
 
+@pytest.mark.slow
 def test_a_failure_on_one_rank_is_raised_on_all_and_they_go_on_together(tmp_path):
     expected = [f"rank 1: told to fail in {when}" for when in ("forward", "backward", "loss")]
     (other, penalties), (own, _) = on_ranks("sharded_cases:failing", 2, tmp_path)

@@ -32,8 +32,8 @@ WITHOUT = {
 }
 # What functions, solvers and the monitor hand out: nobody makes one by hand.
 RESULTS = {
-    "landscape.spectra": "BlockSpectra BlockSpectrum ConditionNumber Density Eigenpairs Estimate Heterogeneity "
-    "Solution Tridiagonal",
+    "landscape.spectra": "Applied BlockSpectra BlockSpectrum ConditionNumber Density Eigenpairs Estimate "
+    "Heterogeneity Solution SpectralSum Tridiagonal",
     "landscape.conditioning": "Conditioning LayerFactors",
     "landscape.regularity": "AlphaBeta Bound Constant Envelope",
     "landscape.collapse": "CollapseMetrics",

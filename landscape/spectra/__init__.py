@@ -10,6 +10,11 @@ from landscape.spectra.density import density
 from landscape.spectra.diagonal import diagonal
 from landscape.spectra.eigsh import eigsh
 from landscape.spectra.footprint import footprint
+from landscape.spectra.functions.apply import Applied, apply
+from landscape.spectra.functions.dimensions import effective_dimension, local_effective_dimension
+from landscape.spectra.functions.logdet import logdet
+from landscape.spectra.functions.results import SpectralSum
+from landscape.spectra.functions.trace_of import trace_of
 from landscape.spectra.krylov import lanczos
 from landscape.spectra.results import ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
 from landscape.spectra.solve.solve import Solution, solve
@@ -17,6 +22,7 @@ from landscape.spectra.trace import trace
 
 __all__ = [
     "DENSE_LIMIT",
+    "Applied",
     "BlockSpectra",
     "BlockSpectrum",
     "Callback",
@@ -28,16 +34,22 @@ __all__ = [
     "Heterogeneity",
     "RunningEstimate",
     "Solution",
+    "SpectralSum",
     "Tridiagonal",
+    "apply",
     "block_spectra",
     "blockwise",
     "condition_number",
     "density",
     "diagonal",
+    "effective_dimension",
     "eigsh",
     "footprint",
     "heterogeneity",
     "lanczos",
+    "local_effective_dimension",
+    "logdet",
     "solve",
     "trace",
+    "trace_of",
 ]

@@ -7,17 +7,17 @@ go to the operator in blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from landscape.operators.linear import LinearOperator, error_floor, products
-from landscape.spectra.basis.place import BasisChoice, Footprint, Place, choose_place, together
+from landscape.operators.linear import LinearOperator, error_floor
+from landscape.spectra.basis.place import BasisChoice, Footprint
 from landscape.spectra.callbacks import Callback, RunningEstimate, stops
 from landscape.spectra.carried import carries_check
-from landscape.spectra.krylov import BESIDE, Krylov
+from landscape.spectra.chains import Chains, chains_place
+from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import Density, tridiagonal
 
 
@@ -60,7 +60,7 @@ def density(
     rng, seed = A.space.generator(generator)
     n = A.shape[0]
     depth = min(steps, n)
-    place, at_once = density_place(A, probes, depth, basis)
+    place, at_once = chains_place(A, probes, depth, basis, "density")
     capacity = min(depth, place.columns)
     taken = Footprint(0, place.where)
     rules: list[tuple[Tensor, Tensor]] = []
@@ -68,19 +68,18 @@ def density(
     try:
         for first in range(0, probes, max(1, at_once)):
             V = A.space.random(min(max(1, at_once), probes - first), "normal", rng)
-            chains = [Krylov(A, capacity, place.where) for _ in range(V.shape[-1])]
+            chains = Chains(A, V, capacity, place.where)
             try:
-                for running in _lockstep(A, chains, V, depth):
+                while chains.steps < depth and (running := chains.step()):
                     matvecs += len(running)
-                    stopped = stops(A, callback, matvecs, probes * depth, partial(_largest, chains, largest))
+                    stopped = stops(A, callback, matvecs, probes * depth, partial(_largest, chains.each, largest))
                     if stopped:
                         break
             finally:
-                for chain in chains:
-                    chain.basis.close()
-            taken = max(taken, together(chain.basis.footprint for chain in chains), key=lambda found: found.vectors)
-            rules += [quadrature(chain.H) for chain in chains]
-            largest = largest if callback is None else _largest(chains, largest)
+                chains.close()
+            taken = max(taken, chains.footprint, key=lambda found: found.vectors)
+            rules += [quadrature(chain.H) for chain in chains.each]
+            largest = largest if callback is None else _largest(chains.each, largest)
             if stopped:
                 break
     finally:
@@ -90,37 +89,6 @@ def density(
     weights = torch.stack([torch.cat([w, w.new_zeros(width - w.numel())]) for _, w in rules])
     complete = bool(at_once) and not stopped
     return Density(nodes, weights, n, matvecs, seed, error_floor(A), complete, footprint=taken)
-
-
-def density_place(A: LinearOperator, probes: int, depth: int, basis: str) -> tuple[Place, int]:
-    """Where the bases of `density` lie, and how many probes run at once: 0 where not one basis fits.
-
-    Raises `MemoryError` where not even a vector has room beside what is worked on.
-    """
-    place = choose_place(A, basis, enough=depth, beside=BESIDE)
-    if place.columns < 1:
-        memory, column = A.memory, A.space.column_bytes
-        raise MemoryError(
-            f"density needs at least {BESIDE + 1} vectors, the budget of {memory:,} bytes holds {memory // column}"
-        )
-    if place.aside:  # each probe has vectors beside its basis, and those of a product
-        return place, min(probes, place.columns // depth, 1 + place.aside // (2 * BESIDE))
-    return place, min(probes, (place.columns + BESIDE) // (depth + BESIDE))
-
-
-def _lockstep(A: LinearOperator, chains: list[Krylov], V: Tensor, depth: int) -> Iterator[list[Krylov]]:
-    """Lanczos from the columns of V; after each block of products the chains that took part in it."""
-    fronts = [(chain, chain.inject(V[..., i : i + 1])) for i, chain in enumerate(chains)]
-    for step in range(depth):
-        if step:
-            fronts = [(chain, chain.propose()) for chain, _ in fronts]
-        fronts = [(chain, X) for chain, X in fronts if X.shape[-1]]
-        if not fronts:
-            return
-        W = products(A, torch.cat([X for _, X in fronts], dim=-1))
-        for i, (chain, _) in enumerate(fronts):
-            chain.absorb(W[..., i : i + 1])
-        yield [chain for chain, _ in fronts]
 
 
 def _largest(chains: list[Krylov], before: RunningEstimate) -> RunningEstimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from landscape.operators.linear import LinearOperator
 from landscape.spectra.basis.place import BasisChoice, Footprint
-from landscape.spectra.density import density_place
+from landscape.spectra.chains import chains_place
 from landscape.spectra.task import search_place
 
 
@@ -31,5 +31,5 @@ def footprint(
         place = search_place(A, k, 1, basis)
         return Footprint(place.columns * A.space.column_bytes, place.where)
     depth = min(steps or 1, A.shape[0])
-    place, at_once = density_place(A, probes, depth, basis)
+    place, at_once = chains_place(A, probes, depth, basis, "density")
     return Footprint(max(at_once * depth, min(depth, place.columns)) * A.space.column_bytes, place.where)

@@ -12,7 +12,7 @@ from spectra_cases import ShardedOperator, matrix, seeded_generator, spectra
 from landscape.operators.linear import LinearOperator
 from landscape.operators.matrix import MatrixOperator
 from landscape.operators.preconditioned import Preconditioned
-from landscape.spectra import condition_number, density, diagonal, eigsh, lanczos, trace
+from landscape.spectra import apply, condition_number, density, diagonal, eigsh, lanczos, trace, trace_of
 
 N = 80
 A, B = matrix(spectra(N)["triple"]), matrix(1.0 / torch.arange(1, N + 1).numpy(), seed=1)
@@ -57,6 +57,16 @@ def nodes(X: LinearOperator) -> list[Any]:
     return [found.nodes, found.weights]
 
 
+def sums(X: LinearOperator) -> list[Any]:
+    options: tuple[dict[str, Any], ...] = ({"matvecs": 60}, {"matvecs": 20}, {"matvecs": N})
+    return [x for o in options for x in estimate(trace_of(X, torch.exp, generator=seeded_generator(0), **o))]
+
+
+def applied(X: LinearOperator) -> list[Any]:
+    found = apply(X, torch.exp, X.random(2, "normal", seeded_generator(3)))
+    return [found.value, found.error, found.matvecs]
+
+
 ALGORITHMS: dict[str, Callable[[LinearOperator], list[Any]]] = {
     "eigsh": pairs,
     "hutchinson": lambda X: traces(X, "hutchinson"),
@@ -67,6 +77,8 @@ ALGORITHMS: dict[str, Callable[[LinearOperator], list[Any]]] = {
     "exact diagonal": lambda X: estimate(diagonal(X, matvecs=N)),
     "density": nodes,
     "lanczos": chain,
+    "trace of a function": sums,
+    "function": applied,
     "condition": lambda X: [condition_number(X, rank=3).kappa],
     "block": lambda X: [X.block([0, 5, N - 1])],
     "dense": lambda X: [X.to_dense()],

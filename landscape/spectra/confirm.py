@@ -14,6 +14,7 @@ With U the Ritz vectors that have nearly converged, A = [[Theta, E^T], [E, M]] i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from torch.nn.functional import pad
 
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import tridiagonal
-from landscape.spectra.task import Task
+from landscape.spectra.task import Claim, key
 
 # A pair joins U while its residual is below this share of its distance to the threshold, and all of them while they
 # use up at most this share of what is free between the threshold and the other pairs. Against a share of tol only
@@ -49,13 +50,27 @@ def largest_overlap(alpha: Tensor, beta: Tensor, x: float) -> float:
     return 1.0 / math.sqrt(total)
 
 
-def companions(values: Tensor, pending: Tensor, threshold: float, least: float) -> Tensor:
-    """Which unwanted Ritz pairs to take into U as well, so that the chain need not meet them.
+def companions(values: Tensor, pending: Tensor, claims: Sequence[Claim], tolerance: float) -> Tensor:
+    """Which unwanted Ritz pairs to take into U as well, so that the chain need not meet them; indices into them.
 
-    Those that loosen the bound least come first, while most of what is free between the threshold and all others, or
-    of `least`, is left. What is chosen decides how long the chain is, not whether its bounds hold.
+    What is chosen decides how long the chain is, not whether its bounds hold.
 
-    values, pending: of the pairs, larger ones nearer to the threshold. Returns indices into them.
+    Args:
+        values, pending: of the unwanted pairs.
+        claims: what is to be proved. A pair is taken that loosens none of them much.
+        tolerance: that they leave.
+    """
+    taken = torch.ones(len(values), dtype=torch.bool)
+    for claim in claims:
+        chosen = torch.zeros_like(taken)
+        chosen[_loosening_least(key(claim.signs, values), pending, claim.last + tolerance, tolerance)] = True
+        taken &= chosen
+    return taken.nonzero()[:, 0]
+
+
+def _loosening_least(values: Tensor, pending: Tensor, threshold: float, least: float) -> Tensor:
+    """Those that loosen the bound least, while most of what is free between the threshold and all others, or of
+    `least`, is left. Larger values are nearer to the threshold.
     """
     distance = (threshold - values).clamp(min=1e-300)
     shift = pending**2 / distance  # what coupling to a pair adds to the bound, at most
@@ -74,15 +89,18 @@ class Chain:
     Because A Q = Q H + C B is known, a chain vector Q z needs one new product only: that with the direction C B z.
 
     Args:
-        task: which ends of the spectrum are asked for, and the relative error of a product.
+        floor: relative error of a product.
         space: the process whose basis it shares; its last vector is what the random start added.
         start: (m,), coordinates of the random start.
         S: (at most m, r), coordinates of U, the wanted ones first.
+        wanted: how many these are.
         reach, coupling: the largest |Ritz value| of U and ||E||.
     """
 
-    def __init__(self, task: Task, space: Krylov, start: Tensor, S: Tensor, reach: float, coupling: float) -> None:
-        self.task, self.space, self.reach, self.coupling = task, space, reach, coupling
+    def __init__(
+        self, floor: float, space: Krylov, start: Tensor, S: Tensor, wanted: int, reach: float, coupling: float
+    ) -> None:
+        self.floor, self.space, self.wanted, self.reach, self.coupling = floor, space, wanted, reach, coupling
         self.S = S = pad(S, (0, 0, 0, len(start) - len(S)))
         z = start - S @ (S.T @ start)
         self.Z = (z / z.norm()).reshape(-1, 1)
@@ -120,7 +138,7 @@ class Chain:
         self.Z, self.S = pad(self.Z, grown), pad(self.S, grown)
 
     def _smallest(self) -> float:
-        return self.task.floor * self.space.scale + 1e-300
+        return self.floor * self.space.scale + 1e-300
 
     def _apply(self, z: Tensor) -> Tensor:
         H = self.space.H
@@ -132,32 +150,29 @@ class Chain:
             v = v - self.Z @ (self.Z.T @ v)
         return v
 
-    # -- bounds -----------------------------------------------------------------------------------------------
+    # -- bounds: `signs` name the end of the spectrum, see `ENDS` ----------------------------------------------
 
-    def doubt(self, x: float, n: int) -> float:
+    def doubt(self, x: float, n: int, signs: Sequence[float] = (1.0,)) -> float:
         """Probability that an eigenvalue of M above x has stayed hidden from this chain."""
         beta = self.beta.clamp(min=self._smallest())
-        part = max(largest_overlap(sign * self.alpha, beta, x) for sign in self.task.signs)
+        part = max(largest_overlap(sign * self.alpha, beta, x) for sign in signs)
         return min(1.0, math.sqrt(2.0 * n / math.pi) * part)
 
-    def level(self, highest: float, n: int, risk: float) -> float | None:
+    def level(self, highest: float, n: int, risk: float, signs: Sequence[float]) -> float | None:
         """The smallest level <= highest above which no eigenvalue of M is left, or None."""
-        if self.doubt(highest, n) > risk:
+        if self.doubt(highest, n, signs) > risk:
             return None
-        lo = min(highest, self._most(self.alpha))
+        lo = min(highest, float(key(signs, self.alpha).max()))
         for _ in range(12):
             middle = 0.5 * (lo + highest)
-            lo, highest = (lo, middle) if self.doubt(middle, n) <= risk else (middle, highest)
+            lo, highest = (lo, middle) if self.doubt(middle, n, signs) <= risk else (middle, highest)
         return highest
 
-    def top(self) -> float:
+    def top(self, signs: Sequence[float]) -> float:
         """The chain's own largest Ritz value (of sign * M, over all signs): no level can be lower."""
-        return self._most(torch.linalg.eigvalsh(tridiagonal(self.alpha, self.beta[:-1])))
+        return float(key(signs, torch.linalg.eigvalsh(tridiagonal(self.alpha, self.beta[:-1]))).max())
 
-    def _most(self, values: Tensor) -> float:
-        return max(float((sign * values).max()) for sign in self.task.signs)
-
-    def upper_bounds(self, level: float, wanted: Tensor | None = None) -> Tensor:
+    def upper_bounds(self, level: float, signs: Sequence[float], wanted: Tensor | None = None) -> Tensor:
         """Upper bounds of the largest of sign * lambda, over all signs, descending, given M <= level.
 
         wanted: (m, k), the wanted Ritz vectors as refined since the chain began, to take in place of the first ones
@@ -178,8 +193,8 @@ class Chain:
         outside = (squares.clamp(min=0.0).sqrt()[:, None] * V.T) @ (space.B @ G)
         E = torch.linalg.qr(torch.cat([image - G @ T, outside])).R
         corner = level * torch.eye(E.shape[0], dtype=torch.float64)
-        found = [torch.full((G.shape[1],), level, dtype=torch.float64)]
-        for sign in self.task.signs:
+        found = [torch.full((G.shape[1] + 1,), level, dtype=torch.float64)]
+        for sign in signs:
             rows = torch.cat([sign * T, E.T], dim=1)
             found.append(torch.linalg.eigvalsh(torch.cat([rows, torch.cat([E, corner], dim=1)])))
         return torch.cat(found).sort(descending=True).values

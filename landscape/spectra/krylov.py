@@ -194,6 +194,10 @@ class Krylov:
         (value,), vector = max(ends, key=lambda found: abs(found[0][0]))
         return abs(float(value)), float(self.gram.trace().sqrt()) * abs(float(vector[-1, 0]))
 
+    def enlarge(self, capacity: int) -> None:
+        """Room for more basis vectors, in a process that has forgotten none."""
+        self.capacity = self.basis.capacity = max(self.capacity, capacity)
+
     def combine(self, S: Tensor) -> Tensor:
         """Q S."""
         return self.basis.combine(S)

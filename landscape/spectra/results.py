@@ -34,6 +34,9 @@ class Eigenpairs(Measured):
         matvecs: products made.
         seed: of the generator.
         confirmed: a random chain has shown that none was missed.
+        above: the threshold above which all were asked for; None where it was a number of pairs.
+        marginal: `(k,)` bool, the values within tol * |largest| of it, whose side is not told; None without one.
+        more: there are more above the threshold than were allowed, of which these are the best.
         holders: the ranks that hold the rows of the vectors together; this process alone where it holds all.
     """
 
@@ -44,6 +47,9 @@ class Eigenpairs(Measured):
     matvecs: int
     seed: int
     confirmed: bool = False
+    above: float | None = None
+    marginal: Tensor | None = field(default=None, repr=False)
+    more: bool = False
     holders: Ranks = field(default_factory=Ranks, repr=False)
 
     def _is_zero(self) -> bool:
@@ -53,11 +59,22 @@ class Eigenpairs(Measured):
         values = ", ".join(f"{float(value):.5g}" for value in self.values)
         error = f" +- {float(self.residuals.max()):.2g}" if len(self.residuals) else ""
         state = "" if self.converged else ", not converged"
-        return "; ".join([f"{values}{error} ({self.matvecs} products{state})", *self._remarks()])
+        return "; ".join(
+            [f"{values or 'none'}{error}{self._where()} ({self.matvecs} products{state})", *self._remarks()]
+        )
+
+    def _where(self) -> str:
+        """What the values are, of those above a threshold."""
+        if self.above is None or self.marginal is None:
+            return ""
+        near = f", {int(self.marginal.sum())} of them within tol of it" * bool(self.marginal.any())
+        return f" above {self.above:.5g}{near}" + f", and more than these {len(self.values)}" * self.more
 
     def first(self, k: int) -> Eigenpairs:
         """The best k of them (all when there are fewer)."""
-        return replace(self, values=self.values[:k], vectors=self.vectors[:, :k], residuals=self.residuals[:k])
+        marginal = None if self.marginal is None else self.marginal[:k]
+        values, vectors, residuals = self.values[:k], self.vectors[:, :k], self.residuals[:k]
+        return replace(self, values=values, vectors=vectors, residuals=residuals, marginal=marginal)
 
 
 @dataclass(frozen=True)

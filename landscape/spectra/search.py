@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,7 +15,8 @@ from landscape.spectra.callbacks import RunningEstimate, stops
 from landscape.spectra.confirm import Chain, companions
 from landscape.spectra.krylov import Krylov
 from landscape.spectra.results import Eigenpairs
-from landscape.spectra.task import State, Stop, Task, search_place
+from landscape.spectra.task import Claim, State, Stop, Task, open_place, search_place, usual_columns
+from landscape.spectra.wanted import Wanted
 
 # Probability, per confirmation, that an eigenvalue that was missed stays hidden from the random chain.
 RISK = 1e-4
@@ -26,6 +30,9 @@ _CHAIN_STEPS = 20
 # Given start vectors whose sum has turned by less than this many tolerances are all taken into the basis.
 _TURNED = 3.0
 
+# Products that are usually allowed: this many, or some for each pair.
+_LEAST_LIMIT, _LIMIT_PER_PAIR = 1000, 20
+
 # When the bounds need smaller residuals, they go on by this factor.
 _TIGHTER = 0.3
 
@@ -34,13 +41,17 @@ class Search:
     """One search: the task, the Krylov process (where the products are taken in) and where it stands.
 
     `run` is a call of `eigsh`. A process that has products already, for some other purpose, goes on with `settle`.
+
+    Where all pairs above a threshold are asked for, those that the basis has there are the wanted ones: there are more
+    of them as it grows, and the basis may then grow to `columns`.
     """
 
     def __init__(self, A: LinearOperator, task: Task, krylov: Krylov, rng: torch.Generator) -> None:
-        self.A, self.task, self.krylov, self.rng = A, task, krylov, rng
+        self.A, self.task, self.krylov, self.rng, self.columns = A, task, krylov, rng, krylov.capacity
         # products would be burnt for a residual below the floor
         target = max(task.tol - task.floor, task.floor)
         self.state = State(krylov.ritz(), torch.zeros(0, dtype=torch.long), target, matvecs=krylov.size)
+        self.wanted = Wanted(task, self.state)
         if krylov.size:
             self._rayleigh_ritz()
 
@@ -49,8 +60,14 @@ class Search:
         cls, A: LinearOperator, task: Task, start: Tensor, rng: torch.Generator, seed: int, basis: BasisChoice
     ) -> Eigenpairs:
         """Search from these columns until nothing is missed or the products run out."""
-        place = search_place(A, task.k, max(task.width, start.shape[-1]), basis)
-        search = cls(A, task, Krylov(A, place.columns, place.where), rng)
+        block = max(task.width, start.shape[-1])
+        if task.above is None:
+            place = search_place(A, task.k, block, basis)
+        else:
+            place, most = open_place(A, task.k, block, basis)
+            task = replace(task, k=most)
+        search = cls(A, task, Krylov(A, min(place.columns, usual_columns(task.k)), place.where), rng)
+        search.columns = place.columns
         try:
             search.settle(start)
             return search._result(seed)
@@ -84,7 +101,7 @@ class Search:
                 self._expand(total)
                 if not self._invariant(start):
                     return
-        self._expand(self.krylov.inject(start[..., : self.task.limit - self.state.matvecs]))
+        self._expand(self.krylov.inject(start[..., : self._limit - self.state.matvecs]))
 
     def _invariant(self, start: Tensor) -> bool:
         """Whether A times the only basis vector so far lies in the span of the start's columns, up to some tol."""
@@ -94,52 +111,34 @@ class Search:
         return float(space.inner(rest, rest).sum()) <= (_TURNED * self.state.target * self.state.largest) ** 2
 
     def _result(self, seed: int) -> Eigenpairs:
-        task, state, wanted = self.task, self.state, self._wanted
-        residuals = state.ritz.residuals[wanted] + task.floor * state.largest
+        task, state = self.task, self.state
+        listed = torch.cat([self.wanted.indices, self.wanted.near])
+        values = state.ritz.values[listed].clone()
+        residuals = state.ritz.residuals[listed] + task.floor * state.largest
         small = bool((residuals <= task.tol * state.largest).all())
         certified = state.stopped == "certified"
+        marginal = None if task.above is None else (values - task.above).abs() <= self.wanted.tolerance
         return Eigenpairs(
-            values=state.ritz.values[wanted].clone(),
-            vectors=self.krylov.combine(state.ritz.coefficients[:, wanted]),
+            values=values,
+            vectors=self.krylov.combine(state.ritz.coefficients[:, listed]),
             residuals=residuals,
-            converged=certified and (small or state.largest == 0.0),
+            converged=certified and (small or state.largest == 0.0) and not self.wanted.capped,
             confirmed=certified and (task.confirm or self.krylov.exhausted),
             matvecs=state.matvecs,
             seed=seed,
+            above=task.above,
+            marginal=marginal,
+            more=self.wanted.capped,
             holders=self.A.space.holders,
             footprint=self.krylov.basis.footprint,
         )
 
-    # -- what was found -------------------------------------------------------------------------------------
-
-    @property
-    def _wanted(self) -> Tensor:
-        """Indices of the best k Ritz pairs."""
-        return self.state.order[: self.task.k]
-
-    @property
-    def _keys(self) -> Tensor:
-        """Of the wanted values, larger ones better."""
-        return self.task.key(self.state.ritz.values[self._wanted])
-
-    @property
-    def _tolerance(self) -> float:
-        """How far a value may be from the true one."""
-        least = 2.0 * self.task.floor * self.state.largest
-        if self.task.enough is not None:
-            return max(least, self.task.enough - float(self._keys[-1]))
-        return max(self.task.tol * self.state.largest, least)
-
-    def _unconverged(self, count: int) -> Tensor:
-        """Those of the best `count` Ritz pairs whose residuals are too large."""
-        best = self.state.order[:count]
-        return best[self.state.ritz.pending[best] > self.state.target * self.state.largest]
-
-    def _moved(self, before: Tensor) -> bool:
-        """The wanted values are no longer those found before."""
-        return bool(((self._keys - before).abs() > self._tolerance).any())
-
     # -- rounds ---------------------------------------------------------------------------------------------
+
+    @property
+    def _limit(self) -> int:
+        """Products allowed."""
+        return max(_LEAST_LIMIT, _LIMIT_PER_PAIR * self.wanted.count) if self.task.limit is None else self.task.limit
 
     def _expand(self, X: Tensor) -> None:
         """The products with X, which is part of the basis already."""
@@ -153,7 +152,7 @@ class Search:
         self.krylov.absorb(products(self.A, X))
         state.matvecs += X.shape[-1]
         self._rayleigh_ritz()
-        if stops(self.A, task.callback, state.matvecs, task.limit, self._so_far):
+        if stops(self.A, task.callback, state.matvecs, self._limit, self._so_far):
             raise Stop("callback")
 
     def _so_far(self) -> RunningEstimate:
@@ -165,15 +164,17 @@ class Search:
     def _rayleigh_ritz(self) -> None:
         state = self.state
         state.ritz = self.krylov.ritz()
-        state.order = torch.argsort(self.task.key(state.ritz.values), descending=True, stable=True)
+        state.order = self.task.order(state.ritz.values)
         state.largest = max(state.largest, float(state.ritz.values.abs().max()))
 
     def _make_room(self, b: int) -> int:
         """Make room for b columns, fewer when the products run out."""
-        krylov, state, k = self.krylov, self.state, self.task.k
-        b = min(b, self.task.limit - state.matvecs, self.A.shape[0] - krylov.size)
+        krylov, state, k = self.krylov, self.state, self.wanted.count
+        b = min(b, self._limit - state.matvecs, self.A.shape[0] - krylov.size)
         if b < 1:
             raise Stop("products")
+        if self.task.above is not None:
+            krylov.enlarge(min(self.columns, usual_columns(k)))
         if krylov.size + b > krylov.capacity:
             keep = min(k + max(1, (krylov.capacity - k) // 2), krylov.capacity - b)
             krylov.restart(state.ritz.coefficients[:, state.order[:keep]])
@@ -181,8 +182,8 @@ class Search:
             self._rayleigh_ritz()
         return b
 
-    def _propose(self, count: int, width: int) -> None:
-        """Expand by candidates that make up the residuals of the best `count` pairs, as far as these are open.
+    def _propose(self, width: int, beyond: int = 0) -> None:
+        """Expand by candidates that make up the residuals of the open pairs, see `_open`.
 
         A random vector where there is no candidate; the largest residual where no pair is open.
         """
@@ -192,7 +193,7 @@ class Search:
             self._expand(self.krylov.inject(self.A.space.random(1, "normal", self.rng)))
             return
         b = self._make_room(min(width, candidates))
-        ritz, chosen = self.state.ritz, self._unconverged(count)
+        ritz, chosen = self.state.ritz, self.wanted.open(beyond)
         if len(chosen) == 0:
             chosen = ritz.pending.argmax().reshape(1)
         Y = self.krylov.B @ ritz.coefficients[:, chosen]
@@ -202,11 +203,8 @@ class Search:
 
     def _converge(self) -> None:
         """Expand by the residual of the first wanted pair that is open, until none is."""
-        k = self.task.k
-        while not self.krylov.exhausted:
-            if len(self._wanted) == k and len(self._unconverged(k)) == 0:
-                return
-            self._propose(k, self.task.width)
+        while not (self.krylov.exhausted or self.wanted.complete):
+            self._propose(self.task.width)
 
     # -- nothing missed -------------------------------------------------------------------------------------
 
@@ -216,25 +214,26 @@ class Search:
         free = krylov.capacity - krylov.size
         tight = krylov.capacity < n and free < min(_CHAIN_STEPS, krylov.capacity // 2)
         self._make_room(free + 1 if tight else 1)
-        before = self._keys
-        threshold = float(before[-1]) + self._tolerance  # what the true k-th value must not exceed
-        chain = self._start_chain(threshold)
+        before, tolerance = self.wanted.claims, self.wanted.tolerance
+        chain = self._start_chain()
         start, restarts = state.matvecs, state.restarts
         while not krylov.exhausted:
-            if self._moved(before):
+            if self.wanted.moved(before):
                 state.doubt = 1.0
                 return False
             chain.measure()
-            level = chain.level(threshold, n, RISK / state.doubt)
-            if level is not None:
-                if self._bounds_hold(chain, level):
+            levels = [chain.level(one.last + tolerance, n, RISK / state.doubt, one.signs) for one in before]
+            if None not in levels:
+                if self._bounds_hold(chain, levels):
                     return True
-                if not self._bounds_hold(chain, chain.top()):
+                if not self._bounds_hold(chain, [chain.top(one.signs) for one in before]):
                     # no level will do: the wanted pairs couple too strongly to what is left
                     state.target *= _TIGHTER
                     self._converge()
                     return krylov.exhausted or (
-                        not self._moved(before) and state.restarts == restarts and self._bounds_hold(chain, level)
+                        not self.wanted.moved(before)
+                        and state.restarts == restarts
+                        and self._bounds_hold(chain, levels)
                     )
             direction = chain.direction()
             if direction is not None:
@@ -244,43 +243,46 @@ class Search:
                 self._expand(krylov.propose(direction))
             if not chain.advance():
                 # an invariant space to rounding: a new chain looks beside it, what both miss is their doubts' product
-                state.doubt *= chain.doubt(threshold, n)
+                state.doubt *= max(chain.doubt(one.last + tolerance, n, one.signs) for one in before)
                 return False
         return True
 
-    def _start_chain(self, threshold: float) -> Chain:
+    def _start_chain(self) -> Chain:
         """A random vector beside the Ritz vectors that have converged far enough not to couple to it."""
-        space, ritz = self.A.space, self.state.ritz
-        rest = self.state.order[self.task.k :]
-        chosen = companions(self.task.key(ritz.values[rest]), ritz.pending[rest], threshold, self._tolerance)
-        settled = torch.cat([self._wanted, rest[chosen]])
-        S, reach = ritz.coefficients[:, settled], float(ritz.values[settled].abs().max())
-        coupling = float(ritz.pending[settled].norm())
+        space, ritz, wanted = self.A.space, self.state.ritz, self.wanted.indices
+        rest = self.state.order[len(wanted) :]
+        chosen = companions(ritz.values[rest], ritz.pending[rest], self.wanted.claims, self.wanted.tolerance)
+        settled = torch.cat([wanted, rest[chosen]])
+        reach = float(ritz.values[settled].abs().max()) if len(settled) else 0.0
+        S, coupling = ritz.coefficients[:, settled], float(ritz.pending[settled].norm())
         g = space.random(1, "normal", self.rng)
         X = self.krylov.inject(g)
         start = self.krylov.basis.inner(g)[:, 0]
         self._expand(X)
-        return Chain(self.task, self.krylov, start, S, reach, coupling)
+        return Chain(self.task.floor, self.krylov, start, S, len(wanted), reach, coupling)
 
-    def _bounds_hold(self, chain: Chain, level: float) -> bool:
+    def _bounds_hold(self, chain: Chain, levels: Sequence[float | None]) -> bool:
         """No wanted value can be larger than what was found by more than tol."""
-        allowed, k = self._keys + self._tolerance, self.task.k
-        if bool((chain.upper_bounds(level)[:k] <= allowed).all()):
-            return True
-        refined = self.state.ritz.coefficients[:, self._wanted]
-        return bool((chain.upper_bounds(level, refined)[:k] <= allowed).all())
+        refined = self.state.ritz.coefficients[:, self.state.order[: chain.wanted]]
+        for claim, level in zip(self.wanted.claims, levels, strict=True):
+            allowed = claim.bounds + self.wanted.tolerance
+            if level is None or not any(
+                bool((chain.upper_bounds(level, claim.signs, wanted)[: len(allowed)] <= allowed).all())
+                for wanted in (None, refined)
+            ):
+                return False
+        return True
 
-    def _believe(self, before: Tensor, steps: int) -> bool:
+    def _believe(self, before: list[Claim], steps: int) -> bool:
         """Memory is too short for a whole chain, which its bound needs: find the best unwanted pair as well.
 
         That, after as many steps as the main run took, is the weaker ground that small budgets allow.
         """
-        k = self.task.k
         while not self.krylov.exhausted:
-            if self._moved(before):
+            if self.wanted.moved(before):
                 return False
-            if len(self._unconverged(k + 1)) == 0 and steps >= max(self.state.main_steps, _CHAIN_STEPS):
+            if len(self.wanted.open(1)) == 0 and steps >= max(self.state.main_steps, _CHAIN_STEPS):
                 return True
-            self._propose(k + 1, 1)
+            self._propose(1, beyond=1)
             steps += 1
         return True

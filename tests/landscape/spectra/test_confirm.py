@@ -13,7 +13,7 @@ from torch import Tensor
 from landscape.operators.matrix import MatrixOperator
 from landscape.spectra.confirm import Chain, largest_overlap
 from landscape.spectra.krylov import Krylov
-from landscape.spectra.task import Task
+from landscape.spectra.task import ENDS, Task, key
 
 N = 40
 
@@ -25,7 +25,7 @@ def started(A: Tensor, which: str, seed: int, steps: int = 9, wanted: int = 3) -
     krylov.absorb(operator @ krylov.inject(operator.random(1, "normal", seeded_generator(seed))))
     krylov.advance(steps - 1)
     ritz = krylov.ritz()
-    best = torch.argsort(task.key(ritz.values), descending=True)[:wanted]
+    best = task.order(ritz.values)[:wanted]
     S = ritz.coefficients[:, best]
     U = krylov.combine(S)
     g = operator.random(1, "normal", seeded_generator(100 + seed))
@@ -33,7 +33,7 @@ def started(A: Tensor, which: str, seed: int, steps: int = 9, wanted: int = 3) -
     start = krylov.basis.inner(g)[:, 0]
     krylov.absorb(operator @ X)
     reach, coupling = float(ritz.values[best].abs().max()), float(ritz.pending[best].norm())
-    return Chain(task, krylov, start, S, reach, coupling), U
+    return Chain(task.floor, krylov, start, S, wanted, reach, coupling), U
 
 
 def complement(A: Tensor, U: Tensor) -> Tensor:
@@ -49,10 +49,10 @@ def test_upper_bounds_hold_and_are_those_of_the_coupled_matrix(which: str, seed:
     A = matrix(rng.standard_normal(N), seed)
     chain, U = started(A, which, seed)
     values, rest = torch.linalg.eigvalsh(A), torch.linalg.eigvalsh(complement(A, U))
-    signs = chain.task.signs
-    level = max(float((sign * rest).max()) for sign in signs)
+    (signs,) = ENDS[which]
+    level = float(key(signs, rest).max())
     true = torch.cat([sign * values for sign in signs]).sort(descending=True).values
-    bounds = chain.upper_bounds(level)
+    bounds = chain.upper_bounds(level, signs)
     k = U.shape[1]
     assert (bounds[:k] >= true[:k] - 1e-12).all()
     # U^T A U beside level on the complement, with the coupling between them
@@ -66,7 +66,7 @@ def test_upper_bounds_hold_and_are_those_of_the_coupled_matrix(which: str, seed:
     best = torch.cat(expected).sort(descending=True).values[:k]
     torch.testing.assert_close(bounds[:k], best, rtol=1e-10, atol=1e-10)
     assert (bounds[:k] - torch.linalg.eigvalsh(U.T @ (signs[0] * A) @ U).flip(0)).max() > 1e-3  # they do couple
-    assert (chain.upper_bounds(level, chain.S)[:k] >= best - 1e-9).all()
+    assert (chain.upper_bounds(level, signs, chain.S)[:k] >= best - 1e-9).all()
 
 
 def grown(A: Tensor, seed: int, steps: int) -> tuple[Chain, Tensor]:
@@ -97,7 +97,7 @@ def test_refined_vectors_raise_the_level_by_the_angle_that_they_have_turned(seed
     assert chain.coupling >= coupling * (1 - 1e-9)
     raised = level + sine**2 * max(0.0, chain.reach - level) + 2 * sine * chain.coupling
     assert float(torch.linalg.eigvalsh(complement(A, G))[-1]) <= raised
-    bounds = chain.upper_bounds(level, wanted)
+    bounds = chain.upper_bounds(level, (1.0,), wanted)
     assert float((bounds - raised).abs().min()) < 1e-10 * raised
     assert (bounds[:k] >= torch.linalg.eigvalsh(A).flip(0)[:k] - 1e-12).all()
 
@@ -119,10 +119,10 @@ def test_a_chain_bounds_what_its_start_may_have_missed() -> None:
     assert chain.doubt(x, N) == pytest.approx(math.sqrt(2 * N / math.pi) * overlap, rel=1e-10)
     assert chain.doubt(0.0, N) == 1.0
     risk = chain.doubt(1.2, N)
-    level = chain.level(2.0, N, risk)
+    level = chain.level(2.0, N, risk, (1.0,))
     assert level is not None
     assert 1.2 <= level <= 1.2 + 1e-3
-    assert chain.level(1.1, N, risk) is None
+    assert chain.level(1.1, N, risk, (1.0,)) is None
 
 
 @pytest.mark.parametrize("seed", range(4))

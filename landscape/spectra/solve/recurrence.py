@@ -17,6 +17,12 @@ from landscape.operators.linear import LinearOperator, products, require_finite
 
 Apply = Callable[[Tensor], Tensor]
 
+# What a `Recurrence` has for each column, beside its lists.
+_COLUMNWISE = (
+    *("conjugate", "minimal", "definite", "ended", "scale"),
+    *("_next", "_applied", "_before", "_beta", "_off", "_p", "_pivot", "_zeta", "_left", "_gradient"),
+)
+
 
 class Recurrence:
     """The process from the residuals R `(n, k)` of a start; all scalars are `(k,)` float64 on the host.
@@ -73,6 +79,14 @@ class Recurrence:
         self._minimal_residual(V, alpha, off, beta)
         self._beta = self._off = beta
         self._first = False
+
+    def keep(self, columns: Tensor) -> None:
+        """Go on with these columns only; `(j,)` indices. Those that are left out cost no more products."""
+        for name in _COLUMNWISE:
+            setattr(self, name, getattr(self, name)[..., columns])
+        self._w = [w[..., columns] for w in self._w]
+        self._rotations = [(c[columns], s[columns]) for c, s in self._rotations]
+        self._residual = None if self._residual is None else self._residual[..., columns]
 
     def residuals(self, method: str) -> Tensor:
         """`(k,)`, the norms of the residuals of "cg" or "minres" as the recurrences have them."""

@@ -17,6 +17,7 @@ from landscape.spectra.functions.results import SpectralSum
 from landscape.spectra.functions.trace_of import trace_of
 from landscape.spectra.krylov import lanczos
 from landscape.spectra.results import ConditionNumber, Density, Eigenpairs, Estimate, Tridiagonal
+from landscape.spectra.solve.inverse import inverse
 from landscape.spectra.solve.solve import Solution, solve
 from landscape.spectra.trace import trace
 
@@ -46,6 +47,7 @@ __all__ = [
     "eigsh",
     "footprint",
     "heterogeneity",
+    "inverse",
     "lanczos",
     "local_effective_dimension",
     "logdet",

@@ -22,8 +22,8 @@ def inverse(
     """(A + damping I)^-1, an operator as any other: each product is a `solve`, all columns of a block in one.
 
     Its `noise` is tol: residuals are at most tol ||v||, so that a product is off by tol ||(A + damping I)^-1|| ||v|| at
-    most, which is relative to the largest |eigenvalue| of the inverse, as algorithms take noise. With a damping of -s the largest |eigenvalues| of the
-    inverse are those of A next to s: 1 / (lambda - s).
+    most, which is relative to the largest |eigenvalue| of the inverse, as algorithms take noise. With a damping of -s
+    the largest |eigenvalues| of the inverse are those of A next to s: 1 / (lambda - s).
 
     `A.matvecs` counts what the solves take. A factored matrix has an inverse in closed form: `KFAC.inverse(damping)`.
 

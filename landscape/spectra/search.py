@@ -62,11 +62,11 @@ class Search:
         """Search from these columns until nothing is missed or the products run out."""
         block = max(task.width, start.shape[-1])
         if task.above is None:
-            place = search_place(A, task.k, block, basis)
+            place, columns = search_place(A, task.k, block, basis), usual_columns(task.k)
         else:
-            place, most = open_place(A, task.k, block, basis)
+            (place, most), columns = open_place(A, task.k, block, basis), usual_columns(1)
             task = replace(task, k=most)
-        search = cls(A, task, Krylov(A, min(place.columns, usual_columns(task.k)), place.where), rng)
+        search = cls(A, task, Krylov(A, min(place.columns, columns), place.where), rng)
         search.columns = place.columns
         try:
             search.settle(start)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from landscape.operators.linear import LinearOperator
 from landscape.spectra.basis.place import Place, choose_place
@@ -92,10 +91,17 @@ class Claim:
         return float(self.bounds[-1])
 
     def moved(self, before: Claim, tolerance: float) -> bool:
-        """Whether more was found than before."""
-        size = max(len(self.bounds), len(before.bounds))
-        now, then = (pad(one.bounds, (0, size - len(one.bounds)), value=one.last) for one in (self, before))
-        return bool(((now - then).abs() > tolerance).any())
+        """Whether more was found than before.
+
+        What is new above a threshold counts from half of the tolerance on: as long as it is beside the chain, that
+        cannot show that nothing is beyond the whole of it when both are close.
+        """
+        known = len(before.bounds)
+        now, then = self.bounds[:known], before.bounds[: len(self.bounds)]
+        allowed = torch.full_like(then, tolerance)
+        if len(self.bounds) > known:
+            allowed[-1] *= 0.5
+        return bool(((now - then).abs() > allowed).any())
 
 
 class Stop(Exception):

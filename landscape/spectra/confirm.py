@@ -193,7 +193,7 @@ class Chain:
         outside = (squares.clamp(min=0.0).sqrt()[:, None] * V.T) @ (space.B @ G)
         E = torch.linalg.qr(torch.cat([image - G @ T, outside])).R
         corner = level * torch.eye(E.shape[0], dtype=torch.float64)
-        found = [torch.full((G.shape[1] + 1,), level, dtype=torch.float64)]
+        found = [torch.full((G.shape[1],), level, dtype=torch.float64)]
         for sign in signs:
             rows = torch.cat([sign * T, E.T], dim=1)
             found.append(torch.linalg.eigvalsh(torch.cat([rows, torch.cat([E, corner], dim=1)])))

@@ -223,18 +223,17 @@ class Search:
                 return False
             chain.measure()
             levels = [chain.level(one.last + tolerance, n, RISK / state.doubt, one.signs) for one in before]
-            if None not in levels:
-                if self._bounds_hold(chain, levels):
-                    return True
-                if not self._bounds_hold(chain, [chain.top(one.signs) for one in before]):
-                    # no level will do: the wanted pairs couple too strongly to what is left
-                    state.target *= _TIGHTER
-                    self._converge()
-                    return krylov.exhausted or (
-                        not self.wanted.moved(before)
-                        and state.restarts == restarts
-                        and self._bounds_hold(chain, levels)
-                    )
+            if self._bounds_hold(chain, levels):
+                return True
+            tops = [chain.top(one.signs) for one in before]
+            beyond = any(top > one.last + tolerance for top, one in zip(tops, before, strict=True))
+            if beyond or (None not in levels and not self._bounds_hold(chain, tops)):
+                # no level will do: the wanted pairs couple too strongly to what is left
+                state.target *= _TIGHTER
+                self._converge()
+                return krylov.exhausted or (
+                    not self.wanted.moved(before) and state.restarts == restarts and self._bounds_hold(chain, levels)
+                )
             direction = chain.direction()
             if direction is not None:
                 self._make_room(1)
@@ -264,14 +263,12 @@ class Search:
     def _bounds_hold(self, chain: Chain, levels: Sequence[float | None]) -> bool:
         """No wanted value can be larger than what was found by more than tol."""
         refined = self.state.ritz.coefficients[:, self.state.order[: chain.wanted]]
-        for claim, level in zip(self.wanted.claims, levels, strict=True):
-            allowed = claim.bounds + self.wanted.tolerance
-            if level is None or not any(
-                bool((chain.upper_bounds(level, claim.signs, wanted)[: len(allowed)] <= allowed).all())
-                for wanted in (None, refined)
-            ):
-                return False
-        return True
+        tolerance = self.wanted.tolerance
+        return all(
+            level is not None
+            and any(claim.holds(chain.upper_bounds(level, claim.signs, U), level, tolerance) for U in (None, refined))
+            for claim, level in zip(self.wanted.claims, levels, strict=True)
+        )
 
     def _believe(self, before: list[Claim], steps: int) -> bool:
         """Memory is too short for a whole chain, which its bound needs: find the best unwanted pair as well.

@@ -90,6 +90,12 @@ class Claim:
         """What nothing that was not found exceeds."""
         return float(self.bounds[-1])
 
+    def holds(self, upper: Tensor, level: float, tolerance: float) -> bool:
+        """Whether upper bounds of the best eigenvalues prove it, of which all others have the level."""
+        allowed = self.bounds + tolerance
+        best = upper[: len(allowed)]
+        return level <= float(allowed[-1]) and bool((best <= allowed[: len(best)]).all())
+
     def moved(self, before: Claim, tolerance: float) -> bool:
         """Whether more was found than before.
 

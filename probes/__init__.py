@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from probes.errors import TraceWarning as TraceWarning
     from probes.instruments.conditioning import GaussNewtonConditioning as GaussNewtonConditioning
     from probes.instruments.connection.connection import Connection as Connection
+    from probes.instruments.critical_steps import CriticalStepCurve as CriticalStepCurve
     from probes.instruments.curvature import ConditionNumber as ConditionNumber
     from probes.instruments.curvature import CurvatureTrace as CurvatureTrace
     from probes.instruments.curvature import SpectralDensity as SpectralDensity
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from probes.instruments.neural_collapse import NeuralCollapse as NeuralCollapse
     from probes.instruments.recording import Recording as Recording
     from probes.instruments.recording import ReplayError as ReplayError
+    from probes.instruments.relative_sharpness import RelativeCriticalSharpness as RelativeCriticalSharpness
     from probes.instruments.sharpness import BatchSharpness as BatchSharpness
     from probes.instruments.sharpness import CriticalSharpness as CriticalSharpness
     from probes.instruments.sharpness import Sharpness as Sharpness

@@ -5,6 +5,7 @@ from landscape.sharpness.alignment import Alignment, alignment
 from landscape.sharpness.batch import BatchSharpness, batch_sharpness
 from landscape.sharpness.critical import CriticalSharpness, critical_sharpness
 from landscape.sharpness.gradients import GradientStatistics, gradient_statistics
+from landscape.sharpness.relative import RelativeCriticalSharpness, relative_critical_sharpness
 from landscape.sharpness.sam import SAMSharpness, sam_sharpness
 from landscape.sharpness.stability import Stability, plain_threshold, stability
 from landscape.sharpness.stationary import Stationary, second_order_stationary
@@ -15,6 +16,7 @@ __all__ = [
     "CriticalSharpness",
     "GradientStatistics",
     "Preconditioned",
+    "RelativeCriticalSharpness",
     "SAMSharpness",
     "Stability",
     "Stationary",
@@ -23,6 +25,7 @@ __all__ = [
     "critical_sharpness",
     "gradient_statistics",
     "plain_threshold",
+    "relative_critical_sharpness",
     "sam_sharpness",
     "second_order_stationary",
     "stability",

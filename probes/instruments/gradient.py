@@ -15,6 +15,7 @@ from typing_extensions import override
 from probes.context import Context
 from probes.errors import NoiseWarning
 from probes.instruments.base import CURVATURE, NOTE, SLOPE, TOLD, Instrument, pad, told, values_of
+from probes.instruments.losses import gradient_of, objective_of
 from probes.session import OPERATORS, Pairs
 from probes.trace.layout import Array, Field
 
@@ -200,13 +201,9 @@ class Alignment(Instrument):
 
     def _vector(self, context: Context) -> torch.Tensor | None:
         """What is to be aligned; None before the first update. Raises `ValueError` without a batch."""
-        if self.of == "gradient":
-            return context.gradients().gradient
-        if self.of == "batch":
-            batch = context.on_batch()
-            if batch is None:
-                raise ValueError(f"{self.name} needs the training loop's batch: monitor(step, batch=batch)")
-            return context.once("batch gradient", batch.gradient)
+        if self.of != "update":
+            objective = objective_of(context, "objective" if self.of == "gradient" else "batch", self.name)
+            return gradient_of(context, objective)
         return None if context.previous is None else context.objective.theta() - context.previous.theta
 
 

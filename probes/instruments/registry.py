@@ -152,6 +152,24 @@ PROBES: Mapping[str, Entry] = {
         fields="value lower upper threshold",
         picture="sharpness:critical_sharpness_figure",
     ),
+    "critical-step-curve": Entry(
+        home="critical_steps:CriticalStepCurve",
+        measures="the step that raises the loss, beside 2 / λ₁",
+        needs="products",
+        cost="29 + 8 passes",
+        paper="2601.16979",
+        fields="critical critical_lower critical_upper edge ratio lr",
+        picture="sharpness:critical_step_curve_figure",
+    ),
+    "relative-critical-sharpness": Entry(
+        home="relative_sharpness:RelativeCriticalSharpness",
+        measures="2 / smallest step for a loss that raises another",
+        needs="gradient, batch",
+        cost="1 + 8 passes",
+        paper="2601.16979",
+        fields="value lower upper threshold ascent slope",
+        picture="sharpness:relative_critical_sharpness_figure",
+    ),
     "sam-sharpness": Entry(
         home="gradient:SAMSharpness",
         measures="rise of the loss at distance rho",
@@ -210,7 +228,7 @@ PROBES: Mapping[str, Entry] = {
     ),
     "dual-gradient": Entry(
         home="dual_gradient:DualGradient",
-        measures="gradient in the layers' dual norms, and over f - f*",
+        measures="gradient in dual norms, and over f - f*",
         needs="gradient",
         cost="1",
         paper="2502.07529, 2603.21191",

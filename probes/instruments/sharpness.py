@@ -19,6 +19,8 @@ from probes.session import Pairs
 from probes.trace.layout import Field
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from landscape.sharpness import Stability
     from landscape.spectra import Eigenpairs
 
@@ -54,6 +56,24 @@ class ThresholdInstrument(Instrument):
         found = self._stability(context)
         own = math.nan if found is None else found.threshold
         return own if self.lr is None else plain_threshold(self.lr, self.momentum)
+
+    def _last_update(self, context: Context) -> tuple[Tensor | None, float]:
+        """What training went against since the call before, per step and unit of lr (None at the first); and that lr.
+
+        Where there is no one learning rate it is 1: steps are then counted in updates.
+        """
+        previous, rate = context.previous, (only_rate(context) or 1.0) if self.lr is None else self.lr
+        if previous is None:
+            return None, rate
+        steps = max(1, context.step - previous.step)
+        return (previous.theta - context.objective.theta()) / (rate * steps), rate
+
+
+def only_rate(context: Context) -> float | None:
+    """The one learning rate of the optimizer; None without an optimizer, and where there are several or it is 0."""
+    groups = [] if context.optimizer is None else context.optimizer.param_groups
+    found = {float(group.get("lr", 0.0)) for group in groups}
+    return found.pop() if len(found) == 1 and min(found) > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,22 +264,13 @@ class CriticalSharpness(ThresholdInstrument):
             shared = context.gradients()
             direction, loss, threshold = shared.gradient, shared.loss, self._threshold(context)
         else:
-            lr = self._rate(context)
+            update, lr = self._last_update(context)
             threshold, loss = 2.0 / lr, None
-            if context.previous is None:  # there is no update yet to follow
+            if update is None:
                 row = dict.fromkeys(("value", "lower", "upper"), math.nan)
                 return row | {"evaluations": 0, "converged": False, "threshold": threshold}
-            steps = max(1, context.step - context.previous.step)
-            direction = (context.previous.theta - context.objective.theta()) / (lr * steps)
-            start = start or lr
+            direction, start = update, start or lr
         found = critical_sharpness(context.objective, direction, start=start, rtol=self.rtol, loss=loss)
         if found.converged:
             context.memory["step"] = found.step
         return values_of(found, ("value", "lower", "upper", "evaluations", "converged")) | {"threshold": threshold}
-
-    def _rate(self, context: Context) -> float:
-        """The one learning rate, or 1 where there is none: the step is then counted in updates."""
-        if self.lr is not None:
-            return self.lr
-        found = [] if context.optimizer is None else [float(g.get("lr", 0.0)) for g in context.optimizer.param_groups]
-        return found[0] if len(set(found)) == 1 and found[0] > 0 else 1.0

@@ -135,6 +135,24 @@ def critical_sharpness_cells(name: str, values: Values, settings: Settings) -> C
         yield f"{name}: threshold", short(float(values["threshold"]))
 
 
+def critical_step_curve_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The brackets of both steps, and the learning rate where it is known."""
+    for heading, field in (("", "critical"), (": 2 / λ₁", "edge")):
+        low, high = (short(float(values[f"{field}_{end}"])) for end in ("lower", "upper"))
+        yield f"{name}{heading}", (low if low == high else f"{low} .. {high}") + star(values)
+    if np.isfinite(values["lr"]):
+        yield f"{name}: lr", short(float(values["lr"]))
+
+
+def relative_critical_sharpness_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The bracket that holds the value, or that the watched loss rises at once; and its slope."""
+    if bool(values["ascent"]):
+        yield name, "inf: rises at once"
+    else:
+        yield from critical_sharpness_cells(name, values, settings)
+    yield f"{name}: slope", plus_minus(float(values["slope"]), float(values["slope_error"]))
+
+
 def neural_collapse_cells(name: str, values: Values, settings: Settings) -> Cells:
     """NC0 to NC3, and NC4 where it was measured."""
     for number in range(5):

@@ -145,6 +145,25 @@ def critical_sharpness_notes(columns: Columns, settings: Settings) -> Iterator[s
         yield _NO_THRESHOLD
 
 
+def critical_step_curve_notes(columns: Columns, settings: Settings) -> Iterator[str]:
+    """What inf means, and a learning rate that is not known."""
+    if np.isinf(columns["critical"]).any():
+        yield "inf: no step along the gradient raises the loss"
+    if np.isinf(columns["edge"]).any():
+        yield "2 / λ₁ inf: no eigenvalue is positive"
+    if np.isnan(columns["lr"]).all():
+        yield "no lr: there was no optimizer with a single one, and no lr="
+
+
+def relative_critical_sharpness_notes(columns: Columns, settings: Settings) -> Iterator[str]:
+    """What inf and nan mean; thresholds that are not known."""
+    if np.any(columns["ascent"]):
+        yield "inf: the watched loss rises from the first step on, by the slope"
+    yield from critical_sharpness_notes(
+        {**columns, "value": np.where(columns["ascent"], 1.0, columns["value"])}, settings
+    )
+
+
 def gradient_notes(columns: Columns, settings: Settings) -> Iterator[str]:
     """A noise scale that is not known."""
     if np.isnan(columns["noise_scale"]).any() and "note" not in columns:

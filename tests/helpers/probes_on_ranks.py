@@ -21,6 +21,7 @@ def numbers(values):
 def measured(rank, world, way, folder):
     """Values by name, or what is raised, of each probe in a measurement of its own."""
     data = cases.cases.dealt(cases.cases.batches_of("mlp"), rank, world, "dealt")
+    batch = data[0] if world > 1 else data[:2]  # the loop's batch is what both ranks have of it
     found = {}
     for name, entry in PROBES.items():
         f = cases.objective("mlp", data, WRAPS[way])
@@ -32,7 +33,7 @@ def measured(rank, world, way, folder):
                 probe = entry.load()()
                 if probe.of_all:
                     probe = probe.at_stations([Station(0, f.theta()), Station(1, 1.1 * f.theta())])
-                outcome = measure_once(f, [probe], trace, step=0, optimizer=sgd, batch=data[0], loss=1.0)[name]
+                outcome = measure_once(f, [probe], trace, step=0, optimizer=sgd, batch=batch, loss=1.0)[name]
                 found[name] = outcome.error or numbers(outcome.values)
             except (TypeError, ValueError) as error:
                 found[name] = str(error)

@@ -179,6 +179,29 @@ def _tables(labels: tuple[str, ...]):
             "threshold": 40.0,
         },
     )
+    reach = ("critical", "critical_lower", "critical_upper", "edge", "edge_lower", "edge_upper", "ratio", "lr")
+    yield (
+        "critical-step-curve",
+        {**dict.fromkeys(reach, f), "evaluations": count, "matvecs": count, "converged": flag, **TOLD},
+        {"probe": "CriticalStepCurve"},
+        lambda t, rng: {
+            **dict(zip(reach, (0.4, 0.39, 0.41, 0.1, 0.099, 0.101, 4.0, round(t / 9, 3)), strict=True)),
+            **{"evaluations": 8, "matvecs": 14, "converged": True, **SAID},
+        },
+    )
+    yield (
+        "relative-critical-sharpness",
+        {
+            **dict.fromkeys(("value", "lower", "upper", "slope", "slope_error", "threshold"), f),
+            **{"ascent": flag, "evaluations": count, "converged": flag},
+        },
+        {"probe": "RelativeCriticalSharpness", "moves": "batch", "watched": "objective"},
+        lambda t, rng: {
+            **{"value": np.inf if t == 1 else 20.5, "lower": 20.0, "upper": 21.0, "threshold": 40.0},
+            **{"slope": 0.1 - 0.2 * (t < 1), "slope_error": 1e-7, "ascent": t == 1, "evaluations": 8},
+            "converged": True,
+        },
+    )
     yield (
         "sam-sharpness",
         {"value": f, "error": f, "rho": f, "norm": f},

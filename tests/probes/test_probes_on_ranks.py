@@ -10,6 +10,8 @@ from probes.instruments.registry import PROBES
 REFUSED = {
     "batch-sharpness",
     "critical-sharpness",
+    "critical-step-curve",
+    "relative-critical-sharpness",
     "sam-sharpness",
     "updates",
     "function-class",

@@ -26,6 +26,7 @@ FIELDS = {
     "trace": ("value",),
     "condition": ("kappa", "rank"),
     "gauss-newton": ("kappa", "rank"),
+    "critical-step-curve": ("critical", "edge", "lr"),
     "gradient": ("loss", "norm", "noise_scale"),
     "alignment": ("total",),
     "function-class": ("loss", "grad_norm"),

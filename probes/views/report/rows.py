@@ -65,9 +65,10 @@ def csv_of(columns: Mapping[str, Any], fields: Mapping[str, Field]) -> tuple[str
     chosen = {name: values for name, values in columns.items() if name in kept}
     rows = some_rows(len(columns["step"]), _CELLS)
     chosen = {name: values[rows] for name, values in chosen.items()}
-    for name in ("time", "cost"):  # seconds that a clock told: more digits are noise
+    # seconds that a clock told, and sums of parts of an epoch: more digits are noise
+    for name, digits in (("time", 4), ("cost", 4), ("epoch", 12)):
         if name in chosen:
-            chosen[name] = np.array([float(f"{value:.4g}") for value in chosen[name]])
+            chosen[name] = np.array([float(f"{value:.{digits}g}") for value in chosen[name]])
     split = split_columns(chosen, fields)
     return csv_text(list(split), [_texts(column) for column in split.values()]), missing
 

@@ -76,6 +76,21 @@ WORDS: Mapping[str, Words] = {
         "Any other direction; and no second derivative at all.",
         r"\frac{2}{\eta_c}, \quad \eta_c = \min \eta > 0 : f(\theta - \eta d) > f(\theta)",
     ),
+    "critical-step-curve": Words(
+        "Critical step",
+        "How large a step along the gradient may be before it raises the loss, beside the largest that is stable and "
+        "the learning rate: how much room a warm-up leaves.",
+        "What steps of momentum or an adaptive optimizer may be: they go another way.",
+        r"\eta_c = \min \eta > 0 : f(\theta - \eta \nabla f) > f(\theta), \quad \frac{2}{\lambda_{\max}(H)}",
+    ),
+    "relative-critical-sharpness": Words(
+        "Relative critical sharpness",
+        "How large a step for one loss may be before it raises another one, as a curvature of that other one.",
+        "Any other direction than the update's. Where the other loss rises at once there is no such step, and the "
+        "value is infinite: the slope says how fast.",
+        r"\frac{2}{\eta_c}, \quad \eta_c = \min \eta > 0 : f_{\text{watched}}(\theta - \eta \Delta_{\text{moves}}) > "
+        r"f_{\text{watched}}(\theta)",
+    ),
     "sam-sharpness": Words(
         "Rise of the loss nearby",
         "How much higher the loss is at the worst point that was found within a given distance.",

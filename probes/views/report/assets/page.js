@@ -19,6 +19,7 @@
     let text = plot.nextElementSibling.textContent;
     if (night) text = text.replace(/#[0-9a-f]{6}/gi, (c) => NIGHT[c.toLowerCase()] || lit(c));
     const made = JSON.parse(text);
+    for (const t of made.data) if (t.dx) t.x = (t.y || t.z[0]).map((_, i) => t.x0 + i * t.dx);
     const ink = night ? "#c3cad3" : "#3d444d", grid = night ? "#2a3038" : "#e9ebee", paper = night ? "#14171b" : "#ffffff";
     const axis = {
       gridcolor: grid, zeroline: false, linecolor: night ? "#4a525d" : "#b4bac2", showline: true, ticks: "outside", ticklen: 4,

@@ -8,6 +8,15 @@ import numpy as np
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, finite
+from probes.views.pictures.sharpness import (
+    CRITICAL_REMARK,
+    CRITICAL_STEPS,
+    CRITICAL_TITLE,
+    SLOPE_REMARK,
+    around,
+    bracketed,
+    relative_title,
+)
 from probes.views.report.charts.axes import band, line, over_steps, threshold
 from probes.views.report.page import Chart
 
@@ -46,14 +55,36 @@ def batch_sharpness_charts(columns: Columns, settings: Settings) -> list[Chart]:
 
 def critical_sharpness_charts(columns: Columns, settings: Settings) -> list[Chart]:
     """2 / the smallest step that raises the loss, with the bracket that holds it."""
-    steps, values = columns["step"], finite(columns["value"])
-    bracket = np.array([values - finite(columns["lower"]), finite(columns["upper"]) - values])
+    return [_bracketed(columns, f"Critical sharpness along the {settings.get('along', 'gradient')}")]
+
+
+def critical_step_curve_charts(columns: Columns, settings: Settings) -> list[Chart]:
+    """The critical step with its bracket, 2 / lambda_max with its bounds, and the learning rate."""
+    steps, lr = columns["step"], finite(columns["lr"])
+    data = [
+        line(steps, columns[field], label, color=color, errors=around(columns, field))
+        for field, label, color in CRITICAL_STEPS
+    ]
+    data += threshold(steps, lr, "learning rate")
+    every = np.r_[finite(columns["critical"]), finite(columns["edge"]), lr]
+    return [over_steps(CRITICAL_TITLE, CRITICAL_REMARK, data, y="step", values=every)]
+
+
+def relative_critical_sharpness_charts(columns: Columns, settings: Settings) -> list[Chart]:
+    """2 / the smallest step that raises the watched loss, and the slope of that loss along the steps."""
+    slope = [line(columns["step"], columns["slope"], errors=columns["slope_error"])]
+    title = "Slope of the watched loss along the update"
+    return [
+        _bracketed(columns, relative_title(settings)),
+        over_steps(title, SLOPE_REMARK, slope, y="change per unit of step", values=columns["slope"]),
+    ]
+
+
+def _bracketed(columns: Columns, title: str) -> Chart:
+    steps, values, bracket, remark = bracketed(columns)
     data = [line(steps, values, "critical sharpness", errors=bracket), *threshold(steps, columns["threshold"])]
-    boundless = int(np.isinf(columns["value"]).sum())
-    more = f"; at {boundless} step{'s' * (boundless > 1)} infinite, not drawn" if boundless else ""
-    title = f"Critical sharpness along the {settings.get('along', 'gradient')}"
     every = np.r_[values, finite(columns["threshold"])]
-    return [over_steps(title, f"bars: the bracket that holds the value{more}", data, y="2 / η_c", values=every)]
+    return over_steps(title, remark, data, y="2 / η_c", values=every)
 
 
 def sam_charts(columns: Columns, settings: Settings) -> list[Chart]:

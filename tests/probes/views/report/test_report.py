@@ -115,7 +115,7 @@ def test_the_numbers_are_those_of_the_trace(html: str, traced: Path) -> None:
         line = by_anchor["trace-1"]["data"][0]
         np.testing.assert_allclose(line["y"], columns["value"], rtol=1e-4)
         np.testing.assert_allclose(line["error_y"]["array"], columns["stderr"], rtol=0.05)
-        assert line["x"] == columns["step"].tolist()
+        assert (line["x0"] + line["dx"] * np.arange(len(line["y"]))).tolist() == columns["step"].tolist()
         sharp = by_anchor["sharpness-1"]["data"]
         np.testing.assert_allclose(sharp[1]["y"], trace["sharpness"]["threshold"])
         assert "2/η" in html

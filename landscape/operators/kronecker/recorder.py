@@ -31,10 +31,12 @@ class Origin:
     Attributes:
         leaves: the chosen ones that it is made of, by name.
         form: it is the only one of them, or that one transposed, or some function of them.
+        value: the tensor itself, or what it is an expanded view of.
     """
 
     leaves: Mapping[str, Tensor]
     form: Literal["plain", "transposed", "function"]
+    value: Tensor
 
     @property
     def name(self) -> str | None:
@@ -80,7 +82,7 @@ class Recorder(TorchFunctionMode):
         self.refused: dict[str, str] = {}
         self.mixed = False
         self._origins: dict[int, tuple[Tensor, Origin]] = {  # the tensor is held, so that its id stays its own
-            id(p): (p, Origin({name: p}, "plain")) for name, p in chosen.items()
+            id(p): (p, Origin({name: p}, "plain", p)) for name, p in chosen.items()
         }
         self._calls: Counter[Hashable] = Counter()
 
@@ -114,7 +116,8 @@ class Recorder(TorchFunctionMode):
             leaves = {name: p for origin in origins for name, p in origin.leaves.items()}
             form = origins[0].form if len(given) == 1 else "function"
             for t in made:
-                self._origins[id(t)] = t, Origin(leaves, _form_after(form, name, t, given[0]))
+                value = origins[0].value if name == "expand" else t
+                self._origins[id(t)] = t, Origin(leaves, _form_after(form, name, t, given[0]), value)
             return out
         return self._used(name, out, args, options, origins)
 

@@ -114,11 +114,18 @@ def _embedding(
 
 def _scaled(recorder: Recorder, out: Tensor, given: Sequence[tuple[Any, torch.Size, Any]]) -> list[Use]:
     """A use whose operands are those of the given (value, shape, factor) that are made of chosen parameters."""
-    operands = [
-        Operand(value, shape, origin.leaves, factor)
-        for value, shape, factor in given
-        if (origin := recorder.origin(value)) is not None
-    ]
+    return _entries(
+        recorder,
+        out,
+        [
+            Operand(origin.value, shape, origin.leaves, factor)
+            for value, shape, factor in given
+            if (origin := recorder.origin(value)) is not None
+        ],
+    )
+
+
+def _entries(recorder: Recorder, out: Tensor, operands: list[Operand]) -> list[Use]:
     blocks = [[o] for o in operands] if recorder.separate else [operands]
     made: list[Use] = []
     for block in blocks:
@@ -172,10 +179,27 @@ def _mul(recorder: Recorder, out: Tensor, input: Any, other: Any, **options: Any
     value, factor = (other, input) if recorder.origin(input) is None else (input, other)
     if options or not isinstance(factor, Tensor) or recorder.origin(factor) is not None:
         return None
-    return _scaled(recorder, out, [(value, value.shape, factor.detach())])
+    return _broadcast(recorder, out, value, factor.detach())
 
 
 @rule("add")
 def _add(recorder: Recorder, out: Tensor, input: Any, other: Any, *, alpha: float = 1) -> list[Use] | None:
     value = other if recorder.origin(input) is None else input
-    return _scaled(recorder, out, [(value, value.shape, float(alpha) if value is other else None)])
+    return _broadcast(recorder, out, value, float(alpha) if value is other else None)
+
+
+def _broadcast(recorder: Recorder, out: Tensor, value: Tensor, factor: Tensor | float | None) -> list[Use]:
+    origin = recorder.origin(value)
+    assert origin is not None
+    return _entries(recorder, out, [Operand(origin.value, origin.value.shape, origin.leaves, factor)])
+
+
+@rule("cat", "concat", "concatenate")
+def _cat(recorder: Recorder, out: Tensor, tensors: Sequence[Tensor], dim: int = 0) -> list[Use]:
+    dim, start, operands = dim % out.ndim, 0, list[Operand]()
+    for t in tensors:
+        origin, size = recorder.origin(t), t.shape[dim]
+        if origin is not None:
+            operands.append(Operand(origin.value, origin.value.shape, origin.leaves, None, (dim, start, size)))
+        start += size
+    return _entries(recorder, out, operands)

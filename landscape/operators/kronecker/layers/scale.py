@@ -26,12 +26,14 @@ class Operand:
         value: a parameter, or what was made of some.
         shape: of the value as it is broadcast, aligned at the output's last dimension.
         leaves: the parameters by name.
+        part: the dimension, start and size of the part of the output that it is in; None for all of it.
     """
 
     value: Tensor
     shape: torch.Size
     leaves: Mapping[str, Tensor]
     factor: Tensor | float | None = None
+    part: tuple[int, int, int] | None = None
 
 
 class ScaleUse(Use):
@@ -48,6 +50,7 @@ class ScaleUse(Use):
         """Every dimension along which no operand has entries of its own."""
         ndim = len(self.shape)
         own = {d + ndim - len(o.shape) for o in self._operands for d, size in enumerate(o.shape) if size > 1}
+        own |= {o.part[0] for o in self._operands if o.part is not None}
         free = [-1 if d in own else size for d, size in enumerate(self.shape)]
         return tuple(free)
 
@@ -60,7 +63,10 @@ class ScaleUse(Use):
         found: dict[str, Tensor] = {}
         for o in self._operands:
             weighted = g if o.factor is None else g * o.factor
-            by_value = self._summed(self.derivative_by_sample(weighted), o.shape).reshape(-1, *o.value.shape)
+            by_sample = self.derivative_by_sample(weighted)
+            if o.part is not None:
+                by_sample = by_sample.narrow(o.part[0] - len(self.shape), *o.part[1:])
+            by_value = self._summed(by_sample, o.shape).reshape(-1, *o.value.shape)
             leaves = list(o.leaves.values())
             pieces = [by_value] if o.value is leaves[0] else vjp([o.value], leaves, [by_value], batched=True)
             for name, piece in zip(o.leaves, pieces, strict=True):

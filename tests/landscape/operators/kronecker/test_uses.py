@@ -7,7 +7,7 @@ import torch
 from kronecker_cases import exact_blocks, relative
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 from landscape import EKFAC, KFAC, Objective
@@ -145,6 +145,11 @@ COVERED = {
         {"a": linear(4, 5), "l": lambda: nn.LayerNorm(5), "r": lambda: nn.RMSNorm(5), "b": linear(5, 3)},
         normal(6, 4),
     ),
+    "a token before the others": (
+        lambda m, x: m.b(torch.tanh(m.a(torch.cat([m.w.expand(len(x), 1, 4), x], 1))))[:, 0] + m.b(m.a(x)).mean(1),
+        {"a": linear(4, 5), "w": lambda: normal(1, 1, 4), "b": linear(5, 3)},
+        normal(6, 3, 4),
+    ),
     "derived from another weight": (
         lambda m, x: m.b(torch.tanh(m.a(x)) * F.softplus(m.w)),
         {"a": linear(4, 5), "w": lambda: normal(5), "b": linear(5, 3)},
@@ -200,6 +205,12 @@ REFUSED = {
         normal(6, 4),
         "a.parametrizations.weight.original0",
     ),
+    "a masked weight": (
+        lambda m, x: m.b(torch.tanh(m.a(x))),
+        {"a": lambda: prune.random_unstructured(nn.Linear(4, 5).double(), "weight", 0.5), "b": linear(5, 3)},
+        normal(6, 4),
+        "a.weight_orig",
+    ),
     "a transposed convolution": (
         lambda m, x: m.b(torch.tanh(m.a(x)).flatten(1)),
         {"a": lambda: nn.ConvTranspose1d(2, 3, 2), "b": linear(15, 3)},
@@ -234,3 +245,30 @@ def test_refusals_name_the_parameters_and_say_what_to_do(name):
     covered = KFAC.covered(f)
     assert "b.bias" in covered
     holds(f.restrict(covered))
+
+
+def test_dropout_is_one_function():
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 3))
+    holds(classifier(net.train(), normal(9, 4)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "vit"])
+def test_models_of_transformers(name):
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    torch.manual_seed(0)
+    if name == "gpt2":
+        small = {"n_positions": 8, "n_embd": 4, "n_layer": 1, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
+        config = transformers.GPT2Config(vocab_size=9, attn_implementation="eager", tie_word_embeddings=False, **small)
+        model = transformers.GPT2LMHeadModel(config)
+        ids = torch.randint(0, 9, (3, 4))
+        data = {"input_ids": ids, "labels": ids}
+    else:
+        small = {"hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2}
+        model = transformers.ViTForImageClassification(
+            transformers.ViTConfig(image_size=4, patch_size=2, num_labels=3, **small)
+        )
+        data = {"pixel_values": normal(3, 3, 4, 4), "labels": torch.tensor([0, 2, 1])}
+    f = Objective(model.double().eval(), lambda outputs, _: outputs.loss, data)
+    E, _ = holds(f)
+    assert E.factored().uncovered == 0

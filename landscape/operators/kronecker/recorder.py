@@ -7,6 +7,7 @@ gradients are compared.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
@@ -123,7 +124,8 @@ class Recorder(TorchFunctionMode):
 
     def _used(self, name: str, out: Any, args: Any, options: dict[str, Any], origins: list[Origin]) -> Any:
         one = RULES.get(name)
-        uses = one(self, out, *args, **options) if one is not None and isinstance(out, Tensor) else None
+        fits = one is not None and isinstance(out, Tensor) and _takes(one, (self, out, *args), options)
+        uses = one(self, out, *args, **options) if one is not None and fits else None
         known = {n for use in uses or () for n in use.layer.names}
         rest = {n for origin in origins for n in origin.leaves} - known
         self.refused.update(dict.fromkeys(rest, name))
@@ -135,6 +137,7 @@ class Recorder(TorchFunctionMode):
             use.key = (use.layer, call)
             use.axis = SHARED if use.key in self._shared or use.axes() == [SHARED] else use.axes()[0]
         if any(t is out for t in tensors_in([args, options])):  # in place: whoever called it goes on with that tensor
+            self.uses += uses
             return out
         if uses[0].axis == SHARED and self.samples > 1:
             lead = out if out.ndim == 0 or out.shape[0] != 1 else out[0]
@@ -143,6 +146,15 @@ class Recorder(TorchFunctionMode):
                 use.output = out
         self.uses += uses
         return out.clone()  # what follows may overwrite it
+
+
+def _takes(one: Rule, args: Any, options: dict[str, Any]) -> bool:
+    """Whether a call has the arguments that a rule knows: torch has namesakes with others (`torch.layer_norm`)."""
+    try:
+        inspect.signature(one).bind(*args, **options)
+    except TypeError:
+        return False
+    return True
 
 
 def _form_after(form: str, name: str, t: Tensor, before: Tensor) -> Any:

@@ -135,12 +135,15 @@ def _entries(recorder: Recorder, out: Tensor, operands: list[Operand]) -> list[U
     return made
 
 
-def _normalised(norm: Callable[..., Tensor], channel_first: bool) -> Callable[..., list[Use]]:
+def _normalised(norm: Callable[..., Tensor], channel_first: bool) -> Callable[..., list[Use] | None]:
     """The rule of a norm layer: scale * what it makes without one + shift."""
     signature = inspect.signature(norm)
 
-    def apply(recorder: Recorder, out: Tensor, *args: Any, **options: Any) -> list[Use]:
-        bound = signature.bind(*args, **options)
+    def apply(recorder: Recorder, out: Tensor, *args: Any, **options: Any) -> list[Use] | None:
+        try:
+            bound = signature.bind(*args, **options)
+        except TypeError:  # torch's own function of that name
+            return None
         scale, shift = bound.arguments.get("weight"), bound.arguments.get("bias")
         bound.arguments.update({name: None for name in ("weight", "bias") if name in signature.parameters})
         if "momentum" in signature.parameters and bound.arguments.get("running_mean") is not None:

@@ -105,6 +105,29 @@ def test_padding_does_not_matter(share):
         assert relative((long @ v)[index], (short @ v)[index]) < 1e-12, name
 
 
+def test_positions_without_a_term_are_not_there():
+    """Where positions do not see each other, those with an ignored label might as well be left out: dead ReLUs stay."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3)).double()
+    X, y = normal(6, 5, 4), torch.randint(0, 3, (6, 5), generator=torch.Generator().manual_seed(1))
+    y[normal(6, 5, seed=2) > 0.5] = -100
+    positions = Objective(net, nn.CrossEntropyLoss(), (X, y), forward=lambda net, x: net(x).mT)
+    apart = Objective(net, nn.CrossEntropyLoss(), (X[y >= 0], y[y >= 0]))
+    assert bool(((net[0](X[y >= 0]) > 0).sum(-1) == 0).any())
+    assert relative(KFAC(positions).to_dense(), KFAC(apart).to_dense()) < 1e-12
+
+
+def test_what_precedes_the_terms_of_a_sample_counts():
+    """A prompt, whose labels are ignored and which the answer sees."""
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3)).double()
+    X, y = normal(6, 5, 4), torch.zeros(6, 5, dtype=torch.long)
+    y[:, :2] = -100
+    prompted = Objective(net, nn.CrossEntropyLoss(), (X, y), forward=lambda net, x: net[1](net[0](x).cumsum(1)).mT)
+    (first, _) = (KFAC(prompted).factored()).blocks
+    a = torch.cat([X, torch.ones_like(X[..., :1])], -1).flatten(0, 1)
+    assert relative(first.A.matrix[0], a.T @ a / 30) < 1e-12
+
+
 def test_terms_of_a_sample_apart_or_under_random_signs():
     f = language()
     exact = KFAC(f)

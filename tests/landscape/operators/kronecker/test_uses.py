@@ -150,6 +150,11 @@ COVERED = {
         {"a": linear(4, 5), "w": lambda: normal(1, 1, 4), "b": linear(5, 3)},
         normal(6, 3, 4),
     ),
+    "added in place": (
+        lambda m, x: m.b(torch.tanh(m.a(x).add_(m.w))),
+        {"a": linear(4, 5), "w": lambda: normal(5), "b": linear(5, 3)},
+        normal(6, 4),
+    ),
     "derived from another weight": (
         lambda m, x: m.b(torch.tanh(m.a(x)) * F.softplus(m.w)),
         {"a": linear(4, 5), "w": lambda: normal(5), "b": linear(5, 3)},
@@ -210,6 +215,18 @@ REFUSED = {
         {"a": lambda: prune.random_unstructured(nn.Linear(4, 5).double(), "weight", 0.5), "b": linear(5, 3)},
         normal(6, 4),
         "a.weight_orig",
+    ),
+    "a namesake with other arguments": (
+        lambda m, x: m.b(torch.layer_norm(m.a(x), (5,), m.n.weight, m.n.bias, 1e-5, False)),
+        {"a": linear(4, 5), "n": lambda: nn.LayerNorm(5), "b": linear(5, 3)},
+        normal(6, 4),
+        r"n.weight \(in torch's layer_norm\)",
+    ),
+    "overwritten after it was added in place": (
+        lambda m, x: m.b(m.a(x).add_(m.w).tanh_()),
+        {"a": linear(4, 5), "w": lambda: normal(5), "b": linear(5, 3)},
+        normal(6, 4),
+        "the derivative in w is not what",
     ),
     "a transposed convolution": (
         lambda m, x: m.b(torch.tanh(m.a(x)).flatten(1)),

@@ -49,7 +49,8 @@ MIXED = "BatchNorm in train mode: derivatives of samples are those of their whol
 
 def as_diagonal(layer: Layer, side: str, size: int) -> str:
     """A side that is too large."""
-    return f"{layer.label}: {side} side of {size} as its diagonal"
+    what = "exact block" if layer.exact else f"{side} side"
+    return f"{layer.label}: {what} of {size} as its diagonal"
 
 
 def tied(layers: Sequence[Layer]) -> list[str]:

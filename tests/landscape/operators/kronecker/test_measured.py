@@ -105,6 +105,14 @@ def test_padding_does_not_matter(share):
         assert relative((long @ v)[index], (short @ v)[index]) < 1e-12, name
 
 
+@KINDS
+def test_a_weight_of_two_is_a_sample_twice(kind):
+    X, y = normal(11, 4), LABELS
+    weighted = objective(loss=nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 1.0]).double()))
+    twice = objective(data=(torch.cat([X, X[y == 1]]), torch.cat([y, y[y == 1]])))
+    assert relative(kind(weighted).to_dense(), kind(twice).to_dense()) < 1e-12
+
+
 def test_positions_without_a_term_are_not_there():
     """Where positions do not see each other, those with an ignored label might as well be left out: dead ReLUs stay."""
     torch.manual_seed(0)
@@ -187,6 +195,9 @@ def test_a_side_above_the_limit_is_its_diagonal(kind):
             for side, other in ((block.B, same.B), (block.A, same.A)):
                 expected = other.matrix if side.whole else other.matrix.diagonal(dim1=1, dim2=2)
                 assert torch.allclose(side.matrix, expected, rtol=1e-12)
+    scales = kind(language(), limit=20)
+    assert scales.trace() > 0
+    assert "norm.weight and norm.bias: exact block of 8 as its diagonal" in str(scales)
     dense = cut.to_dense()
     assert relative(cut.inverse(0.1).to_dense(), torch.linalg.inv(dense + 0.1 * identity(f.size))) < 1e-10
     assert abs(cut.trace() / float(dense.trace()) - 1) < 1e-12

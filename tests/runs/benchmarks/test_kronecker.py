@@ -1,0 +1,18 @@
+"""The benchmark of K-FAC runs and writes what it measured."""
+
+import json
+
+import pytest
+
+from runs.benchmarks import kronecker
+
+
+@pytest.mark.slow
+def test_reduced(tmp_path):
+    out = tmp_path / "kronecker.json"
+    kronecker.main(["--quick", "--device", "cpu", "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["model"], row["operator"]) for row in rows} == {
+        (model, operator) for model in ("mlp", "resnet", "gpt") for operator in kronecker.KINDS
+    }
+    assert all(row["inverse"] > 0 and row["factors"] > 0 for row in rows)

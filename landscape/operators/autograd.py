@@ -39,9 +39,14 @@ def fill_zeros(pieces: Sequence[Tensor | None], leaves: Sequence[Tensor], lead: 
 
 
 def vjp(
-    roots: Sequence[Tensor | None], leaves: Sequence[Tensor], cotangents: Sequence[Tensor], batched: bool = False
+    roots: Sequence[Tensor | None],
+    leaves: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    batched: bool = False,
+    *,
+    keep: bool = True,
 ) -> list[Tensor]:
-    """J^T w, J the derivative of the roots in the leaves: zero where nothing depends on a leaf. The graph stays.
+    """J^T w, J the derivative of the roots in the leaves: zero where nothing depends on a leaf. `keep` the graph.
 
     With `batched` for k vectors at once: cotangents and products have a first dimension k.
     """
@@ -50,7 +55,7 @@ def vjp(
     if pairs:
         live, weights = zip(*pairs, strict=True)
         pieces = torch.autograd.grad(
-            live, leaves, weights, retain_graph=True, allow_unused=True, is_grads_batched=batched
+            live, leaves, weights, retain_graph=keep, allow_unused=True, is_grads_batched=batched
         )
     return fill_zeros(pieces, leaves, cotangents[0].shape[:1] if batched else ())
 

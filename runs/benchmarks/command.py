@@ -58,7 +58,7 @@ def write(chosen: argparse.Namespace, name: str, **content: Any) -> None:
     """Write the content beside the environment as JSON, to the path chosen or to its place among the results."""
     device = chosen.device
     path = chosen.out or RESULTS / f"{name}-{device.type}.json"
-    surroundings = environment("pyhessian", "curvlinops-for-pytorch") | {
+    surroundings = environment("pyhessian", "curvlinops-for-pytorch", "pytorch_optimizer") | {
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "tf32": torch.backends.cuda.matmul.allow_tf32,

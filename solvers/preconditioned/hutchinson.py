@@ -25,9 +25,9 @@ def hutchinson(
     """
     gradient = gradient_graph(loss, leaves, trusted=trusted)
     estimates: list[Tensor] = []
-    for _ in range(probes):
+    for left in range(probes - 1, -1, -1):
         z = draw(leaves, kind, generator)
-        found = [widened(h) for h in vjp(gradient, leaves, z)]
+        found = [widened(h) for h in vjp(gradient, leaves, z, keep=left > 0)]
         torch._foreach_mul_(found, [widened(one) for one in z])
         if estimates:
             torch._foreach_add_(estimates, found)

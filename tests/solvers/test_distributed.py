@@ -12,6 +12,11 @@ from solvers.first_order.momo import MoMo, MoMoAdam
 from solvers.first_order.sam import SAM
 from solvers.first_order.scion import Scion
 from solvers.first_order.sps import DecSPS, SPSMax
+from solvers.preconditioned.adahessian import AdaHessian
+from solvers.preconditioned.oasis import OASIS
+from solvers.preconditioned.sania import SANIA
+from solvers.preconditioned.shampoo import Shampoo
+from solvers.preconditioned.sophia import Sophia
 
 RULES = {
     "sam": lambda p: SAM(p, 0.1, rho=0.5, momentum=0.9),
@@ -22,6 +27,12 @@ RULES = {
     "momo": lambda p: MoMo(p, 5.0),
     "momoadam": lambda p: MoMoAdam(p, 0.1),
     "scion": lambda p: Scion(p, 0.1, exact=True),
+    # with one seed the probes are alike, so that the mean of z * (H z) is that of the mean loss
+    "adahessian": lambda p: AdaHessian(p, 0.1, generator=torch.Generator().manual_seed(0)),
+    "sophia": lambda p: Sophia(p, 0.1, every=2, generator=torch.Generator().manual_seed(0)),
+    "oasis": lambda p: OASIS(p, first=0.1, alpha=0.1, generator=torch.Generator().manual_seed(0)),
+    "sania": lambda p: SANIA(p, metric="hessian", generator=torch.Generator().manual_seed(0)),
+    "shampoo": lambda p: Shampoo(p, 0.1),
 }
 
 

@@ -209,6 +209,24 @@ def test_what_there_is_no_rule_for_is_named_and_can_be_left_out():
     assert torch.equal(before, model.odd)
 
 
+def test_frozen_and_unused_parameters_stay():
+    model, _, X, y = classifier()
+    unused = nn.Parameter(torch.ones(3).double())
+    model.register_parameter("unused", unused)
+    objective = Objective(model, nn.CrossEntropyLoss(), (X, y))
+    solver = KFACDescent(objective, 0.1, weight_decay=0.1, every=1)
+    model[0].weight.requires_grad_(False)
+    frozen, moving = model[0].weight.detach().clone(), model[2].weight.detach().clone()
+    for _ in range(2):
+        solver.step(lambda: F.cross_entropy(model(X), y))
+    assert torch.equal(frozen, model[0].weight)
+    assert not torch.equal(moving, model[2].weight)
+    assert torch.equal(unused, torch.ones(3).double())
+    model[0].weight.requires_grad_(True)
+    solver.step(lambda: F.cross_entropy(model(X), y))
+    assert not torch.equal(frozen, model[0].weight)
+
+
 def test_a_gradient_that_is_not_finite_and_a_second_group():
     model, objective, X, y = classifier()
     solver, before = KFACDescent(objective), flat(model)

@@ -2,12 +2,12 @@
 
     A <- beta A + (1 - beta) A_batch,  B <- beta B + (1 - beta) B_batch      every k steps, in each layer
     d = (K + damping I)^(-1) g,    K = B (x) A, or EKFAC's Q diag(S) Q^T in the eigenvectors of these factors
-    v <- momentum v + nu d,        nu = min{ 1, sqrt(clip / (lr^2 d.g)) }
+    v <- momentum v + (1 - momentum) nu d,        nu = min{ 1, sqrt(clip / (lr^2 d.g)) }
     theta <- (1 - lr weight_decay) theta - lr v
 
-The means are divided by 1 - beta^t. d.g = d.(K + damping I) d is what the quadratic model says of the step's length, so
-that with a clip a step (without momentum) changes the model's distribution by a KL divergence of clip / 2 at most. S is
-measured on the batch of the refresh, in the eigenvectors of the means (arXiv 1806.03884).
+The means are divided by 1 - beta^t. d.g = d.(K + damping I) d is the step's square length in the model's metric: with
+a clip a step changes the model's distribution by a KL divergence of about clip / 2 at most, which is why v is a mean.
+S is measured on the batch of the refresh, in the eigenvectors of the means (arXiv 1806.03884).
 """
 
 from __future__ import annotations
@@ -209,9 +209,8 @@ class KFACDescent(Preconditioned):
             nu = math.sqrt(group["clip"] / slope) / lr
         steps = []
         for p, state in zip(parameters, states, strict=True):
-            velocity = state["velocity"] = state["velocity"].to(p) if "velocity" in state else torch.zeros_like(p)
-            velocity.mul_(group["momentum"]).add_(d[place[id(state)]].view_as(p), alpha=nu)
-            steps.append(velocity)
+            mean = state["mean"] = state["mean"].to(p) if "mean" in state else torch.zeros_like(p)
+            steps.append(mean.lerp_(nu * d[place[id(state)]].view_as(p).to(p), 1.0 - group["momentum"]))
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1.0 - lr * group["weight_decay"])
         torch._foreach_add_(parameters, steps, alpha=-lr)

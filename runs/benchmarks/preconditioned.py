@@ -1,4 +1,4 @@
-"""Milliseconds of a step of solvers with curvature, whole steps: forward, derivatives and update.
+"""Milliseconds of the processor for a step of solvers with curvature: forward, derivatives and update.
 
     python -m runs.benchmarks.preconditioned [--quick] [--rounds N] [--out FILE.json]
 
@@ -102,7 +102,7 @@ def contenders(workload: models.Workload) -> dict[str, tuple[str, Step]]:
 def measure(workload: models.Workload, rounds: int) -> list[Row]:
     """A row for each contender: milliseconds of a step (median), and its ratios (median and quartiles)."""
     made = contenders(workload)
-    times = alternate({name: step for name, (_, step) in made.items()}, rounds, torch.device("cpu"))
+    times = alternate({name: step for name, (_, step) in made.items()}, rounds, torch.device("cpu"), processor=True)
     rows = []
     for name, (to, _) in made.items():
         row: Row = {"model": workload.name, "name": name, "milliseconds": 1e3 * statistics.median(times[name]) / ROUND}
@@ -118,7 +118,7 @@ def table(rows: list[Row]) -> Table:
     for row in rows:
         ratios = [f"{r[0]:.2f} ({r[1]:.2f} to {r[2]:.2f})" if r else "" for r in (row["ratio"], row["peer"])]
         cells.append((row["model"], row["name"], f"{row['milliseconds']:.1f}", ratios[0], ratios[1], row["to"]))
-    headings = "model", "solver", "ms a step (median)", "ratio to AdamW (quartiles)", "ratio", "to"
+    headings = "model", "solver", "processor ms a step (median)", "ratio to AdamW (quartiles)", "ratio", "to"
     return command.table("whole steps", headings, cells, words=("solver", "to"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,14 +13,21 @@ import torch
 from landscape.clock import stopwatch, synchronise
 
 
-def alternate(ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each way, `rounds` times, one after the other in each round so that all see the same weather."""
+def alternate(
+    ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, *, processor: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of each way, `rounds` times, one after the other in each round so that all see the same weather.
+
+    With `processor` they are seconds of the processor, to which other processes do not count.
+    """
     for way in ways.values():
         way()
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            times[name].append(stopwatch(way, device)[0])
+            before = time.process_time()
+            seconds = stopwatch(way, device)[0]
+            times[name].append(time.process_time() - before if processor else seconds)
     return times
 
 

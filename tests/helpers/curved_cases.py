@@ -7,7 +7,7 @@ from newton_cases import network, quadratic
 from solvers.preconditioned import hutchinson
 
 # (problem, steps): each step doubles rounding errors of a network or so
-PROBLEMS = {"quadratic": (quadratic, 300), "network": (network, 40)}
+PROBLEMS = {"quadratic": (quadratic, 120), "network": (network, 40)}
 
 
 def recorded(monkeypatch):
@@ -23,7 +23,7 @@ def recorded(monkeypatch):
     return drawn
 
 
-def check_against_reference(monkeypatch, make, reference, name, tolerance=1e-9, most=300):
+def check_against_reference(monkeypatch, make, reference, name, tolerance=1e-9, most=120):
     """The solver's way and that of `reference(fgh, w, probe)`, a generator of points; `probe()` is the next z."""
     drawn = recorded(monkeypatch)
     build, steps = PROBLEMS[name]

@@ -47,14 +47,14 @@ def test_the_mean_is_the_diagonal_of_gauss_newton(case):
     leaves = list(model.parameters())
     G = GaussNewton(Objective(model, loss, (X, y))).to_dense().diag()
     found, g = [], generator(3)
-    for _ in range(300):
+    for _ in range(150):
         _, estimates = sampled_labels(loss(model(X), y), leaves, 1, g)
         found.append(torch.cat([e.reshape(-1) for e in estimates]))
     found = torch.stack(found)
     away = (found.mean(0) - G) / (found.std(0) / len(found) ** 0.5)
     assert float(away.abs().max()) < 5  # squares of sums: far from Gaussian
     assert float(away.square().mean()) < 2.5
-    assert float(found.mean(0).sum() / G.sum()) == pytest.approx(1, abs=0.15)
+    assert float(found.mean(0).sum() / G.sum()) == pytest.approx(1, abs=0.2)
     assert bool((found >= 0).all())
 
 
@@ -86,9 +86,9 @@ def test_log_softmax_and_nll_apart_and_a_second_head():
     scale = torch.ones_like(last)
     scale[-18:] = 4.0  # derivatives in the last layer of -2 W x are -2 times those in W
     mean = sum(
-        torch.cat([e.reshape(-1) for e in sampled_labels(two(), leaves, 1, generator(s))[1]]) for s in range(300)
+        torch.cat([e.reshape(-1) for e in sampled_labels(two(), leaves, 1, generator(s))[1]]) for s in range(150)
     )
-    assert float((mean / 300).sum() / (both + scale * last).sum()) == pytest.approx(1, abs=0.15)
+    assert float((mean / 150).sum() / (both + scale * last).sum()) == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize(

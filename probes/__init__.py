@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from probes.instruments.snapshots import Snapshots as Snapshots
     from probes.instruments.solver_steps import SolverSteps as SolverSteps
     from probes.instruments.surface import LossSurface as LossSurface
+    from probes.instruments.threshold import ThresholdSpectrum as ThresholdSpectrum
     from probes.monitor.measure import Outcome as Outcome
     from probes.monitor.measure import measure_once as measure_once
     from probes.monitor.monitor import Monitor as Monitor

@@ -133,6 +133,16 @@ PROBES: Mapping[str, Entry] = {
         cells=(("", "value", "residual"), (": threshold", "threshold", "")),
         picture="sharpness:sharpness_figure",
     ),
+    "threshold-spectrum": Entry(
+        home="threshold:ThresholdSpectrum",
+        measures="all eigenvalues above c / learning rate",
+        needs="products, optimizer",
+        cost="34",
+        paper="2103.00065",
+        fields="count values residuals marginal threshold more",
+        note="(~): too close to the threshold to tell on which side; ± is the largest residual",
+        picture="threshold:threshold_figure",
+    ),
     "batch-sharpness": Entry(
         home="sharpness:BatchSharpness",
         measures="curvature of batches along their own gradients",

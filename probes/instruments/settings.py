@@ -12,7 +12,7 @@ from probes.session import OPERATORS
 
 # Settings that several probes have, and the range that they share; None is checked by the type.
 _COUNTS = ("k", "steps", "probes", "parts", "batch_size", "rank", "matvecs", "num_classes")
-_POSITIVE = ("tol", "rtol", "lr", "rho", "scale", "span")
+_POSITIVE = ("c", "tol", "rtol", "lr", "rho", "scale", "span")
 _NOT_NEGATIVE = ("threshold",)
 
 _QUOTED = r"""['"]([^'"]+)['"]"""

@@ -51,13 +51,26 @@ def connection_cells(name: str, values: Values, settings: Settings) -> Cells:
 def spectrum_cells(name: str, values: Values, settings: Settings) -> Cells:
     """`"12.34, 8.21, 5.6 ± 0.01"`: the largest residual bounds the error of each."""
     found = np.isfinite(values["values"])  # pairs that were not found are nan
-    largest = np.asarray(values["values"], dtype=float)[found][:_SHOWN]
-    error = float(np.max(np.asarray(values["residuals"], dtype=float)[found][:_SHOWN], initial=0.0))
-    more = int(found.sum()) - len(largest)
+    text = _first_of(np.asarray(values["values"])[found], np.asarray(values["residuals"])[found])
+    yield f"{name}: {ENDS[settings.get('which', 'LA')]}", (text or "none found") + star(values)
+
+
+def threshold_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """`"2: 12.34, 8.21 ± 0.01"`: how many are above, and the first of them."""
+    text = _first_of(np.asarray(values["values"]), np.asarray(values["residuals"]))
+    count = f"{'at least ' * bool(values['more'])}{int(values['count'])}" if values["count"] else "none"
+    near = " (~)" * bool(np.any(values["marginal"]))
+    yield f"{name}: above {settings.get('c', 2.0):g}/η", count + f": {text}" * bool(text) + near + star(values)
+
+
+def _first_of(values: Any, residuals: Any) -> str:
+    """The first eigenvalues, the largest of their residuals, and how many more there are."""
+    largest = np.asarray(values, dtype=float)[:_SHOWN]
+    error = float(np.max(np.asarray(residuals, dtype=float)[:_SHOWN], initial=0.0))
+    more = len(values) - len(largest)
     text = ", ".join(round_to_error(float(v), error, 5) for v in largest)
     text += f" ± {error:.1g}".replace("e-0", "e-") if error > 0 else ""
-    text += f" (+{more})" if more > 0 else ""
-    yield f"{name}: {ENDS[settings.get('which', 'LA')]}", (text or "none found") + star(values)
+    return text + (f" (+{more})" if more > 0 else "")
 
 
 def density_cells(name: str, values: Values, settings: Settings) -> Cells:

@@ -64,6 +64,12 @@ WORDS: Mapping[str, Words] = {
         "Divergence: above the threshold gradient descent often hovers, where a quadratic model no longer holds.",
         r"\lambda_{\max}(H) \quad \text{against} \quad \frac{2}{\eta}",
     ),
+    "threshold-spectrum": Words(
+        "Eigenvalues above c/η",
+        "All directions in which the loss curves more than the learning rate bears, and how many they are.",
+        "Divergence: gradient descent hovers where a few directions are unstable; curvature falls again along them.",
+        r"\lambda_i > \frac{c}{\eta}",
+    ),
     "batch-sharpness": Words(
         "Batch sharpness",
         "The curvature of mini-batches along their own gradients, which is what SGD feels.",

@@ -94,7 +94,7 @@ def _lost(columns: Columns) -> Iterator[str]:
     for field, error in pairs:
         if field not in columns:
             continue
-        values, errors = np.abs(np.asarray(columns[field], dtype=float)), np.asarray(columns[error], dtype=float)
+        values, errors = np.abs(_rows(columns[field])), _rows(columns[error])
         with np.errstate(invalid="ignore"):
             lost = np.isfinite(values) & np.isfinite(errors) & (errors >= values) & (errors > 0)
         if lost.ndim > 1:
@@ -103,6 +103,16 @@ def _lost(columns: Columns) -> Iterator[str]:
                 yield f"up to {count} of {lost.shape[1]} values are below their error: their sign is not known"
         elif lost.any():
             yield f"the error is as large as the value ({_at(columns['step'][lost], len(lost))})"
+
+
+def _rows(values: Any) -> Any:
+    """As floats; ragged rows are filled up with nan."""
+    if values.dtype != object:
+        return np.asarray(values, dtype=float)
+    most = max((len(row) for row in values), default=0)
+    return np.array(
+        [np.pad(np.asarray(row, dtype=float), (0, most - len(row)), constant_values=np.nan) for row in values]
+    )
 
 
 def _few(columns: Columns) -> Iterator[str]:

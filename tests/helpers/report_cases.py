@@ -153,19 +153,23 @@ def _tables(labels: tuple[str, ...]):
             dict(zip(sharp, (9 + 30 * t, 0.01, 40.0, 5.0 + t, 0.01, 38.0), strict=True)) | {"matvecs": 30, **SAID}
         ),
     )
-    ragged = Field((None,))
     yield (
         "threshold-spectrum",
         {
-            **{"count": count, "values": ragged, "residuals": ragged, "marginal": Field((None,), "bool")},
+            **{
+                "count": count,
+                "values": Field((None,)),
+                "residuals": Field((None,)),
+                "marginal": Field((None,), "bool"),
+            },
             **{"threshold": f, "more": flag, "converged": flag, "matvecs": count, **TOLD},
         },
         {"probe": "ThresholdSpectrum", "operator": "hessian", "c": 2.0, "k": 100},
         lambda t, rng: {
-            "count": int(4 * t),
-            "values": 60.0 - np.arange(int(5 * t)),
-            "residuals": np.full(int(5 * t), 1e-2),
-            "marginal": np.arange(int(5 * t)) == 4,
+            "count": 2 * (t > 0.9),
+            "values": 60.0 - np.arange(3 * (t > 0.9)),
+            "residuals": np.full(3 * (t > 0.9), 1e-2),
+            "marginal": np.arange(3 * (t > 0.9)) == 2,
             "threshold": 56.0,
             "more": False,
             "converged": True,

@@ -18,7 +18,7 @@ ROOMS = {
         {"objective"},
         {"operators"},
         {"spectra"},
-        {"surface", "conditioning", "regularity", "collapse", "sharpness"},
+        {"surface", "conditioning", "regularity", "collapse", "sharpness", "implicit"},
     ],
     "solvers": [
         {"distributed", "repeatable"},

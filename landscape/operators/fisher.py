@@ -7,14 +7,12 @@ never hold per-sample gradients.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from landscape.objective.batch import Batch
-from landscape.objective.criterion import Criterion
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.losses import class_dim
 from landscape.objective.objective import Objective
@@ -23,6 +21,7 @@ from landscape.operators.hessian import SlopeClaim
 from landscape.operators.output_curvature import Curvature, known_loss, outer_products
 from landscape.operators.output_roots import Root
 from landscape.operators.self_check import Claims
+from landscape.operators.units import Per, unit_slopes
 from landscape.randomness import drawn_seed
 
 _SAMPLED = ("cross_entropy", "mse", "bce_with_logits")
@@ -48,7 +47,7 @@ class EmpiricalFisher(JacobianOperator):
 
     claims: Claims = (JacobianClaim, SlopeClaim)
 
-    def __init__(self, objective: Objective, per: Literal["term", "sample"] = "term") -> None:
+    def __init__(self, objective: Objective, per: Per = "term") -> None:
         if per not in ("term", "sample"):
             raise ValueError(f'per is "term" or "sample", not {per!r}')
         super().__init__(objective)
@@ -67,46 +66,11 @@ class EmpiricalFisher(JacobianOperator):
 
     def _slopes(self, e: Evaluation) -> tuple[list[Tensor], Tensor, tuple[int, ...]]:
         """The terms' gradients in the outputs, their weights, and the dimensions that belong to one term."""
-        leaf = e.outputs.clone().requires_grad_(True)
-        losses, weights, unit_dims = self._units(leaf, e.criterion, e.batch)
-        kept = (weights > 0).to(losses.dtype)
-        (slope,) = torch.autograd.grad((losses * kept).sum(), leaf)
-        weights = (weights / e.weight).detach()
-        if e.criterion.known is None:
-            _refuse_coupled(e, leaf, slope, weights)
+        slopes, weights, unit_dims = unit_slopes(e, self.per)
+        weights = weights / e.weight
         for dim in unit_dims:  # broadcast over the outputs that belong to each unit
             weights = weights.unsqueeze(dim)
-        return [slope], weights.expand_as(leaf), unit_dims
-
-    def _units(self, outputs: Tensor, criterion: Criterion, batch: Batch) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """Mean loss and weight of every unit, and the dimensions of the outputs that belong to one unit."""
-        known, targets = criterion.known, batch.targets
-        if known is not None and known.separable and isinstance(targets, Tensor):
-            losses, weights = known.terms(outputs, targets)
-            if self.per == "term":
-                return losses, weights, () if known.denominator == "elements" else (class_dim(outputs),)
-            losses, weights = losses.reshape(len(outputs), -1), weights.reshape(len(outputs), -1)
-            total = weights.sum(1)
-            mean = (losses * weights).sum(1) / torch.where(total > 0, total, torch.ones_like(total))
-            return mean, total, tuple(range(1, outputs.ndim))
-        return self._samples_one_by_one(outputs, criterion, batch)
-
-    def _samples_one_by_one(
-        self, outputs: Tensor, criterion: Criterion, batch: Batch
-    ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        samples, targets = len(outputs), batch.targets
-        if not isinstance(targets, Tensor) or len(targets) != samples:
-            raise TypeError("per-sample losses need outputs and targets with one row per sample")
-        rows = [slice(i, i + 1) for i in range(samples)]
-        losses = torch.stack([criterion(outputs[i], targets[i]) for i in rows])
-        if criterion.reduction == "sum" or criterion.counter is None:
-            weights = torch.ones_like(losses)
-        else:
-            counts = [criterion.count(outputs[i].detach(), Batch(batch.index, None, targets[i])) for i in rows]
-            weights = torch.tensor(counts, dtype=losses.dtype, device=losses.device)
-            if self.per == "term" and bool((weights != 1).any()):
-                raise TypeError('the terms of this loss cannot be told apart: use per="sample"')
-        return losses, weights.detach(), tuple(range(1, outputs.ndim))
+        return [slopes], weights.expand_as(slopes), unit_dims
 
 
 class MonteCarloFisher(JacobianOperator):
@@ -171,17 +135,6 @@ class MonteCarloFisher(JacobianOperator):
         p = outputs.sigmoid()
         slopes = [p - (_uniform(p, generator) < p).to(p.dtype) for _ in range(self.samples)]
         return slopes, known.times_weights(torch.full_like(p, scale / self.samples), targets), ()
-
-
-def _refuse_coupled(e: Evaluation, leaf: Tensor, slopes: Tensor, weights: Tensor) -> None:
-    """Raises `TypeError` where the batch's loss is not the mean of the losses that its samples have alone."""
-    (whole,) = torch.autograd.grad(e.criterion(leaf, e.batch.targets), leaf)
-    apart = slopes * weights.reshape(-1, *[1] * (slopes.ndim - 1))
-    if float((apart - whole).norm()) > torch.finfo(leaf.dtype).eps ** 0.5 * float(whole.norm()):
-        raise TypeError(
-            "the loss of a batch is not the mean of its samples' own losses (a contrastive loss, a ratio or a root of "
-            "means), so single samples have no gradients to make a Fisher matrix of: use GaussNewton or Hessian"
-        )
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:

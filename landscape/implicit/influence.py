@@ -12,6 +12,7 @@ larger.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from landscape.implicit.inverse import Inverse, Matrix, indefinite_note, inverted, matrix_of
-from landscape.implicit.samples import gradients, products, require_alone
+from landscape.implicit.samples import gradients, products, require_alone, singles
 from landscape.objective.objective import Objective
 from landscape.operators.linear import LinearOperator, error_floor
 from landscape.spectra import Callback
@@ -88,7 +89,7 @@ def influence(
 ) -> Influence:
     """What each test loss would change by if a training sample, or a group of them, were not in the training data.
 
-    One solve for each test sample, then one pass over the training data.
+    One solve for each test sample; then one pass over the training data for up to 32 of them, as memory allows.
 
     Args:
         objective: f, what the parameters were trained on, with its model at a minimum of f + damping / 2 ||theta||^2.
@@ -135,15 +136,18 @@ def influence(
             raise ValueError("test and train are losses of the parameters of the objective, of all of them")
     A = matrix_of(objective, operator)
     decayed = objective.gradient() + damping * objective.theta()
+    drawn = A.random(_DRAWN, "normal", generator or torch.Generator().manual_seed(0))
+    solved, parts = [], []
     try:
-        rows = _rows(tests, per)
-        solved = []
-        for first in range(0, rows.shape[1], _at_once(A)):
-            block = rows[:, first : first + _at_once(A)]
-            solved.append(inverted(A, block, damping, tol, max_matvecs, preconditioner, callback))
+        for rows in _rows(tests, per, A):
+            found = inverted(A, rows, damping, tol, max_matvecs, preconditioner, callback)
+            A.release()  # what the sweep needs is of other graphs
+            solved.append(found)
+            parts.append(_swept(A, objective, scored, found, drawn))
     finally:
         A.release()
-    scores, errors, weights = _swept(A, objective, scored, solved, generator)
+    scores, errors = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    weights = parts[0][2]
     if groups is not None:
         scores, errors = (_grouped(values, groups) for values in (scores, errors))
     curvatures = [one.curvature for one in solved if one.curvature is not None]
@@ -162,33 +166,32 @@ def influence(
     )
 
 
-def _at_once(A: LinearOperator) -> int:
-    """Test samples that are solved for together: a solve keeps about sixteen vectors for each."""
-    return max(1, min(_AT_ONCE, A.memory // (16 * A.space.column_bytes)))
-
-
-def _rows(tests: Objective, per: str) -> Tensor:
-    """Gradients of the test losses, `(n, tests)`."""
+def _rows(tests: Objective, per: str, A: LinearOperator) -> Iterator[Tensor]:
+    """Gradients of the test losses, `(n, k)` at a time: a solve keeps about sixteen vectors for each."""
     if per == "all":
-        return tests.gradient().unsqueeze(-1)
-    found = [g for _, g in gradients(tests)]
-    if not found:
+        yield tests.gradient().unsqueeze(-1)
+        return
+    every = singles(tests)
+    if not every:
         raise ValueError("there is no test sample")
-    return torch.stack(found, dim=-1)
+    step = max(1, min(_AT_ONCE, A.memory // (16 * A.space.column_bytes)))
+    for first in range(0, len(every), step):
+        yield gradients(tests, every[first : first + step])
 
 
 def _swept(
-    A: LinearOperator, objective: Objective, scored: Objective, solved: list[Inverse], generator: torch.Generator | None
+    A: LinearOperator, objective: Objective, scored: Objective, solved: Inverse, drawn: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores and errors `(tests, train)`, and shares `(train,)`, from one pass over the training data."""
-    X = torch.cat([one.x for one in solved], dim=-1)
-    error = torch.cat([one.error for one in solved]) + error_floor(A) * A.inner(X, X).diagonal().sqrt()
-    drawn = A.random(_DRAWN, "normal", generator or torch.Generator().manual_seed(0))
+    X, error = solved.x, solved.error
+    error = error + error_floor(A) * A.inner(X, X).diagonal().sqrt()
     found = list(products(scored, torch.cat([X, drawn], dim=-1)))
     weights = torch.cat([c for c, _ in found])
-    along = torch.cat([values for _, values in found], dim=1) / _divisor(objective, weights, scored)
+    divisor = _divisor(objective, weights, scored)
+    along = torch.cat([values for _, values in found], dim=1) / divisor
     lengths = _UPPER * along[-_DRAWN:].square().mean(dim=0).sqrt()
-    return along[:-_DRAWN], torch.outer(error, lengths), weights / _divisor(objective, weights, scored)
+    errors = torch.where(lengths > 0, torch.outer(error, lengths), 0.0)  # of a sample without terms nothing is unknown
+    return along[:-_DRAWN], errors, weights / divisor
 
 
 def _divisor(objective: Objective, weights: Tensor, scored: Objective) -> float:

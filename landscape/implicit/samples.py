@@ -16,7 +16,7 @@ from torch import Tensor
 from landscape.objective.batch import Batch, samples, split
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
-from landscape.operators.gauss_newton import JacobianGraph
+from landscape.operators.jacobian_graph import JacobianGraph
 from landscape.operators.jacobians import separable
 from landscape.operators.output_curvature import nothing
 from landscape.operators.units import unit_slopes
@@ -33,17 +33,22 @@ def require_alone(objective: Objective) -> None:
         )
 
 
-def gradients(objective: Objective) -> Iterator[tuple[float, Tensor]]:
-    """(c_i, g_i) of each sample in the order of the data, g_i `(n,)`, zero for a sample without loss terms."""
+def singles(objective: Objective) -> list[Batch]:
+    """The samples of the data, a batch each. Raises `ValueError` for batches that cannot be cut into samples."""
+    return [one for batch in objective.sweep() for one in split(batch, 1)]
+
+
+def gradients(objective: Objective, some: list[Batch]) -> Tensor:
+    """g_i of each of some samples, `(n, k)`; zero for a sample without loss terms."""
+    columns = []
     with objective.measuring():
-        for batch in objective.sweep():
-            for one in split(batch, 1):
-                e = objective.evaluate(one)
-                weight = e.weight
-                if weight:
-                    yield weight, objective.join(e.loss_and_gradient()[1])
-                else:
-                    yield 0.0, torch.zeros(objective.size, dtype=objective.dtype, device=objective.device)
+        for one in some:
+            e = objective.evaluate(one)
+            if e.weight:
+                columns.append(objective.join(e.loss_and_gradient()[1]))
+            else:
+                columns.append(torch.zeros(objective.size, dtype=objective.dtype, device=objective.device))
+    return torch.stack(columns, dim=-1)
 
 
 def products(objective: Objective, X: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -36,6 +36,10 @@ class _Method(Protocol):
     def estimate(self) -> tuple[float, float, float]: ...
 
 
+# XNysTrace, of the paper of XTrace, is for semi-definite matrices and takes one product for a test vector. It is not
+# here: of twelve such spectra (n = 300; 24, 48 and 96 products, 40 runs) its error was smaller than XTrace's by 3 to
+# 400 where eigenvalues fall exponentially and by 1 to 2.5 for other decays, but larger by up to 2.6 for outliers above
+# a bulk, as networks have; and the scatter of its samples understates it by 0.9 to 3.4, for which no one factor stands.
 _METHODS: dict[str, Callable[[LinearOperator, torch.Generator, Where], _Method]] = {
     "hutchinson": Hutchinson,
     "hutch++": HutchPlusPlus,

@@ -92,6 +92,14 @@ def test_the_error_of_few_steps_is_carried_and_said():
     assert math.isinf(one.stderr)  # a single step has nothing to be compared with
 
 
+def test_without_a_known_end_the_difference_of_step_counts_is_carried():
+    f, true = (lambda x: torch.log(x + 1e-4)), of(lambda x: torch.log(x + 1e-4), SPECTRA["range"])
+    A = MatrixOperator(MATRICES["range"], memory=1 << 30)  # for all that is known indefinite
+    runs = [trace_of(A, f, matvecs=60, generator=seeded_generator(s)) for s in range(8)]
+    assert all(r.quadrature > 0.02 * abs(true) for r in runs)
+    assert all(abs(r.value - true) <= 2 * r.stderr for r in runs)
+
+
 def test_what_a_krylov_space_holds_need_not_be_sampled(monkeypatch):
     d = np.r_[np.linspace(100, 10, 10), 0.05 * np.abs(np.random.default_rng(0).standard_normal(490))]
     true = np.log1p(d).sum()

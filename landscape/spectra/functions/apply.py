@@ -145,6 +145,8 @@ class _Run:
 
     def blocks(self, B: Tensor, limit: int | None, basis: BasisChoice) -> Applied:
         n, k = self.A.shape[0], B.shape[-1]
+        if k == 0:
+            return Applied(B, torch.zeros(0, dtype=torch.float64), True, 0, 0, math.nan, math.nan)
         depth = min(n, MAX_STEPS if limit is None else limit // k)
         place, at_once = chains_place(self.A, k, depth, basis, "a function of a matrix")
         if not at_once and limit is not None:  # the process runs twice

@@ -138,6 +138,7 @@ def test_stopping_and_refusals():
     few = apply(A, "sqrt", b, max_matvecs=30)
     assert few.matvecs == 30
     assert not few.converged
+    assert apply(A, "sqrt", b[:, :0]).value.shape == (N, 0)
     loose = apply(A, "sqrt", b, tol=0.3)
     assert loose.matvecs < found.matvecs
     for wrong, words in (

@@ -32,7 +32,7 @@ def effective_dimension(
     """tr A (A + damping I)^-1, the sum of lambda / (lambda + damping), with its error.
 
     The number of eigenvalues that are large beside the damping (a prior precision, a weight decay), MacKay's effective
-    number of well-determined parameters (Maddox, Benton, Wilson, arXiv 2003.02139, equation 3).
+    number of well-determined parameters (Maddox, Benton, Wilson, arXiv 2003.02139).
 
     Args:
         A: positive semi-definite, or at least A + damping I positive definite.
@@ -73,7 +73,7 @@ def local_effective_dimension(
     """The Fisher effective dimension at one point: log det(I + kappa F') / log kappa, with its error.
 
     kappa = gamma samples / (2 pi log samples), F' = n F / tr F; the local effective dimension of Abbas, Sutter, Figalli
-    and Woerner (arXiv 2112.04807, definition 1) in the limit of a small ball around the parameters. Its trace and its
+    and Woerner (arXiv 2112.04807) in the limit of a small ball around the parameters. Its trace and its
     log determinant have products of their own; of the error of the trace, what it does to the log determinant at most.
 
     Args:

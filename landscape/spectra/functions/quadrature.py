@@ -42,7 +42,7 @@ class Decomposed:
 
     @staticmethod
     def radau(chain: Krylov, end: float) -> Decomposed | None:
-        """Of all steps and a further one that makes `end`, left of the spectrum, a node (Golub 1973, section 3).
+        """Of all steps and a further one that makes `end`, left of the spectrum, a node (Golub 1973).
 
         None where a node lies beyond the end. Where all odd derivatives of f have one sign and all even ones the other,
         as those of logarithm, root and x / (x + d) have, the integral is between this quadrature and Gauss's.

@@ -13,15 +13,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from landscape.memory import budget
 from landscape.objective.batch import Batch, samples, split
 from landscape.objective.evaluation import Evaluation
 from landscape.objective.objective import Objective
+from landscape.operators.autograd import graph_bytes
 from landscape.operators.jacobian_graph import JacobianGraph
 from landscape.operators.jacobians import separable
 from landscape.operators.output_curvature import nothing
 from landscape.operators.units import unit_slopes
 
-_TOGETHER = 16  # vectors that go through a batch's graph at once
+_TOGETHER = 16  # vectors that go through a batch's graph at once, at most
 
 
 def require_alone(objective: Objective) -> None:
@@ -82,7 +84,9 @@ def _of_batch(objective: Objective, batch: Batch, e: Evaluation, X: Tensor) -> t
     except TypeError:
         return _one_by_one(objective, batch, e, X)
     graph = JacobianGraph(objective, e, nothing)
-    rows = [graph.jvp(part) for part in X.T.contiguous().split(_TOGETHER)]
+    # vectors that go through a graph together need its memory once each, and that of the graph of J^T u
+    room = budget(objective.memory, objective.device) // max(1, 3 * graph_bytes(graph.roots()))
+    rows = [graph.jvp(part) for part in X.T.contiguous().split(max(1, min(_TOGETHER, room)))]
     moved = torch.cat([(JX * slopes).flatten(2).sum(-1) if dims else JX * slopes for JX in rows])
     return weights.double().cpu(), (weights * moved).double().cpu()
 

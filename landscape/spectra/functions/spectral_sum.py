@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from landscape.operators.linear import LinearOperator, error_floor, require_finite
-from landscape.spectra.basis.place import BasisChoice, Footprint, Where, together
+from landscape.spectra.basis.place import BasisChoice, Footprint, Place, Where, together
 from landscape.spectra.callbacks import Callback, RunningEstimate, stops
 from landscape.spectra.chains import Chains, chains_place
 from landscape.spectra.functions.quadrature import LEAST_STEPS, Integral, due, ended, integral, times
@@ -34,6 +34,7 @@ MAX_MATVECS = 5000  # with rtol
 _SHARE, _KEPT = 0.25, 0.75
 _LARGEST = 200  # steps of that process,
 _LOOSE, _LARGEST_LOOSE = 0.01, 64  # or with an rtol that asks for no more than that
+_SHORT = 48  # columns of a basis that a budget which holds few vectors is divided into
 _FEW = 40  # products, below which all of them go to random vectors
 
 _TOGETHER = 4  # random vectors at a time
@@ -99,13 +100,11 @@ class _Run:
         if dense and (self.rtol is None or self.n <= _EXACT_FIRST):
             return self._exact()
         cap = max(int(self.limit * (1 - _SHARE)) // _TOGETHER, min(LEAST_STEPS, self.limit // 2), 1)
-        place, at_once = chains_place(
-            self.A, 1 + _TOGETHER, min(self.n, max(cap, self._room)), self.asked.basis, "the trace of a function"
-        )
-        window = min(self.n, max(cap, 1)) if at_once else place.columns
+        depth, (place, at_once) = self._places(min(self.n, max(cap, self._room)))
+        window = depth if at_once else place.columns
         try:
             if at_once > 1 and self.limit >= _FEW:
-                self._deflate(place.where)
+                self._deflate(min(self._room, depth), place.where)
             kept = [] if self.kept is None else [self.kept.basis.footprint]
             taken = [Footprint(0, place.where), *kept]
             checked = _TOGETHER  # samples at which the rtol is looked at
@@ -133,6 +132,17 @@ class _Run:
             if self.kept is not None:
                 self.kept.basis.close()
 
+    def _places(self, depth: int) -> tuple[int, tuple[Place, int]]:
+        """Columns of a basis, where they lie and how many bases fit: shorter ones before fewer of them.
+
+        A process goes on beyond its columns, orthogonalised against the latest.
+        """
+        while True:
+            found = chains_place(self.A, 1 + _TOGETHER, depth, self.asked.basis, "the trace of a function")
+            if found[1] > _TOGETHER or depth <= _SHORT:
+                return depth, found
+            depth = max(_SHORT, depth // 2)
+
     @property
     def _room(self) -> int:
         """Steps of the process that Q comes from."""
@@ -141,15 +151,15 @@ class _Run:
 
     # -- Q ---------------------------------------------------------------------------------------------------
 
-    def _deflate(self, where: Where) -> None:
+    def _deflate(self, room: int, where: Where) -> None:
         """One long process, whose first vectors are Q. Where a Krylov space ends, a random vector begins another one.
 
         That finds further copies of eigenvalues; once a space has one dimension the matrix is a multiple of the
         identity on what is left.
         """
-        self.kept = chain = Krylov(self.A, self._room, where)
+        self.kept = chain = Krylov(self.A, room, where)
         begun = 0
-        while chain.size < self._room and not self.stopped:
+        while chain.size < room and not self.stopped:
             X = chain.propose()
             if X.shape[-1] == 0:
                 if chain.size == begun + 1:

@@ -227,6 +227,17 @@ def test_little_memory():
         trace_of(DiagonalOperator(d, memory=3 * column), torch.log1p, matvecs=120, basis="device")
 
 
+def test_a_large_budget_of_products_needs_no_more_memory():
+    """Long processes that are not needed do not take the place of Q and of other vectors."""
+    d = np.resize(SPECTRA["outliers"], 900)
+    A = DiagonalOperator(d, memory=300 * 900 * 8)
+    found = trace_of(A, torch.log1p, rtol=0.03, matvecs=5000, basis="device", generator=seeded_generator(0))
+    assert found.converged
+    assert found.matvecs < 500
+    assert abs(found.value - np.log1p(d).sum()) <= 3 * found.stderr
+    assert found.footprint.vectors > 64 * 900 * 8
+
+
 def test_callbacks_and_seeds():
     calls = []
     A = operator("outliers")

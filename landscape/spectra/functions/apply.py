@@ -85,9 +85,8 @@ def apply(
             pseudo-inverse's root, 0 on the null space. Without it the smallest Ritz value must have been told from 0,
             its residual and rounding subtracted, before anything counts as converged.
         max_matvecs: default min(n, 500) steps for each column.
-        basis: where the basis lies, as for `lanczos`. Where it fits nowhere the process runs twice, the second time to
-            add the vectors up, and orthogonalises against the latest ones that fit: what the two runs differ by enters
-            the error.
+        basis: where the basis lies, as for `lanczos`. A process that outgrows what fits there orthogonalises against
+            the latest vectors and runs twice, the second time to add them up: what the runs differ by enters the error.
         callback: called as (products made, products allowed, largest error so far) after each step; True stops.
 
     Raises:
@@ -149,13 +148,13 @@ class _Run:
             return Applied(B, torch.zeros(0, dtype=torch.float64), True, 0, 0, math.nan, math.nan)
         depth = min(n, MAX_STEPS if limit is None else limit // k)
         place, at_once = chains_place(self.A, k, depth, basis, "a function of a matrix")
-        if not at_once and limit is not None:  # the process runs twice
-            depth = max(1, depth // 2)
+        if not at_once and limit is not None:  # a process that outgrows its basis runs twice
+            depth = max(min(depth, place.columns), depth // 2)
         self.planned = limit or k * depth * (1 if at_once else 2)
         values, errors = [], []
         taken = Footprint(0, place.where)
         for V in B.split(max(1, at_once), dim=-1):
-            chains, found, wrong = self._group(V, depth, place, twice=not at_once)
+            chains, found, wrong = self._group(V, depth, place)
             values.append(found)
             errors.append(wrong)
             taken = max(taken, chains.footprint, key=lambda one: one.vectors)
@@ -171,7 +170,7 @@ class _Run:
             footprint=taken,
         )
 
-    def _group(self, V: Tensor, depth: int, place: Place, twice: bool) -> tuple[Chains, Tensor, Tensor]:
+    def _group(self, V: Tensor, depth: int, place: Place) -> tuple[Chains, Tensor, Tensor]:
         A = self.A
         norms = A.inner(V, V).diagonal().sqrt()
         chains = Chains(A, V, min(depth, place.columns), place.where)
@@ -190,7 +189,7 @@ class _Run:
                     errors = torch.tensor([self._error(chain) for chain in chains.each], dtype=torch.float64)
             errors = torch.tensor([self._error(chain) for chain in chains.each], dtype=torch.float64)
             self.steps = max(self.steps, chains.steps)
-            if twice:
+            if any(chain.size > chain.capacity for chain in chains.each):
                 return (chains, *self._again(V, chains, norms, errors, place))
             parts = [self._combined(chain, norm) for chain, norm in zip(chains.each, norms, strict=True)]
             return chains, torch.cat(parts, dim=-1), errors

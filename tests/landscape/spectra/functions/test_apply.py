@@ -125,6 +125,17 @@ def test_of_a_network_and_of_noise():
     assert float((noisy.value - true).norm() / true.norm()) <= noisy.error
 
 
+def test_a_process_runs_twice_only_where_it_has_outgrown_its_basis():
+    b = vectors()
+    for name, f, runs in (("flat", "sqrt", 1), ("outliers", "sqrt", 2)):
+        roomy, tight = (DiagonalOperator(SPECTRA[name], memory=m * N * 8) for m in (1000, 26))
+        once, found = (apply(A, f, b, tol=1e-4, basis="device") for A in (roomy, tight))
+        assert found.matvecs == runs * once.matvecs
+        torch.testing.assert_close(found.value, once.value, rtol=0, atol=1e-4 * float(once.value.norm()))
+    part = apply(tight, "sqrt", b, max_matvecs=60, basis="device")
+    assert part.matvecs <= 60
+
+
 def test_stopping_and_refusals():
     A, b = DiagonalOperator(SPECTRA["range"]), vectors(2)
     calls = []

@@ -142,6 +142,23 @@ def test_warm_starts_follow_a_number_that_changes() -> None:
     assert made <= 1.3 * fixed
 
 
+def test_a_chain_that_can_prove_nothing_is_given_up() -> None:
+    """Many pairs closer than tol, from a start that mixes them: what they leave beside them reaches beyond c + tol.
+
+    A chain would never end there, until the basis is full and less than a proof has to do.
+    """
+    n = 400
+    close = [43, 36, 29, 25, 21, 15.6, 14.9, 12.9, 10.6, 7.7, 6.5, 3.3, 3.04, 1.04, 0.95, -1.2, -2.6]
+    small = 0.01 * np.random.default_rng(1).random(n - 97)
+    d = np.r_[2.5 + 0.01 * np.array(close), np.linspace(2.44, 0.0, 80), small]
+    for seed in (0, 2, 3, 4):
+        g = seeded_generator(seed)
+        mixed = torch.eye(n, 16, dtype=torch.float64) + 0.005 * torch.randn(n, 16, generator=g, dtype=torch.float64)
+        found = eigsh(DiagonalOperator(d), above=2.5, tol=1e-2, v0=torch.linalg.qr(mixed).Q, generator=g)
+        check(found, d, 2.5, 1e-2)
+        assert found.matvecs < 128
+
+
 def test_a_start_without_columns_is_none() -> None:
     d = spectra(N)["outliers"]
     none = torch.zeros(N, 0, dtype=torch.float64)

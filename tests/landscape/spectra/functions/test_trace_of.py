@@ -48,7 +48,7 @@ def test_exact_when_products_reach_n(name, f):
     assert (found.matvecs, found.converged, found.probes) == (N, True, 0)
 
 
-@pytest.mark.parametrize("seeds", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_truth_lies_within_two_standard_errors(seeds):
     inside = {}
     for i, name in enumerate(SPECTRA):
@@ -60,17 +60,18 @@ def test_truth_lies_within_two_standard_errors(seeds):
         scatter = np.sqrt(np.mean([(r.value - true) ** 2 for r in runs]))
         assert np.mean([r.stderr for r in runs]) < 5 * scatter + 1e-5 * abs(true)
     assert np.mean(list(inside.values())) >= 0.9, inside
-    assert min(inside.values()) >= (0.6 if seeds == 8 else 0.85), inside
+    assert min(inside.values()) >= (0.6 if seeds == 5 else 0.85), inside
 
 
 @pytest.mark.parametrize(("name", "rtol"), [("outliers", 0.02), ("range", 0.1), ("flat", 0.01)])
-def test_stops_on_rtol(name, rtol):
+@pytest.mark.parametrize("seeds", [6, pytest.param(80, marks=pytest.mark.slow)])
+def test_stops_on_rtol(name, rtol, seeds):
     f = FUNCTIONS["log(x + 0.01)"] if name == "outliers" else torch.log1p
     A, true = DiagonalOperator(np.resize(SPECTRA[name], 600)), of(f, np.resize(SPECTRA[name], 600))
     A.positive_semidefinite = True
-    runs = [trace_of(A, f, rtol=rtol, generator=seeded_generator(s)) for s in range(25)]
+    runs = [trace_of(A, f, rtol=rtol, generator=seeded_generator(s)) for s in range(seeds)]
     assert all(r.converged and r.stderr <= rtol * abs(r.value) and r.matvecs < 400 for r in runs)
-    assert np.mean([abs(r.value - true) <= 2 * r.stderr for r in runs]) >= 0.8
+    assert np.mean([abs(r.value - true) <= 2 * r.stderr for r in runs]) >= (0.5 if seeds == 6 else 0.88)
     tight = trace_of(A, f, rtol=1e-8, matvecs=2000, generator=seeded_generator(0))
     assert tight.converged  # by the whole matrix
     assert tight.matvecs < 2000
@@ -106,7 +107,7 @@ def test_what_a_krylov_space_holds_need_not_be_sampled(monkeypatch):
 
     def error():
         runs = [
-            trace_of(DiagonalOperator(d), torch.log1p, matvecs=200, generator=seeded_generator(s)) for s in range(8)
+            trace_of(DiagonalOperator(d), torch.log1p, matvecs=200, generator=seeded_generator(s)) for s in range(5)
         ]
         return np.sqrt(np.mean([(r.value - true) ** 2 for r in runs]))
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from probes.errors import NoiseWarning as NoiseWarning
     from probes.errors import ProbeWarning as ProbeWarning
     from probes.errors import TraceWarning as TraceWarning
+    from probes.instruments.by_layer import BlockHeterogeneity as BlockHeterogeneity
+    from probes.instruments.by_layer import ByLayer as ByLayer
     from probes.instruments.conditioning import GaussNewtonConditioning as GaussNewtonConditioning
     from probes.instruments.connection.connection import Connection as Connection
     from probes.instruments.critical_steps import CriticalStepCurve as CriticalStepCurve

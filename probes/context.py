@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from probes.seeds import derive_seed
 from probes.session import Pairs, Session, Step, build_operator
@@ -13,11 +13,14 @@ from probes.trace.unfinished import Unfinished
 if TYPE_CHECKING:
     import torch
 
+    from landscape import BlockDiagonal
     from landscape.objective.objective import Objective
     from landscape.operators.linear import LinearOperator
     from landscape.sharpness import GradientStatistics
     from landscape.spectra import Callback, Eigenpairs
     from probes.trace.trace import Trace
+
+Operator = TypeVar("Operator", bound="LinearOperator")
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,36 @@ class Context:
         made anew: its labels are this measurement's draw. Raises `ValueError` for an unknown kind.
         """
         names = None if parameters is None else tuple(parameters)
-        key, kept, graphs = (id(self.objective), kind, names), self.session.operators, self.shared.graphs
-        A = kept.get(key)
-        if A is None:
-            A = build_operator(self.objective, kind, self.generator)
-            A = A if names is None else A.restrict(names)
+        parts = self.shared.parts.get(kind, ())
+        if names in parts and not self.objective.sharded:
+            # layers that several probes of the step look at: on the graphs of one pass
+            whole = [name for part in parts for name in part]
+            by = {"/".join(part): part for part in parts}
+            return self._block_diagonal(kind, whole, (parts,), by).blocks["/".join(names)]
+        return self._lasting(kind, (names,), lambda: self._built(kind, names))
+
+    def blocks(
+        self, kind: str, parameters: Iterable[str] | None, by: Literal["layer", "parameter"] | int, heads: Any = None
+    ) -> BlockDiagonal:
+        """The block diagonal part of `operator(kind, parameters)`, as `landscape.BlockDiagonal`."""
+        names = None if parameters is None else tuple(parameters)
+        return self._block_diagonal(kind, names, (names, by, heads), by, heads)
+
+    def _block_diagonal(
+        self, kind: str, names: Iterable[str] | None, key: tuple[Any, ...], by: Any, heads: Any = None
+    ) -> BlockDiagonal:
+        from landscape import BlockDiagonal
+
+        return self._lasting(kind, key, lambda: BlockDiagonal(self._built(kind, names), by, heads))
+
+    def _built(self, kind: str, names: Iterable[str] | None) -> LinearOperator:
+        A = build_operator(self.objective, kind, self.generator)
+        return A if names is None else A.restrict(names)
+
+    def _lasting(self, kind: str, of: tuple[Any, ...], build: Callable[[], Operator]) -> Operator:
+        """The operator of an earlier step if there is one; it keeps its graphs until this step ends."""
+        key, kept, graphs = (id(self.objective), kind, *of), self.session.operators, self.shared.graphs
+        A = cast("Operator | None", kept.get(key)) or build()
         if kind != "fisher":
             kept[key] = A
             if graphs is not None and hasattr(A, "keeping"):

@@ -69,3 +69,21 @@ def searches_of(probes: Iterable[Probe]) -> dict[Any, Pairs]:
         if pairs is not None:
             searches[pairs.key] = searches.get(pairs.key, pairs).union(pairs)
     return searches
+
+
+def parts_of(probes: Iterable[Probe]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """The sets of named parameters that two or more of these probes look at, by their operator, if none overlap.
+
+    The Fisher matrix has labels of its own in each measurement, so that nothing of it is shared.
+    """
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for probe in probes:
+        operator, names = getattr(probe, "operator", None), getattr(probe, "parameters", None)
+        if operator and names and operator != "fisher" and tuple(names) not in found.setdefault(operator, []):
+            found[operator].append(tuple(names))
+    apart = {kind: [name for names in parts for name in names] for kind, parts in found.items()}
+    return {
+        kind: tuple(parts)
+        for kind, parts in found.items()
+        if len(parts) > 1 and len(set(apart[kind])) == len(apart[kind]) and not set("*?[") & set("".join(apart[kind]))
+    }

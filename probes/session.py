@@ -83,11 +83,13 @@ class Step:
     Attributes:
         graphs: closes at the end of the step; until then operators keep their graphs for the next probe.
         searches: for eigenpairs, those of all probes that are due, by `Pairs.key`.
+        parts: sets of parameters that several of these probes look at, by the operator; no two have one in common.
         made: what was made so far.
     """
 
     graphs: ExitStack | None = None
     searches: Mapping[Hashable, Pairs] = field(default_factory=dict)
+    parts: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     made: dict[Hashable, Any] = field(default_factory=dict)
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from landscape.ranks import agreed_on
 from probes.checkpoints.files import locate
+from probes.checkpoints.layers import Group, groups_of
 from probes.checkpoints.load import load_checkpoint, match_checkpoint
 from probes.checkpoints.match import bare
 from probes.checkpoints.output import check_output
@@ -67,6 +68,7 @@ class Request:
     overwrite: bool = False
     notes: Sequence[str] = ()  # for the person who asked, before measuring begins
     texts: Texts | None = None  # of a problem that is a task
+    by_layer: bool = False  # probes of a curvature matrix as one for each layer
     command: str = "probe"
 
     def __post_init__(self) -> None:
@@ -127,21 +129,20 @@ def run(request: Request, console: Console) -> int:
             stack.enter_context(redirect_stdout(sys.stderr))
             show = stack.enter_context(progress_bar(console, len(todo)))
             loaded: Path | None = None
-            for made, (step, path, probe) in enumerate(todo):
+            for made, (step, path, group) in enumerate(todo):
                 if path != loaded:
                     ranks.agreed(partial(load_checkpoint, path, objective.model))
                     loaded = path
-                name = "loss" if probe is None else probe.name
-                callback = show(f"step {step} {name}", made)
-                if probe is None:
+                callback = show(f"step {step} {_name(group)}", made)
+                if group is None:
                     # before the trace is made: a loss without a gradient must not cost the old file
                     values = ranks.agreed(partial(_loss, objective, path)) | {"weights": hashes[step]}
                 if not opened:
                     trace = ranks.agreed(lambda: stack.enter_context(_open(request)) if ranks.rank == 0 else None)
                     opened = True
-                if probe is not None:
-                    _measure(objective, probe, trace, step, path, request.problem, callback)
-                    measured += 1
+                if group is not None:
+                    _measure(objective, group, trace, step, path, request.problem, callback)
+                    measured += len(group)
                 elif trace is not None:
                     _record_loss(trace, step, values)
     except BaseException as error:
@@ -196,8 +197,8 @@ def _examine(request: Request, objective: Objective) -> tuple[dict[int, str], li
 
 def _missing(
     request: Request, objective: Objective, kept: Kept, hashes: Mapping[int, str]
-) -> list[tuple[int, Path, Instrument | None]]:
-    """What the output has not got yet: step, checkpoint and probe, None for the loss itself.
+) -> list[tuple[int, Path, Group | None]]:
+    """What the output has not got yet: step, checkpoint and the probes of one go, None for the loss itself.
 
     Raises `UserError` when what it has is not of this problem.
     """
@@ -209,21 +210,31 @@ def _missing(
                 kept.check_loss(step, lambda: _loss_and_norm(objective), request.problem)
             break
     probes = [probe.at_stations(Stations(request.checkpoints, objective)) for probe in request.probes]
-    kept.check_settings(probes, named=request.command == "probe")
+    groups = groups_of(probes, objective, request.by_layer)
+    kept.check_settings([probe for group in groups for probe in group], named=request.command == "probe")
     last = max(step for step, _ in request.checkpoints)
-    return [
-        (step, path, probe)
-        for step, path in request.checkpoints
-        for probe in (None, *probes)
-        if step not in kept.steps.get("loss" if probe is None else probe.name, ())
-        and (probe is None or step == last or not probe.of_all)
-    ]
+    todo: list[tuple[int, Path, Group | None]] = []
+    for step, path in request.checkpoints:
+        if step not in kept.steps.get("loss", ()):
+            todo.append((step, path, None))
+        for group in groups:
+            open_ = (probe for probe in group if step not in kept.steps.get(probe.name, ()))
+            if due := tuple(probe for probe in open_ if step == last or not probe.of_all):
+                todo.append((step, path, due))
+    return todo
 
 
-def _footprints(objective: Objective, todo: list[tuple[int, Path, Instrument | None]]) -> list[str]:
+def _name(group: Group | None) -> str:
+    """What the progress says of it."""
+    if group is None:
+        return "loss"
+    return group[0].name if len(group) == 1 else f"{group[0].name.partition(' ')[0]} of {len(group)} layers"
+
+
+def _footprints(objective: Objective, todo: list[tuple[int, Path, Group | None]]) -> list[str]:
     """A line for each probe whose vectors will not lie on the device: how much, and where."""
     notes = []
-    for probe in {probe.name: probe for _, _, probe in todo if probe is not None}.values():
+    for probe in {probe.name: probe for _, _, group in todo for probe in group or ()}.values():
         with suppress(MemoryError, ValueError):  # the measurement says it
             found = probe.footprint(Context(objective))
             if found is not None and found.where != "device":
@@ -275,15 +286,9 @@ def _loss_and_norm(objective: Objective) -> tuple[float, float]:
 
 
 def _measure(
-    objective: Objective,
-    probe: Instrument,
-    trace: Trace | None,
-    step: int,
-    path: Path,
-    problem: str,
-    callback: Callback,
+    objective: Objective, group: Group, trace: Trace | None, step: int, path: Path, problem: str, callback: Callback
 ) -> None:
     try:
-        measure_once(objective, [probe], trace, step, on_error="raise", callback=callback)
+        measure_once(objective, group, trace, step, on_error="raise", callback=callback)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise UserError(f"the probe {probe.name} failed on {path} of {problem}: {one_line(error)}") from error
+        raise UserError(f"the probe {_name(group)} failed on {path} of {problem}: {one_line(error)}") from error

@@ -42,6 +42,9 @@ def probe(
     ] = None,
     output: Output = Path("probe.h5"),
     operator: Annotated[str, typer.Option(help="hessian, gauss-newton or fisher.")] = "hessian",
+    by_layer: Annotated[
+        bool, typer.Option("--by-layer", help="Probes of a curvature matrix measure each layer by itself.")
+    ] = False,
     steps: Steps = None,
     seed: Seed = 0,
     resume: Resume = False,
@@ -59,5 +62,5 @@ def probe(
 
     from probes.checkpoints.run import Request
 
-    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite, said, texts)
+    request = Request(files, problem, wanted, output, operator, seed, resume, overwrite, said, texts, by_layer)
     measure(request, drawn=False)

@@ -114,6 +114,23 @@ PROBES: Mapping[str, Entry] = {
         note="> t λ₁: how many eigenvalues exceed t times the largest (and κ, their condition number)",
         picture="curvature:condition_figure",
     ),
+    "by-layer": Entry(
+        home="by_layer:ByLayer",
+        measures="every layer by itself: eigenvalues, trace, ranks",
+        needs="products",
+        cost="312; many layers: 94 each",
+        fields="values residuals trace_stderr stable_rank effective_rank",
+        picture="by_layer:by_layer_figure",
+    ),
+    "heterogeneity": Entry(
+        home="by_layer:BlockHeterogeneity",
+        measures="how unlike the layers' spectra are",
+        needs="products",
+        cost="312; many layers: 94 each",
+        paper="2402.16788",
+        fields="distances floor mean mean_floor",
+        picture="by_layer:heterogeneity_figure",
+    ),
     "gauss-newton": Entry(
         home="conditioning:GaussNewtonConditioning",
         measures="condition number, bounds, spectrum of (1/N) JᵀJ",

@@ -11,8 +11,8 @@ from typing import Any
 from probes.session import OPERATORS
 
 # Settings that several probes have, and the range that they share; None is checked by the type.
-_COUNTS = ("k", "steps", "probes", "parts", "batch_size", "rank", "matvecs", "num_classes")
-_POSITIVE = ("c", "tol", "rtol", "lr", "rho", "scale", "span")
+_COUNTS = ("k", "steps", "probes", "parts", "batch_size", "rank", "matvecs", "num_classes", "bins")
+_POSITIVE = ("c", "tol", "rtol", "lr", "rho", "scale", "span", "sigma")
 _NOT_NEGATIVE = ("threshold",)
 
 _QUOTED = r"""['"]([^'"]+)['"]"""

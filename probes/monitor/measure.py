@@ -14,7 +14,7 @@ from probes.instruments.base import ADDED
 from probes.monitor.costs import synchronise
 from probes.monitor.subject import subject_of
 from probes.monitor.together import batch_on, ranks_of, trace_on, warn
-from probes.probe import Probe, check_needs, searches_of
+from probes.probe import Probe, check_needs, parts_of, searches_of
 from probes.schedules import Moment
 from probes.seeds import derive_seed
 from probes.session import Step
@@ -125,7 +125,7 @@ def measure_all(
 ) -> dict[str, Outcome]:
     """The probes of one step; graphs, eigenpairs and gradients that several need are made once."""
     _tell_moved(trace, context, warned)
-    context.shared.searches = searches_of(probes)
+    context.shared.searches, context.shared.parts = searches_of(probes), parts_of(probes)
     return {probe.name: _measure(probe, trace, context, on_error, warned) for probe in probes}
 
 

@@ -110,6 +110,21 @@ def zero_within(values: Values) -> float:
     return float(values.get("rounding", _FLOAT32)) * largest
 
 
+def by_layer_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The sharpest layer's largest eigenvalue, the sum of all traces, and how many layers there are."""
+    top, errors = (np.asarray(values[field], dtype=float)[:, 0] for field in ("values", "residuals"))
+    i = int(np.nanargmax(top)) if np.isfinite(top).any() else 0
+    yield f"{name}: largest λ₁ of {len(top)} layers", plus_minus(float(top[i]), float(errors[i])) + star(values)
+    total, spread = np.sum(values["trace"]), np.linalg.norm(values["trace_stderr"])
+    yield f"{name}: sum of traces", plus_minus(float(total), float(spread))
+
+
+def heterogeneity_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The mean distance of two layers, and that of a layer to itself, which is noise."""
+    yield f"{name}: mean distance", plus_minus(float(values["mean"]), float(values["mean_stderr"]))
+    yield f"{name}: of a layer to itself", short(float(values["mean_floor"]), 2)
+
+
 def condition_cells(name: str, values: Values, settings: Settings) -> Cells:
     """Rank and kappa, also at a few relative thresholds."""
     yield from _kappa_cells(name, values)

@@ -294,6 +294,7 @@ def _tables(labels: tuple[str, ...]):
         {"probe": "DualGradient", "norm": "auto", "infimum": 0.0},
         lambda t, rng: {"dual": np.arange(1.0, len(labels) + 1), "total": 36.0 * (1 - t / 2), "gap": 2 - t, "mu": 18.0},
     )
+    yield from _layers(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
     yield from _surfaces()
     weights = Field((N,), "float32", parts=((("layer.weight", "tied.weight"), (N // 10, 10)),))
     yield (
@@ -312,6 +313,62 @@ def _tables(labels: tuple[str, ...]):
         ),
     )
     yield "mine", {"height": Field(units="m"), "word": Field((), "S8")}, None, lambda t, rng: {"height": t, "word": "x"}
+
+
+def _layers(labels: tuple[str, ...]):
+    """Layers that sharpen from the last on, with densities of their own, and how unlike these are."""
+    b, f, count = len(labels), Field(), Field((), "int64")
+    each, pairs = Field((b,), labels=labels), Field((b, b), labels=labels)
+    stems = ("trace", "frobenius", "stable_rank", "effective_rank")
+    names = ("smallest", "smallest_residual", *stems, *(f"{stem}_stderr" for stem in stems))
+    flag, shape = Field((), "bool"), (b, PROBES, LANCZOS)
+    yield (
+        "by-layer",
+        {
+            **dict.fromkeys(("values", "residuals"), Field((b, 2), labels=labels)),
+            **dict.fromkeys(names, each),
+            **dict.fromkeys(("size", "products"), Field((b,), "int64", labels=labels)),
+            **dict.fromkeys(("nodes", "weights"), Field(shape, labels=labels)),
+            **{"converged": flag, "matvecs": count},
+            **TOLD,
+        },
+        {"probe": "ByLayer", "operator": "hessian", "by": "layer"},
+        lambda t, rng: {
+            **dict.fromkeys(names, np.full(b, 0.05)),
+            **{stem: np.arange(1.0, b + 1) * (1 + t) for stem in stems},
+            "values": np.outer(np.arange(1.0, b + 1), [2.0, 1.0]) * (1 + 9 * t),
+            "residuals": np.full((b, 2), 1e-3),
+            **{"size": np.full(b, 200), "products": np.full(b, 150)},
+            "nodes": np.sort(rng.normal(size=shape), axis=2),
+            "weights": np.full(shape, 1 / LANCZOS),
+            **{"converged": True, "matvecs": 180},
+            **SAID,
+        },
+    )
+    yield (
+        "heterogeneity",
+        {
+            **{"distances": pairs, "stderr": pairs, "floor": each, "converged": flag, "matvecs": count},
+            **dict.fromkeys(("mean", "mean_stderr", "mean_floor", "sigma", "low", "high"), f),
+            **TOLD,
+        },
+        {"probe": "BlockHeterogeneity", "operator": "hessian", "by": "layer", "normalise": "none"},
+        lambda t, rng: {
+            "distances": np.abs(np.subtract.outer(np.arange(b), np.arange(b))) / b * (1 - t / 2),
+            "stderr": np.full((b, b), 0.02),
+            "floor": np.full(b, 0.05),
+            **{
+                "mean": 0.4 * (1 - t / 2),
+                "mean_stderr": 0.02,
+                "mean_floor": 0.05,
+                "sigma": 0.1,
+                "low": -4.0,
+                "high": 4.0,
+            },
+            **{"converged": True, "matvecs": 180},
+            **SAID,
+        },
+    )
 
 
 def _surfaces():

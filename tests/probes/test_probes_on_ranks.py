@@ -18,6 +18,8 @@ REFUSED = {
     "dual-gradient",
     "surface",
     "connection",
+    "by-layer",
+    "heterogeneity",
 }
 # estimated otherwise by several ranks, or not known of shares, in words of their own
 APART = {"gradient": {"noise_trace_stderr", "noise_scale_stderr"}, "gauss-newton": {"matvecs"}}

@@ -21,6 +21,8 @@ from landscape.operators.check import Check
 from landscape.operators.curvature import Graph, ObjectiveOperator
 from landscape.operators.linear import LinearOperator
 
+_SMALL = 1 << 22  # bytes that a block may use, however small its share
+
 
 class BlockDiagonal(ObjectiveOperator):
     """The matrix A with everything outside of its diagonal blocks left out, `(n, n)`.
@@ -41,6 +43,7 @@ class BlockDiagonal(ObjectiveOperator):
             block for each head, `"h.0.attn.c_attn, query 0"`.
 
     Attributes:
+        made_of: A.
         layout: which parameters, or parts of them, make each block.
         sizes: how many entries each has, by name.
 
@@ -70,7 +73,7 @@ class BlockDiagonal(ObjectiveOperator):
             raise TypeError("a BlockDiagonal has its blocks: make this one of the matrix that it was made of")
         A.objective.only_whole("BlockDiagonal")
         super().__init__(A.objective)
-        self._of = A
+        self.made_of = A
         self.claims = A.claims
         self.positive_semidefinite = A.positive_semidefinite
         self.layout: Mapping[str, Block] = partition(A.objective, by, heads)
@@ -78,12 +81,12 @@ class BlockDiagonal(ObjectiveOperator):
     @property
     @override
     def zero(self) -> str:  # type: ignore[override]
-        return self._of.zero
+        return self.made_of.zero
 
     @property
     def note(self) -> str | None:
         """That of A."""
-        return getattr(self._of, "note", None)
+        return getattr(self.made_of, "note", None)
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
@@ -114,7 +117,7 @@ class BlockDiagonal(ObjectiveOperator):
 
     def restrict(self, names: Iterable[str] | str) -> BlockDiagonal:
         """What is left of the blocks with some of the parameters (names or globs)."""
-        part = self._of.restrict(names)
+        part = self.made_of.restrict(names)
         other = BlockDiagonal(part, "parameter")
         other.layout = restricted(self.layout, part.objective.names)
         return other
@@ -124,7 +127,7 @@ class BlockDiagonal(ObjectiveOperator):
         return dict(zip(self.objective.names, self.objective.split(rows), strict=True))
 
     def _graph(self, e: Evaluation) -> Graph:
-        return _BlocksGraph(self._of._graph(e), self)
+        return _BlocksGraph(self.made_of._graph(e), self)
 
     @cached_property
     def groups(self) -> Mapping[tuple[str, ...], tuple[Objective, list[str]]]:
@@ -138,7 +141,7 @@ class BlockDiagonal(ObjectiveOperator):
 
     def __repr__(self) -> str:
         return (
-            f"BlockDiagonal({type(self._of).__name__}, {len(self.layout)} blocks, n={self.shape[0]}, "
+            f"BlockDiagonal({type(self.made_of).__name__}, {len(self.layout)} blocks, n={self.shape[0]}, "
             f"dtype={self.dtype}, device={self.device})"
         )
 
@@ -203,8 +206,9 @@ class DiagonalBlock(LinearOperator):
     @property
     @override
     def memory(self) -> int:
-        """Its share of the budget of all blocks, which may be worked on together."""
-        return self._diagonal.memory * self.shape[0] // self._diagonal.shape[0]
+        """Its share of the budget of all blocks, which may be worked on together; enough for a small one."""
+        memory = self._diagonal.memory
+        return min(memory, max(_SMALL, memory * self.shape[0] // self._diagonal.shape[0]))
 
     @property
     @override
@@ -217,7 +221,14 @@ class DiagonalBlock(LinearOperator):
 
     @override
     def restrict(self, names: Iterable[str] | str) -> LinearOperator:
-        return self._diagonal.restrict(names)
+        """The matrix of some of the block's parameters, on graphs of its own."""
+        block, part = self._diagonal.layout[self.name], self._diagonal.made_of.restrict(names)
+        outside = [name for name in part.objective.names if name not in block.names]
+        if outside:
+            raise ValueError(f"{outside[0]!r} is not in block {self.name!r}, which has {', '.join(block.names)}")
+        if not block.whole:
+            raise TypeError(f"block {self.name!r} has parts of its parameters only: use .block(indices)")
+        return part
 
     @override
     def release(self) -> None:

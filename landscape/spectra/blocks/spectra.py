@@ -14,6 +14,7 @@ from torch import Tensor
 from landscape.operators.blocks.block_diagonal import BlockDiagonal, DiagonalBlock
 from landscape.operators.linear import error_floor
 from landscape.operators.matrix import MatrixOperator
+from landscape.spectra.basis.place import BasisChoice
 from landscape.spectra.blocks.lockstep import blockwise
 from landscape.spectra.callbacks import Callback, RunningEstimate, stops
 from landscape.spectra.carried import Measured
@@ -90,6 +91,7 @@ def block_spectra(
     tol: float = 1e-3,
     probes: int = 4,
     steps: int = 32,
+    basis: BasisChoice = "auto",
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> BlockSpectra:
@@ -99,6 +101,7 @@ def block_spectra(
         D: the block diagonal matrix.
         k, tol: of `eigsh`, for the largest eigenvalues of each block (all of them where it is smaller than k).
         probes, steps: of `density`.
+        basis: where vectors lie that are kept, as for both.
         generator: its seed decides on the random vectors of all blocks.
         callback: called after each product of D, as (products made, products expected, the largest eigenvalue of any
             block so far); True stops all blocks with what they have.
@@ -127,11 +130,11 @@ def block_spectra(
 
     def spectrum(block: DiagonalBlock) -> BlockSpectrum:
         rng = torch.Generator().manual_seed(seeds[block.name])
-        top = eigsh(block, min(k, block.shape[0]), tol=tol, generator=rng, callback=watch.told)
+        top = eigsh(block, min(k, block.shape[0]), tol=tol, basis=basis, generator=rng, callback=watch.told)
         bottom = None
         if not D.positive_semidefinite:
-            bottom = eigsh(block, 1, which="SA", tol=tol, generator=rng, callback=watch.asked)
-        found = density(block, probes=probes, steps=steps, generator=rng, callback=watch.asked)
+            bottom = eigsh(block, 1, which="SA", tol=tol, basis=basis, generator=rng, callback=watch.asked)
+        found = density(block, probes=probes, steps=steps, basis=basis, generator=rng, callback=watch.asked)
         return _spectrum(block, top, bottom, found)
 
     def after() -> None:

@@ -25,6 +25,7 @@ FIELDS = {
     "spectrum": ("values.0",),
     "trace": ("value",),
     "condition": ("kappa", "rank"),
+    "heterogeneity": ("mean",),
     "gauss-newton": ("kappa", "rank"),
     "critical-step-curve": ("critical", "edge", "lr"),
     "gradient": ("loss", "norm", "noise_scale"),

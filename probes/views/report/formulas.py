@@ -22,6 +22,7 @@ _SIGNS = {
     "theta": "θ",
     "tau": "τ",
     "phi": "φ",
+    "partial": "∂",
     "Sigma": "Σ",
     "Delta": "Δ",
     "nabla": "∇",

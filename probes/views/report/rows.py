@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from probes.trace.records import Records
 
 _ROWS = 60  # of a table on the page
-_CELLS = 2500  # of a CSV: about 40 kB
+_CELLS = 2000  # of a CSV: about 30 kB
 _TEXT = 16  # letters of a text that take the room of a number
 
 

@@ -51,6 +51,22 @@ WORDS: Mapping[str, Words] = {
         "A property of the network alone where there is no gap in the spectrum: κ is then one over the threshold.",
         r"\kappa_\tau = \frac{\lambda_{\max}}{\lambda_r}, \quad \lambda_r > \tau \lambda_{\max} \ge \lambda_{r + 1}",
     ),
+    "by-layer": Words(
+        "Layer by layer",
+        "The curvature along the parameters of one layer at a time, the others held fixed: which layer is sharpest, "
+        "and in how many directions.",
+        "Directions that move several layers together: the largest eigenvalue of the whole matrix is at least that of "
+        "the sharpest layer, and often larger.",
+        r"H_{ll} = \frac{\partial^2 f}{\partial \theta_l^2}, \quad \text{stable~rank} = \frac{\lVert H_{ll} "
+        r"\rVert_F^2}{\lVert H_{ll} \rVert_2^2}",
+    ),
+    "heterogeneity": Words(
+        "Unlike layers",
+        "How far apart the spectra of the layers are: 0 where all are alike, 1 where no two have any part in common.",
+        "Which layer is sharper, and anything below the distance of a layer to itself, which is noise. Widths of bins "
+        "and of the smoothing decide on the numbers: compare runs at the same ones.",
+        r"\text{JS}(p, q)^2 = H(\frac{p + q}{2}) - \frac{H(p) + H(q)}{2}",
+    ),
     "gauss-newton": Words(
         "Gauss-Newton conditioning",
         "How unevenly the outputs react to the parameters: the spectrum of the Gauss-Newton matrix, its condition "

@@ -71,6 +71,15 @@ def test_each_block_is_the_restricted_matrix(kind):
             torch.testing.assert_close(block @ V, alone @ V, rtol=1e-12, atol=1e-14)
 
 
+def test_vectors_may_be_zero_in_some_blocks():
+    _, objective = build("multihead")
+    D = BlockDiagonal(Hessian(objective))
+    V = D.random(3, "normal", torch.Generator().manual_seed(0))
+    pieces = {name: piece * torch.tensor([0.0, 1.0, 0.0 if name == "qkv" else 1.0]) for name, piece in D.cut(V).items()}
+    expected = {name: D.blocks[name].to_dense() @ piece for name, piece in pieces.items()}
+    torch.testing.assert_close(D @ D.joined(pieces), D.joined(expected), rtol=1e-10, atol=1e-12)
+
+
 def test_vectors_are_cut_and_joined():
     _, objective = build("multihead")
     D = BlockDiagonal(Hessian(objective), by="layer", heads=None)
@@ -129,6 +138,18 @@ def test_restricting_keeps_what_is_left_of_the_blocks():
     expected = Hessian(objective).restrict(["0.weight", "4.weight"]).to_dense()
     torch.testing.assert_close(part.blocks["outer"].to_dense(), expected)
     assert list(D.restrict("2.*").layout) == ["inner"]
+    torch.testing.assert_close(D.blocks["outer"].restrict(["0.weight", "4.weight"]).to_dense(), expected)
+    with pytest.raises(ValueError, match=r"'0\.weight' is not in block 'inner', which has 2\.weight, 2\.bias"):
+        D.blocks["inner"].restrict("*.weight")
+
+
+def test_a_block_has_its_share_of_the_memory():
+    _, objective = build("tanh", memory=1 << 30)
+    D = BlockDiagonal(Hessian(objective), "parameter")
+    share = {name: block.memory / 2**30 for name, block in D.blocks.items()}
+    assert share["2.weight"] == pytest.approx(30 / objective.size)
+    small = BlockDiagonal(Hessian(build("tanh", memory=1 << 20)[1])).blocks["4"]
+    assert small.memory == 1 << 20
 
 
 def test_layers_whose_names_begin_alike_and_parametrizations():
@@ -240,6 +261,13 @@ def test_heads_are_what_feeds_their_part_of_the_output(name):
                 groups = 4 // len([one for one in parts if f", {role} " in one])
                 assert (size > 1e-10) == (int(number) == head // groups), (label, head)
     assert len([one for one in parts if "projection" in one]) == 4
+    if name != "bert":
+        weights = {n: p.detach()[None] for n, p in model.named_parameters()}
+        for label, block in parts.items():
+            if ", value " in label:  # what comes out is linear in the values
+                block.put(torch.zeros_like(block.take(weights)), weights)
+        projection.bias.data.zero_()
+        assert float(run(model, x).detach().abs().max()) < 1e-12
     columns = parts[next(one for one in parts if one.endswith("projection 2"))]
     weight = {f"{place}.weight": torch.zeros(1, *projection.weight.shape)}
     reads = weight[f"{place}.weight"][0]
@@ -264,8 +292,10 @@ def test_products_of_heads_are_those_of_the_dense_blocks():
         index = rows[:, 0].long()
         expected[index] = matrix[index[:, None], index] @ v[index]
     torch.testing.assert_close(D @ v, expected)
-    index = where["Written: qkv, key 1" if "Written: qkv, key 1" in where else "qkv, key 1"][:, 0].long()
+    index = where["qkv, key 1"][:, 0].long()
     torch.testing.assert_close(D.blocks["qkv, key 1"].to_dense(), matrix[index[:, None], index])
+    with pytest.raises(TypeError, match="parts of its parameters only"):
+        D.blocks["qkv, key 1"].restrict("qkv.weight")
 
 
 def test_heads_of_several_attentions_in_one_block_stay_apart():

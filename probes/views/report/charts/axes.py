@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probes.numbers import short
-from probes.views.pictures.axes import is_crowded, spreads
+from probes.views.pictures.axes import brief, is_crowded, spreads
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, sequence
 from probes.views.report.page import Chart
 
@@ -17,6 +17,7 @@ INK = "#222222"
 PAPER = [[0, "#ffffff"], [0.3, "#c6dbef"], [0.6, "#4a98c9"], [1, "#08306b"]]
 SIGNED = [[0, "#b2182b"], [0.25, "#ef8a62"], [0.5, "#f7f7f7"], [0.75, "#67a9cf"], [1, "#2166ac"]]
 Trace = dict[str, Any]  # of plotly: one line, bar chart or map
+_COLUMNS = 120  # of a map over the steps
 _HOVER = "%{x}: %{y:.5~g}"
 
 
@@ -133,6 +134,30 @@ def heat(x: Any, y: Any, z: Any, label: str, **look: Any) -> Trace:
         "hoverongaps": False,
     }
     return merged(made, look)
+
+
+def layer_map(title: str, steps: Any, values: Any, labels: Sequence[str], what: str) -> list[Chart]:
+    """By tensor: a map over the steps, bars for a single step, nothing where there is one tensor."""
+    count = values.shape[1]
+    if count < 2 or not np.isfinite(values).any():
+        return []
+    shown = [brief(name) for name in labels] or [f"tensor {i + 1}" for i in range(count)]
+    height = max(320, min(900, 130 + 18 * count))
+    axis = {"type": "category", "autorange": "reversed", "title": {"text": ""}, "showgrid": False, "automargin": True}
+    if len(steps) == 1:
+        data = bars(shown, values[0], orientation="h")
+        return [chart(title, "", [data], x=what, xaxis={"type": "log"}, yaxis=axis, height=height)]
+    rows = np.unique(np.linspace(0, len(steps) - 1, _COLUMNS).round().astype(int))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.log10(np.where(values > 0, values, np.nan))[rows].T
+    if not np.isfinite(z).any():
+        return []
+    low, high = float(np.nanmin(z)), float(np.nanmax(z))
+    data = heat(steps[rows], range(count), z, what, colorscale="Viridis")
+    data["y"] = labelled(shown)
+    data["colorbar"] |= decades(low, high)
+    data["hovertemplate"] = "%{y}<br>step %{x}<br>10^%{z:.2f}<extra></extra>"
+    return [chart(title, "on a log scale; empty: not known, or zero", [data], x="step", yaxis=axis, height=height)]
 
 
 def decades(low: float, high: float, most: int = 6) -> dict[str, Any]:

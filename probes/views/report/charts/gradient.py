@@ -11,11 +11,10 @@ from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, brief, finite
 from probes.views.pictures.gradient import GUIDE
 from probes.views.pictures.style import GREY, ORANGE, sequence
-from probes.views.report.charts.axes import INK, bars, chart, dashed, decades, heat, labelled, line, over_steps
+from probes.views.report.charts.axes import INK, chart, dashed, layer_map, line, over_steps
 from probes.views.report.page import Chart
 
 _LINES = 12  # more layers than this are lines that nobody tells apart: the map shows them
-_COLUMNS = 120
 
 
 def gradient_charts(columns: Columns, settings: Settings) -> list[Chart]:
@@ -43,7 +42,7 @@ def dual_gradient_charts(columns: Columns, settings: Settings, labels: Sequence[
         least = float(np.nanmin(mu))
         ratio.append(dashed(steps[[0, -1]], [least] * 2, f"smallest: {short(least)}", color=GREY))
     made.append(over_steps("Ratio: the μ of μ-KL", "dual norm / (f − infimum)", ratio, y="μ", values=mu))
-    return [*made, *_layer_map("Dual norm by tensor", steps, finite(columns["dual"]), labels, "dual norm")]
+    return [*made, *layer_map("Dual norm by tensor", steps, finite(columns["dual"]), labels, "dual norm")]
 
 
 def alignment_charts(columns: Columns, settings: Settings) -> list[Chart]:
@@ -83,32 +82,8 @@ def updates_charts(columns: Columns, settings: Settings, labels: Sequence[str] =
     remarks += [f"{len(chosen)} of {count} tensors; the map has them all"] * (count > _LINES)
     title, axis = "Relative size of the updates", "norm of update / norm of tensor"
     made = [chart(title, "; ".join(remarks), data, x="step", y=axis, log=True)]
-    return [*made, *_layer_map("Relative size of the updates by tensor", steps, ratios, names, "ratio")]
+    return [*made, *layer_map("Relative size of the updates by tensor", steps, ratios, names, "ratio")]
 
 
 def _dash(name: str) -> str:
     return "dot" if name.endswith("bias") else "solid"
-
-
-def _layer_map(title: str, steps: Any, values: Any, labels: Sequence[str], what: str) -> list[Chart]:
-    """By tensor: a map over the steps, bars for a single step, nothing where there is one tensor."""
-    count = values.shape[1]
-    if count < 2 or not np.isfinite(values).any():
-        return []
-    shown = [brief(name) for name in labels] or [f"tensor {i + 1}" for i in range(count)]
-    height = max(320, min(900, 130 + 18 * count))
-    axis = {"type": "category", "autorange": "reversed", "title": {"text": ""}, "showgrid": False, "automargin": True}
-    if len(steps) == 1:
-        data = bars(shown, values[0], orientation="h")
-        return [chart(title, "", [data], x=what, xaxis={"type": "log"}, yaxis=axis, height=height)]
-    rows = np.unique(np.linspace(0, len(steps) - 1, _COLUMNS).round().astype(int))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.log10(np.where(values > 0, values, np.nan))[rows].T
-    if not np.isfinite(z).any():
-        return []
-    low, high = float(np.nanmin(z)), float(np.nanmax(z))
-    data = heat(steps[rows], range(count), z, what, colorscale="Viridis")
-    data["y"] = labelled(shown)
-    data["colorbar"] |= decades(low, high)
-    data["hovertemplate"] = "%{y}<br>step %{x}<br>10^%{z:.2f}<extra></extra>"
-    return [chart(title, "on a log scale; empty: not known, or zero", [data], x="step", yaxis=axis, height=height)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from probes.instruments.registry import LOSS, PROBES, Entry
+from probes.instruments.entry import Entry
+from probes.instruments.registry import LOSS, PROBES
 
 KINDS: Mapping[str, Entry] = {"loss": LOSS, **PROBES}
 _CLASSES = {entry.class_name: name for name, entry in PROBES.items()}

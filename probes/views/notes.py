@@ -16,7 +16,7 @@ from probes.views import cells
 from probes.views.kinds import function_of
 
 if TYPE_CHECKING:
-    from probes.instruments.registry import Entry
+    from probes.instruments.entry import Entry
     from probes.trace.records import Records
 
 Columns = Mapping[str, Any]  # of a table: field -> (rows, ...)

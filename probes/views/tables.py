@@ -12,7 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from probes.instruments.registry import COST_NOTES, PROBES, Entry
+from probes.instruments.entry import Entry
+from probes.instruments.registry import COST_NOTES, PROBES
 from probes.numbers import plus_minus, short
 from probes.trace.layout import COLUMNS
 from probes.trace.state import state_of

@@ -10,7 +10,8 @@ import probes
 from landscape import Objective
 from probes import Context, Monitor, Trace
 from probes.cli import main
-from probes.instruments.registry import PROBES, PYTHON_ONLY
+from probes.instruments.entry import PYTHON_ONLY
+from probes.instruments.registry import PROBES
 from probes.instruments.stations import Station
 from probes.views.kinds import KINDS, kind_of
 from probes.views.pictures.draw import plot_trace

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.errors import check_choice
-from probes.instruments.registry import import_from
+from probes.instruments.entry import import_from
 from probes.views.kinds import KINDS, kind_of
 from probes.views.pictures.axes import Columns
 from probes.views.pictures.style import FORMATS, STYLES, save

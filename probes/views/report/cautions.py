@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.errors import first_few
-from probes.instruments.registry import Entry
+from probes.instruments.entry import Entry
 from probes.numbers import short
 from probes.trace.state import state_of
 from probes.trace.unfinished import told_unfinished

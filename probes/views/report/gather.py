@@ -10,7 +10,7 @@ from typing import Any
 
 from probes.environment import version_text
 from probes.errors import first_few
-from probes.instruments.registry import import_from
+from probes.instruments.entry import import_from
 from probes.trace.set import TraceSet
 from probes.views.kinds import KINDS, settings_text
 from probes.views.notes import notes_on

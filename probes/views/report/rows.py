@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.instruments.registry import Entry
+from probes.instruments.entry import Entry
 from probes.trace.columns import split_columns, to_python
 from probes.trace.layout import COLUMNS
 from probes.views.report.page import Grid

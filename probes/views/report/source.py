@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from probes.instruments.registry import Entry
+from probes.instruments.entry import Entry
 from probes.views.kinds import kind_of
 from probes.views.tables import ordered
 

@@ -9,7 +9,8 @@ import pytest
 
 from probes.checkpoints.arguments import parse_probes
 from probes.errors import UserError
-from probes.instruments.registry import PROBES, PYTHON_ONLY
+from probes.instruments.entry import PYTHON_ONLY
+from probes.instruments.registry import PROBES
 from probes.instruments.settings import rule_broken
 
 REFUSED = {

@@ -86,6 +86,18 @@ def test_the_table_of_solvers_lists_them_all():
     assert all(row.count("|") - row.count(r"\|") == 5 and row.split("|")[-2].strip() for row in rows)
 
 
+def test_the_steps_with_curvature_are_those_of_the_committed_benchmark():
+    rows = json.loads((ROOT / "runs/benchmarks/results/preconditioned-cpu.json").read_text())["rows"]
+    own = [row["name"] for row in rows if row["model"] == "mlp" and not row["name"].startswith(("its", "torch"))]
+    by = {(row["model"], row["name"]): row for row in rows}
+    for name in own:
+        cells = []
+        for row in (by["mlp", name], by["gpt", name]):
+            peer = row["to"] != "torch AdamW"
+            cells += [f"{row['ratio'][0]:.1f}", f"{row['peer'][0]:.2f}" if peer else ""]
+        assert f"| {name} | {' | '.join(cells)} |" in BENCHMARKS
+
+
 def test_the_ratios_of_a_step_are_those_of_the_committed_benchmark():
     rows = json.loads((ROOT / "runs/benchmarks/results/first-order-cpu.json").read_text())["rows"]
     ratio = {row["name"]: f"{row['ratio']:.1f}" for row in rows}

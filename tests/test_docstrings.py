@@ -38,7 +38,8 @@ RESULTS = {
     "landscape.conditioning": "Conditioning LayerFactors",
     "landscape.regularity": "AlphaBeta Bound Constant Envelope",
     "landscape.collapse": "CollapseMetrics",
-    "landscape.sharpness": "Alignment BatchSharpness CriticalSharpness GradientStatistics SAMSharpness Stability",
+    "landscape.sharpness": "Alignment BatchSharpness CriticalSharpness GradientStatistics "
+    "RelativeCriticalSharpness SAMSharpness Stability",
     "landscape.implicit": "Hypergradient Influence",
     "landscape.surface": "Along Barrier Frame Path Surface",
     "solvers": "CubicStep NewtonStep",

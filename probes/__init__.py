@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from probes.instruments.gradient import Gradient as Gradient
     from probes.instruments.gradient import SAMSharpness as SAMSharpness
     from probes.instruments.gradient import Updates as Updates
+    from probes.instruments.hgp import GradientProducts as GradientProducts
     from probes.instruments.neural_collapse import NeuralCollapse as NeuralCollapse
     from probes.instruments.recording import Recording as Recording
     from probes.instruments.recording import ReplayError as ReplayError

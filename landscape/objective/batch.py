@@ -186,7 +186,7 @@ def split(batch: Batch, size: int, order: Tensor | None = None) -> list[Batch]:
     not the number of samples: it cannot be told which of its entries belong to which sample.
     """
     order = torch.arange(samples(batch)) if order is None else order
-    return [_rows_of(batch, rows) for rows in order.split(size)]
+    return [rows_of(batch, rows) for rows in order.split(size)]
 
 
 def enough(batch: Batch, parameters: int) -> int:
@@ -197,15 +197,16 @@ def enough(batch: Batch, parameters: int) -> int:
 
 def part(batch: Batch, start: int, stop: int) -> Batch:
     """Samples start .. stop of a batch. Raises `ValueError` as `split` does."""
-    return _rows_of(batch, torch.arange(start, stop))
+    return rows_of(batch, torch.arange(start, stop))
 
 
 def every(batch: Batch, first: int, step: int) -> Batch:
     """Samples first, first + step, ... of a batch. Raises `ValueError` as `split` does."""
-    return _rows_of(batch, torch.arange(samples(batch))[first::step])
+    return rows_of(batch, torch.arange(samples(batch))[first::step])
 
 
-def _rows_of(batch: Batch, rows: Tensor) -> Batch:
+def rows_of(batch: Batch, rows: Tensor) -> Batch:
+    """The samples of these numbers, `rows` on the host, in their order. Raises `ValueError` as `split` does."""
     m = samples(batch)
 
     def take(value: Any) -> Any:

@@ -5,6 +5,7 @@ from landscape.sharpness.alignment import Alignment, alignment
 from landscape.sharpness.batch import BatchSharpness, batch_sharpness
 from landscape.sharpness.critical import CriticalSharpness, critical_sharpness
 from landscape.sharpness.gradients import GradientStatistics, gradient_statistics
+from landscape.sharpness.products import GradientProducts, gradient_products
 from landscape.sharpness.relative import RelativeCriticalSharpness, relative_critical_sharpness
 from landscape.sharpness.sam import SAMSharpness, sam_sharpness
 from landscape.sharpness.stability import Stability, plain_threshold, stability
@@ -14,6 +15,7 @@ __all__ = [
     "Alignment",
     "BatchSharpness",
     "CriticalSharpness",
+    "GradientProducts",
     "GradientStatistics",
     "Preconditioned",
     "RelativeCriticalSharpness",
@@ -23,6 +25,7 @@ __all__ = [
     "alignment",
     "batch_sharpness",
     "critical_sharpness",
+    "gradient_products",
     "gradient_statistics",
     "plain_threshold",
     "relative_critical_sharpness",

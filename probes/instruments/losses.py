@@ -29,6 +29,15 @@ def in_words(chosen: str | Objective) -> str:
     return f"{getattr(loss, '__name__', type(loss).__name__)} on {data_in_words(chosen)}"
 
 
+def check_parameters(context: Context, *chosen: str | Objective) -> None:
+    """Raise `ValueError` for an objective of other parameters than the monitor's."""
+    from landscape.sharpness.relative import same_parameters
+
+    for other in chosen:
+        if not isinstance(other, str):
+            same_parameters(context.objective, other)
+
+
 def objective_of(context: Context, chosen: str | Objective, name: str) -> Objective:
     """The objective itself for "objective", that on the training loop's batch for "batch", else the given one.
 

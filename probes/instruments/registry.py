@@ -168,6 +168,21 @@ PROBES: Mapping[str, Entry] = {
         cells=((": in the top vectors", "total", "total_bound"),),
         picture="gradient:alignment_figure",
     ),
+    "hgp": Entry(
+        home="hgp:GradientProducts",
+        measures="gradients and H g of two sets, and within one",
+        needs="products, batch",
+        cost="6",
+        paper="Hemati et al. 2023",
+        fields="cosine cosine_within distance distance_within excess",
+        cells=(
+            (": cosine", "cosine", "cosine_stderr"),
+            (": distance", "distance", "distance_stderr"),
+            (": within one set", "distance_within", "distance_within_stderr"),
+        ),
+        note="distance: |H₁g₁ - H₂g₂| / (|H₁g₁| + |H₂g₂|); ± one standard error",
+        picture="hgp:hgp_figure",
+    ),
     "updates": Entry(
         home="gradient:Updates",
         measures="how far each tensor moved, relative to its size",

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from probes.context import Context
 from probes.instruments.base import CONVERGED, CURVATURE, values_of
-from probes.instruments.losses import gradient_of, in_words, is_objective, objective_of
+from probes.instruments.losses import check_parameters, gradient_of, in_words, is_objective, objective_of
 from probes.instruments.sharpness import ThresholdInstrument
 from probes.trace.layout import Field
 
@@ -83,11 +83,7 @@ class RelativeCriticalSharpness(ThresholdInstrument):
     @override
     def fields(self, context: Context) -> dict[str, Field]:
         """Raises `ValueError` for an objective of other parameters."""
-        for other in (self.moves, self.watched):
-            if not isinstance(other, str):
-                from landscape.sharpness.relative import same_parameters
-
-                same_parameters(context.objective, other)
+        check_parameters(context, self.moves, self.watched)
         limit = "value up to which steps of the optimizer do not raise the watched loss; nan if unknown"
         slope = "change of the watched loss per unit of step, to first order; it rises where this is positive"
         return {

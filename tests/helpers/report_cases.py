@@ -254,6 +254,20 @@ def _tables(labels: tuple[str, ...]):
             **SAID,
         },
     )
+    sets = ("cosine", "cosine_within", "distance", "distance_within", "excess")
+    yield (
+        "hgp",
+        {
+            **dict.fromkeys((*sets, *(f"{name}_stderr" for name in sets)), f),
+            **{"parts": count, "samples": count, "matvecs": count, **TOLD},
+        },
+        {"probe": "GradientProducts", "first": "objective", "second": "batch", "parts": 8},
+        lambda t, rng: {
+            **dict(zip(sets, (0.4, 0.7, 0.6, 0.3, 0.3), strict=True)),
+            **{f"{name}_stderr": 0.05 for name in sets},
+            **{"parts": 8, "samples": 50, "matvecs": 16, **SAID},
+        },
+    )
     each = Field((len(labels),), labels=labels)
     yield (
         "updates",

@@ -13,6 +13,7 @@ REFUSED = {
     "critical-step-curve",
     "relative-critical-sharpness",
     "sam-sharpness",
+    "hgp",
     "updates",
     "function-class",
     "dual-gradient",
@@ -22,7 +23,12 @@ REFUSED = {
     "heterogeneity",
 }
 # estimated otherwise by several ranks, or not known of shares, in words of their own
-APART = {"gradient": {"noise_trace_stderr", "noise_scale_stderr"}, "gauss-newton": {"matvecs"}}
+DEALT = {"cosine", "cosine_within", "distance", "distance_within", "excess"}
+APART = {
+    "hgp": DEALT | {f"{name}_stderr" for name in DEALT},
+    "gradient": {"noise_trace_stderr", "noise_scale_stderr"},
+    "gauss-newton": {"matvecs"},
+}
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ FIELDS = {
     "gradient": ("loss", "norm", "noise_scale"),
     "alignment": ("total",),
     "function-class": ("loss", "grad_norm"),
+    "hgp": ("cosine", "excess"),
     "neural-collapse": ("nc0", "nc1", "nc2", "nc3", "nc4"),
     "dual-gradient": ("total", "mu"),
     "snapshots": ("norm",),

@@ -131,6 +131,13 @@ WORDS: Mapping[str, Words] = {
         "Whether moving there lowers the loss: much of the motion in these directions goes to and fro.",
         r"\sum_{i=1}^{k} \frac{\langle g, v_i \rangle^2}{\lVert g \rVert^2}",
     ),
+    "hgp": Words(
+        "Gradients of two sets",
+        "How alike two sets of data are in their gradients and in their Hessians times these, beside random parts of "
+        "one set, which differ by noise.",
+        "Sets of another size: both numbers are of parts of the size that is told, and smaller ones differ more.",
+        r"\frac{\lVert H_1 g_1 - H_2 g_2 \rVert}{\lVert H_1 g_1 \rVert + \lVert H_2 g_2 \rVert}",
+    ),
     "updates": Words(
         "Updates",
         "How far each tensor moved in a step, relative to its own size.",

@@ -66,7 +66,7 @@ def test_every_probe_says_what_it_needs_and_is_refused_without(objective, trace,
             measure_once(objective, [Gradient(name="beside"), probe], trace, 0)
     optimizer = CubicNewton(objective.model.parameters()) if "optimizer" in probe.needs else None
     monitor = Monitor(objective, [Gradient(name="beside"), probe], trace, optimizer=optimizer, on_error="raise")
-    batch = (torch.randn(3, 4).double(), torch.tensor([0, 1, 0]))
+    batch = (torch.randn(8, 4).double(), torch.tensor([0, 1, 0, 1, 0, 1, 0, 1]))
     if "batch" in probe.needs:
         with pytest.raises(ValueError, match=rf"'{probe.name}' needs the batch .*monitor\(step, batch=batch\)"):
             monitor(0)

@@ -11,7 +11,7 @@ from probes.views.pictures.style import GREY, ORANGE
 from probes.views.report.charts.axes import band, chart, dashed, decades, dots, heat, line
 from probes.views.report.page import Chart
 
-_POINTS, _CELLS, _MOST = 400, 160, 80
+_POINTS, _CELLS, _MOST = 400, 128, 80
 
 
 def density_charts(columns: Columns, settings: Settings, spectrum: Columns | None) -> list[Chart]:

@@ -73,7 +73,7 @@ class Eigenpairs(Measured):
     def first(self, k: int) -> Eigenpairs:
         """The best k of them (all when there are fewer)."""
         marginal = None if self.marginal is None else self.marginal[:k]
-        values, vectors, residuals = self.values[:k], self.vectors[:, :k], self.residuals[:k]
+        values, vectors, residuals = self.values[:k], self.vectors[..., :k], self.residuals[:k]
         return replace(self, values=values, vectors=vectors, residuals=residuals, marginal=marginal)
 
 

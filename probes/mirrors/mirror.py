@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -73,8 +74,11 @@ class WeightsAndBiases:
     def picture(self, name: str, figure: Figure, step: int) -> None:
         """A picture of the whole trace."""
         import wandb
+        from PIL import Image
 
-        self._run.log({name: wandb.Image(figure)}, step=step)
+        drawn = io.BytesIO()  # wandb takes figures only where pyplot has been imported
+        figure.savefig(drawn, format="png")
+        self._run.log({name: wandb.Image(Image.open(drawn))}, step=step)
 
 
 def as_mirror(thing: Any) -> Mirror:

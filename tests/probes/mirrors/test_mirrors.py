@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -150,11 +151,19 @@ def logged(folder):
     return found
 
 
+def wait_for(read, step):
+    """What was logged, once it has that step: the process that writes it may go on after the run has finished."""
+    deadline = time.monotonic() + 30
+    while step not in (found := read()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
 def test_wandb_reads_curves_bounds_and_pictures(tmp_path):
     pytest.importorskip("wandb", reason="needs wandb: pip install 'landscape-engine[wandb]'")
     trace = measured(tmp_path / "run.h5")
     (exported,) = export(trace, "wandb-offline", tmp_path / "out")
-    found = logged(exported)
+    found = wait_for(lambda: logged(exported), 2)
     for i, step in enumerate(trace["spectrum"]["step"]):
         row, value = found[int(step)], trace["spectrum"]["values"][i, 0]
         assert row["spectrum/values.0"] == pytest.approx(value, rel=1e-12)

@@ -49,8 +49,8 @@ class RelativeCriticalSharpness(ThresholdInstrument):
         >>> probe, batch = RelativeCriticalSharpness(), (eye(2), 8 * ones(2, 1))
         >>> with Trace.create("relative.h5") as trace:
         ...     found = measure_once(held_out, [probe], trace, step=0, batch=batch)[probe.name].values
-        >>> f"{found['value']:.1f}", found["ascent"]
-        ('2.7', False)
+        >>> f"{found['value']:.0f}", found["ascent"]
+        ('3', False)
     """
 
     name: str = "relative-critical-sharpness"

@@ -1,3 +1,4 @@
+import collections
 import random
 
 import pytest
@@ -7,6 +8,12 @@ import landscape.tuning
 
 # The tensors of the tests are tiny: a second thread would only wait, and on a busy machine it waits by spinning.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Files of a few long tests go first, so that no worker is left with one at the end."""
+    sizes = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: sizes[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ RESULTS = {
     "landscape.conditioning": "Conditioning LayerFactors",
     "landscape.regularity": "AlphaBeta Bound Constant Envelope",
     "landscape.collapse": "CollapseMetrics",
-    "landscape.sharpness": "Alignment BatchSharpness CriticalSharpness GradientStatistics "
+    "landscape.sharpness": "Alignment BatchSharpness CriticalSharpness GradientProducts GradientStatistics "
     "RelativeCriticalSharpness SAMSharpness Stability",
     "landscape.implicit": "Hypergradient Influence",
     "landscape.surface": "Along Barrier Frame Path Surface",

@@ -50,7 +50,7 @@ def by_layer_figure(columns: Columns, settings: Settings, labels: Sequence[str] 
     _bars(panels[2], last["size"], np.zeros(count), "parameters", color=GREY, dots=True)
     _few_numbers(panels[2])
     panels[2].set_xlim(0.7, 1.6 * float(np.max(last["size"])))
-    panels[2].set_xlabel("directions; grey: parameters of the layer")
+    panels[2].set_xlabel("directions; grey: all")
     headline(panels[2], "Ranks", "orange: effective, blue: stable; bars: one standard error")
     names = [literal(brief(name)) for name in labels] or [f"layer {i + 1}" for i in range(count)]
     for axes in made.axes[: 3 + several]:

@@ -36,7 +36,8 @@ def expected(tmp_path_factory):
     return cases.measured(0, 1, "one", tmp_path_factory.mktemp("one"))
 
 
-@pytest.mark.parametrize("way", ["parallel", pytest.param("sharded", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["parallel", "sharded"])
 def test_every_probe_is_right_or_refused(tmp_path, expected, way):
     for found in on_ranks("probes_on_ranks:measured", 2, tmp_path, way, tmp_path):
         assert set(found) == set(PROBES)

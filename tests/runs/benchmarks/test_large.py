@@ -8,6 +8,7 @@ import pytest
 from runs.benchmarks import large
 
 
+@pytest.mark.slow
 def test_reduced(tmp_path):
     pytest.importorskip("transformers", reason="needs transformers: pip install 'landscape-engine[integrations]'")
     out = tmp_path / "large.json"

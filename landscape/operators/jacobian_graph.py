@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class JacobianGraph:
         self._cotangent: Tensor | None = None  # u, where J^T u is kept
         self._pullback: tuple[Tensor | None, ...] = ()  # J^T u, with its graph
         self._whole: tuple[JacobianGraph, Sequence[int]] | None = None  # whose part this is
-        self._forward_is_reverse = forward_is_reverse(e.tensor)
+        self._held = False  # J v by forward mode has been compared with J^T
 
     def part(self, objective: Objective, places: Sequence[int]) -> JacobianGraph:
         """The diagonal block of some of the leaves, those of a restricted objective, on the same graph."""
@@ -63,7 +64,15 @@ class JacobianGraph:
 
     def jvp(self, V: Tensor) -> Tensor:
         """J V for rows `(k, n)`: `(k, *outputs.shape)`."""
-        return self._fastest("jvp", V, lambda U, batched: U, lambda: self._forward(V))
+
+        def forward() -> Tensor:
+            pushed = self._forward(V)
+            if not self._held:
+                hold_forward(V, pushed, pushed, self.vjp(pushed))
+                self._held = True
+            return pushed
+
+        return self._fastest("jvp", V, lambda U, batched: U, forward)
 
     def vjp(self, W: Tensor, batched: bool = False) -> Tensor:
         """J^T W for cotangents `(k, *outputs.shape)`: rows `(k, n)`, one after the other or `batched`."""
@@ -75,18 +84,23 @@ class JacobianGraph:
         self, key: str, V: Tensor, then: Callable[[Tensor, bool], Tensor], forward: Callable[[], Tensor]
     ) -> Tensor:
         """`then(J V, batched)` with J V from the graph of J^T u, or `forward()`, which is the same by forward mode."""
-        ways: dict[str, Callable[[], Tensor]] = {"reverse": lambda: then(self.by_reverse(V), False)}
-        if self._forward_is_reverse and self._whole is None:  # a forward pass is no cheaper for a part
-            ways["forward"] = forward
-        if len(V) > 1:
-            key = f"{key}-block"
-            ways["batched"] = lambda: then(self.by_reverse(V, True), True)
+        key = f"{key}-block" if len(V) > 1 else key
         tuning = self._objective.tuning
         first = tuning.choice(key) is None
+        ways: dict[str, Callable[[], Tensor]] = {"reverse": lambda: then(self.by_reverse(V), False)}
+        asked = self._whole is None and (first or tuning.choice(key) == "forward")  # it is no cheaper for a part
+        if asked and self._forward_is_reverse:
+            ways["forward"] = forward
+        if len(V) > 1:
+            ways["batched"] = lambda: then(self.by_reverse(V, True), True)
         result = tuning.fastest(key, ways)
         if first and tuning.choice(key) == "forward":
             self._cotangent, self._pullback = None, ()
         return result
+
+    @cached_property
+    def _forward_is_reverse(self) -> bool:
+        return forward_is_reverse(self._outputs)
 
     def _forward(self, V: Tensor) -> Tensor:
         rows = []

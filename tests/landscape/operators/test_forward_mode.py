@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import landscape.tuning
-from landscape import GaussNewton, Objective
+from landscape import GaussNewton, Objective, TangentKernel
 
 TINY = 1  # bytes: no graph is kept, and a single vector goes by a dual forward pass
 
@@ -84,7 +84,7 @@ def problem(layer):
     return model, [(i, torch.randn(len(i), 2, dtype=torch.float64)) for i in batches]
 
 
-def gauss_newton_by_reverse_mode(model, batches):
+def jacobian_by_reverse_mode(model, batches):
     parameters = list(model.parameters())
     rows = []
     for i, _ in batches:
@@ -92,8 +92,7 @@ def gauss_newton_by_reverse_mode(model, batches):
             grads = torch.autograd.grad(output, parameters, retain_graph=True, allow_unused=True)
             pieces = [torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True)]
             rows.append(torch.cat([g.flatten() for g in pieces]))
-    J = torch.stack(rows)
-    return 2 * J.T @ J / len(J)
+    return torch.stack(rows)
 
 
 @pytest.mark.parametrize("memory", ["auto", TINY])
@@ -102,10 +101,22 @@ def test_products_are_those_of_reverse_mode(layer, memory, monkeypatch):
     monkeypatch.setattr(landscape.tuning, "_fastest", lambda seconds: "forward" if "forward" in seconds else "reverse")
     model, batches = problem(layer)
     G = GaussNewton(Objective(model, nn.MSELoss(), batches, memory=memory, check=False))
-    expected = gauss_newton_by_reverse_mode(model, batches)
+    J = jacobian_by_reverse_mode(model, batches)
+    expected = 2 * J.T @ J / len(J)
     V = torch.randn(len(expected), 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for W in (V[:, :1], V[:, :1], V, V):
         assert torch.allclose(G @ W, expected @ W, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_so_are_those_of_the_tangent_kernel(layer, monkeypatch):
+    monkeypatch.setattr(landscape.tuning, "_fastest", lambda seconds: "forward" if "forward" in seconds else "reverse")
+    model, batches = problem(layer)
+    K = TangentKernel(Objective(model, nn.MSELoss(), batches, check=False))
+    J = jacobian_by_reverse_mode(model, batches)
+    W = torch.randn(len(J), 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for part in (W[:, :1], W):
+        assert torch.allclose(K @ part, J @ (J.T @ part) / 4, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("memory", ["auto", TINY])

@@ -16,11 +16,10 @@ from typing_extensions import override
 
 from solvers.base import Parameters, check
 from solvers.first_order.base import Update, buffers
-from solvers.preconditioned.base import Curved
-from solvers.preconditioned.hutchinson import hutchinson
+from solvers.preconditioned.hutchinson import HessianDiagonal
 
 
-class AdaHessian(Curved):
+class AdaHessian(HessianDiagonal):
     """AdaHessian; see the module for the update.
 
     Only `step(closure)`: the closure returns the loss with its graph, which is differentiated twice where an estimate
@@ -71,10 +70,6 @@ class AdaHessian(Curved):
             average=(average, True),
         )
         super().__init__(params, settings, every=every, probes=probes, generator=generator)
-
-    @override
-    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
-        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator, trusted=trusted)
 
     @override
     def _absorb(self, update: Update, estimates: list[Tensor]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from landscape.operators.autograd import gradient_graph, vjp
 from landscape.operators.vectors import Kind
-from solvers.preconditioned.base import widened
+from solvers.first_order.base import Update, buffers
+from solvers.preconditioned.base import Curved, widened
 
 
 def hutchinson(
@@ -50,3 +52,17 @@ def draw(leaves: list[Tensor], kind: Kind, generator: torch.Generator) -> list[T
         bits = (words.view(torch.uint8).unsqueeze(1) >> shifts).bitwise_and_(1)
         z = bits.view(-1)[: sum(sizes)].to(dtype).mul_(2).sub_(1)
     return [piece.view(p.shape).to(p) for piece, p in zip(z.split(sizes), leaves, strict=True)]
+
+
+class HessianDiagonal(Curved):
+    """Curvature by Rademacher z, as a running mean with the weight `beta` that begins with the first estimate."""
+
+    @override
+    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
+        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator, trusted=trusted)
+
+    @override
+    def _absorb(self, update: Update, estimates: list[Tensor]) -> None:
+        curvature = buffers(update.states, update.parameters, "curvature")
+        for D, d, state in zip(curvature, estimates, update.states, strict=True):
+            D.lerp_(d, 1.0 - update.group["beta"]) if "estimates" in state else D.copy_(d)

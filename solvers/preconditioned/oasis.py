@@ -22,11 +22,11 @@ from typing_extensions import override
 
 from solvers.base import Closure, Parameters, Solver, check
 from solvers.first_order.base import Update, buffers, square_norm
-from solvers.preconditioned.base import Curved, widened
-from solvers.preconditioned.hutchinson import hutchinson
+from solvers.preconditioned.base import widened
+from solvers.preconditioned.hutchinson import HessianDiagonal
 
 
-class OASIS(Curved):
+class OASIS(HessianDiagonal):
     """OASIS; see the module for the update.
 
     Only `step(closure)`. The adaptive rule evaluates the closure at the last point too, on the same batch and with the
@@ -90,10 +90,6 @@ class OASIS(Curved):
         return self.param_groups[0].get("etas", (math.nan,))[-1]
 
     @override
-    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
-        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator, trusted=trusted)
-
-    @override
     def evaluate(self, closure: Closure) -> tuple[Any, dict[Tensor, Tensor]]:
         """As of the base class; the change of the gradient since the last point comes with it."""
         twice = self.adaptive and not self.full_batch
@@ -109,13 +105,6 @@ class OASIS(Curved):
                     _, old = Solver.evaluate(self, batch)
             self._changes = {id(self.state[p]): widened(given[p]) - widened(old[p]) for p in before if p in old}
         return loss, given
-
-    @override
-    def _absorb(self, update: Update, estimates: list[Tensor]) -> None:
-        kept = 1.0 - update.group["beta"]
-        curvature = buffers(update.states, update.parameters, "curvature")
-        for D, d, state in zip(curvature, estimates, update.states, strict=True):
-            D.lerp_(d, kept) if "estimates" in state else D.copy_(d)
 
     @override
     def _move_groups(self, updates: list[Update]) -> None:

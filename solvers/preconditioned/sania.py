@@ -22,13 +22,13 @@ from typing_extensions import override
 
 from solvers.base import Closure, Parameters, check
 from solvers.first_order.base import LossFirstOrder, StepSize, Update, buffers, inner_products, square_norm
-from solvers.preconditioned.base import Curved, Preconditioned
-from solvers.preconditioned.hutchinson import hutchinson
+from solvers.preconditioned.base import Preconditioned
+from solvers.preconditioned.hutchinson import HessianDiagonal
 
 METRICS = ("adagrad", "adam", "hessian")
 
 
-class SANIA(Curved, LossFirstOrder):
+class SANIA(HessianDiagonal, LossFirstOrder):
     """SANIA; see the module for the update.
 
     `step(closure)`, or for metrics of gradients `loss.backward(); step(loss=loss)` too.
@@ -93,16 +93,6 @@ class SANIA(Curved, LossFirstOrder):
     def evaluate(self, closure: Closure) -> tuple[Any, dict[Tensor, Tensor]]:
         """As of the base class; second derivatives for metric "hessian" alone."""
         return super().evaluate(closure) if self.metric == "hessian" else Preconditioned.evaluate(self, closure)
-
-    @override
-    def _estimate(self, loss: Tensor, leaves: list[Tensor], trusted: bool) -> tuple[list[Tensor | None], list[Tensor]]:
-        return hutchinson(loss, leaves, self.probes, "rademacher", self.generator, trusted=trusted)
-
-    @override
-    def _absorb(self, update: Update, estimates: list[Tensor]) -> None:
-        curvature = buffers(update.states, update.parameters, "curvature")
-        for D, d, state in zip(curvature, estimates, update.states, strict=True):
-            D.lerp_(d, 1.0 - update.group["beta"]) if "estimates" in state else D.copy_(d)
 
     @override
     def _move_all(self, loss: float, updates: list[Update]) -> None:

@@ -21,7 +21,7 @@ from landscape.operators.kronecker.layers.layer import Layer
 from landscape.operators.kronecker.operator import KroneckerOperator
 from landscape.operators.kronecker.passes import Passes, Terms, covered
 from landscape.operators.kronecker.state import from_arrays
-from landscape.operators.kronecker.words import MIXED, SIGNS, as_diagonal, tied
+from landscape.operators.kronecker.words import MIXED, SIGNS, as_diagonal, repeated, tied
 from landscape.randomness import drawn_seed
 
 Curvature = Literal["gauss-newton", "fisher", "empirical-fisher"]
@@ -125,7 +125,7 @@ class MeasuredOperator(KroneckerOperator):
                 notes.append(as_diagonal(layer, "output", layer.out))
             if not whole[1] and not layer.diagonal_input:
                 notes.append(as_diagonal(layer, "input", layer.inner))
-        notes += tied(layers)
+        notes += [*tied(layers), *repeated(found.calls)]
         return (*notes, *[SIGNS] * found.signs, *[MIXED] * found.mixed)
 
     @override

@@ -58,3 +58,12 @@ def tied(layers: Sequence[Layer]) -> list[str]:
     uses = Counter(name for layer in layers for name in layer.names)
     shared = [name for name, count in uses.items() if count > 1]
     return [f"{', '.join(shared)}: summed over the layers that share it, cross terms dropped"] if shared else []
+
+
+def repeated(calls: Mapping[Layer, int]) -> list[str]:
+    """Layers that are called several times in one pass (recurrent ones)."""
+    return [
+        f"{layer.label}: called {count} times in a pass, each call as further positions"
+        for layer, count in calls.items()
+        if count > 1
+    ]

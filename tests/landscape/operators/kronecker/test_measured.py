@@ -216,6 +216,21 @@ def test_tied_weights_are_summed_and_said():
         KFAC(f, limit=10).inverse(0.1)
 
 
+def test_a_layer_that_is_called_again_is_said():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(self.a(torch.tanh(self.a(x))))
+
+    f = Objective(Recurrent().double(), nn.MSELoss(), (normal(6, 4), normal(6, 2)))
+    K = KFAC(f)
+    K.trace()
+    assert str(K).count("called") == 1 and "a.weight and a.bias: called 2 times in a pass" in str(K)
+
+
 def test_factored_damping_is_that_of_the_paper():
     f = objective()
     K, damping = KFAC(f), 0.05

@@ -9,7 +9,7 @@ from data_parallel_cases import CASES, NAMES, batches_of, dealt, objective
 from talks import raised
 from torch import nn
 
-from landscape import FiniteDifferenceHessian, TangentKernel
+from landscape import EKFAC, KFAC, BlockDiagonal, FiniteDifferenceHessian, Hessian, TangentKernel
 from landscape.collapse import gather, gather_agreement, measure
 from landscape.conditioning import gauss_newton, linear_network_of
 from landscape.regularity import measure as rows
@@ -153,6 +153,10 @@ def measured(rank, world, way):
     return {n: everything(n, objective(n, dealt(batches_of(n), rank, world, way), wrap)) for n in NAMES}
 
 
+def of_blocks(f):
+    return BlockDiagonal(Hessian(f))
+
+
 def sharded(rank, world):
     """What there is of models under `fully_shard`, and what is said of the rest."""
     from sharded_cases import shard
@@ -161,7 +165,7 @@ def sharded(rank, world):
     for name in ("mlp", "batch norm"):
         f = objective(name, dealt(batches_of(name), rank, world, "dealt"), shard)
         found[name] = of_any_model(f)
-    refused = [TangentKernel, batch_sharpness, sam_sharpness, critical_sharpness]
+    refused = [TangentKernel, KFAC, EKFAC, of_blocks, batch_sharpness, sam_sharpness, critical_sharpness]
     found["refused"] = [raised(partial(work, f)) for work in refused]
     found["refused"].append(raised(partial(rows.measure, f, f.theta())))
     theta = f.theta()

@@ -228,7 +228,8 @@ def test_a_layer_that_is_called_again_is_said():
     f = Objective(Recurrent().double(), nn.MSELoss(), (normal(6, 4), normal(6, 2)))
     K = KFAC(f)
     K.trace()
-    assert str(K).count("called") == 1 and "a.weight and a.bias: called 2 times in a pass" in str(K)
+    assert str(K).count("called") == 1
+    assert "a.weight and a.bias: called 2 times in a pass" in str(K)
 
 
 def test_factored_damping_is_that_of_the_paper():

@@ -7,6 +7,7 @@
 
 The means are divided by 1 - beta^t. d.g = d.(K + damping I) d is the step's square length in the model's metric: with
 a clip a step changes the model's distribution by a KL divergence of about clip / 2 at most, which is why v is a mean.
+Where layers have a step size and damping of their own, lr^2 d.g is summed over them: one nu shortens the whole step.
 S is measured on the batch of the refresh, in the eigenvectors of the means (arXiv 1806.03884).
 """
 
@@ -22,66 +23,19 @@ from torch import Tensor
 from typing_extensions import override
 
 from landscape.objective.objective import Objective
-from landscape.operators.kronecker.blocks import Block, Product
-from landscape.operators.kronecker.collected import Collected
-from landscape.operators.kronecker.ekfac import EKFAC
+from landscape.operators.kronecker.blocks import Product
 from landscape.operators.kronecker.factored import Factored
 from landscape.operators.kronecker.inverse import Method
-from landscape.operators.kronecker.kfac import KFAC
-from landscape.operators.kronecker.layers.layer import Layer
-from landscape.operators.kronecker.measured import Curvature, MeasuredOperator, StoredOperator
-from landscape.operators.kronecker.passes import Passes
+from landscape.operators.kronecker.measured import Curvature, StoredOperator
 from landscape.operators.kronecker.sides import Side
 from landscape.operators.kronecker.state import State, from_arrays, to_arrays
 from landscape.randomness import fresh_generator
 from solvers.base import Closure, check
 from solvers.first_order.base import Update
 from solvers.preconditioned.base import Preconditioned
+from solvers.preconditioned.factor_means import KINDS, Means, Running
 
-
-class Means:
-    """Running means of the factors of each layer.
-
-    Attributes:
-        factors: beta-weighted sums of (B, A), not yet divided by their weights.
-        count: how often they were added to.
-    """
-
-    def __init__(self, beta: float) -> None:
-        self.beta, self.count = beta, 0
-        self.factors: dict[Layer, tuple[Tensor, Tensor]] = {}
-
-    def add(self, factors: Mapping[Layer, tuple[Tensor, Tensor]]) -> dict[Layer, tuple[Tensor, Tensor]]:
-        """The means after these; a layer that is not among them counts as 0, one that is new as 0 until now."""
-        self.count += 1
-        kept = {layer: (self.beta * B, self.beta * A) for layer, (B, A) in self.factors.items()}
-        for layer, (B, A) in factors.items():
-            old = kept.get(layer, (0.0, 0.0))
-            kept[layer] = old[0] + (1.0 - self.beta) * B, old[1] + (1.0 - self.beta) * A
-        self.factors = kept
-        weight = 1.0 - self.beta**self.count
-        return {layer: (B / weight, A / weight) for layer, (B, A) in kept.items()}
-
-
-class _Running(MeasuredOperator):
-    """Blocks of the running means, which the factors of this measurement are added to."""
-
-    means: Means
-
-    @override
-    def _blocks(self, passes: Passes, found: Collected) -> list[Block]:
-        return super()._blocks(passes, replace(found, factors=self.means.add(found.factors)))
-
-
-class _RunningKFAC(_Running, KFAC):
-    pass
-
-
-class _RunningEKFAC(_Running, EKFAC):
-    pass
-
-
-_KINDS: dict[str, type[_Running]] = {"kfac": _RunningKFAC, "ekfac": _RunningEKFAC}
+_OWN = ("lr", "damping", "momentum", "weight_decay")  # what a group may have of its own
 
 
 class KFACDescent(Preconditioned):
@@ -92,7 +46,7 @@ class KFACDescent(Preconditioned):
     takes a forward pass and the reverse passes of `curvature`, and an eigendecomposition of each side in float64.
 
     Args:
-        objective: whose parameters are moved, all of them in one group; its loss and model are what the factors are of.
+        objective: whose parameters are moved; its loss and model are what the factors are of.
         lr: step size, >= 0.
         kind: "kfac" or "ekfac".
         damping: > 0.
@@ -103,11 +57,14 @@ class KFACDescent(Preconditioned):
         clip: of the step in the model's metric, > 0; None for no clip.
         weight_decay: >= 0, decoupled.
         every: steps from one measurement to the next, >= 1.
+        groups: `lr`, `damping`, `momentum` or `weight_decay` of some parameters, by patterns of names that have none in
+            common: `{"out.*": {"damping": 1e-2}}`. Parameters of one block of K have to have one damping.
         generator: for labels that are drawn; its state is part of `state_dict`. None: a fresh seed.
 
     Raises:
         TypeError: at the first step, for parameters that K-FAC has no rule for: see `landscape.KFAC`.
-        ValueError: settings that are not possible; at a step, a gradient that is not finite. Nothing is moved then.
+        ValueError: settings that are not possible, patterns that match nothing or overlap; at a step, a block that lies
+            in groups of different damping, a gradient that is not finite. Nothing is moved then.
 
     Example:
         >>> import torch
@@ -143,36 +100,33 @@ class KFACDescent(Preconditioned):
         clip: float | None = 1e-3,
         weight_decay: float = 0.0,
         every: int = 10,
+        groups: Mapping[str, Mapping[str, float]] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         check(
-            kind=(kind, kind in _KINDS),
+            kind=(kind, kind in KINDS),
             method=(method, method == "exact" or (method, kind) == ("factored", "kfac")),
             beta=(beta, 0 <= beta < 1),
             every=(every, every >= 1),
         )
-        settings = check(
-            lr=(lr, lr >= 0),
-            damping=(damping, 0 < damping < math.inf),
-            momentum=(momentum, 0 <= momentum < 1),
-            clip=(clip, clip is None or clip > 0),
-            weight_decay=(weight_decay, weight_decay >= 0),
-        )
-        super().__init__(objective.leaves(), settings)
+        settings = {"lr": lr, "damping": damping, "momentum": momentum, "clip": clip, "weight_decay": weight_decay}
+        super().__init__(_grouped(objective, groups or {}), _checked(settings))
         self.objective, self.kind, self.method, self.every = objective, kind, method, every
         self.curvature, self.share, self.limit = curvature, share, limit
         self.generator = generator or fresh_generator()
         self._operator(None)  # settings that it refuses are refused here
         self._means = Means(beta)
         self._used: Factored | None = None
+        self._parts: dict[tuple[str, ...], Factored] = {}  # of those in use, by the parameters of one damping
         self._steps = 0
         self._batch: Any = None
 
     @override
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        if len(self.param_groups) > 1:
-            raise ValueError("KFACDescent moves the parameters of its objective in one group")
+        if hasattr(self, "objective"):
+            raise ValueError("KFACDescent moves the parameters of its objective: give groups of them as groups=")
+        _checked(group)
 
     @override
     def step(  # type: ignore[override]
@@ -191,33 +145,60 @@ class KFACDescent(Preconditioned):
         self._steps += 1
 
     @override
-    def _move(self, update: Update) -> None:
-        group, parameters, gradients, states = update
+    def _move_groups(self, updates: list[Update]) -> None:
         if self._used is None or self._steps % self.every == 0:
-            self._used = self._measured()
-        objective, lr = self.objective, float(group["lr"])
-        place = {id(self.state.get(p)): s for p, s in zip(objective.leaves(), objective.slices.values(), strict=True)}
-        g = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device)
-        for state, one in zip(states, gradients, strict=True):
-            g[place[id(state)]] = one.reshape(-1).to(g)
-        d = StoredOperator(self._used).inverse(group["damping"], self.method) @ g
-        slope = float(torch.dot(d.double(), g.double()))
-        if not math.isfinite(slope):
+            self._used, self._parts = self._measured(), {}
+        place = self._places()
+        gradients = {id(s): g for update in updates for s, g in zip(update.states, update.gradients, strict=True)}
+        g = torch.zeros(self.objective.size, dtype=self.objective.dtype, device=self.objective.device)
+        for state, one in gradients.items():
+            g[place[state]] = one.reshape(-1).to(g)
+        d = self._preconditioned(self._used, g)
+        slopes = {state: float(torch.dot(d[place[state]].double(), g[place[state]].double())) for state in gradients}
+        square = sum(float(u.group["lr"]) ** 2 * sum(slopes[id(s)] for s in u.states) for u in updates)
+        if not all(map(math.isfinite, slopes.values())):
             raise ValueError("the gradient is not finite: nothing was moved")
-        nu = 1.0
-        if group["clip"] is not None and lr**2 * slope > group["clip"]:
-            nu = math.sqrt(group["clip"] / slope) / lr
-        steps = []
-        for p, state in zip(parameters, states, strict=True):
+        clip = self.param_groups[0]["clip"]
+        nu = math.sqrt(clip / square) if clip is not None and square > clip else 1.0
+        for update in updates:
+            self._moved(update, [nu * d[place[id(state)]] for state in update.states])
+
+    def _moved(self, update: Update, directions: list[Tensor]) -> None:
+        group, parameters, _, states = update
+        lr, steps = float(group["lr"]), []
+        for p, state, d in zip(parameters, states, directions, strict=True):
             mean = state["mean"] = state["mean"].to(p) if "mean" in state else torch.zeros_like(p)
-            steps.append(mean.lerp_(nu * d[place[id(state)]].view_as(p).to(p), 1.0 - group["momentum"]))
+            steps.append(mean.lerp_(d.view_as(p).to(p), 1.0 - group["momentum"]))
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1.0 - lr * group["weight_decay"])
         torch._foreach_add_(parameters, steps, alpha=-lr)
 
-    def _operator(self, batch: Any) -> _Running:
+    def _places(self) -> dict[int, slice]:
+        """Where each parameter lies in the flat vector, by its state."""
+        slices = self.objective.slices.values()
+        return {id(self.state[p]): place for p, place in zip(self.objective.leaves(), slices, strict=True)}
+
+    def _preconditioned(self, used: Factored, g: Tensor) -> Tensor:
+        """(K + damping I)^(-1) g, each block with the damping of its group."""
+        names = {id(p): name for p, name in zip(self.objective.leaves(), self.objective.slices, strict=True)}
+        dampings = {names[id(p)]: float(group["damping"]) for group in self.param_groups for p in group["params"]}
+        d = torch.zeros_like(g)
+        for damping in dict.fromkeys(dampings.values()):
+            own = [name for name, other in dampings.items() if other == damping]
+            blocks = [block for block in used.blocks if block.layer.names[0] in own]
+            for block in blocks:
+                if len({dampings[name] for name in block.layer.names}) > 1:
+                    raise ValueError(f"{', '.join(block.layer.names)} are one block of K: give them one damping")
+            part = used if len(own) == len(dampings) else replace(used, blocks=blocks)
+            part = self._parts.setdefault(tuple(own), part)  # with the spectra that it has found
+            found = StoredOperator(part).inverse(damping, self.method) @ g
+            for name in own:
+                d[self.objective.slices[name]] = found[self.objective.slices[name]]
+        return d
+
+    def _operator(self, batch: Any) -> Running:
         objective = self.objective if batch is None else self.objective.on(batch)
-        return _KINDS[self.kind](objective, self.curvature, self.share, limit=self.limit, generator=self.generator)
+        return KINDS[self.kind](objective, self.curvature, self.share, limit=self.limit, generator=self.generator)
 
     def _measured(self) -> Factored:
         """The blocks of the means, this step's batch among them."""
@@ -250,6 +231,7 @@ class KFACDescent(Preconditioned):
             raise ValueError(f"this is not the state of KFACDescent of kind {self.kind!r}")
         used, means = (self._blocks_of(own[key]) for key in ("used", "means"))
         super().load_state_dict(state_dict)
+        self._parts = {}
         self._used, self._means.count, self._steps = used, own["count"], own["steps"]
         blocks: Iterable[Any] = () if means is None else means.blocks
         self._means.factors = {block.layer: (block.B.matrix, block.A.matrix) for block in blocks}
@@ -258,6 +240,36 @@ class KFACDescent(Preconditioned):
     def _blocks_of(self, state: Mapping[str, Tensor] | None) -> Factored | None:
         arrays = {name: t.cpu().numpy() for name, t in (state or {}).items()}
         return from_arrays(arrays, self.objective.device) if arrays else None
+
+
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a group. Raises `ValueError` for the first that is not possible."""
+    lr, damping, momentum, clip, weight_decay = (
+        settings[k] for k in ("lr", "damping", "momentum", "clip", "weight_decay")
+    )
+    return check(
+        lr=(lr, lr >= 0),
+        damping=(damping, 0 < damping < math.inf),
+        momentum=(momentum, 0 <= momentum < 1),
+        clip=(clip, clip is None or clip > 0),
+        weight_decay=(weight_decay, weight_decay >= 0),
+    )
+
+
+def _grouped(objective: Objective, groups: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The parameters that no pattern matches, and a group for each pattern."""
+    leaves = dict(zip(objective.names, objective.leaves(), strict=True))
+    found: list[dict[str, Any]] = []
+    for pattern, settings in groups.items():
+        unknown = [name for name in settings if name not in _OWN]
+        if unknown:
+            raise ValueError(f"groups={pattern!r}: a group has {', '.join(_OWN)} of its own, not {unknown[0]}")
+        names = objective.restrict(pattern).names
+        twice = [name for name in names if name not in leaves]
+        if twice:
+            raise ValueError(f"groups={pattern!r}: {twice[0]} is in two groups: make their patterns disjoint")
+        found.append({"params": [leaves.pop(name) for name in names], **settings})
+    return [*([{"params": [*leaves.values()]}] if leaves else []), *found]
 
 
 def _tensors(arrays: State) -> dict[str, Tensor]:

@@ -235,8 +235,68 @@ def test_a_gradient_that_is_not_finite_and_a_second_group():
     with pytest.raises(ValueError, match="the gradient is not finite: nothing was moved"):
         solver.step(lambda: F.cross_entropy(model(X), y) * float("nan"))
     assert torch.equal(before, flat(model))
-    with pytest.raises(ValueError, match="in one group"):
+    with pytest.raises(ValueError, match="give groups of them as groups="):
         solver.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+@pytest.mark.parametrize("kind", ["kfac", "ekfac"])
+def test_groups_have_settings_of_their_own_and_one_clip(kind, clip):
+    """Two steps of each layer by its dense block, the length of a step by both."""
+    model, objective, X, y = classifier()
+    groups = {"2.*": {"lr": 0.1, "damping": 0.3, "momentum": 0.5, "weight_decay": 0.2}}
+    settings = {"kind": kind, "curvature": "gauss-newton", "momentum": 0.0, "damping": 0.01, "every": 1, "beta": 0.0}
+    solver = KFACDescent(objective, 0.5, clip=clip, groups=groups, **settings)
+    first, second = slice(0, 25), slice(25, 43)
+    mean = 0.0
+    for _ in range(2):
+        K = {"kfac": KFAC, "ekfac": EKFAC}[kind](objective).to_dense()
+        g, start = objective.gradient(), flat(model)
+        damped = ((first, 0.01), (second, 0.3))
+        d = [torch.linalg.solve(K[s, s] + c * torch.eye(len(g[s])).double(), g[s]) for s, c in damped]
+        square = 0.5**2 * d[0] @ g[first] + 0.1**2 * d[1] @ g[second]
+        nu = 1.0 if clip is None else min(1.0, (clip / float(square)) ** 0.5)
+        mean = 0.5 * mean + 0.5 * nu * d[1]
+        expected = torch.cat([start[first] - 0.5 * nu * d[0], (1 - 0.1 * 0.2) * start[second] - 0.1 * mean])
+        solver.step(lambda: F.cross_entropy(model(X), y))
+        torch.testing.assert_close(flat(model), expected, rtol=1e-9, atol=1e-11)
+
+
+def test_groups_that_are_alike_are_one_and_their_state_goes_on():
+    ends = []
+    for groups in (None, {"0.weight": {"lr": 0.1}, "2.*": {"momentum": 0.9}}):
+        model, objective, X, y = classifier()
+        solver = KFACDescent(objective, 0.1, groups=groups, every=2, generator=generator())
+        for step in range(5):
+            if step == 3:
+                state = copy.deepcopy(solver.state_dict())
+                solver = KFACDescent(objective, 0.7, groups=groups, every=2)
+                solver.load_state_dict(state)
+            solver.step(lambda: F.cross_entropy(model(X), y))  # noqa: B023
+        ends.append(flat(model))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"2.*": {"damping": 0.0}}, "damping="),
+        ({"2.*": {"clip": 1.0}}, "of its own, not clip"),
+        ({"2.*": {}, "*.weight": {}}, "2.weight is in two groups"),
+        ({"3.*": {}}, "matches none"),
+    ],
+)
+def test_groups_that_are_not_possible(groups, words):
+    with pytest.raises(ValueError, match=words):
+        KFACDescent(classifier()[1], groups=groups)
+
+
+def test_a_block_has_one_damping():
+    model, objective, X, y = classifier()
+    before = flat(model)
+    with pytest.raises(ValueError, match=r"0\.weight, 0\.bias are one block of K: give them one damping"):
+        KFACDescent(objective, groups={"0.bias": {"damping": 1.0}}).step(lambda: F.cross_entropy(model(X), y))
+    assert torch.equal(before, flat(model))
 
 
 @pytest.mark.parametrize(

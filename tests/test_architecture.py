@@ -55,6 +55,7 @@ ROOMS = {
             "neural_collapse",
             "ngn",
             "scion",
+            "second_order",
             "sde",
             "sscn",
         },

@@ -1,0 +1,14 @@
+"""Second-order approximations on small networks: how good they are, and what they are good for.
+
+    python -m runs.second_order [--quick] [--jobs N]
+
+K-FAC and EKFAC against the exact Gauss-Newton matrix, on digits of 4 x 4 pixels so that it can be formed.
+"""
+
+from __future__ import annotations
+
+from runs.engine.experiment import Experiment
+from runs.second_order import claims, jobs
+from runs.second_order.figures import figures
+
+EXPERIMENT = Experiment("second_order", "Second-order methods\n\n" + str(__doc__), jobs.plan, claims.CLAIMS, figures)

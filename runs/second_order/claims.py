@@ -1,0 +1,7 @@
+"""All claims of `runs.second_order`; each group has its own module of them."""
+
+from __future__ import annotations
+
+from runs.second_order import factors_claims
+
+CLAIMS = (*factors_claims.CLAIMS,)

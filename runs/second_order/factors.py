@@ -17,7 +17,8 @@ from landscape import Objective
 from probes.digits import CLASSES, build_network, digits
 from probes.sweep.jobs import Job, JobContext
 from runs.second_order.errors import block_errors, measure
-from runs.shared.training import half_square, one_hot, update
+from runs.shared.training import half_square, one_hot
+from solvers import AdamCoupled
 
 PIXELS, IMAGES, SEEDS = 16, 300, 5
 STEPS, LR = 300, 0.01  # of Adam, on all images
@@ -48,12 +49,18 @@ def errors(job: JobContext, hidden: list[int], seeds: int, images: int, steps: i
         dampings = DAMPINGS if objective.size <= LOOKED_THROUGH else ()
         generator = torch.Generator().manual_seed(job.seed + seed)
         before = measure(objective, generator, dampings)
-        optimizer = torch.optim.Adam(model.parameters(), LR)
-        for _ in range(steps):
-            update(optimizer, lambda model=model: F.cross_entropy(model(x), y))  # type: ignore[misc]
+        train(model, steps)
         after = measure(objective, generator, dampings)
         runs.append({"size": objective.size, "before": before, "after": after, "loss": objective.value()})
     return {"hidden": hidden, "runs": runs}
+
+
+def train(model: nn.Module, steps: int) -> None:
+    """Steps of Adam on all images."""
+    x, y = data()
+    optimizer = AdamCoupled(model.parameters(), LR)
+    for _ in range(steps):
+        optimizer.step(lambda: F.cross_entropy(model(x), y))
 
 
 def exact(job: JobContext, seeds: int) -> dict[str, Any]:

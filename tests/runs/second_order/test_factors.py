@@ -149,7 +149,7 @@ def test_a_job(tmp_path: Path) -> None:
     json.dumps(found, allow_nan=False)
     first, second = found["runs"]
     assert first["before"]["kfac"] != second["before"]["kfac"]
-    assert first["loss"] < 2.0  # ln 10 is chance
+    assert first["loss"] < 2.1  # ln 10 = 2.3 is chance
     assert factors.errors(context, hidden=[4], seeds=1, images=20, steps=60)["runs"] == [first]
 
 

@@ -2,6 +2,7 @@
 
     norm          ||W||            of W: (out, in) or, for a convolution, (out, in, k, ...) seen as (out, in k ...)
     spectral      k... sqrt(in / out) sigma_max(W)                   dual: sqrt(out / in) / k... times the nuclear norm
+    operator      sigma_max(W)                                       the nuclear norm
     sign          (numel / out) max |w|                              sum |g| / (numel / out);  vectors: max |w|, sum |g|
     euclidean     sqrt(sum w^2)                                      the same
     rms           sqrt(mean w^2)                                     numel rms(g)
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-KINDS = ("spectral", "sign", "euclidean", "rms", "column", "row")
+KINDS = ("spectral", "sign", "euclidean", "rms", "column", "row", "operator")
 
 # The quintic of Muon (Jordan et al. 2024): steep at 0, at the price of no fixed point at 1.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -35,7 +36,7 @@ def resolve(kind: str, shape: Sequence[int]) -> str:
         return "spectral" if len(shape) >= 2 else "rms"
     if kind not in KINDS:
         raise ValueError(f"norm is 'auto' or one of {', '.join(KINDS)}, not {kind!r}")
-    if kind in ("spectral", "column", "row") and len(shape) < 2:
+    if kind in ("spectral", "column", "row", "operator") and len(shape) < 2:
         raise ValueError(f"norm={kind!r} needs matrices, not the shape {tuple(shape)}: use 'auto', 'rms' or 'sign'")
     return kind
 
@@ -57,10 +58,10 @@ def _lengths(W: Tensor, kind: str) -> tuple[Tensor, float, float]:
     kind, w = resolve(kind, W.shape), _matrix(W).double()
     if w.numel() == 0:
         return w.sum(), 1.0, 1.0
-    if kind == "spectral":
-        return torch.linalg.svdvals(w), 1.0, _spectral_factor(W.shape)
+    if kind in ("spectral", "operator"):
+        return torch.linalg.svdvals(w), 1.0, spectral_factor(W.shape) if kind == "spectral" else 1.0
     if kind == "sign":
-        return w.abs(), _fan_in(W.shape), 1.0
+        return w.abs(), fan_in(W.shape), 1.0
     if kind == "column":
         return torch.linalg.vector_norm(w, dim=0), 1.0, math.sqrt(len(w))
     if kind == "row":
@@ -107,7 +108,7 @@ def steepest(G: Tensor, kind: str = "auto", polar: Callable[[Tensor], Tensor] = 
     Args:
         G: a gradient, or a running mean of them.
         kind: "auto" or one of `KINDS`.
-        polar: for the spectral norm: `polar_factor` or `newton_schulz`. What comes back is in its dtype.
+        polar: for "spectral" and "operator": `polar_factor` or `newton_schulz`. What comes back is in its dtype.
 
     Raises:
         ValueError: as `resolve`.
@@ -115,10 +116,11 @@ def steepest(G: Tensor, kind: str = "auto", polar: Callable[[Tensor], Tensor] = 
     kind = resolve(kind, G.shape)
     if G.numel() == 0:
         return torch.zeros_like(G)
-    if kind == "spectral":
-        return (polar(_matrix(G)) * _spectral_factor(G.shape)).reshape(G.shape)
+    if kind in ("spectral", "operator"):
+        Z = polar(_matrix(G))
+        return (Z * spectral_factor(G.shape) if kind == "spectral" else Z).reshape(G.shape)
     if kind == "sign":
-        return G.sign() / _fan_in(G.shape)
+        return G.sign() / fan_in(G.shape)
     g = _matrix(G)
     if kind == "column":
         return (_unit(g, 0) * math.sqrt(len(g))).reshape(G.shape)
@@ -140,9 +142,11 @@ def _unit(g: Tensor, dim: int) -> Tensor:
     return wide / lengths.clamp_min(torch.finfo(wide.dtype).tiny)
 
 
-def _spectral_factor(shape: Sequence[int]) -> float:
+def spectral_factor(shape: Sequence[int]) -> float:
+    """sqrt(out / in) / k..., what the largest singular value is where the norm "spectral" is 1."""
     return math.sqrt(shape[0] / shape[1]) / math.prod(shape[2:])
 
 
-def _fan_in(shape: Sequence[int]) -> int:
+def fan_in(shape: Sequence[int]) -> int:
+    """Of a weight (out, in, k, ...): in k...; 1 for vectors."""
     return math.prod(shape[1:])

@@ -21,10 +21,13 @@ from solvers.first_order import (
     FirstOrder,
     MoMo,
     MoMoAdam,
+    Muon,
     Scion,
     SignSGD,
     Signum,
     SPSMax,
+    SteepestDescent,
+    muon_groups,
 )
 from solvers.preconditioned import OASIS, SANIA, SOAP, AdaHessian, KFACDescent, Shampoo, Sophia
 from solvers.second_order import (
@@ -81,6 +84,7 @@ __all__ = [
     "LinearModel",
     "MoMo",
     "MoMoAdam",
+    "Muon",
     "NewtonStep",
     "NonConvex",
     "Ridge",
@@ -92,9 +96,11 @@ __all__ = [
     "Signum",
     "Solver",
     "Sophia",
+    "SteepestDescent",
     "TrustRegionNewton",
     "diffusion",
     "linear_model",
+    "muon_groups",
     "solve_cubic",
     "solve_cubic_krylov",
 ]

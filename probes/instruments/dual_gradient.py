@@ -45,7 +45,7 @@ class DualGradient(Instrument):
     """
 
     name: str = "dual-gradient"
-    norm: Literal["auto", "spectral", "sign", "euclidean", "rms", "column", "row"] = "auto"
+    norm: Literal["auto", "spectral", "sign", "euclidean", "rms", "column", "row", "operator"] = "auto"
     scale: float = 1.0
     layers: tuple[tuple[str, str, float], ...] = ()
     infimum: float = 0.0

@@ -41,6 +41,8 @@ SOLVERS: dict[str, tuple[str, Options]] = {
     "ekfac": ("solvers.preconditioned.kfac:KFACDescent", {"kind": "ekfac"}),
     "sam": ("solvers.first_order.sam:SAM", {"momentum": 0.9}),
     "scion": ("solvers.first_order.scion:Scion", {}),
+    "muon": ("solvers.first_order.muon:Muon", {}),
+    "spectral-descent": ("solvers.first_order.steepest_descent:SteepestDescent", {}),
     "signsgd": ("solvers.first_order.sign:SignSGD", {}),
     "signum": ("solvers.first_order.sign:Signum", {}),
 }

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import FirstOrder, Update, adam_root, add_decay, buffers
+from solvers.first_order.base import FirstOrder, Update, adam_step, add_decay
 
 
 class AdamCoupled(FirstOrder):
@@ -60,12 +60,8 @@ class AdamCoupled(FirstOrder):
         super().__init__(params, settings)
 
     def _move(self, update: Update) -> None:
-        group, parameters, gradients, states = update
-        lr, (beta1, beta2) = float(group["lr"]), group["betas"]
-        gradients = add_decay(gradients, parameters, group["coupled"])
-        mean = buffers(states, parameters, "mean")
-        torch._foreach_lerp_(mean, gradients, 1.0 - beta1)
-        root = adam_root(update._replace(gradients=gradients), beta2)
-        torch._foreach_addcdiv_(parameters, mean, root, [-lr / (1.0 - beta1 ** state["step"]) for state in states])
+        group, parameters, gradients, _ = update
+        lr = float(group["lr"])
+        adam_step(update._replace(gradients=add_decay(gradients, parameters, group["coupled"])), lr)
         if group["decoupled"]:
             torch._foreach_mul_(parameters, 1.0 - lr * group["decoupled"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,10 @@ class Update(NamedTuple):
     parameters: list[Tensor]
     gradients: list[Tensor]
     states: list[dict[str, Any]]
+
+    def part(self, kept: Sequence[int]) -> Update:
+        """The same of some of the parameters, by their places."""
+        return Update(self.group, *([one[i] for i in kept] for one in (self.parameters, self.gradients, self.states)))
 
 
 class FirstOrder(Solver):
@@ -183,6 +187,16 @@ def adam_root(update: Update, beta: float) -> list[Tensor]:
     torch._foreach_div_(root, [math.sqrt(1.0 - beta ** state["step"]) for state in update.states])
     torch._foreach_add_(root, update.group["eps"])
     return list(root)
+
+
+def adam_step(update: Update, lr: float) -> None:
+    """theta <- theta - lr m' / (sqrt(s') + eps) with `betas` and `eps` of the group, m and s without their bias."""
+    beta1, beta2 = update.group["betas"]
+    mean = buffers(update.states, update.parameters, "mean")
+    torch._foreach_lerp_(mean, update.gradients, 1.0 - beta1)
+    root = adam_root(update, beta2)
+    steps = [-lr / (1.0 - beta1 ** state["step"]) for state in update.states]
+    torch._foreach_addcdiv_(update.parameters, mean, root, steps)
 
 
 def momentum_settings(

@@ -10,16 +10,18 @@ length of the gradient plays no part, so lr is how far a layer moves, in its nor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+from torch import Tensor
+from typing_extensions import override
 
-from landscape.norms import newton_schulz, polar_factor, resolve, steepest
 from solvers.base import Parameters, check
-from solvers.first_order.base import FirstOrder, Update, buffers
+from solvers.first_order.base import Update
+from solvers.first_order.oracle import OracleDescent, running_mean
 
 
-class Scion(FirstOrder):
+class Scion(OracleDescent):
     """Steps of a given length in the norm of each layer; see the module for the update.
 
     "auto" takes the spectral norm for matrices and convolutions and rms for vectors. The paper gives embeddings of
@@ -31,7 +33,7 @@ class Scion(FirstOrder):
         lr: >= 0, at most 1 for constrained groups.
         momentum: the share of the new gradient in (0, 1], 1 minus what other solvers call momentum.
         scale: radius of the ball, > 0.
-        norm: "auto", "spectral", "sign", "euclidean", "rms", "column" or "row".
+        norm: "auto", "spectral", "sign", "euclidean", "rms", "column", "row" or "operator".
         constrained: keep within the ball; from outside, (||theta|| - scale)_+ shrinks by 1 - lr a step at least.
         exact: the spectral norm by an SVD. Otherwise by five Newton-Schulz steps, whose singular values end in
             about [0.7, 1.2] in place of 1, so that the constrained ball is 1.21 scale.
@@ -49,8 +51,6 @@ class Scion(FirstOrder):
         >>> round(float(torch.linalg.matrix_norm(W.detach() - 1, 2)), 3)  # lr, in the spectral norm
         0.1
     """
-
-    takes_complex = False
 
     def __init__(
         self,
@@ -77,21 +77,21 @@ class Scion(FirstOrder):
             },
         )
 
+    @override
     def _check_group(self, group: dict[str, Any]) -> None:
-        super()._check_group(group)
         lr, momentum, scale = float(group["lr"]), group["momentum"], group["scale"]
         possible = lr >= 0 and not (group["constrained"] and lr > 1)
         check(lr=(lr, possible), momentum=(momentum, 0 < momentum <= 1), scale=(scale, scale > 0))
-        for p in group["params"]:
-            resolve(group["norm"], p.shape)
+        super()._check_group(group)
 
-    def _move(self, update: Update) -> None:
-        group, parameters, gradients, states = update
-        lr, scale = float(group["lr"]), group["scale"]
-        mean = buffers(states, parameters, "mean")
-        torch._foreach_lerp_(mean, gradients, group["momentum"])
-        polar = polar_factor if group["exact"] else newton_schulz
-        if group["constrained"]:
-            torch._foreach_mul_(parameters, 1.0 - lr)
-        for p, d in zip(parameters, mean, strict=True):
-            p.add_(steepest(d, group["norm"], polar), alpha=-lr * scale)
+    @override
+    def _directions(self, update: Update) -> list[Tensor]:
+        return running_mean(update, update.group["momentum"])
+
+    @override
+    def _decay(self, group: Any) -> float:
+        return 1.0 if group["constrained"] else 0.0
+
+    @override
+    def _radius(self, group: Any, kind: str, shape: Sequence[int]) -> float:
+        return float(group["scale"])

@@ -155,9 +155,7 @@ class Curved(Preconditioned):
                     state["estimates"] = state.get("estimates", 0) + 1
             known = [i for i, state in enumerate(update.states) if "estimates" in state]
             if known:
-                group, parameters, gradients, states = update
-                parts = [parameters[i] for i in known], [gradients[i] for i in known], [states[i] for i in known]
-                ready.append(Update(group, *parts))
+                ready.append(update.part(known))
         return ready
 
     @override

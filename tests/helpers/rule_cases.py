@@ -106,6 +106,29 @@ def check_against_reference(solver: Any, reference: Reference, settings: dict[st
     return optimizer
 
 
+def check_beside_reference(
+    solver: Any, reference: Reference, settings: dict[str, Any], name: str, *, largest: float | None = None
+) -> None:
+    """Both get the gradients at the reference's points: steps of constant length never settle, and amplify rounding."""
+    make, steps, own = PROBLEMS[name]
+    start, loss = make()
+    slow, fast = list(start), [t.clone().requires_grad_() for t in start]
+    optimizer = solver(groups_of(fast, settings), **settings)
+    each = [{**settings, "lr": settings["lr"] * SHARES[i % 3]} for i in range(len(start))]
+    state: dict[str, Any] = {}
+    for k in range(steps):
+        leaves = [t.clone().requires_grad_() for t in slow]
+        value = loss(leaves, k)
+        gradients = list(torch.autograd.grad(value, leaves))
+        for t, g in zip(fast, gradients, strict=True):
+            t.grad = g.clone()
+        slow = reference(slow, gradients, float(value.detach()), state, each)
+        optimizer.step()
+    for a, b in zip(fast, slow, strict=True):
+        away = float((a.detach() - b).abs().max())
+        assert away < (own if largest is None else largest), away
+
+
 def step(optimizer: Any, closure: Callable[[], Tensor], *, by_closure: bool) -> None:
     """One step by either way; solvers that move by gradients alone take the loss too."""
     if by_closure:

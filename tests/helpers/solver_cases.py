@@ -26,6 +26,7 @@ from solvers import (
     LazyCubicNewton,
     MoMo,
     MoMoAdam,
+    Muon,
     SaddleFreeNewton,
     Scion,
     Shampoo,
@@ -33,6 +34,7 @@ from solvers import (
     Signum,
     Sophia,
     SPSMax,
+    SteepestDescent,
     TrustRegionNewton,
 )
 
@@ -43,6 +45,8 @@ BY_GRADIENT = {  # what steps with .grad alone
     "AdamCoupled": lambda p: AdamCoupled(p, 0.01, coupled=0.1),
     "AdaGradNorm": lambda p: AdaGradNorm(p, 0.5),
     "Scion": lambda p: Scion(p, 0.01),
+    "Muon": lambda p: Muon(p, 0.01, adam_lr=0.5, weight_decay=0.1),
+    "SteepestDescent": lambda p: SteepestDescent(p, 0.02, momentum=0.5, weight_decay=0.1),
     "Shampoo": lambda p: Shampoo(p, 0.02, every=2, weight_decay=0.1),
     "SOAP": lambda p: SOAP(p, 0.02, every=2, limit=2, weight_decay=0.1),
 }

@@ -27,7 +27,8 @@ class Update(NamedTuple):
 
     def part(self, kept: Sequence[int]) -> Update:
         """The same of some of the parameters, by their places."""
-        return Update(self.group, *([one[i] for i in kept] for one in (self.parameters, self.gradients, self.states)))
+        group, parameters, gradients, states = self
+        return Update(group, [parameters[i] for i in kept], [gradients[i] for i in kept], [states[i] for i in kept])
 
 
 class FirstOrder(Solver):

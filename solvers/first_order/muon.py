@@ -155,8 +155,8 @@ def muon_groups(model: nn.Module, *, head: str | None = None) -> list[dict[str, 
     if head is not None and head not in modules:
         raise ValueError(f"the model has no layer {head!r}")
     linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
-    outer = [module for module in modules.values() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-    outer += linear[-1:] if head is None else [modules[head]]
+    last = linear[-1:] if head is None else [modules[head]]
+    outer = [module for module in modules.values() if isinstance(module, nn.Embedding | nn.EmbeddingBag)] + last
     apart = {id(p) for module in outer for p in module.parameters()}
     hidden = [p for p in model.parameters() if p.ndim > 1 and id(p) not in apart]
     kept = {id(p) for p in hidden}

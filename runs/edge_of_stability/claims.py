@@ -36,6 +36,7 @@ def at_edge(plateau: float) -> bool:
 
 @claim(
     "gradient descent sharpens",
+    source="text",
     literature="the sharpness rises from its first value until it reaches 2/η (progressive sharpening: Cohen et al. "
     "2021)",
     criterion="every run starts below 2/η and reaches it, or ends with twice its first sharpness",
@@ -54,6 +55,7 @@ def sharpens(results: Results) -> Verdict:
 
 @claim(
     "sharpness stays at 2/η",
+    source="abstract",
     literature="once there, it stops rising and hovers just above 2/η (Cohen et al. 2021)",
     criterion=f"in every run that reaches 2/η the median of η λmax / 2 over the last third is in [{LOW}, {HIGH}]",
     needs="gd-*",
@@ -68,6 +70,7 @@ def stays(results: Results) -> Verdict:
 
 @claim(
     "the loss falls in the long run only",
+    source="abstract",
     literature="at the edge the loss goes up and down from step to step and falls over long spans (Cohen et al. 2021)",
     criterion="from where 2/η is reached, at least 5 % of the steps raise the loss, and its mean over the last fifth "
     "is below half of that over the first fifth",
@@ -91,6 +94,7 @@ def falls(results: Results) -> Verdict:
 
 @claim(
     "a small step size stays stable",
+    source="text",
     literature="below 2/η gradient descent lowers the loss at every step (descent lemma; Cohen et al. 2021)",
     criterion=f"at η = {SMALL} the sharpness never reaches 2/η and no step raises the loss (by more than 1e-6 of it)",
     needs=f"gd-{SMALL}",
@@ -106,6 +110,7 @@ def stable(results: Results) -> Verdict:
 
 @claim(
     "cross-entropy: at 2/η until the end",
+    source="text",
     literature="as with the square loss, but the sharpness falls when the loss nears zero (Cohen et al. 2021)",
     criterion=f"in every run at least a tenth of the measurements has η λmax / 2 >= {LOW}, and the last is below",
     needs="entropy-*",
@@ -126,6 +131,7 @@ def entropy(results: Results) -> Verdict:
 
 @claim(
     "SGD: batch sharpness at 2/η",
+    source="abstract",
     literature="the mean curvature of mini-batches along their own gradients settles at 2/η (Andreyev and Beneventano "
     "2024)",
     criterion=f"at every batch size the median of η · batch sharpness / 2 over the last third is in [{LOW}, {HIGH}]",
@@ -139,6 +145,7 @@ def batch_sharpness(results: Results) -> Verdict:
 
 @claim(
     "SGD: λmax stays below",
+    source="abstract",
     literature="λmax stays below 2/η and below the batch sharpness (Andreyev and Beneventano 2024)",
     criterion="at every batch size up to a tenth of the data the median of λmax over the last third is below 2/η and "
     "below that of the batch sharpness",
@@ -158,6 +165,7 @@ def below(results: Results) -> Verdict:
 
 @claim(
     "SGD: smaller batches, flatter",
+    source="text",
     literature="the smaller the batch, the lower λmax at the same step size (Jastrzębski et al. 2020; Andreyev and "
     "Beneventano 2024)",
     criterion="the median of λmax over the last third rises with every batch size, up to the full batch",
@@ -174,6 +182,7 @@ def flatter(results: Results) -> Verdict:
 
 @claim(
     "a bulk at zero",
+    source="abstract",
     literature="nearly all eigenvalues are small, before and after training (Sagun et al. 2017)",
     criterion="at least 90 % of the eigenvalues are within 1 % of λmax around zero, before and after, at every number "
     "of classes",
@@ -196,6 +205,7 @@ def outlier_claim(name: str, literature: str, needs: str) -> Claim:
 
     @claim(
         name,
+        source="text",
         literature=literature,
         criterion="at every number of classes K the widest gap in log spacing lies below K or K − 1 eigenvalues and is "
         f"× {GAP} or wider (rule of `probes.outliers`, 30 eigenvalues, after training)",
@@ -232,6 +242,7 @@ clusters = outlier_claim(
 
 @claim(
     "SGD keeps tr(H) ≤ 2/η",
+    source="theorem",
     literature="a minimum that is linearly stable for SGD has tr(H) ≤ 2/η (Wu and Su 2023): batch size 1, half square "
     "loss, one output, every sample fitted, second moments bounded under the linearised steps",
     criterion="every run that did not diverge ends with tr(H) − 2 stderr ≤ 2/η; runs start from random weights, and "
@@ -248,6 +259,7 @@ def kept(results: Results) -> Verdict:
 
 @claim(
     "gradient descent does not",
+    source="theorem",
     literature="stability bounds λmax alone for gradient descent (Wu and Su 2023)",
     criterion=f"the minimum that those runs start from has λmax ≤ {HIGH} · 2/η, and tr(H) − 2 stderr > 2/η, for its "
     "own η",

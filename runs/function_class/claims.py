@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape.regularity import aiming, angles, polyak_lojasiewicz
 from probes.numbers import short
-from runs.engine.claims import Claim, Results, Verdict, claim
+from runs.engine.claims import Claim, Results, Source, Verdict, claim
 from runs.function_class import criteria
 from runs.function_class.criteria import GAP, PAPER
 from runs.shared.tables import falling, listed, rising, span
@@ -20,7 +20,14 @@ NETWORKS = ["mlp-*", "cnn-*", "depth-*", "batch-*", "optimizer-*", "lstm", "tran
 
 
 def _sizes(
-    name: str, pattern: str, *, said: str, rule: str, by: str, decide: Callable[[Sequence[float]], bool] = falling
+    name: str,
+    pattern: str,
+    *,
+    source: Source = "text",
+    said: str,
+    rule: str,
+    by: str,
+    decide: Callable[[Sequence[float]], bool] = falling,
 ) -> Claim:
     """A claim on beta, or on its product with f(x_K), of each configuration in the order of the jobs."""
 
@@ -29,6 +36,7 @@ def _sizes(
 
     @claim(
         name,
+        source=source,
         literature=f"{said} ({PAPER})",
         criterion=f"β at gap {GAP} {rule} (undecided where β is 0 in all)",
         needs=pattern,
@@ -98,6 +106,7 @@ noise_batch = _noise_floor(
 
 @claim(
     "networks are α-β",
+    source="text",
     literature=f"a pair that works in all runs of every architecture is found along the trajectories ({PAPER})",
     criterion=f"a finite β exists at gap {GAP} for all seeds of every configuration at once; where every f_k(x_K) > 0 "
     "it has to (vacuous)",
@@ -114,6 +123,7 @@ def works(results: Results) -> Verdict:
 
 @claim(
     "language models need more",
+    source="text",
     literature=f"α and β of LSTMs and Transformers are larger than those of small image models ({PAPER})",
     criterion=f"β at gap {GAP} of the LSTM and of the Transformer exceeds that of every MLP and CNN",
     needs=["mlp-*", "cnn-*", "lstm", "transformer"],
@@ -130,6 +140,7 @@ def language(results: Results) -> Verdict:
 
 @claim(
     "PL constants are tiny",
+    source="text",
     literature=f"‖∇f‖^δ ≥ (2μ)^(δ/2) (f − f(x_K)) on the LSTM's path has μ of 1e-9 to 1e-7, δ in 1 … 1.75 ({PAPER})",
     criterion=f"μ of the whole loss, every 8 steps, is below {TINY:g} for each δ in {', '.join(map(str, DELTAS))} and "
     "in every LSTM run",
@@ -148,6 +159,7 @@ def pl(results: Results) -> Verdict:
 
 @claim(
     "aiming fails on the LSTM's plateau",
+    source="figure",
     literature=f"−∇f points away from x_K in the initial plateau of LSTM training and towards it later ({PAPER})",
     criterion="in every LSTM run the cosine of ∇f and x − x_K (whole loss, every 8 steps) is negative at some step of "
     "the first fifth, and at no step of the second half",
@@ -165,6 +177,7 @@ def plateau(results: Results) -> Verdict:
 
 @claim(
     "gradients point to the end",
+    source="text",
     literature="the cosine of sampled gradients and x − x_K is almost always positive (Guille-Escuret et al. 2023)",
     criterion="in every run of every network at least 95 % of the steps have a positive cosine, each with its "
     "own batch",
@@ -182,6 +195,7 @@ def pointing(results: Results) -> Verdict:
 
 @claim(
     "one outlier sets β",
+    source="own",
     literature="the smallest pair must hold at every step of every run, so that few steps may set it (own question)",
     criterion=f"in most configurations β at gap {GAP} for 99 % of the rows is at most half of that for all",
     needs=NETWORKS,

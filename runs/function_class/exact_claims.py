@@ -24,6 +24,7 @@ def _first(results: Results, name: str) -> dict[str, Any]:
 
 @claim(
     "the toy examples are α-β",
+    source="text",
     literature=f"Examples 1, 2, 3 and 6 satisfy the condition with stated pairs ({PAPER}; Example 3 with the second "
     "function corrected, T with +β)",
     criterion=f"min T ≥ −1e-9 β {SQUARE} at each stated pair, and β = 0 violates it at the same gap in each",
@@ -47,6 +48,7 @@ def toys(results: Results) -> Verdict:
 
 @claim(
     "the pairs are nearly tight",
+    source="derived",
     literature="derived: Example 1 at gap 0.5 needs β ≈ 1.958 where 2 is stated, Example 6 at gap 1 needs 19.062 where "
     "40.37 is stated",
     criterion=f"{SQUARE} the smallest β of Example 1 at gap 0.5 is 1.958 ± 0.001, that of Example 6 at gap 1 19.062 ± "
@@ -62,6 +64,7 @@ def tight(results: Results) -> Verdict:
 
 @claim(
     "a constant belongs to its region",
+    source="own",
     literature="own: Example 6's β is set by a corner of the plane",
     criterion="its smallest β at gap 1 falls from [−6, 8]² to [−5, 5]² and to [−2, 3]², by 10 % or more in all",
     needs="example-6",
@@ -76,6 +79,7 @@ def region(results: Results) -> Verdict:
 
 @claim(
     "half-space learning: aiming and PL fail",
+    source="text",
     literature="there is a path of SGD over a plateau where ∇f is nearly 0, the loss still large, and −∇f points away "
     f"from x_K ({PAPER})",
     criterion="on at least one path, by the whole loss, aiming's θ is not positive and PL's μ (f − f^*) is below "
@@ -96,6 +100,7 @@ def saddle(results: Results) -> Verdict:
 
 @claim(
     "half-space learning is α-β with large constants",
+    source="text",
     literature=f"admissible pairs start at about 33 282 ({PAPER}; one path, f_i^* ≈ 0.000524)",
     criterion=f"β at gap {GAP} is within 3 300 … 330 000 for all runs at once",
     needs="half-space",
@@ -112,6 +117,7 @@ def half_space(results: Results) -> Verdict:
 
 @claim(
     "SGD: the one-step inequality",
+    source="theorem",
     literature=f"E‖x⁺ − x_p‖² ≤ ‖x − x_p‖² − γ(α − β)(f − f^*) + (2γβ + 2Lγ²) σ_int² "
     f"(proof of Theorems 1 and 4, {PAPER})",
     criterion="it holds at every point visited, averaged over i, for constant steps of 1, 1/4, 1/16 of the largest "
@@ -131,6 +137,7 @@ def one_step(results: Results) -> Verdict:
 
 @claim(
     "SGD: the bounds",
+    source="theorem",
     literature=f"min_k E f(x_k) − f^* is below the bounds of Theorem 1 (constant step) and Theorem 4 (γ/√(k+1)) "
     f"({PAPER})",
     criterion="measured (mean of the runs, less 3 standard errors) ≤ bound after each number of steps",
@@ -165,6 +172,7 @@ def bounds(results: Results) -> Verdict:
 
 @claim(
     "the neighbourhood is seen without local minima",
+    source="own",
     literature=f"the neighbourhood of size O(β σ_int²) is needed, since local minima are allowed ({PAPER}, remark); "
     "own question: is it seen where there are none",
     criterion="on the two-function problem, which has one minimum, the smallest step ends above a tenth of "

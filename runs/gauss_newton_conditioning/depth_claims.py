@@ -35,6 +35,7 @@ def by_data(results: Results, *keys: str) -> dict[str, Groups]:
 
 @claim(
     "deeper is worse",
+    source="figure",
     literature=f"at a fixed width kappa grows with depth, linear networks on white data ({PAPER})",
     criterion="at every width, on digits (d = 61) and on random data (d = 49), mean kappa rises with each step of "
     "L = 2, 3, 4, 5, 6, 8, 10 layers",
@@ -53,6 +54,7 @@ def deeper(results: Results) -> Verdict:
 
 @claim(
     "about quadratically",
+    source="text",
     literature=f"at a fixed width kappa grows about as the square of the depth (a summary of {PAPER})",
     criterion="on both data and at every width the least-squares exponent p of mean kappa ~ L^p is in [1.5, 2.5]",
     needs=list(DATA),
@@ -72,6 +74,7 @@ def quadratic(results: Results) -> Verdict:
 
 @claim(
     "wider is better",
+    source="figure",
     literature=f"at a fixed depth kappa falls with the width ({PAPER})",
     criterion="on both data and at every depth mean kappa falls with each larger width",
     needs=list(DATA),
@@ -89,6 +92,7 @@ def wider(results: Results) -> Verdict:
 
 @claim(
     "the bound holds and is close",
+    source="abstract",
     literature=f"the convex combination of squared condition numbers bounds kappa from above, closely ({PAPER})",
     criterion=f"no network exceeds it, and at every width and depth its mean ratio to kappa is at most {CLOSE:g}",
     needs=list(DATA),
@@ -117,6 +121,7 @@ def close(results: Results) -> Verdict:
 
 @claim(
     "the numbers of an independent calculation",
+    source="derived",
     literature="m = 50, d = 49, k = 10, white data, mean of 3: "
     + ", ".join(f"{kappa:g} (L = {depth})" for depth, kappa in REFERENCE.items()),
     criterion="at each depth the arithmetic mean of 10 is within 3 standard errors of the difference",
@@ -140,6 +145,7 @@ def agrees(results: Results) -> Verdict:
 
 @claim(
     "width ∝ depth: slower",
+    source="figure",
     literature=f"with the width in proportion to the depth kappa grows more slowly than at a fixed width ({PAPER})",
     criterion="for every c, mean kappa at the largest depth over that at L = 2 is smaller with m = c L than m = 2c",
     needs="proportional-*",
@@ -163,6 +169,7 @@ def slower(results: Results) -> Verdict:
 
 @claim(
     "width ∝ depth: better",
+    source="figure",
     literature=f"with a large enough factor c in m = c L kappa even improves with depth ({PAPER})",
     criterion="with the largest c mean kappa is smaller at the largest depth than at L = 2",
     needs="proportional-*",

@@ -19,6 +19,7 @@ _NUMBER = {name: float(number) for number, name in enumerate(SKIPS)}  # as the t
 
 @claim(
     "one hidden layer: the bound is kappa",
+    source="derived",
     literature="with two layers and white data the eigenvalues are sums, so the bound is an equality (derived)",
     criterion="|bound / kappa − 1| ≤ 1e-8 in every network with two layers",
     needs=["hidden", "digits-*", "random-*"],
@@ -34,6 +35,7 @@ def equality(results: Results) -> Verdict:
 
 @claim(
     "one hidden layer: the maximum bound is far off",
+    source="figure",
     literature=f"the maximum in place of the convex combination is far above kappa ({PAPER})",
     criterion=f"at each of the widths 15 to 200 its mean ratio to kappa is at least {FAR:g}",
     needs="hidden",
@@ -53,6 +55,7 @@ def far(results: Results) -> Verdict:
 
 @claim(
     "deeper: the maximum bound is far off",
+    source="figure",
     literature=f"as above, with more layers ({PAPER})",
     criterion=f"on digits, at every width and every L ≥ 3, its mean ratio to the convex combination is ≥ {FAR:g}",
     needs="digits-*",
@@ -75,6 +78,7 @@ def far_deeper(results: Results) -> Verdict:
 
 @claim(
     "data as they are: worse",
+    source="figure",
     literature=f"without whitening kappa is far larger ({PAPER})",
     criterion=f"at every depth it is at least {FAR:g} times that on white data, in the mean",
     needs="whitening",
@@ -90,6 +94,7 @@ def unwhitened(results: Results) -> Verdict:
 
 @claim(
     "data as they are: the gap grows",
+    source="figure",
     literature=f"the gap, on a logarithmic axis, grows with the depth ({PAPER})",
     criterion="the mean ratio of kappa without and with whitening is larger at the largest depth than at L = 2",
     needs="whitening",
@@ -126,6 +131,7 @@ def _skips(results: Results, pattern: str, names: Sequence[str]) -> Verdict:
 
 @claim(
     "skips lower kappa",
+    source="figure",
     literature=f"with β times the identity added to every layer kappa is lower ({PAPER})",
     criterion="on white digits, m = 64 and 200, mean kappa is below that of β = 0 for β = 1/L, 1/√L, 0.5 and 1 at "
     "every L ≥ 3",
@@ -137,6 +143,7 @@ def skips(results: Results) -> Verdict:
 
 @claim(
     "skips on square networks",
+    source="code",
     literature=f"as above ({PAPER})",
     criterion="with d = m = k = 20, white data, mean kappa is below that of β = 0 for β = 0.5, 1 and 2 at every L ≥ 3",
     needs="skip-square",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runs.engine.claims import Claim, Results, Verdict, claim, every
+from runs.engine.claims import Claim, Results, Source, Verdict, claim, every
 from runs.gauss_newton_conditioning.criteria import (
     PAPER,
     chosen,
@@ -26,6 +26,7 @@ from runs.shared.tables import falling, listed, rising
 
 @claim(
     "leaky ReLU: the bound holds",
+    source="theorem",
     literature=f"kappa of one hidden layer of leaky ReLU is bounded from above ({PAPER})",
     criterion="in no network, on digits nor among the small random ones, is kappa above the bound",
     needs=["slopes", "small"],
@@ -52,6 +53,7 @@ def leaky(results: Results) -> Verdict:
 
 @claim(
     "leaky ReLU: b1.5 and b2 hold too",
+    source="code",
     literature=f"two simpler expressions are computed as bounds (code of {PAPER})",
     criterion="no network exceeds either, on digits or among the small random ones and the one made to break b2",
     needs=["slopes", "small"],
@@ -87,6 +89,7 @@ def _convolutions(results: Results, first: str, second: str, *, rise: bool) -> V
 
 @claim(
     "convolutions: more filters are worse",
+    source="figure",
     literature=f"two linear convolutions, white data of 36 inputs: more filters, larger kappa ({PAPER})",
     criterion="at every kernel size mean kappa (entries of the Toeplitz matrices as parameters, both layers with as "
     "many filters) rises with each of 2, 3, 4, 5 filters",
@@ -98,6 +101,7 @@ def filters(results: Results) -> Verdict:
 
 @claim(
     "convolutions: larger kernels are better",
+    source="figure",
     literature=f"as above: larger kernel, smaller kappa ({PAPER})",
     criterion="at every number of filters mean kappa falls with each of the sizes 7, 9, 11",
     needs="convolution",
@@ -109,11 +113,13 @@ def kernels(results: Results) -> Verdict:
 # -- batch norm ----------------------------------------------------------------------------------------------
 
 
-def norm_claim(name: str, literature: str, needs: str, mode: str = "eval") -> Claim:
+def norm_claim(name: str, literature: str, needs: str, mode: str = "eval", source: Source = "figure") -> Claim:
     """The claim that batch norm lowers kappa, in one mode."""
     beside = ", in eval mode with the measured samples' statistics" if mode == "eval" else ""
 
-    @claim(name, literature=literature, criterion=f"at every width mean kappa is lower with it{beside}", needs=needs)
+    rule = f"at every width mean kappa is lower with it{beside}"
+
+    @claim(name, source=source, literature=literature, criterion=rule, needs=needs)
     def judge(results: Results) -> Verdict:
         table, at = rows(results, needs), float(NORMS.index(mode))
         groups = grouped(table, "norm", "width")
@@ -147,11 +153,13 @@ norm_many = norm_claim(
     "batch norm, more outputs than parameters",
     f"as in eval mode above ({PAPER}), where the parameters are fewer: 500 samples, widths 10 to 40",
     "many-*",
+    source="own",
 )
 
 
 @claim(
     "batch norm: wider is better",
+    source="figure",
     literature=f"with batch norm kappa still improves with the width ({PAPER})",
     criterion="in eval mode mean kappa falls with each larger width",
     needs="norm-*",
@@ -177,6 +185,7 @@ def _pruned(results: Results, left_out: float) -> Verdict:
 
 @claim(
     "pruning raises kappa",
+    source="figure",
     literature=f"the more weights of a ResNet are pruned at initialisation, the larger kappa of J J^T ({PAPER})",
     criterion="with the pruned weights left out of J, mean kappa at initialisation rises with each of 0, 20, 40, 60, "
     "80 % pruned",
@@ -188,6 +197,7 @@ def pruned(results: Results) -> Verdict:
 
 @claim(
     "pruning raises kappa, pruned weights in J",
+    source="code",
     literature=f"as above ({PAPER}); which of both was meant is not known here",
     criterion="as above with the pruned weights, which are 0, among the parameters of J",
     needs="pruning-*",
@@ -198,6 +208,7 @@ def pruned_inside(results: Results) -> Verdict:
 
 @claim(
     "pruning slows training",
+    source="figure",
     literature=f"the more is pruned, the higher the training loss ({PAPER})",
     criterion="the mean training loss over all epochs rises with each fraction, in the arithmetic mean over runs",
     needs="pruning-*",
@@ -217,6 +228,7 @@ def pruned_loss(results: Results) -> Verdict:
 
 @claim(
     "kappa stays in a narrow range in training",
+    source="figure",
     literature=f"three linear layers, SGD on white data: kappa stays between about 6 and 12 ({PAPER})",
     criterion="in every run the largest kappa is at most twice the smallest",
     needs="training-*",
@@ -238,6 +250,7 @@ def steady(results: Results) -> Verdict:
 
 @claim(
     "the bound stays close in training",
+    source="figure",
     literature=f"as above, the bound follows kappa closely ({PAPER})",
     criterion="it is never exceeded and never more than twice kappa",
     needs="training-*",

@@ -61,6 +61,7 @@ def compare(results: Results, metric: str, *groups: Sequence[str]) -> Verdict:
 
 @claim(
     "NC0 by optimizer",
+    source="table",
     literature=f"at one setting SGD 2e-4 < Adam 0.34 < SGDW 0.55 < Signum 0.78 < AdamW 5.33 < SignumW 3186 ({PAPER}, "
     "table 2)",
     criterion=f"{SETTING} NC0 of SGD < Adam < AdamW < SignumW in every network; {COUNT}",
@@ -78,6 +79,7 @@ def nc0_order(results: Results) -> Verdict:
 
 @claim(
     "NC3 by optimizer",
+    source="table",
     literature=f"Adam 0.29 < SGD 0.35 < Signum 0.58 < AdamW 0.78 < SGDW 0.80 < SignumW 1.40 ({PAPER}, table 2)",
     criterion=f"{SETTING} NC3 of SGD and of Adam lies below that of AdamW, and that below SignumW's, in every network; "
     f"{COUNT}",
@@ -89,6 +91,7 @@ def nc3_order(results: Results) -> Verdict:
 
 @claim(
     "best runs by optimizer",
+    source="table",
     literature="of each optimizer's runs the one with the lowest NC3: NC0 SGD 1.5e-5 < SGDW 1.5e-4 < Adam 0.12 < AdamW "
     f"8.09, NC3 SGDW 0.10 < SGD 0.13 < Adam 0.17 < AdamW 0.49 ({PAPER}, table 3)",
     criterion="both NC0 and NC3 of SGD and of SGDW lie below Adam's, and that below AdamW's, in every network; "
@@ -128,6 +131,7 @@ def tell_effect(name: str, effect: tuple[float, float]) -> str:
 
 @claim(
     "coupled decay brings NC0 down",
+    source="figure",
     literature=f"with decay in the gradient NC0 falls as the decay grows, for SGD, Adam and Signum ({PAPER}, figure 1)",
     criterion=f"at momentum {MOMENTUM} and the largest decay whose run counts, NC0 is at most {LARGE} times that "
     "without decay, for each of the three in every network",
@@ -139,6 +143,7 @@ def coupled_falls(results: Results) -> Verdict:
 
 @claim(
     "decoupled decay with Adam or signs does not",
+    source="figure",
     literature=f"AdamW and SignumW keep a large NC0 at any decay (AdamW about 20 → 8 at decay 10: {PAPER}, figure 1)",
     criterion=f"at momentum {MOMENTUM} and the largest decay whose run counts, NC0 is more than {LARGE} times that "
     "without decay, for both in every network",
@@ -151,6 +156,7 @@ def decoupled_stays(results: Results) -> Verdict:
 
 @claim(
     "NC1 is small in all",
+    source="table",
     literature=f"all optimizers bring NC1 down by more than 95 % (95.7 % at least: {PAPER}, table 2)",
     criterion=f"{SETTING} NC1 ends at {NC1_LEFT:.0%} of its start or less with every optimizer in every network",
     needs="grid-*",
@@ -168,6 +174,7 @@ def nc1_small(results: Results) -> Verdict:
 
 @claim(
     "NC4 holds in all",
+    source="text",
     literature=f"head and nearest class mean agree whenever the training images are learned ({PAPER})",
     criterion=f"they agree on at least {NC4_LEAST:.0%} of the training images in every counting run",
     needs="grid-*",
@@ -185,6 +192,7 @@ def nc4_holds(results: Results) -> Verdict:
 
 @claim(
     "without decay SGD keeps NC0",
+    source="figure",
     literature=f"at decay 0 NC0 is constant for SGD (1.75 throughout: {PAPER}, figure 5)",
     criterion="every run of SGD without decay ends within 1e-4 of its first NC0 (float32)",
     needs="grid-*-SGD-*",

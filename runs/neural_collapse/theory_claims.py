@@ -18,6 +18,7 @@ def exact(rule: str, name: str, literature: str) -> Claim:
 
     @claim(
         name,
+        source="theorem",
         literature=literature,
         criterion=f"the largest relative error of NC0 over all steps is at most {EXACT:g} at momentum 0, 0.5 and 0.9, "
         "in the unconstrained-features model and for an MLP on mini-batches of digits, in float64",
@@ -52,6 +53,7 @@ heavy_ball = exact(
 
 @claim(
     "the bounds of stability",
+    source="theorem",
     literature=f"NC0 → 0 if and only if 0 < η λ < 2 (1 + β) coupled, < 2 decoupled ({PAPER}, theorems 3.1 and 3.2)",
     criterion="at 0.99 of the bound NC0 falls to 1e-6 of its start, at 1.01 of it it rises to 1e6 times the start, at "
     "momentum 0, 0.5 and 0.9, both decays (unconstrained-features model with fixed features)",
@@ -69,6 +71,7 @@ def bounds(results: Results) -> Verdict:
 
 @claim(
     "predicted under a step schedule",
+    source="derived",
     literature=f"the same recursions with the learning rate of each step (after {PAPER}, theorems 3.1 and 3.2)",
     criterion=f"`predict_nc0` is within {SCHEDULED:g} of the MLP's NC0 at every step of a schedule that falls twice to "
     "a tenth, both decays, momentum 0, 0.5 and 0.9, float64",
@@ -83,6 +86,7 @@ def scheduled(results: Results) -> Verdict:
 
 @claim(
     "the paper's heat map",
+    source="figure",
     literature=f"NC0 of ResNet9 on FashionMNIST after 200 epochs of SGD, decay 0.005: 1.48 at momentum 0, 0.31 at 0.9 "
     f"({PAPER}, figure 5)",
     criterion="`predict_nc0`, from 1.75 and the schedule alone, is within 0.01 of both",
@@ -102,6 +106,7 @@ def heat_map(results: Results) -> Verdict:
 
 @claim(
     "signs, decoupled: up to a limit",
+    source="theorem",
     literature=f"in the unconstrained-features model from W = 0, ‖Wᵀ1‖ grows to √K (K − 2) / λ ({PAPER}, theorem 3.3)",
     criterion=f"simulated with K = 3, 4 and 10 it never falls by more than {LIMIT:g} of the limit, and ends within "
     f"{LIMIT:g} of it",
@@ -128,6 +133,7 @@ def by_step_size(results: Results) -> dict[str, Any]:
 
 @claim(
     "signs, coupled: three phases",
+    source="theorem",
     literature="W = (a + b) I − b J: first a and b grow, then a grows while b oscillates, then both do; so NC0 rises "
     f"before it falls ({PAPER}, theorem 3.4)",
     criterion="at every step size b falls for the first time before a does, both do before the end, b turns at least "
@@ -155,6 +161,7 @@ def three_phases(results: Results) -> Verdict:
 
 @claim(
     "signs, coupled: a floor of the step size",
+    source="theorem",
     literature=f"at a fixed step size NC0² / K ends at O((K η)²), not at 0 ({PAPER}, theorem 3.4)",
     criterion=f"its largest value over the last tenth of the steps is above 0 and at most {FLOOR:g} (K η)² at every "
     "step size",
@@ -174,6 +181,7 @@ def floor(results: Results) -> Verdict:
 
 @claim(
     "signs, coupled: a decaying step arrives",
+    source="theorem",
     literature=f"there is a decay η → 0 with NC0 → 0, at a = (K − 1) ψ / λ, b = ψ / λ ({PAPER}, theorem 3.4)",
     criterion="when the step size halves 30 times NC0 ends at most at 1e-6 of its peak, and a and b within 1e-6 of the "
     "fixed point, found by bisection",

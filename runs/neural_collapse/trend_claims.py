@@ -24,6 +24,7 @@ def accelerated(results: Results) -> dict[str, list[Row]]:
 
 @claim(
     "momentum accelerates collapse",
+    source="figure",
     literature=f"more momentum, lower NC0 and NC3 of SGD, at every step of it ({PAPER}, figure 5)",
     criterion=f"at decay {DECAY} NC0 and NC3 fall with every momentum of {', '.join(f'{m:g}' for m in ACCELERATION)} "
     f"whose run counts, on MLP and CNN; {COUNT}",
@@ -43,6 +44,7 @@ def accelerates(results: Results) -> Verdict:
 
 @claim(
     "momentum at equal train loss",
+    source="text",
     literature="momentum 0.7 and 0.9 reach the same train loss and accuracy, but clearly different NC0 and NC3 "
     f"({PAPER})",
     criterion=f"at decay {DECAY} the losses differ by a factor of 1.5 at most, NC0 at 0.9 is at most half of that at "
@@ -90,6 +92,7 @@ def shares(results: Results) -> tuple[list[float], dict[str, list[float]]]:
 
 @claim(
     "from AdamW to Adam: NC0, NC2 and NC3 fall",
+    source="text",
     literature="with λ coupled + λ decoupled fixed, the three fall smoothly as the coupled part grows "
     f"({PAPER}, interpolation)",
     criterion=f"the mean over seeds of each falls with each step of the coupled share of {DECAY}, on the MLP; {COUNT}",
@@ -106,6 +109,7 @@ def between_falls(results: Results) -> Verdict:
 
 @claim(
     "from AdamW to Adam: accuracy stays",
+    source="text",
     literature=f"the validation accuracy does not change ({PAPER}, interpolation)",
     criterion="the means over seeds of the test accuracy lie within one percentage point of one another",
     needs="between-*",
@@ -121,6 +125,7 @@ def between_stays(results: Results) -> Verdict:
 
 @claim(
     "NC0 is necessary for NC2 and NC3",
+    source="theorem",
     literature=f"NC2 and NC3 imply NC0, which therefore rules out what keeps it large ({PAPER}, proposition 2.1)",
     criterion=f"no counting run has NC2 and NC3 below {SMALL} and ‖Wᵀ1‖ / ‖W‖ above {SMALL}, of at least {SMALL_RUNS} "
     "with such NC2 and NC3; and ‖Wᵀ1‖ / ‖W‖ ≤ √K NC3 in every one",
@@ -142,6 +147,7 @@ def necessary(results: Results) -> Verdict:
 
 @claim(
     "NC3 against log NC0",
+    source="table",
     literature=f"NC3 rises with log NC0: slope 0.158, R² 0.73 over all runs (0.144 to 0.202 and 0.78 to 0.84 by "
     f"learning rate; the log's base is not told; {PAPER}, table 6)",
     criterion=f"least squares over all counting runs of a network has a positive slope and R² of at least {EXPLAINED}, "

@@ -28,6 +28,7 @@ def _arrivals(steps: Steps) -> dict[str, int]:
 
 @claim(
     "NGN-M converges on Rosenbrock's function at every step size",
+    source="text",
     literature=f"converges for all c in 1e-3 … 1e2 from (-1.2, 1), SGDM diverges from 1e-2 ({PAPER}, section 5)",
     criterion=f"with β = 0.9 f < 1e-15 within {ROSENBROCK_STEPS} steps at each of c = 1e-3, 1e-2, …, 1e2",
     needs="rosenbrock-ngn-m",
@@ -39,6 +40,7 @@ def rosenbrock_ngn(results: Results) -> Verdict:
 
 @claim(
     "SGD with momentum diverges there from 1e-2 on",
+    source="text",
     literature=f"{PAPER}, section 5; SGDM has dampening 0.9 there",
     criterion="f passes 1e10 at every c >= 1e-2 and converges at 1e-3 undamped and with torch's dampening 0.9, which "
     "takes the first step whole; with 1 - β on every step it converges at 1e-3 and 1e-2 and diverges from 0.1 on",
@@ -56,6 +58,7 @@ def rosenbrock_sgd(results: Results) -> Verdict:
 
 @claim(
     "step counts on x² + x⁴",
+    source="text",
     literature=f"best heavy ball 691 steps at 1e-2, NGN-M 269 at c = 10, c in 1e-4 … 1e4, start not given ({PAPER})",
     criterion="from one of the starts " + ", ".join(f"{x:g}" for x in STARTS) + " the fewest steps of either to "
     f"f < 1e-15 (at most {QUARTIC_STEPS}) are at the published step size and within 1 of the published count",
@@ -79,6 +82,7 @@ def quartic_counts(results: Results) -> Verdict:
 
 @claim(
     "NGN-M converges on x² + x⁴ at any large step size",
+    source="theorem",
     literature=f"for every c >= 1/2 and β >= 9/25 ({PAPER}, Theorem E.5)",
     criterion=f"f < 1e-15 within {QUARTIC_STEPS} steps for c in 0.5, 1, 10, 1e3, 1e4, β in 9/25, 0.5, 0.9 and x₀ in "
     "0.1, 1, 10, 100",
@@ -93,6 +97,7 @@ def quartic_theorem(results: Results) -> Verdict:
 
 @claim(
     "larger steps help on diabetes",
+    source="figure",
     literature=f"NGN-M accelerates at c in {{10, 100}} and does not diverge at 1e3, data normalised ({PAPER})",
     criterion="in some reading of “normalised” (rows or columns of length 1, sum or mean of squares) NGN-M at c = 10 "
     "and at 100 takes fewer steps than at 1 to 1e-2 of f(0) - f*, and at 1e3 f - f* stays in every reading below "
@@ -120,6 +125,7 @@ def diabetes_accelerates(results: Results) -> Verdict:
 
 @claim(
     "the step must not come from a mean of gradients",
+    source="text",
     literature=f"version 2, with the norm of the running mean in the step, diverges on diabetes at 1e3 ({PAPER})",
     criterion="in some reading f of version 2 passes 1e30 at c = 1e3, and that of NGN-M in none",
     needs=REGRESSION,
@@ -143,6 +149,7 @@ def diabetes_version(results: Results) -> Verdict:
 
 @claim(
     "the theorems' bounds hold on two noisy functions",
+    source="theorem",
     literature=f"Theorems 2, 3 and 6 of {CONDITION}, with the constants of the two functions (L = 3)",
     criterion="the smallest mean (over the runs) of f - f* is at most the bound, for SPS_max (cap 0.03, 0.3), NGN "
     "(0.01, 0.1, 1) and NGN with c/√(k+1) (0.1, 1)",
@@ -161,6 +168,7 @@ def bounds_hold(results: Results) -> Verdict:
 
 @claim(
     "decreasing steps get past the noise",
+    source="theorem",
     literature=f"Õ(1/√K) with c/√(k+1), a neighbourhood with constant c (NGN: arXiv 2407.04358; {CONDITION})",
     criterion="on the two noisy functions f - f*, mean over the last tenth of the steps, is with c/√(k+1) at most half "
     "of that with constant c, for c = 0.1 and 1",

@@ -52,6 +52,7 @@ def _less_sensitive(own: str, other: str) -> Claim:
 
     @claim(
         f"{ours} is less sensitive to the step size than {theirs}",
+        source="table",
         literature=f"sensitivity figures and tables on MLP, CNNs, ViT and language models ({PAPER})",
         criterion=f"on the MLP, the CNN and the ViT the mean over the nine step sizes of min(l₀, l) - l*, mean over "
         f"the seeds, is smaller for {ours}",
@@ -78,6 +79,7 @@ def _as_good(solvers: Sequence[str]) -> Claim:
 
     @claim(
         f"at its best step size {NAMES[own]} is as good",
+        source="table",
         literature=f"as {words}: test accuracies within noise or better (Tables 7 and 8 of {PAPER})",
         criterion=f"on the MLP, the CNN and the ViT the test accuracy at the step size of least training loss is no "
         f"more than {STDERRS:g} standard errors (of the difference, over the seeds) below that of either",
@@ -109,6 +111,7 @@ def _range(solvers: Sequence[str]) -> Claim:
 
     @claim(
         f"{NAMES[own]} is good over a wider range of step sizes",
+        source="text",
         literature=f"than {words}, by the figures of {PAPER}",
         criterion="on all four networks the range of step sizes around the best within which the training loss is at "
         f"most twice its own best is at least as wide, in decades, as that of {words}",
@@ -127,6 +130,7 @@ def _range(solvers: Sequence[str]) -> Claim:
 
 @claim(
     "NGN, NGN-M and NGN-MDv1 never diverge",
+    source="text",
     literature=f"for any step size (arXiv 2407.04358; {PAPER})",
     criterion="no run of them on any network, at any step size and from any seed, ends with a loss above that at its "
     "start or not finite",
@@ -146,6 +150,7 @@ def never(results: Results) -> Verdict:
 
 @claim(
     "one step for all coordinates beats one for each",
+    source="table",
     literature=f"NGN-MDv1 against v2, Table 8 of {PAPER}",
     criterion="on the MLP and the CNN NGN-MDv1 is less sensitive than NGN-MDv2 and its least loss is no larger",
     needs=jobs(("mlp", "cnn"), ("ngn-md1", "ngn-md2")),
@@ -162,6 +167,7 @@ def versions(results: Results) -> Verdict:
 
 @claim(
     "on text NGN-MDv1 is at least as good as Adam and less sensitive",
+    source="table",
     literature=f"perplexities 33.84 to 34.38 at 70M parameters and flat over step sizes ({PAPER}, language models)",
     criterion=f"its test loss at the step size of least training loss is at most {STDERRS:g} standard errors above "
     "that of Adam and of MoMo-Adam, and its sensitivity below both",
@@ -185,6 +191,7 @@ def text_model(results: Results) -> Verdict:
 
 @claim(
     "both forms of weight decay do alike",
+    source="text",
     literature=f"about equal on 70M parameters, still stable ({PAPER}, App. G)",
     criterion=f"on text with a decay of 0.1 the test losses of both at their best step sizes differ by at most "
     f"{STDERRS:g} standard errors, and neither has a run that diverges",

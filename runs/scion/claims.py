@@ -56,7 +56,7 @@ def _text(values: dict[Any, float], digits: int = 3) -> str:
 def _batches(name: str, rule: str, holds: Callable[[Sizes], bool], say: Callable[[Results, Sizes, str], str]) -> Claim:
     """A claim on the smallest loss by batch size, which must hold on every network."""
 
-    @claim(name, literature=ABSTRACT, criterion=rule, needs="*-batch-*")
+    @claim(name, source="abstract", literature=ABSTRACT, criterion=rule, needs="*-batch-*")
     def judge(results: Results) -> Verdict:
         found = {n: {b: loss for b, (loss, _) in sizes.items()} for n, sizes in best_by_batch(results).items()}
         kept = {n: {str(b): value for b, value in sizes.items()} for n, sizes in found.items()}
@@ -98,6 +98,7 @@ hurts = _batches(
 
 @claim(
     "the best step size grows with the batch",
+    source="own",
     literature="own question (arXiv 2603.21191, abstract: the theory predicts the best step size; its formula was not "
     "at hand)",
     criterion="on both networks the least-squares slope of log2 of the best step size over log2 of the batch size is "
@@ -118,6 +119,7 @@ def step_sizes(results: Results) -> Verdict:
 
 @claim(
     "mu of the mu-KL condition stays away from 0",
+    source="text",
     literature="the condition ‖∇f‖_dual ≥ μ (f - f*) under which arXiv 2603.21191 proves its results (abstract)",
     criterion="in every run, batch 32 and all images, the loss falls to a tenth of its first value at least and the "
     "smallest ratio ‖∇f‖_dual / f seen (while f is above 1e-5, its rounding) is at least half of the first one",
@@ -162,6 +164,7 @@ def sensitivity(results: Results, job: str) -> float | None:
 
 @claim(
     "less sensitive to the step size than others",
+    source="own",
     literature="own question; the measure is that of Wortsman et al. (arXiv 2309.14322) on training losses",
     criterion="on both networks at batch 32 the mean of (loss - least loss) over the five step sizes within 16 times "
     "the best is smaller for Scion than for SGD with momentum 0.9, Adam and SignSGD",
@@ -183,6 +186,7 @@ def robust(results: Results) -> Verdict:
 
 @claim(
     "a lower training loss than others",
+    source="own",
     literature="own question; arXiv 2502.07529 reports speed-ups over Adam on larger networks",
     criterion="on both networks at batch 32 Scion's smallest final training loss over its nine step sizes is below "
     "those of SGD with momentum 0.9, Adam and SignSGD over theirs",
@@ -212,6 +216,7 @@ def _least(values: Mapping[str, float]) -> str:
 
 @claim(
     "a ball of radius 20 costs nothing, and holds",
+    source="text",
     literature="constrained iterates stay in the ball, a decoupled weight decay (arXiv 2502.07529); the comparison is "
     "an own question",
     criterion=f"on both networks at batch 32 the best test accuracy with radius 20 is at least that without a "
@@ -241,6 +246,7 @@ def _largest(results: Results, job: str) -> float:
 
 @claim(
     "Newton-Schulz does as well as the exact SVD",
+    source="text",
     literature="five steps of Newton-Schulz stand for U Vᵀ (arXiv 2502.07529)",
     criterion="on both networks at batch 32 the smallest losses differ by less than 25 %, the best test accuracies by "
     "less than 0.01 and the best step sizes by a factor of 2 at most",

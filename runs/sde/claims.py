@@ -53,6 +53,7 @@ _RULES = "SGD, SignSGD, RMSprop, Adam, SAM, USAM, DNSAM"
 
 @claim(
     "path means within O(η), quadratics",
+    source="theorem",
     literature=f"weak approximation of order 1 ({SIGN}; {SAM})",
     criterion=f"for {_RULES} on H commuting with Σ or not, RMSpropW and AdamW on the first, SignSGD also with Cauchy "
     f"noise, η = 0.2 … 0.025, SDE at dt = η/{FINER}: {_MEANS}",
@@ -74,6 +75,7 @@ def means(results: Results) -> Verdict:
 
 @claim(
     "centred covariance tends to the SDE's, quadratics",
+    source="theorem",
     literature=f"weak approximation of order 1 ({SIGN}; {SAM})",
     criterion=f"for the same solvers at η = 0.025 the covariance at the end, solver over SDE, is within {BAND} of 1 in "
     "every direction, widened by 2 standard errors",
@@ -87,6 +89,7 @@ def covariances(results: Results) -> Verdict:
 
 @claim(
     "the test of covariances refuses wrong SDEs",
+    source="own",
     literature="control of the test above",
     criterion="without diffusion, and with twice its covariance, no solver passes the test of covariances, on any "
     "problem",
@@ -106,6 +109,7 @@ def controls(results: Results) -> Verdict:
 
 @claim(
     "RMSprop's and Adam's band needs noise in the second moment",
+    source="text",
     literature=f"the SDEs of {SIGN} have none; noise drives parameters and second moments alike (arXiv 2509.21614)",
     criterion=f"on both quadratics at η = 0.025 the ratio of covariances (trace, solver over SDE) is within {MOMENT} "
     "of 1 with that noise, widened by 2 standard errors, and farther from it without",
@@ -134,6 +138,7 @@ def moment_noise(results: Results) -> Verdict:
 def _real(problem: str, words: str, said: str) -> Claim:
     @claim(
         f"tracks on {words}",
+        source="abstract",
         literature=f"the SDEs follow the optimizers on data and networks ({SIGN}; {SAM})",
         criterion=f"{said}, η = 0.2, 0.1, 0.05, for {_RULES}: {_MEANS}; the trace of the covariance, solver over SDE, "
         f"at η = 0.05 is within {BAND} of 1, widened by 2 standard errors",

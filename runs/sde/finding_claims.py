@@ -24,6 +24,7 @@ def _noise_slope(results: Results, name: str, last: int = 0) -> tuple[float, flo
 
 @claim(
     "noise enters SignSGD's stationary loss linearly, SGD's quadratically",
+    source="text",
     literature=SIGN,
     criterion=f"the power of the gradient noise's standard deviation 0.25 … 8 in the stationary loss is within {LINE} "
     "of 1 for SignSGD and of 2 for SGD, widened by 2 standard errors",
@@ -38,6 +39,7 @@ def noise(results: Results) -> Verdict:
 
 @claim(
     "decoupled decay bounds the loss of AdamW and RMSpropW, not SGD's",
+    source="text",
     literature=f"the stationary loss of AdamW and RMSpropW stays bounded as the noise grows ({SIGN})",
     criterion=f"with decay {DECAY} and deviations 0.25 … 8 the loss is at most its limit η tr(H) / (4 decay), for "
     "AdamW times r_1 / (r_1 + decay), widened by 2 standard errors, and its power of the deviation over the two "
@@ -68,6 +70,7 @@ def closed_form(rule: str, decay: float, r1: float, h: float, sigma: float, eta:
 
 @claim(
     "stationary variances follow the closed forms",
+    source="text",
     literature=f"{SIGN}; the factor r_1 / (r_1 + decay) of AdamW: own",
     criterion=f"at η = {SMALL} every variance, H = {CURVATURES}, deviations {SPREADS}, is within {FORM:.0%} of its "
     "form, widened by 2 standard errors: RMSpropW (η/2)/(h/σ + decay), AdamW that times r_1/(r_1 + decay), coupled "
@@ -95,6 +98,7 @@ def forms(results: Results) -> Verdict:
 
 @claim(
     "SignSGD settles under noise of infinite variance",
+    source="text",
     literature=f"robust to heavy tails ({SIGN})",
     criterion="with Student noise of 1 (Cauchy) and 1.5 degrees of freedom and η = 0.1, 0.03, 0.01 the mean square is "
     "within 15 % of the SDE's (η/2) / (2 p(0) h), widened by 2 standard errors, and no path is ever beyond 20 of its "
@@ -121,6 +125,7 @@ def heavy_sign(results: Results) -> Verdict:
 
 @claim(
     "SGD does not",
+    source="text",
     literature=f"noise of infinite variance keeps SGD from converging ({SIGN})",
     criterion="with Cauchy noise the median |x| is the same at all η, the noise's scale over h, within 10 %, and with "
     "1.5 degrees of freedom its power of η is within 0.1 of 1/3, not 1/2; in both some path comes 20 medians away",
@@ -141,6 +146,7 @@ def heavy_sgd(results: Results) -> Verdict:
 
 @claim(
     "SignSGD's drift has three phases",
+    source="theorem",
     literature=f"with Y = ∇f / (sqrt(2) σ): sign(∇f) for |Y| > 3/2, linear 2Y / sqrt(π) for |Y| < 1 ({SIGN})",
     criterion="in bins of |Y| of width 1/8 the solver's mean step over η is within 0.05 of 1 for all |Y| ≥ 3/2, and of "
     "2Y / sqrt(π) for all |Y| ≤ 1",
@@ -170,6 +176,7 @@ def _mean_erf(low: float, high: float) -> float:
 
 @claim(
     "SignSGD: a loss falling in finite time first, exponentially at last",
+    source="text",
     literature=f"phase 1: sqrt(f) falls linearly; phase 3: exponentially, at a rate that noise slows down ({SIGN})",
     criterion=f"on f = x²/2, σ = 1, from x = {PHASE_START:g}: while Y ≥ 3/2 the root of the mean loss is a line in "
     "time (R² ≥ 0.999) of slope -sqrt(1/2) within 5 %, in solver and SDE; once the mean Y ≤ 1/4 the mean x falls at "

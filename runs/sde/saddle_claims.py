@@ -13,6 +13,7 @@ from runs.shared.tables import listed
 
 @claim(
     "the radius adds ρ ∇‖∇f‖ to SAM's drift, (ρ/2) ∇‖∇f‖² to USAM's",
+    source="theorem",
     literature=f"implicit regularisation; of batches the means E‖g‖ and E‖g‖²/2 ({SAM})",
     criterion="at five random points what ρ adds to the mean step (over all batches of the finite sum; the full "
     "gradient of the network, DNSAM too) over ρ differs from the gradient by autograd by a relative error whose power "
@@ -39,6 +40,7 @@ def _cases(results: Results) -> dict[tuple[str, str], Any]:
 
 @claim(
     "a saddle attracts full-batch SAM from within ρ, not gradient descent",
+    source="abstract",
     literature=f"saddle points can attract SAM ({SAM})",
     criterion="on (x² - y²)/2, ρ = 0.1, in solver and ODE: all starts with ‖∇f‖ < ρ end within 2ηρ of the saddle, none "
     "with |y| > 1.05 ρ does, and from all starts gradient descent leaves",
@@ -58,6 +60,7 @@ def saddle(results: Results) -> Verdict:
 
 @claim(
     "a saddle attracts full-batch USAM only if ρ > 1 / ‖λ_min‖",
+    source="text",
     literature=f"the drift -H (I + ρH) X ({SAM})",
     criterion=f"with λ_min = -1 all starts end at the saddle for ρ = {STEEP}, and all leave for ρ = {FLAT}, in solver "
     "and ODE",
@@ -78,6 +81,7 @@ def _shares_left(results: Results, rule: str, kind: str = "solver") -> dict[floa
 
 @claim(
     "noise above ρ sqrt(π/8) frees SAM from the saddle",
+    source="own",
     literature="own: from the SDE linear at the saddle, whose rate along y is 1 - sqrt(π/8) ρ/s",
     criterion="of paths from ‖X‖ = ρ/2 over a time of 20, at most 5 % leave with noise of deviation s ≤ ρ/2 and at "
     "least 90 % with s ≥ ρ, by solver and SDE; of SGD and USAM (ρ = 0.1) at least 90 % leave with every s",
@@ -96,6 +100,7 @@ def freed(results: Results) -> Verdict:
 
 @claim(
     "DNSAM leaves the saddle where SAM stays",
+    source="own",
     literature=f"own, after the diffusion sqrt(η) (I + ρH/‖∇f‖) Σ^(1/2) of {SAM}, which explodes at a saddle",
     criterion="for every noise s ≤ ρ/2 the share of DNSAM's paths that leave is larger than that of SAM's by more than "
     "3 standard errors",
@@ -112,6 +117,7 @@ def dnsam(results: Results) -> Verdict:
 
 @claim(
     "the published diffusion of SAM is a covariance",
+    source="theorem",
     literature=f"Σ + ρ (S + Sᵀ) ({SAM})",
     criterion="at the saddle (∇f = 0, H = diag(1, -1), s = ρ = 0.1) its smallest eigenvalue is not negative",
     needs="covariance",
@@ -123,6 +129,7 @@ def published(results: Results) -> Verdict:
 
 @claim(
     "Cov(g + ρ H_g g/‖g‖) is the covariance of SAM's step there",
+    source="own",
     literature="own: the same to first order in ρ",
     criterion="at that saddle both variances are those of the solver's step within 1 %, widened by 2 standard errors",
     needs="covariance",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from probes.numbers import finite
-from runs.engine.claims import Claim, Results, Verdict, claim, every
+from runs.engine.claims import Claim, Results, Source, Verdict, claim, every
 from runs.shared.tables import falling, listed
 from runs.sscn import peer_claims
 from runs.sscn.criteria import (
@@ -28,9 +28,10 @@ SHAPED = 5000  # published steps on duke
 PSD = 1e-6
 
 
-def _converges(rule: str, problems: Sequence[str], name: str, said: str) -> Claim:
+def _converges(rule: str, problems: Sequence[str], name: str, source: Source, said: str) -> Claim:
     @claim(
         name,
+        source=source,
         literature=said,
         needs=[job for p in problems for job in names(p, rule)],
         criterion="from every start and with every constant size below n the gradient norm comes to 1e-6 "
@@ -58,18 +59,21 @@ any_size = _converges(
     "doubling",
     PROBLEMS,
     "any subspace size converges",
+    "abstract",
     f"converges to a stationary point for any subspace size, from any start ({PAPER}); rule: doubling",
 )
 published = _converges(
     "ratio",
     LINEAR,
     "the same with the rule of the paper's experiments",
+    "code",
     f"one subset a step, M by the ratio of decreases (code of {PAPER})",
 )
 
 
 @claim(
     "larger subspaces need fewer steps",
+    source="text",
     literature=f"rates interpolate towards those of cubic Newton ({PAPER})",
     criterion="on every problem the steps to the target fall with every size, the whole space included (duke: without)",
     needs=[job for p in PROBLEMS for job in names(p, full=p != "duke")],
@@ -88,6 +92,7 @@ def _intermediate(what: str, words: str) -> Claim:
 
     @claim(
         f"an intermediate size wins or ties in {words}",
+        source="figure",
         literature=f"plots over {words} (figures of {PAPER}; its notebooks on log-sum-exp)",
         criterion=f"on {', '.join(few)} some size between the smallest and n takes at most 1.1 times the {words} of "
         "the smallest and of n, to a gradient norm of 1e-6",
@@ -112,6 +117,7 @@ in_seconds = _intermediate("seconds", "seconds")
 
 @claim(
     "growing sizes save coordinates against the whole space",
+    source="abstract",
     literature=f"schedules reach the rate of cubic Newton without all coordinates at all steps ({PAPER})",
     criterion="the exponential (50 + 0.1 exp(0.02 k); log-sum-exp 20 + ...), the linear and the adaptive size (c = 10) "
     "take a smaller sum of τ² + τ to a gradient norm of 1e-6 than τ = n",
@@ -129,6 +135,7 @@ def growing(results: Results) -> Verdict:
 
 @claim(
     "a schedule beats every constant size",
+    source="own",
     literature="own question",
     criterion="on gisette and log-sum-exp the best schedule takes a smaller sum of τ² + τ to 1e-6 than every constant "
     "size",
@@ -144,6 +151,7 @@ def scheduled(results: Results) -> Verdict:
 
 @claim(
     "ends at second-order stationary points",
+    source="abstract",
     literature=f"second-order stationary points, adaptive sampling ({PAPER})",
     criterion=f"every run with doubling that came to its gradient norm ends where the smallest eigenvalue of the whole "
     f"Hessian, less its error, is at least -{PSD:g}",
@@ -166,6 +174,7 @@ def second_order(results: Results) -> Verdict:
 def _duke(rule: str, said: str, within: int) -> Claim:
     @claim(
         f"1e-9 on the shape of duke, {rule}",
+        source="code",
         literature=said,
         criterion=f"every size of 50 … 500 brings the gradient norm to 1e-9 within {within} steps",
         needs="duke-*",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from runs.engine.claims import Claim, Results, Verdict, claim
+from runs.engine.claims import Claim, Results, Source, Verdict, claim
 from runs.sscn.criteria import PAPER, Race, best, costs, names, race_verdict
 from runs.sscn.jobs import LINEAR, PROBLEMS, SIZES, middle_size
 
 
 @claim(
     "curvature beats coordinate descent in steps",
+    source="abstract",
     literature=f"speed-up over first-order subspaces ({PAPER})",
     criterion="on every problem SSCN takes fewer steps to the target than coordinate descent with the same size, for "
     "the smallest size and the middle one",
@@ -21,6 +22,7 @@ def coordinate_descent(results: Results) -> Verdict:
 
 @claim(
     "beats RS-RNM in seconds",
+    source="abstract",
     literature=f"speed-up over another second-order subspace method ({PAPER})",
     criterion="on every linear model SSCN (doubling, middle size) comes to 1e-6 in fewer CPU seconds than RS-RNM in as "
     "many dimensions, with P's entries of deviation 1 / s as published and with 1 / sqrt(s) (unit)",
@@ -35,9 +37,10 @@ def random_subspaces(results: Results) -> Verdict:
     return race_verdict(map(race, LINEAR), "seconds", 2, after)
 
 
-def _first_order(other: str, words: str, said: str) -> Claim:
+def _first_order(other: str, words: str, source: Source, said: str) -> Claim:
     @claim(
         f"beats {words} in seconds",
+        source=source,
         literature=said,
         criterion=f"on every linear model the fastest constant size (doubling, below n) comes to 1e-6 in fewer CPU "
         f"seconds than {words}",
@@ -53,8 +56,8 @@ def _first_order(other: str, words: str, said: str) -> Claim:
 
 
 gradient_descent = _first_order(
-    "gd", "gradient descent", f"substantial speed-ups over conventional first-order methods ({PAPER})"
+    "gd", "gradient descent", "abstract", f"substantial speed-ups over conventional first-order methods ({PAPER})"
 )
-lbfgs = _first_order("lbfgs", "L-BFGS", "own question: torch's L-BFGS with a strong Wolfe search")
+lbfgs = _first_order("lbfgs", "L-BFGS", "own", "own question: torch's L-BFGS with a strong Wolfe search")
 
 CLAIMS = coordinate_descent, random_subspaces, gradient_descent, lbfgs

@@ -12,8 +12,8 @@ from typing import Any
 
 from paths import ROOT
 
-from runs.engine.claims import ClaimResult
-from runs.engine.display import details, index
+from runs.engine.claims import ClaimResult, ControlResult
+from runs.engine.display import counts, details, index
 from runs.engine.experiment import Experiment
 
 
@@ -22,14 +22,15 @@ def check_needs(experiment: Experiment) -> None:
     for quick in (False, True):
         names = [job.name for job in experiment.plan(quick)]
         for claim in experiment.claims:
-            for pattern in claim.needs:
+            for pattern in claim.needs + (claim.control.needs if claim.control else ()):
                 assert any(fnmatchcase(name, pattern) for name in names), (claim.name, pattern)
 
 
 def committed(experiment: Experiment) -> tuple[dict[str, Any], list[ClaimResult]]:
     """The report in runs/results and its claims."""
     report = json.loads((ROOT / "runs" / "results" / f"{experiment.name}.json").read_text())
-    return report, [ClaimResult(**found) for found in report["claims"]]
+    controls = [None if found["control"] is None else ControlResult(**found["control"]) for found in report["claims"]]
+    return report, [ClaimResult(**found | {"control": c}) for found, c in zip(report["claims"], controls, strict=True)]
 
 
 def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[ClaimResult]]:
@@ -39,18 +40,24 @@ def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[ClaimR
     assert not [name for name, job in report["jobs"].items() if job["error"]]
     planned = [(job.name, dict(job.settings)) for job in experiment.plan(False)]
     assert planned == [(name, job["settings"]) for name, job in report["jobs"].items()]
-    stated = [(s.name, s.literature, s.criterion) for s in experiment.claims]
-    assert [(c.name, c.literature, c.criterion) for c in claims] == stated
+    stated = [(s.name, s.source, s.literature, s.criterion, s.control and s.control.what) for s in experiment.claims]
+    assert stated == [(c.name, c.source, c.literature, c.criterion, c.control and c.control.what) for c in claims]
+    for c in claims:
+        assert c.control is None or c.control.holds is False, f"the rule of {c.name!r} cannot fail"
     return report, claims
 
 
-def check_page(experiment: Experiment) -> tuple[str, str]:
-    """The page in docs/ has the committed claims; page, and the words of docs/experiments.md on how many hold."""
+def check_page(experiment: Experiment) -> str:
+    """The page in docs/, which has the committed claims, as docs/experiments.md says how many hold."""
     _, claims = committed(experiment)
     page = (ROOT / "docs" / experiment.page).read_text()
     assert index(claims) in page
     assert page.endswith(f"\n## The claims\n\n{details(claims)}")
-    return page, f"{sum(claim.holds is True for claim in claims)} of {len(claims)} |"
+    overview = (ROOT / "docs/experiments.md").read_text()
+    (row,) = [line for line in overview.splitlines() if line.startswith(f"| `{experiment.name}` |")]
+    assert f" | {' | '.join(counts(claims))} | [" in row, counts(claims)
+    assert f"]({experiment.page})" in row
+    return page
 
 
 def reduced(experiment: Experiment, folder: Path, seconds: float = 90) -> tuple[dict[str, Any], str]:

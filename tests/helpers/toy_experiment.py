@@ -13,7 +13,7 @@ import torch
 
 from probes.sweep.jobs import Job, JobContext
 from probes.trace.layout import Field
-from runs.engine.claims import Results, Verdict, claim
+from runs.engine.claims import Control, Results, Verdict, claim
 from runs.engine.experiment import Experiment, main
 
 
@@ -41,14 +41,25 @@ def fail(job: JobContext, how: str) -> None:
     raise ValueError(f"{how} went wrong")
 
 
-@claim("walks end somewhere", literature="folklore", criterion="all ends are finite", needs="walk-*", quick=True)
-def ends(results: Results) -> Verdict:
+ASTRAY = Control("the walker lost", lambda judge, results: judge(results, beyond=np.inf))
+
+
+@claim(
+    "walks end somewhere",
+    source="text",
+    literature="folklore",
+    criterion="all ends are finite",
+    needs="walk-*",
+    quick=True,
+    control=ASTRAY,
+)
+def ends(results: Results, beyond: float = 0.0) -> Verdict:
     """A claim that holds."""
-    found = [data["end"] for data in results.data("walk-*").values()]
+    found = [data["end"] + beyond for data in results.data("walk-*").values()]
     return Verdict(bool(np.isfinite(found).all()), f"{len(found)} ends", {"ends": found})
 
 
-@claim("walks end at | 7", literature="none", criterion="an end is 7 [units]", needs=["walk-*"])
+@claim("walks end at | 7", source="own", literature="none", criterion="an end is 7 [units]", needs=["walk-*"])
 def seven(results: Results) -> Verdict:
     """A claim that does not."""
     positions = [float(results.trace(name)["walk"]["position"][-1]) for name in results.data("walk-*")]
@@ -67,7 +78,7 @@ def experiment(steps: int = 5, pause: float = 0.0, broken: str = "") -> Experime
     def needing(results: Results) -> Verdict:
         return Verdict(True, "")
 
-    broken_claim = claim("nothing breaks", literature="", criterion="it runs", needs="broken")(needing)
+    broken_claim = claim("nothing breaks", source="own", literature="", criterion="it runs", needs="broken")(needing)
     return Experiment("toy", "A toy.\n\nMore of it.", plan, (ends, seven, *([broken_claim] if broken else [])))
 
 

@@ -22,8 +22,8 @@ from probes import Trace
 from probes.sweep.jobs import Job, write_json
 from probes.sweep.runner import Runner
 from probes.sweep.work import JobResult
-from runs.engine.claims import Results
-from runs.engine.display import index
+from runs.engine.claims import Control, ControlResult, Results, Verdict, claim
+from runs.engine.display import counts, index
 from runs.engine.experiment import main
 
 NAMES = ["walk-0", "walk-1", "walk-twin"]
@@ -202,8 +202,13 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     page = Path("runs/out/toy/full/claims.md").read_text()
     rows = [row for row in page.splitlines() if row.startswith("|")]
     assert len(rows) == 4
-    assert all(row.count("|") == 3 for row in rows)  # a bar in a text is no column
-    assert "### walks end at | 7 (no)\n\n- *Literature:* none\n- *Holds if* an end is 7 [units]\n- *Measured:* " in page
+    assert all(row.count("|") == 5 for row in rows)  # a bar in a text is no column
+    assert rows[2:] == ["| walks end somewhere | text | yes | no |", "| walks end at ∣ 7 | own | no |  |"]
+    assert "- *Control:* the walker lost: no (3 ends)\n" in page
+    assert (
+        "### walks end at | 7 (no)\n\n- *Literature (own):* none\n- *Holds if* an end is 7 [units]\n- *Measured:* "
+        in page
+    )
 
 
 def test_rules_that_break_are_not_measured() -> None:
@@ -212,6 +217,26 @@ def test_rules_that_break_are_not_measured() -> None:
     assert found.holds is None
     assert "not measured: the rule failed with TraceError" in found.measured
     assert "| not measured |" in index([found])
+
+
+def test_a_claim_says_where_it_is_made() -> None:
+    with pytest.raises(ValueError, match="the source of 'a' is one of theorem, .*, own, not 'folklore'"):
+        claim("a", source="folklore", literature="", criterion="", needs="x")  # type: ignore[arg-type]
+    results = Results({f"walk-{i}": JobResult({"end": float(i)}, Path("nowhere.h5")) for i in range(3)})
+
+    def judge(found: Results) -> Verdict:
+        return Verdict(found.one("walk-0")["end"] == 0.0, f"{found.one('walk-0')['end']}")
+
+    other = Control("another walk", lambda rule, found: rule(found.instead({"walk-0": "walk-2"})), ("walk-2",))
+    options = {"literature": "", "criterion": "", "needs": "walk-0"}
+    found = [claim("a", source=s, control=other, **options)(judge).measure(results) for s in ("text", "own")]  # type: ignore[arg-type]
+    assert found[0].control == ControlResult("another walk", "2.0", False)
+    assert results.one("walk-0")["end"] == 0.0
+    assert counts(found) == ("1", "0", "0", "1")
+    missing = Results(results.jobs | {"walk-2": JobResult(None, Path("nowhere.h5"), error="died")})
+    again = claim("a", source="text", control=other, **options)(judge).measure(missing)  # type: ignore[arg-type]
+    assert again.holds
+    assert again.control == ControlResult("another walk", "not measured: walk-2: died", None)
 
 
 def test_names_and_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

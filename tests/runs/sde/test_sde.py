@@ -361,10 +361,9 @@ def test_the_committed_results_are_of_these_claims() -> None:
 
 
 def test_the_documents_have_the_committed_table() -> None:
-    _, held = check_page(EXPERIMENT)
+    check_page(EXPERIMENT)
     overview = (ROOT / "docs/experiments.md").read_text()
-    minutes = round(committed(EXPERIMENT)[0]["seconds"] / 60)
-    assert f"| `sde` | {minutes} | {held}" in overview
+    assert f"| `sde` | {round(committed(EXPERIMENT)[0]['seconds'] / 60)} |" in overview
     assert "](sde.png)" in overview
 
 

@@ -216,10 +216,9 @@ def test_the_committed_results_are_of_these_claims() -> None:
 
 
 def test_the_documents_have_the_committed_table() -> None:
-    _, held = check_page(sscn.EXPERIMENT)
+    check_page(sscn.EXPERIMENT)
     overview = (ROOT / "docs/experiments.md").read_text()
-    minutes = round(committed(sscn.EXPERIMENT)[0]["seconds"] / 60)
-    assert f"| `sscn` | {minutes} | {held}" in overview
+    assert f"| `sscn` | {round(committed(sscn.EXPERIMENT)[0]['seconds'] / 60)} |" in overview
     assert "](sscn.png)" in overview
 
 

@@ -220,7 +220,7 @@ def test_rules_that_break_are_not_measured() -> None:
 
 
 def test_a_claim_says_where_it_is_made() -> None:
-    with pytest.raises(ValueError, match="the source of 'a' is one of theorem, .*, own, not 'folklore'"):
+    with pytest.raises(ValueError, match=r"the source of 'a' is one of theorem, .*, own, not 'folklore'"):
         claim("a", source="folklore", literature="", criterion="", needs="x")  # type: ignore[arg-type]
     results = Results({f"walk-{i}": JobResult({"end": float(i)}, Path("nowhere.h5")) for i in range(3)})
 

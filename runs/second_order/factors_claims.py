@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from probes.numbers import short
-from runs.engine.claims import Claim, Results, Verdict, all_hold, claim, every
+from runs.engine.claims import Claim, Results, Source, Verdict, all_hold, claim, every
 from runs.second_order.factors import DAMPINGS, DEPTH, STEPS, WIDTH
 from runs.shared.tables import falling, rising, span
 
@@ -20,7 +20,7 @@ STATES = ("before", "after")
 def exact_claim(name: str, literature: str, pairs: dict[str, str], rule: str) -> Claim:
     """A claim that blocks are exact, and that they are not in the controls."""
 
-    @claim(name, literature=literature, criterion=rule, needs="factors-exact", quick=True)
+    @claim(name, source="theorem", literature=literature, criterion=rule, needs="factors-exact", quick=True)
     def judge(results: Results) -> Verdict:
         runs = results.one("factors-exact")["runs"]
         found = {case: [run[case] for run in runs] for pair in pairs.items() for case in pair}
@@ -60,6 +60,7 @@ def matrices(results: Results, pattern: str = "factors-*-*") -> Iterator[tuple[s
 
 @claim(
     "EKFAC is never farther off than K-FAC",
+    source="theorem",
     literature="no diagonal in the eigenbasis of K-FAC is nearer in the Frobenius norm than EKFAC's, and its trace is "
     "that of the exact block (theorem, arXiv 1806.03884)",
     criterion="in every network, before and after training, EKFAC's error is at most K-FAC's times 1 + 1e-10 and its "
@@ -109,6 +110,7 @@ def size_claim(
 
     @claim(
         name,
+        source="own",
         literature=literature,
         criterion=f"at {fixed} the median over seeds of K-FAC's relative Frobenius error on the blocks {word} with "
         f"each {kind}, before and after training",
@@ -150,6 +152,7 @@ def networks(results: Results, name: str) -> dict[str, dict[str, float]]:
 
 @claim(
     "training makes K-FAC worse",
+    source="own",
     literature="own question",
     criterion=f"in every network the median over seeds of K-FAC's relative error is larger after {STEPS} steps of Adam "
     "than before",
@@ -173,6 +176,7 @@ def parts(one: dict[str, Any]) -> tuple[float, float]:
 
 @claim(
     "what is left out between layers is the larger error",
+    source="own",
     literature="own question: arXiv 1503.05671 makes both approximations",
     criterion="in every network, before and after training, the part of the matrix between layers has a larger "
     "Frobenius norm than the error of the factors within layers (medians over seeds)",
@@ -193,6 +197,7 @@ def left_out(results: Results) -> Verdict:
 
 @claim(
     "the inverse is nearer to block diagonal than the matrix",
+    source="figure",
     literature="figure of arXiv 1503.05671 (section 4), as recalled: a pattern of entries, no number",
     criterion=f"in every network of up to 1500 parameters, before and after training, and at every damping "
     f"({', '.join(f'{d:g}' for d in DAMPINGS)} mean eigenvalues), a smaller share of the squared correlations lies "
@@ -208,11 +213,12 @@ def inverses(results: Results) -> Verdict:
     return Verdict(bool(pairs) and less == len(pairs), f"{told} inverse", numbers)
 
 
-def nearly_best(name: str, key: str, literature: str, who: str) -> Claim:
+def nearly_best(name: str, key: str, source: Source, literature: str, who: str) -> Claim:
     """A claim that a product's error is near that of the best one."""
 
     @claim(
         name,
+        source=source,
         literature=literature,
         criterion=f"in every network, before and after training, the median over seeds of {who} Frobenius error on the "
         "blocks over that of the Kronecker products of least error is at most 1.1",
@@ -231,15 +237,17 @@ def nearly_best(name: str, key: str, literature: str, who: str) -> Claim:
 shampoo = nearly_best(
     "one power step is close to the best Kronecker product",
     "shampoo",
+    "abstract",
     "Shampoo's matrix squared, of the exact Gauss-Newton block, is close to the optimal Kronecker product (arXiv "
     "2406.17748, abstract; measured there by cosines)",
     "its",
 )
-kfac = nearly_best("and so is K-FAC", "kfac", "own question", "K-FAC's")
+kfac = nearly_best("and so is K-FAC", "kfac", "own", "own question", "K-FAC's")
 
 
 @claim(
     "K-FAC has the largest eigenvalues right",
+    source="own",
     literature="own question",
     criterion="in every network, before and after training, the median over seeds of the largest factor between the "
     "i-th eigenvalues of K-FAC and of the exact blocks, i = 1 … 10, is at most 2",

@@ -11,10 +11,15 @@ decoupled = 0 this is `torch.optim.Adam` with weight_decay = coupled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
+from typing_extensions import override
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import FirstOrder, Update, adam_step, add_decay
+from solvers.first_order.base import NOT_YET, FirstOrder, Update, adam_step, add_decay
 
 
 class AdamCoupled(FirstOrder):
@@ -65,3 +70,10 @@ class AdamCoupled(FirstOrder):
         adam_step(update._replace(gradients=add_decay(gradients, parameters, group["coupled"])), lr)
         if group["decoupled"]:
             torch._foreach_mul_(parameters, 1.0 - lr * group["decoupled"])
+
+    @override
+    def _preconditioned_one(self, group: Mapping[str, Any], v: Tensor, state: dict[str, Any]) -> Tensor:
+        if "step" not in state:
+            raise ValueError(NOT_YET)
+        square = state["square"].to(v) / (1.0 - group["betas"][1] ** state["step"])
+        return v / (square.sqrt() + group["eps"])

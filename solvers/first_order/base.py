@@ -87,6 +87,53 @@ class FirstOrder(Solver):
     def _move(self, update: Update) -> None:
         raise NotImplementedError
 
+    @torch.no_grad()
+    def precondition(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """P^-1 v, as the state stands: what the preconditioner makes of vectors in place of the (averaged) gradient.
+
+        Learning rate, momentum, clip and weight decay are no part of it, and the state stays. The map is linear,
+        symmetric and positive definite. Of `AdamCoupled`, `Shampoo`, `SOAP` and `KFACDescent`.
+
+        Args:
+            vectors: one for each of `leaves()`, in its shape.
+
+        Returns:
+            As many, in the dtype of the steps: float32 at least in preconditioned solvers.
+
+        Raises:
+            TypeError: the solver has no such preconditioner.
+            ValueError: other shapes; a parameter that no step has scaled yet.
+
+        Example:
+            >>> import torch
+            >>> from solvers import AdamCoupled
+            >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+            >>> solver = AdamCoupled([x], lr=0.1)
+            >>> loss = solver.step(lambda: x.square().sum())  # the gradient is (6, -4)
+            >>> [v.tolist() for v in solver.precondition([torch.tensor([6.0, 6.0])])]
+            [[1.0, 1.5]]
+        """
+        leaves = self.leaves()
+        self._check_vectors(leaves, vectors)
+        groups = {p: group for group in self.param_groups for p in group["params"]}
+        made = [
+            self._preconditioned_one(groups[p], as_real(v), self.state.get(p, {}))
+            for p, v in zip(leaves, vectors, strict=True)
+        ]
+        return [torch.view_as_complex(u) if v.is_complex() else u for u, v in zip(made, vectors, strict=True)]
+
+    def _preconditioned_one(self, group: Mapping[str, Any], v: Tensor, state: dict[str, Any]) -> Tensor:
+        """P^-1 v of one parameter, real and as wide as steps are; raises as `precondition`."""
+        raise TypeError(f"{type(self).__name__} has no preconditioner that is a linear map")
+
+    @staticmethod
+    def _check_vectors(leaves: Sequence[Tensor], vectors: Sequence[Tensor]) -> None:
+        if [v.shape for v in vectors] != [p.shape for p in leaves]:
+            raise ValueError("give a vector in the shape of each parameter that requires grad, as leaves() has them")
+
+
+NOT_YET = "there is no preconditioner of a parameter before the step that makes it"
+
 
 @dataclass(frozen=True)
 class StepSize:

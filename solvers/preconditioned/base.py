@@ -7,6 +7,7 @@ bfloat16 would stand still once a change falls below 1/256. A saved state comes 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,6 +37,10 @@ class Preconditioned(FirstOrder):
             for p, q in zip(update.parameters, moved.parameters, strict=True):
                 if p is not q:
                     p.copy_(q)
+
+    @override
+    def precondition(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        return super().precondition([widened(v) for v in vectors])
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ S is measured on the batch of the refresh, in the eigenvectors of the means (arX
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from landscape.operators.kronecker.sides import Side
 from landscape.operators.kronecker.state import State, from_arrays, to_arrays
 from landscape.randomness import fresh_generator
 from solvers.base import Closure, check
-from solvers.first_order.base import Update
+from solvers.first_order.base import NOT_YET, Update
 from solvers.preconditioned.base import Preconditioned
 from solvers.preconditioned.factor_means import KINDS, Means, Running
 
@@ -195,6 +195,19 @@ class KFACDescent(Preconditioned):
             for name in own:
                 d[self.objective.slices[name]] = found[self.objective.slices[name]]
         return d
+
+    @override
+    @torch.no_grad()
+    def precondition(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        self._check_vectors(self.leaves(), vectors)
+        if self._used is None:
+            raise ValueError(NOT_YET)
+        place = self._places()
+        g = torch.zeros(self.objective.size, dtype=self.objective.dtype, device=self.objective.device)
+        for p, v in zip(self.leaves(), vectors, strict=True):
+            g[place[id(self.state[p])]] = v.reshape(-1).to(g)
+        d = self._preconditioned(self._used, g)
+        return [d[place[id(self.state[p])]].view_as(p) for p in self.leaves()]
 
     def _operator(self, batch: Any) -> Running:
         objective = self.objective if batch is None else self.objective.on(batch)

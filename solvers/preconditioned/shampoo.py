@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import Update
+from solvers.first_order.base import NOT_YET, Update
 from solvers.preconditioned.base import Preconditioned
 from solvers.preconditioned.kronecker import gram, multiplied, sides
 
@@ -98,20 +98,33 @@ class Shampoo(Preconditioned):
         beta, kept = group["beta"], sides(G, group["limit"])
         new = 1.0 if beta == 1.0 else 1.0 - beta
         step = state["step"] = state.get("step", 0) + 1
-        scale = 1.0 if beta == 1.0 else 1.0 / (1.0 - beta**step)
         if not kept:
             square = state["square"] = state["square"].to(G) if "square" in state else torch.zeros_like(G)
             square.mul_(beta).addcmul_(G, G, value=new)
-            return G / (square * scale + group["eps"]).sqrt()
+            return self._preconditioned_one(group, G, state)
         factors: dict[int, Tensor] = state.setdefault("factors", {})
         for i in kept:
             factors[i] = factors[i].to(G).mul_(beta) if i in factors else G.new_zeros(G.shape[i], G.shape[i])
             factors[i].add_(gram(G, i), alpha=new)
         if (step - 1) % group["every"] == 0:
-            power = -0.5 / len(kept)
+            power, scale = -0.5 / len(kept), _scale(beta, step)
             state["roots"] = {i: _power(factors[i] * scale, group["eps"], power) for i in kept}
-        roots = state["roots"] = {i: root.to(G) for i, root in state["roots"].items()}
-        return multiplied(G, [roots.get(i) for i in range(G.ndim)])
+        state["roots"] = {i: root.to(G) for i, root in state["roots"].items()}
+        return self._preconditioned_one(group, G, state)
+
+    @override
+    def _preconditioned_one(self, group: Any, v: Tensor, state: dict[str, Any]) -> Tensor:
+        if "step" not in state:
+            raise ValueError(NOT_YET)
+        if "roots" not in state:
+            return v / (state["square"].to(v) * _scale(group["beta"], state["step"]) + group["eps"]).sqrt()
+        roots = state["roots"]
+        return multiplied(v, [roots[i].to(v) if i in roots else None for i in range(v.ndim)])
+
+
+def _scale(beta: float, step: int) -> float:
+    """What a sum or a running mean is multiplied by after so many steps."""
+    return 1.0 if beta == 1.0 else 1.0 / (1.0 - beta**step)
 
 
 def _power(A: Tensor, eps: float, power: float) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from solvers.base import Parameters, check
-from solvers.first_order.base import Update
+from solvers.first_order.base import NOT_YET, Update
 from solvers.preconditioned.base import Preconditioned
 from solvers.preconditioned.kronecker import gram, multiplied, sides
 
@@ -98,13 +98,22 @@ class SOAP(Preconditioned):
         for name in ("mean", "square"):
             state[name] = state[name].to(G)
         step = state["step"] = state["step"] + 1
-        bases = [Q.to(G) if Q is not None else None for Q in state.get("bases", ())]
-        turned = multiplied(G, bases, transposed=True)
+        turned = multiplied(G, _bases(G, state), transposed=True)
         mean = state["mean"].lerp_(G, 1.0 - beta1)
-        square = state["square"].mul_(beta2).addcmul_(turned, turned, value=1.0 - beta2)
-        root = (square / (1.0 - beta2**step)).sqrt_().add_(group["eps"])
-        adam = multiplied(mean, bases, transposed=True) / root
-        return multiplied(adam, bases).div_(1.0 - beta1**step)
+        state["square"].mul_(beta2).addcmul_(turned, turned, value=1.0 - beta2)
+        return self._preconditioned_one(group, mean, state).div_(1.0 - beta1**step)
+
+    @override
+    def _preconditioned_one(self, group: Any, v: Tensor, state: dict[str, Any]) -> Tensor:
+        if not state.get("step"):
+            raise ValueError(NOT_YET)
+        bases = _bases(v, state)
+        root = (state["square"].to(v) / (1.0 - group["betas"][1] ** state["step"])).sqrt_().add_(group["eps"])
+        return multiplied(multiplied(v, bases, transposed=True) / root, bases)
+
+
+def _bases(G: Tensor, state: dict[str, Any]) -> list[Tensor | None]:
+    return [Q.to(G) if Q is not None else None for Q in state.get("bases", ())]
 
 
 def _update_factors(group: Any, G: Tensor, state: dict[str, Any]) -> None:

@@ -110,8 +110,9 @@ class FirstOrder(Solver):
             >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
             >>> solver = AdamCoupled([x], lr=0.1)
             >>> loss = solver.step(lambda: x.square().sum())  # the gradient is (6, -4)
-            >>> [v.tolist() for v in solver.precondition([torch.tensor([6.0, 6.0])])]
-            [[1.0, 1.5]]
+            >>> (v,) = solver.precondition([torch.tensor([6.0, 6.0])])
+            >>> [round(one, 3) for one in v.tolist()]
+            [1.0, 1.5]
         """
         leaves = self.leaves()
         self._check_vectors(leaves, vectors)

@@ -27,7 +27,7 @@ from probes.sweep.runner import Runner
 from probes.terminal import err
 from runs.engine.claims import Claim, ClaimResult, Results
 from runs.engine.display import claims_table, details, index
-from runs.engine.options import add_engine, chosen_engine, ending, natural
+from runs.engine.options import add_data, add_engine, chosen_engine, ending, natural, use_data
 
 OUT = Path("runs/out")
 
@@ -131,9 +131,11 @@ def main(experiment: Experiment, words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--out", type=Path, default=OUT / experiment.name, help="folder (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="run all jobs again, for example after a change of code")
+    add_data(parser)
     add_engine(parser)
     chosen = parser.parse_args(words)
     console = Console(width=None if Console().is_terminal else 160)
+    use_data(chosen)
     options = {"seed": chosen.seed, "quick": chosen.quick, "fresh": chosen.fresh}
     with ending(console):
         experiment.run(chosen.out, console=console, engine=chosen_engine(chosen), **options)

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
 from probes.errors import UserError
 from probes.sweep.arguments import slurm_settings
 from probes.sweep.engines.choose import ENGINES, Choice
+
+FOLDER = "LANDSCAPE_DATA"
+"""The variable that names a folder of data sets; `--data` sets it, so that it reaches the processes of all jobs."""
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add `--data`."""
+    parser.add_argument("--data", type=_folder, help=f"folder of data sets (default: {FOLDER}, then what is installed)")
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text).expanduser().absolute()
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"a folder, which {text} is not")
+    return folder
+
+
+def use_data(chosen: argparse.Namespace) -> None:
+    """The folder that was typed is that of this process, and of those that it starts."""
+    if chosen.data is not None:
+        os.environ[FOLDER] = str(chosen.data)
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 
+from forked import python
 from processes import ended, environment
 
 
@@ -19,7 +20,7 @@ def started(arguments, folder, world=2):
     port = free_port()
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "probes", *map(str, arguments)],
+            [*python(rank), "-m", "probes", *map(str, arguments)],
             env=environment(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
             cwd=folders[rank],
             stdout=subprocess.PIPE,

@@ -13,6 +13,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from forked import python
+
 HELPERS = Path(__file__).resolve().parent
 ROOT = HELPERS.parents[1]
 
@@ -28,7 +30,7 @@ def start_ranks(function, world, folder, *arguments, seconds=240):
     store = folder / f"store-{time.monotonic_ns()}"
     return [
         subprocess.Popen(
-            [sys.executable, __file__, function, str(rank), str(world), str(store), str(seconds), *map(str, arguments)],
+            [*python(rank), __file__, function, str(rank), str(world), str(store), str(seconds), *map(str, arguments)],
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -55,7 +57,7 @@ def on_ranks(function, world, folder, *arguments, seconds=240):
     import torch
 
     processes = start_ranks(function, world, folder, *arguments, seconds=seconds)
-    store = processes[0].args[5]
+    store = next(word for word in processes[0].args if Path(word).name.startswith("store-"))
     for rank, (status, said, _) in enumerate(ended(processes, seconds)):
         assert status == 0, f"rank {rank} ended with {status}:\n{said}"
     return [torch.load(f"{store}-{rank}", weights_only=False) for rank in range(world)]

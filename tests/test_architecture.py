@@ -18,7 +18,7 @@ ROOMS = {
         {"objective"},
         {"operators"},
         {"spectra"},
-        {"surface", "conditioning", "regularity", "collapse", "sharpness", "implicit"},
+        {"surface", "conditioning", "regularity", "collapse", "representation", "sharpness", "implicit"},
     ],
     "solvers": [
         {"distributed", "repeatable"},

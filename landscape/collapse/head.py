@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.objective.batch import Batch
+from landscape.objective.hooks import first_input, hooked
 from landscape.objective.objective import Objective
 from landscape.objective.outputs.nests import main_output
 from landscape.objective.wrappers import unwrap
@@ -71,18 +72,12 @@ class Reader:
         calls: list[_Call] = []
 
         def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            features = args[0] if args else next(iter(kwargs.values()), None)
-            if isinstance(features, Tensor) and isinstance(output, Tensor):
+            features = first_input(args, kwargs)
+            if features is not None and isinstance(output, Tensor):
                 calls.append(_Call(module, features.detach(), output, output._version))
 
-        modules = self._linear if self._head is None else [self._head]
-        handles = [module.register_forward_hook(seen, with_kwargs=True) for module in modules]
-        try:
-            with torch.no_grad():
-                outputs = self.objective.evaluate(batch).outputs
-        finally:
-            for handle in handles:
-                handle.remove()
+        with hooked(self._linear if self._head is None else [self._head], seen), torch.no_grad():
+            outputs = self.objective.evaluate(batch).outputs
         return calls, outputs
 
 

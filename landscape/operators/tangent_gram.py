@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.objective.batch import Batch
+from landscape.objective.hooks import first_input, hooked
 from landscape.objective.objective import Objective
 from landscape.operators.jacobians import close, cotangents, jacobian, separable
 
@@ -179,16 +180,14 @@ def _features(objective: Objective, batch: Batch, layers: list[_Layer]) -> tuple
     """
     calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {layer.module: [] for layer in layers}
 
-    def seen(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        calls[module].append((args[0], output))
+    def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+        features = first_input(args, kwargs)
+        assert features is not None
+        calls[module].append((features, output))
         return output.clone()  # what follows may overwrite its input
 
-    handles = [layer.module.register_forward_hook(seen) for layer in layers]
-    try:
+    with hooked([layer.module for layer in layers], seen):
         outputs = objective.evaluate(batch).rows
-    finally:
-        for handle in handles:
-            handle.remove()
     together = separable(objective, batch, outputs)
     _refuse(layers, [together and _once_per_sample(calls[layer.module], len(outputs)) for layer in layers])
     applied = [calls[layer.module][0] for layer in layers]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from probes.instruments.curvature import SpectralDensity as SpectralDensity
     from probes.instruments.curvature import Spectrum as Spectrum
     from probes.instruments.dual_gradient import DualGradient as DualGradient
+    from probes.instruments.effective_rank import EffectiveRank as EffectiveRank
     from probes.instruments.function_class import FunctionClass as FunctionClass
     from probes.instruments.gradient import Alignment as Alignment
     from probes.instruments.gradient import Gradient as Gradient

@@ -19,6 +19,7 @@ PUBLIC = (
     "landscape.regularity",
     "landscape.regularity.examples",
     "landscape.collapse",
+    "landscape.representation",
     "landscape.sharpness",
     "landscape.surface",
     "landscape.implicit",
@@ -38,6 +39,7 @@ RESULTS = {
     "landscape.conditioning": "Conditioning LayerFactors",
     "landscape.regularity": "AlphaBeta Bound Constant Envelope",
     "landscape.collapse": "CollapseMetrics",
+    "landscape.representation": "ActivationRanks LayerRanks MatrixRanks",
     "landscape.sharpness": "Alignment BatchSharpness CriticalSharpness GradientProducts GradientStatistics "
     "RelativeCriticalSharpness SAMSharpness Stability",
     "landscape.implicit": "Hypergradient Influence",

@@ -209,6 +209,16 @@ PROBES: Mapping[str, Entry] = {
         fields="nc0 nc1 nc2 nc3 nc4 accuracy",
         picture="neural_collapse:neural_collapse_figure",
     ),
+    "effective-rank": Entry(
+        home="effective_rank:EffectiveRank",
+        measures="ranks of weights and activations, dormant units",
+        needs="features",
+        cost="5 passes",
+        paper="Roy & Vetterli 2007, 2302.12902",
+        fields="effective_rank nuclear dormant weight_effective_rank weight_norm",
+        note="from the layer with the lowest to the one with the highest",
+        picture="effective_rank:effective_rank_figure",
+    ),
     "dual-gradient": Entry(
         home="dual_gradient:DualGradient",
         measures="gradient in dual norms, and over f - f*",

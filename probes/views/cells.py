@@ -189,12 +189,25 @@ def neural_collapse_cells(name: str, values: Values, settings: Settings) -> Cell
             yield f"{name}: NC{number}", short(value)
 
 
+def effective_rank_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The ranges of effective ranks over the layers, and the largest share of dormant units."""
+    for heading, field in (("activations", "effective_rank"), ("weights", "weight_effective_rank")):
+        yield f"{name}: {heading}", _range_of(values[field])
+    dormant = np.asarray(values["dormant"], dtype=float)
+    most = dormant[~np.isnan(dormant)].max(initial=-1.0)
+    yield f"{name}: most dormant", f"{short(100 * float(most), 3)} %" if most >= 0 else "-"
+
+
+def _range_of(values: Any, digits: int = 3) -> str:
+    """The lowest and the highest of those that are known."""
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    return f"{short(float(known.min()), digits)} .. {short(float(known.max()), digits)}" if known.size else "-"
+
+
 def updates_cells(name: str, values: Values, settings: Settings) -> Cells:
     """The range over the tensors."""
-    ratios = np.asarray(values["ratio"], dtype=float)
-    known = ratios[~np.isnan(ratios)]
-    text = f"{short(float(known.min()), 2)} .. {short(float(known.max()), 2)}" if len(known) else "-"
-    yield f"{name}: |update| / |weight|", text
+    yield f"{name}: |update| / |weight|", _range_of(values["ratio"], 2)
 
 
 def snapshots_cells(name: str, values: Values, settings: Settings) -> Cells:

@@ -308,6 +308,7 @@ def _tables(labels: tuple[str, ...]):
         {"probe": "DualGradient", "norm": "auto", "infimum": 0.0},
         lambda t, rng: {"dual": np.arange(1.0, len(labels) + 1), "total": 36.0 * (1 - t / 2), "gap": 2 - t, "mu": 18.0},
     )
+    yield _ranks(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
     yield from _layers(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
     yield from _surfaces()
     weights = Field((N,), "float32", parts=((("layer.weight", "tied.weight"), (N // 10, 10)),))
@@ -327,6 +328,25 @@ def _tables(labels: tuple[str, ...]):
         ),
     )
     yield "mine", {"height": Field(units="m"), "word": Field((), "S8")}, None, lambda t, rng: {"height": t, "word": "x"}
+
+
+def _ranks(labels: tuple[str, ...]):
+    """Activations that lose directions from the last layer on, and units that fall asleep."""
+    b = np.arange(1.0, len(labels) + 1)
+    ranks = ("effective_rank", "stable_rank", "weight_effective_rank", "weight_stable_rank")
+    shares = ("nuclear", "dormant", "nearly_dormant")
+    others = ("rows", "units", "weight_nuclear_norm", "weight_norm", "weight_rank")
+    return (
+        "effective-rank",
+        dict.fromkeys((*ranks, *shares, *others), Field((len(labels),), labels=labels)) | {"note": TOLD["note"]},
+        {"probe": "EffectiveRank", "at": "input", "squared": False, "tau": 0.025},
+        lambda t, rng: {
+            **{name: (40.0 - 8 * i) / (1 + t * b) for i, name in enumerate(ranks)},
+            **{name: np.linspace(0.0, 0.5, len(labels)) * t for name in shares},
+            **dict.fromkeys(others, np.full(len(labels), 64.0)),
+            "note": "",
+        },
+    )
 
 
 def _layers(labels: tuple[str, ...]):

@@ -21,6 +21,7 @@ REFUSED = {
     "connection",
     "by-layer",
     "heterogeneity",
+    "effective-rank",
 }
 # estimated otherwise by several ranks, or not known of shares, in words of their own
 DEALT = {"cosine", "cosine_within", "distance", "distance_within", "excess"}

@@ -156,6 +156,14 @@ WORDS: Mapping[str, Words] = {
         "Generalisation: collapse is of the training data.",
         r"\text{NC1} = \frac{1}{K} \tr(\Sigma_W \Sigma_B^\dagger), \quad \text{NC0} = \lVert W^\top 1 \rVert",
     ),
+    "effective-rank": Words(
+        "Ranks of layers",
+        "In how many directions the activations of each layer and its weights spread, and how many of its units are "
+        "never on: representations that collapse lose directions, and units that sleep no longer learn.",
+        "Which directions they are, or whether they serve the task: noise has the highest rank of all. More data can "
+        "only raise the rank of activations, so compare runs on the same.",
+        r"\exp\Bigl( -\sum_i p_i \log p_i \Bigr), \quad p_i = \frac{s_i}{\sum_j s_j}",
+    ),
     "dual-gradient": Words(
         "Gradient in dual norms",
         "The gradient in the norms that the layers' steps are measured in, and its ratio to f - f*.",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, brief, finite, spreads, subject_of
 from probes.views.pictures.style import BLUE, GREY, ORANGE
 from probes.views.report.charts.axes import bars, chart, dashed, dots, heat, labelled, layer_map, line, over_steps
+from probes.views.report.charts.layers import errors_across, layer_rows
 from probes.views.report.page import Chart
 
 
@@ -20,16 +19,16 @@ def by_layer_charts(columns: Columns, settings: Settings, labels: Sequence[str] 
     names = [brief(name) for name in labels] or [f"layer {i + 1}" for i in range(top.shape[1])]
     subject, last = subject_of(settings), f"at step {int(steps[-1])}"
     made = layer_map(f"Largest eigenvalue of each layer's block of the {subject}", steps, top, names, "eigenvalue")
-    look: dict[str, Any] = {"yaxis": _rows(names)["yaxis"], "height": _rows(names)["height"]}
+    look: dict[str, Any] = layer_rows(names)
     trace, errors = finite(columns["trace"][-1]), finite(columns["trace_stderr"][-1])
-    data = bars(names, trace, orientation="h", error_x=_errors(errors))
+    data = bars(names, trace, orientation="h", error_x=errors_across(errors))
     look["xaxis"] = {"type": "log"} if spreads(trace) else {}
     made.append(chart(f"Trace by layer, {last}", "bars: one standard error", [data], x="trace", **look))
     ranks = []
     for field, color in (("effective_rank", ORANGE), ("stable_rank", BLUE)):
         errors = finite(columns[f"{field}_stderr"][-1])
         found = dots(columns[field][-1], labelled(names), field.replace("_", " "), color=color)
-        ranks.append(found | {"error_x": _errors(errors), "hovertemplate": "%{y}: %{x:.4~g}<extra></extra>"})
+        ranks.append(found | {"error_x": errors_across(errors), "hovertemplate": "%{y}: %{x:.4~g}<extra></extra>"})
     sizes = dots(columns["size"][-1].astype(float), labelled(names), "parameters", color=GREY)
     ranks.append(sizes | {"hovertemplate": "%{y}: %{x:d}<extra></extra>"})
     remark = "how many directions share the curvature, beside how many there are; bars: one standard error"
@@ -47,7 +46,7 @@ def heterogeneity_charts(columns: Columns, settings: Settings, labels: Sequence[
     data["x"] = data["y"] = labelled(names)
     data["hovertemplate"] = "%{y}<br>%{x}<br>%{z:.3f}<extra></extra>"
     title = f"How unlike the layers' spectra are, at step {int(steps[-1])}"
-    look = _rows(names)
+    look = layer_rows(names)
     made = [chart(title, remark, [data], xaxis={"type": "category", "showticklabels": False}, **look)]
     mean, floor = finite(columns["mean"]), finite(columns["mean_floor"])
     both = [line(steps, mean, "mean over all pairs", errors=columns["mean_stderr"])]
@@ -55,14 +54,3 @@ def heterogeneity_charts(columns: Columns, settings: Settings, labels: Sequence[
     remark = "bars: one standard error; near the dashed line it is noise"
     made.append(over_steps("Mean distance", remark, both, y="distance", yaxis={"rangemode": "tozero"}))
     return made
-
-
-def _rows(names: Sequence[str]) -> dict[str, Any]:
-    """A row for each layer, the first at the top."""
-    axis = {"type": "category", "autorange": "reversed", "title": {"text": ""}, "automargin": True}
-    return {"yaxis": axis, "height": max(320, min(900, 130 + 18 * len(names)))}
-
-
-def _errors(errors: Any) -> dict[str, Any]:
-    shown = np.where(np.isfinite(errors), np.maximum(errors, 0.0), 0.0)
-    return {"type": "data", "array": [float(f"{e:.2g}") for e in shown], "thickness": 1, "width": 3}

@@ -342,7 +342,8 @@ def _ranks(labels: tuple[str, ...]):
         {"probe": "EffectiveRank", "at": "input", "squared": False, "tau": 0.025},
         lambda t, rng: {
             **{name: (40.0 - 8 * i) / (1 + t * b) for i, name in enumerate(ranks)},
-            **{name: np.linspace(0.0, 0.5, len(labels)) * t for name in shares},
+            **{name: np.linspace(0.1 * i, 0.3 * i, len(b)) * t for i, name in enumerate(shares)},
+            "nuclear": np.full(len(b), 0.9 - 0.3 * t),
             **dict.fromkeys(others, np.full(len(labels), 64.0)),
             "note": "",
         },

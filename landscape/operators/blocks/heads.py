@@ -47,7 +47,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class _Matrix:
+class Matrix:
     """A weight and the bias that may go with it, by name; the weight's outputs lie along `out`."""
 
     weight: str
@@ -56,11 +56,11 @@ class _Matrix:
     out: int
 
     @property
-    def outputs(self) -> int:
+    def outputs(self) -> int:  # noqa: D102
         return self.shape[self.out]
 
     @property
-    def inputs(self) -> int:
+    def inputs(self) -> int:  # noqa: D102
         return self.shape[1 - self.out]
 
 
@@ -70,11 +70,11 @@ def splits_of(objective: Objective, heads: Heads) -> dict[str, list[Split]]:
     Raises `ValueError` where no attention is found, its number of heads is not known, or does not divide its matrices.
     """
     found: dict[str, list[Split]] = {}
-    for attention, matrices in _attentions(objective.module):
+    for attention, matrices in attentions(objective.module):
         count = _count(objective.module, attention, heads)
         if count is None:
             continue
-        for name, splits in _split(attention, matrices, count).items():
+        for name, splits in head_splits(attention, matrices, count).items():
             if name in objective.slices:
                 found[name] = splits
     if not found:
@@ -85,12 +85,12 @@ def splits_of(objective: Objective, heads: Heads) -> dict[str, list[Split]]:
     return found
 
 
-def _attentions(model: nn.Module) -> Iterator[tuple[str, dict[str, _Matrix]]]:
-    """The path of each attention module, and its matrices by their roles."""
+def attentions(model: nn.Module) -> Iterator[tuple[str, dict[str, Matrix]]]:
+    """The path of each attention module, and its matrices by their roles: "query", "key", "value" or "fused", ..."""
     modules = dict(model.named_modules())
     for path, module in modules.items():
         start = f"{path}." if path else ""
-        matrices: dict[str, _Matrix] = {}
+        matrices: dict[str, Matrix] = {}
         if isinstance(module, nn.MultiheadAttention):
             matrices = dict(_of_torch(start, module))
         for role, names in _NAMES.items():
@@ -106,21 +106,21 @@ def _attentions(model: nn.Module) -> Iterator[tuple[str, dict[str, _Matrix]]]:
             yield path or type(model).__name__, matrices
 
 
-def _of_torch(start: str, module: nn.MultiheadAttention) -> Iterator[tuple[str, _Matrix]]:
+def _of_torch(start: str, module: nn.MultiheadAttention) -> Iterator[tuple[str, Matrix]]:
     if module.in_proj_weight is not None:
-        yield "fused", _Matrix(f"{start}in_proj_weight", f"{start}in_proj_bias", tuple(module.in_proj_weight.shape), 0)
+        yield "fused", Matrix(f"{start}in_proj_weight", f"{start}in_proj_bias", tuple(module.in_proj_weight.shape), 0)
         return
     for role in _ROLES:  # keys or values of other widths; their one bias cannot go with each
         weight = getattr(module, f"{role[0]}_proj_weight")
-        yield role, _Matrix(f"{start}{role[0]}_proj_weight", "", tuple(weight.shape), 0)
+        yield role, Matrix(f"{start}{role[0]}_proj_weight", "", tuple(weight.shape), 0)
 
 
-def _matrix(path: str, module: nn.Module) -> _Matrix | None:
+def _matrix(path: str, module: nn.Module) -> Matrix | None:
     weight = getattr(module, "weight", None)
     if weight is None or weight.ndim != 2:
         return None
     transposed = type(module).__name__ == "Conv1D"  # of transformers: (in, out)
-    return _Matrix(f"{path}.weight", f"{path}.bias", tuple(weight.shape), int(transposed))
+    return Matrix(f"{path}.weight", f"{path}.bias", tuple(weight.shape), int(transposed))
 
 
 def _count(model: nn.Module, attention: str, heads: Heads) -> int | None:
@@ -151,8 +151,8 @@ def _own_count(model: nn.Module, attention: str) -> int | None:
     return None
 
 
-def _split(attention: str, matrices: Mapping[str, _Matrix], heads: int) -> dict[str, list[Split]]:
-    """Rows of query, key and value, columns of the projection."""
+def head_splits(attention: str, matrices: Mapping[str, Matrix], heads: int) -> dict[str, list[Split]]:
+    """Of each parameter the rows of query, key and value, or columns of the projection, that belong to each head."""
     fused, projection = matrices.get("fused"), matrices.get("projection")
     if fused is not None:
         # with fewer heads for keys and values, what the projection takes in tells how many rows are queries
@@ -172,7 +172,7 @@ def _split(attention: str, matrices: Mapping[str, _Matrix], heads: int) -> dict[
     return found
 
 
-def _fused(attention: str, fused: _Matrix, queries: int, heads: int) -> dict[str, list[tuple[int, int]]]:
+def _fused(attention: str, fused: Matrix, queries: int, heads: int) -> dict[str, list[tuple[int, int]]]:
     """Where the rows of each head lie in a fused matrix, by their roles."""
     width = _divided(queries, heads, attention, fused.weight)
     others = _divided(fused.outputs - queries, 2, attention, fused.weight)
@@ -188,7 +188,7 @@ def _fused(attention: str, fused: _Matrix, queries: int, heads: int) -> dict[str
     return {role: [(at, at + width) for at in places] for role, places in starts.items()}
 
 
-def _rows(matrix: _Matrix, places: Mapping[str, list[tuple[int, int]]], attention: str) -> dict[str, list[Split]]:
+def _rows(matrix: Matrix, places: Mapping[str, list[tuple[int, int]]], attention: str) -> dict[str, list[Split]]:
     """Of a weight along its outputs, and of the bias that goes with it."""
     made = {
         name: [one for role, where in places.items() for one in _along(dim, role, where, attention)]

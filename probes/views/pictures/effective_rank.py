@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probes.numbers import short
-from probes.views.pictures.axes import Columns, Settings, finite
+from probes.views.pictures.axes import Columns, Settings, finite, legend
 from probes.views.pictures.layers import few_numbers, layer_dots, layer_names, names_of, panels_for, steps_map
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, headline
 
@@ -48,15 +48,15 @@ def effective_rank_figure(columns: Columns, settings: Settings, labels: Sequence
     ):
         for field, name, color in fields[::-1]:
             layer_dots(axes, columns[field][-1], np.zeros(count), name, color=color)
-        headline(
-            axes, title, "" if fields is SHARES else "orange: effective rank, blue: stable; grey: largest possible"
-        )
-        if fields is SHARES:
+        shares = fields is SHARES
+        headline(axes, title, nearly(settings) if shares else "grey: the largest that there could be")
+        axes.set_xlabel("share" if shares else "directions")
+        if shares:
             axes.set_xlim(-0.03, 1.03)
-            axes.set_xlabel("green: nuclear norm; blue: share of dormant units,\n" + nearly(settings))
         else:
             few_numbers(axes)
-            axes.set_xlabel("directions")
+        if fields is not WEIGHT_RANKS:
+            legend(axes)
     names = names_of(labels, count)
     for axes in made.axes[: 3 + several]:
         layer_names(axes, names if axes is made.axes[0] else [""] * count)
@@ -70,4 +70,4 @@ def at_of(settings: Settings) -> str:
 
 def nearly(settings: Settings) -> str:
     """Which units are nearly dormant."""
-    return f"orange: with those below {short(float(settings.get('tau', 0.025)), 2)} of the layer's mean"
+    return f"nearly dormant: at most {short(float(settings.get('tau', 0.025)), 2)} of the layer's mean"

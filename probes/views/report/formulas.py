@@ -50,7 +50,7 @@ _OPERATORS = {
     "mid": "∣",
 }
 _FENCES = {"lVert", "rVert", "lvert", "rvert", "langle", "rangle"}
-_FUNCTIONS = {"max", "min", "cos", "tr", "inf"}
+_FUNCTIONS = {"max", "min", "cos", "exp", "log", "tr", "inf"}
 _LIMITS = {"<mo>∑</mo>", "<mi>max</mi>", "<mi>min</mi>"}  # with what belongs to them above and below, not beside
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\[,{}]|[{}^_]|\d+(?:\.\d+)?|\s+|.")
 

@@ -162,7 +162,7 @@ WORDS: Mapping[str, Words] = {
         "never on: representations that collapse lose directions, and units that sleep no longer learn.",
         "Which directions they are, or whether they serve the task: noise has the highest rank of all. More data can "
         "only raise the rank of activations, so compare runs on the same.",
-        r"\exp\Bigl( -\sum_i p_i \log p_i \Bigr), \quad p_i = \frac{s_i}{\sum_j s_j}",
+        r"\exp ( -\sum_i p_i \log p_i ), \quad p_i = \frac{s_i}{\sum_j s_j}",
     ),
     "dual-gradient": Words(
         "Gradient in dual norms",

@@ -2,7 +2,8 @@
 
     python -m runs.second_order [--quick] [--jobs N]
 
-K-FAC and EKFAC against the exact Gauss-Newton matrix, on digits of 4 x 4 pixels so that it can be formed.
+K-FAC and EKFAC against the exact Gauss-Newton matrix, on digits of 4 x 4 pixels so that it can be formed; and how
+Adam, Shampoo, SOAP and K-FAC condition it.
 """
 
 from __future__ import annotations

@@ -165,7 +165,10 @@ def trained(results: Results) -> Verdict:
 
 # -- what kappa is good for ----------------------------------------------------------------------------------
 
-MODEL_TEXT = f"descent with that preconditioner on the local quadratic g·d + d·G d / 2, G cut to its eigenvectors above {MODEL:g}"
+MODEL_TEXT = (
+    "descent with that preconditioner on the local quadratic g·d + d·G d / 2, G cut to its eigenvectors above "
+    f"{MODEL:g} of the largest"
+)
 
 
 @claim(
@@ -202,15 +205,14 @@ def bounds(results: Results, power: float = 1.0) -> Verdict:
     control=Control("the largest eigenvalue in place of κ", lambda rule, results: rule(results, "largest")),
 )
 def orders(results: Results, key: str = "kappa") -> Verdict:
-    right = all_pairs = 0
+    right, total = 0, 0
     for _, seen in runs(results):
         for one, other in combinations(seen["model"].values(), 2):
             low, high = sorted((one, other), key=lambda found: found[key])
             if high[key] >= APART * low[key]:
-                all_pairs += 1
+                total += 1
                 right += low["taken"] < high["taken"]
-    told = f"{right} of {all_pairs} pairs"
-    return Verdict(right == all_pairs > 0, told, {"right": right, "pairs": all_pairs})
+    return Verdict(right == total > 0, f"{right} of {total} pairs", {"right": right, "pairs": total})
 
 
 @claim(
@@ -238,16 +240,15 @@ def reaches(results: Results) -> Verdict:
                 pairs.append(middle[where][low] < middle[where][high])
         return sum(pairs), len(pairs)
 
-    told = {
-        where: ", ".join(f"{name} {short(loss, 2)}" for name, loss in names.items()) for where, names in middle.items()
-    }
+    def told(where: str) -> str:
+        return ", ".join(f"{name} {short(loss, 2)}" for name, loss in middle[where].items())
+
+    finite = {w: {n: loss if math.isfinite(loss) else None for n, loss in names.items()} for w, names in middle.items()}
     return every(
         {where: right(where) for where in found},
         lambda pairs: pairs[0] == pairs[1],
-        lambda where, pairs: f"{where} {pairs[0]} of {pairs[1]} pairs ({told[where]})",
-        numbers={
-            w: {n: loss if math.isfinite(loss) else None for n, loss in names.items()} for w, names in middle.items()
-        },
+        lambda where, pairs: f"{where} {pairs[0]} of {pairs[1]} pairs ({told(where)})",
+        numbers=finite,
     )
 
 

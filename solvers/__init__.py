@@ -29,7 +29,7 @@ from solvers.first_order import (
     SteepestDescent,
     muon_groups,
 )
-from solvers.preconditioned import OASIS, SANIA, SOAP, AdaHessian, KFACDescent, Shampoo, Sophia
+from solvers.preconditioned import OASIS, PSGD, SANIA, SOAP, AdaHessian, KFACDescent, Shampoo, Sophia
 from solvers.second_order import (
     RSRNM,
     SSCN,
@@ -58,6 +58,7 @@ from solvers.second_order import (
 __all__ = [
     "NGN",
     "OASIS",
+    "PSGD",
     "RSRNM",
     "SAM",
     "SANIA",

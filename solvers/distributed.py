@@ -25,6 +25,14 @@ def average_loss(loss: float, device: torch.device) -> float:
     return float(total) / dist.get_world_size()
 
 
+def agreed(tensors: list[Tensor]) -> list[Tensor]:
+    """Those of the first process, on all; all of them must call this, with the same shapes."""
+    if is_distributed():
+        for t in tensors:
+            dist.broadcast(t, src=0)
+    return tensors
+
+
 def average_gradients(parameters: list[Tensor], given: dict[Tensor, Tensor]) -> None:
     """Replace dense gradients by their means over processes; all of them must call this, with the same parameters.
 

@@ -36,6 +36,8 @@ SOLVERS: dict[str, tuple[str, Options]] = {
     "sania-hessian": ("solvers.preconditioned.sania:SANIA", {"metric": "hessian"}),
     "shampoo": ("solvers.preconditioned.shampoo:Shampoo", {"every": 10}),
     "soap": ("solvers.preconditioned.soap:SOAP", {}),
+    "psgd": ("solvers.preconditioned.psgd:PSGD", {}),
+    "psgd-newton": ("solvers.preconditioned.psgd:PSGD", {"variant": "newton"}),
     "trust-region": ("solvers.second_order.trust_region:TrustRegionNewton", {}),
     "kfac": ("solvers.preconditioned.kfac:KFACDescent", {}),
     "ekfac": ("solvers.preconditioned.kfac:KFACDescent", {"kind": "ekfac"}),

@@ -7,9 +7,10 @@ is made and what of it is remembered; those by gradients alone from `base.Precon
 from solvers.preconditioned.adahessian import AdaHessian
 from solvers.preconditioned.kfac import KFACDescent
 from solvers.preconditioned.oasis import OASIS
+from solvers.preconditioned.psgd import PSGD
 from solvers.preconditioned.sania import SANIA
 from solvers.preconditioned.shampoo import Shampoo
 from solvers.preconditioned.soap import SOAP
 from solvers.preconditioned.sophia import Sophia
 
-__all__ = ["OASIS", "SANIA", "SOAP", "AdaHessian", "KFACDescent", "Shampoo", "Sophia"]
+__all__ = ["OASIS", "PSGD", "SANIA", "SOAP", "AdaHessian", "KFACDescent", "Shampoo", "Sophia"]

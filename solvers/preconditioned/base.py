@@ -108,6 +108,10 @@ class Curved(Preconditioned):
     def _absorb(self, update: Update, estimates: list[Tensor]) -> None:
         """Take fresh estimates of a group into its states."""
 
+    def _due(self) -> bool:
+        """Whether this step makes an estimate by the schedule."""
+        return self._steps % self.every == 0
+
     @override
     def step(self, closure: Closure | None = None, *, loss: Tensor | float | None = None) -> Any:  # type: ignore[override]
         """One step; returns the loss at the point where it began.
@@ -127,7 +131,7 @@ class Curved(Preconditioned):
         self._found = None
         everything = [p for group in self.param_groups for p in group["params"]]
         members = [i for i, p in enumerate(everything) if p.requires_grad]
-        if not members or (self._steps % self.every and members == self._members):
+        if not members or (members == self._members and not self._due()):
             return super().evaluate(closure)
         leaves = self.leaves()
         with torch.enable_grad(), unfused_weight_norm():

@@ -10,16 +10,16 @@ from solvers.preconditioned import hutchinson
 PROBLEMS = {"quadratic": (quadratic, 120), "network": (network, 40)}
 
 
-def recorded(monkeypatch):
-    """The list of all random vectors that are drawn from here on."""
-    drawn, draw = [], hutchinson.draw
+def recorded(monkeypatch, home=hutchinson):
+    """The list of all random vectors that are drawn from here on in this module."""
+    drawn, draw = [], home.draw
 
     def recording(leaves, kind, generator):
         pieces = draw(leaves, kind, generator)
         drawn.append(torch.cat([z.reshape(-1) for z in pieces]).numpy())
         return pieces
 
-    monkeypatch.setattr(hutchinson, "draw", recording)
+    monkeypatch.setattr(home, "draw", recording)
     return drawn
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from solvers import (
     NGN,
     OASIS,
+    PSGD,
     RSRNM,
     SAM,
     SANIA,
@@ -49,6 +50,7 @@ BY_GRADIENT = {  # what steps with .grad alone
     "SteepestDescent": lambda p: SteepestDescent(p, 0.02, momentum=0.5, weight_decay=0.1),
     "Shampoo": lambda p: Shampoo(p, 0.02, every=2, weight_decay=0.1),
     "SOAP": lambda p: SOAP(p, 0.02, every=2, limit=2, weight_decay=0.1),
+    "PSGD": lambda p: PSGD(p, 0.01, every=2, limit=3, weight_decay=0.1, probability=0.7, generator=generator()),
 }
 BY_LOSS = {  # what needs the loss too
     "NGN": lambda p: NGN(p, 0.5, momentum=0.5),
@@ -71,6 +73,7 @@ CURVED = {  # what differentiates the loss twice, or looks into its graph
     "Sophia-G": lambda p: Sophia(p, 0.01, curvature="gauss-newton", every=3, generator=generator()),
     "OASIS": lambda p: OASIS(p, 0.5, first=0.01, alpha=0.1, momentum=0.5, generator=generator()),
     "SANIA-hessian": lambda p: SANIA(p, 0.5, metric="hessian", every=2, generator=generator()),
+    "PSGD-newton": lambda p: PSGD(p, 0.002, variant="newton", every=2, form="dense", generator=generator()),
 }
 FIRST = BY_GRADIENT | BY_LOSS | TWICE
 SECOND = {

@@ -14,9 +14,17 @@ from solvers.first_order.scion import Scion
 from solvers.first_order.sps import DecSPS, SPSMax
 from solvers.preconditioned.adahessian import AdaHessian
 from solvers.preconditioned.oasis import OASIS
+from solvers.preconditioned.psgd import PSGD
 from solvers.preconditioned.sania import SANIA
 from solvers.preconditioned.shampoo import Shampoo
 from solvers.preconditioned.sophia import Sophia
+
+
+def seeded():
+    """A generator of the process: what has to be alike comes from the first one."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return torch.Generator().manual_seed(rank)
+
 
 RULES = {
     "sam": lambda p: SAM(p, 0.1, rho=0.5, momentum=0.9),
@@ -33,6 +41,8 @@ RULES = {
     "oasis": lambda p: OASIS(p, first=0.1, alpha=0.1, generator=torch.Generator().manual_seed(0)),
     "sania": lambda p: SANIA(p, metric="hessian", generator=torch.Generator().manual_seed(0)),
     "shampoo": lambda p: Shampoo(p, 0.1),
+    "psgd": lambda p: PSGD(p, 0.1, probability=0.5, generator=seeded()),
+    "psgd-newton": lambda p: PSGD(p, 0.1, variant="newton", probability=0.5, generator=seeded()),
 }
 
 

@@ -127,7 +127,7 @@ def test_runs_of_a_seed_start_alike() -> None:
 
 @pytest.mark.parametrize("solver", [s for s in solvers.SOLVERS if s != "sgd"])
 def test_every_solver_of_the_table_descends(solver: str) -> None:
-    small = "sign", "adam", "adah", "sophia", "shampoo", "soap", "spectral"
+    small = "sign", "adam", "adah", "sophia", "shampoo", "soap", "spectral", "psgd"
     lr = 1e-3 if solver.startswith(small) else 0.01 if "-md" in solver or "adam" in solver else 0.5
     found = descend(built("digits-mlp", 0), solver, lr, 15, 64, looks=1)
     assert found.loss < found.first_loss

@@ -10,7 +10,7 @@ from small_network import flat, loss_of, network
 from torch import nn
 
 from landscape import unfused_weight_norm
-from solvers import OASIS, SANIA, SOAP, AdaHessian, Shampoo, Sophia
+from solvers import OASIS, PSGD, SANIA, SOAP, AdaHessian, Shampoo, Sophia
 
 
 def generator(seed=5):
@@ -25,11 +25,13 @@ CURVED = {
     "oasis-full": (OASIS, {"first": 0.01, "alpha": 0.1, "full_batch": True, "every": 2}),
     "sania": (SANIA, {"lr": 0.3, "metric": "hessian", "every": 2}),
     "sania-adam": (SANIA, {"lr": 0.3}),
+    "psgd-newton": (PSGD, {"lr": 0.05, "variant": "newton", "every": 2}),
 }
 CASES = CURVED | {
     "shampoo": (Shampoo, {"lr": 0.05, "every": 2}),
     "shampoo-mean": (Shampoo, {"lr": 0.05, "beta": 0.9, "every": 2, "limit": 5}),
     "soap": (SOAP, {"lr": 0.02, "every": 2}),
+    "psgd": (PSGD, {"lr": 0.01, "every": 2, "form": "dense", "limit": 5, "fit": "momentum"}),
 }
 each = pytest.mark.parametrize("name", list(CASES))
 

@@ -24,7 +24,7 @@ from typing_extensions import override
 from landscape.operators.autograd import gradient_graph, vjp
 from solvers.base import Closure, Parameters, check
 from solvers.distributed import agreed
-from solvers.first_order.base import Update, buffers, square_norm
+from solvers.first_order.base import NOT_YET, Update, buffers, square_norm
 from solvers.preconditioned.base import Curved, Preconditioned, widened
 from solvers.preconditioned.hutchinson import draw
 from solvers.preconditioned.psgd_factors import Form, fit_factors, identities, preconditioned
@@ -167,12 +167,17 @@ class PSGD(Curved):
                 continue
             if self.variant == "whitening" and (self._fits or "factors" not in state):
                 self._fit(group, state, m if group["fit"] == "momentum" else g, None)
-            factors = state["factors"] = [Q.to(m) for Q in state["factors"]]
-            d = preconditioned(_sided(m), factors).view_as(p)
+            d = self._preconditioned_one(group, m, state)
             if group["clip"] is not None:
                 size = torch.linalg.vector_norm(d) / d.numel() ** 0.5
                 d = d * (group["clip"] / size.clamp_min(group["clip"]))
             p.sub_(d, alpha=lr)
+
+    @override
+    def _preconditioned_one(self, group: Any, v: Tensor, state: dict[str, Any]) -> Tensor:
+        if "factors" not in state:
+            raise ValueError(NOT_YET)
+        return preconditioned(_sided(v), [Q.to(v) for Q in state["factors"]]).view_as(v)
 
     def _fit(self, group: Any, state: dict[str, Any], h: Tensor, v: Tensor | None) -> None:
         """One step of the factors, which are made at the first pair."""

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from landscape import Objective
-from solvers import SGD, SOAP, AdamCoupled, KFACDescent, Shampoo
+from solvers import PSGD, SGD, SOAP, AdamCoupled, KFACDescent, Shampoo
 
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.arange(12) % 4
@@ -29,6 +29,7 @@ SOLVERS = {
     "shampoo-means": lambda model: Shampoo(model.parameters(), 0.1, momentum=0.0, beta=0.9, limit=4),
     "shampoo-diagonal": lambda model: Shampoo(model.parameters(), 0.1, momentum=0.0, beta=0.9, limit=0),
     "soap": lambda model: SOAP(model.parameters(), 0.1, betas=(0.0, 0.9), every=100),
+    "psgd": lambda model: PSGD(model.parameters(), 0.1, momentum=0.0, clip=None, limit=4),
     "kfac": kfac,
     "ekfac": lambda model: kfac(model, kind="ekfac"),
     "kfac-groups": lambda model: kfac(model, groups={"2.*": {"damping": 1.0}}),

@@ -59,7 +59,7 @@ ROOMS = {
             "sde",
             "sscn",
         },
-        {"benchmarks"},
+        {"benchmarks", "findings"},
         {"scale"},
     ],
 }

@@ -29,7 +29,18 @@ from solvers.first_order import (
     SteepestDescent,
     muon_groups,
 )
-from solvers.preconditioned import OASIS, PSGD, SANIA, SOAP, AdaHessian, KFACDescent, Shampoo, Sophia
+from solvers.preconditioned import (
+    OASIS,
+    PSGD,
+    SANIA,
+    SOAP,
+    AdaHessian,
+    KFACDescent,
+    ScaledGD,
+    Shampoo,
+    Sophia,
+    lora_groups,
+)
 from solvers.second_order import (
     RSRNM,
     SSCN,
@@ -91,6 +102,7 @@ __all__ = [
     "Ridge",
     "SPSMax",
     "SaddleFreeNewton",
+    "ScaledGD",
     "Scion",
     "Shampoo",
     "SignSGD",
@@ -101,6 +113,7 @@ __all__ = [
     "TrustRegionNewton",
     "diffusion",
     "linear_model",
+    "lora_groups",
     "muon_groups",
     "solve_cubic",
     "solve_cubic_krylov",

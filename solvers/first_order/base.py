@@ -92,8 +92,8 @@ class FirstOrder(Solver):
         """P^-1 v, as the state stands: what the preconditioner makes of vectors in place of the (averaged) gradient.
 
         Learning rate, momentum, clip and weight decay are no part of it, and the state stays. The map is linear,
-        symmetric and positive definite. Of `AdamCoupled`, `Shampoo`, `SOAP`, `PSGD` and
-        `KFACDescent`.
+        symmetric and positive definite. Of `AdamCoupled`, `Shampoo`, `SOAP`, `PSGD`,
+        `ScaledGD` and `KFACDescent`.
 
         Args:
             vectors: one for each of `leaves()`, in its shape.

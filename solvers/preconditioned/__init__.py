@@ -9,8 +9,20 @@ from solvers.preconditioned.kfac import KFACDescent
 from solvers.preconditioned.oasis import OASIS
 from solvers.preconditioned.psgd import PSGD
 from solvers.preconditioned.sania import SANIA
+from solvers.preconditioned.scaled_gd import ScaledGD, lora_groups
 from solvers.preconditioned.shampoo import Shampoo
 from solvers.preconditioned.soap import SOAP
 from solvers.preconditioned.sophia import Sophia
 
-__all__ = ["OASIS", "PSGD", "SANIA", "SOAP", "AdaHessian", "KFACDescent", "Shampoo", "Sophia"]
+__all__ = [
+    "OASIS",
+    "PSGD",
+    "SANIA",
+    "SOAP",
+    "AdaHessian",
+    "KFACDescent",
+    "ScaledGD",
+    "Shampoo",
+    "Sophia",
+    "lora_groups",
+]

@@ -29,6 +29,7 @@ from solvers import (
     MoMoAdam,
     Muon,
     SaddleFreeNewton,
+    ScaledGD,
     Scion,
     Shampoo,
     SignSGD,
@@ -38,6 +39,16 @@ from solvers import (
     SteepestDescent,
     TrustRegionNewton,
 )
+
+
+def scaled_gd(parameters, **settings):
+    """The two matrices of a small model are a pair of factors."""
+    given = list(parameters)
+    there = [one[1] if isinstance(one, tuple) else one for one in given]
+    matrices = [p for p in there if not isinstance(p, dict) and p.ndim == 2]
+    pairs = [tuple(reversed(matrices))] if [len(p) for p in matrices] == [4, 2] else []
+    return ScaledGD(given, 0.02, pairs=pairs, damping=0.1, **settings)
+
 
 BY_GRADIENT = {  # what steps with .grad alone
     "SGD": lambda p: SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
@@ -51,6 +62,8 @@ BY_GRADIENT = {  # what steps with .grad alone
     "Shampoo": lambda p: Shampoo(p, 0.02, every=2, weight_decay=0.1),
     "SOAP": lambda p: SOAP(p, 0.02, every=2, limit=2, weight_decay=0.1),
     "PSGD": lambda p: PSGD(p, 0.01, every=2, limit=3, weight_decay=0.1, probability=0.7, generator=generator()),
+    "ScaledGD": lambda p: scaled_gd(p, momentum=0.5, weight_decay=0.1),
+    "ScaledGD-adam": lambda p: scaled_gd(p, variant="adam"),
 }
 BY_LOSS = {  # what needs the loss too
     "NGN": lambda p: NGN(p, 0.5, momentum=0.5),

@@ -1,9 +1,9 @@
 """Jobs: how far steps of K-FAC and Shampoo move each layer's outputs, by width and parametrisation (arXiv 2312.12226).
 
 A network without biases, 64-n-n-10 with tanh, on one batch of digits. Its layers are h1 = W1 x, h2 = W2 tanh(h1) and
-h3 = W3 tanh(h2), their derivatives d_l = dloss/dh_l. In the maximal update parametrisation entries of W1 and W2 have the
-variance 1 / (inputs), those of W3 that of a layer n / n0 times as wide: 1 / n in size, so that d2 and d1 have entries of
-size 1 / n. Then for a fixed batch, as n grows, the sums d d^T and a a^T have eigenvalues of the sizes
+h3 = W3 tanh(h2), their derivatives d_l = dloss/dh_l. In the maximal update parametrisation the entries of W1 and W2
+have the variance 1 / inputs, those of W3 that of a layer n / n0 times as wide: they are of size 1 / n, and so are those
+of d2 and d1. Then for a fixed batch, as n grows, sums of d d^T and of a a^T have eigenvalues of the sizes
 
     layer    |a|^2    |d|^2    K-FAC's block    L and R of Shampoo     lr of K-FAC    lr of Shampoo
     first      1       1/n          1/n                1/n                  1             n^(1/2)
@@ -11,17 +11,18 @@ size 1 / n. Then for a fixed batch, as n grows, the sums d d^T and a a^T have ei
     last       n        1            n                  n                   1             n^(-1/2)
 
 and a damping keeps its share of them only if it goes along. The moves follow: D = B^-1 G A^-1 takes the activation a of
-a batch to B^-1 d (a^T A^-1 a), where the bracket has size 1, and B^-1 d has norm 1/|d| and thus entries of size 1 in the
-first two layers, and in the last. Shampoo's D has singular values of size 1, hence |D a| = |a|, spread over the entries
-of the output: 1 / n^(1/2), 1 and n^(1/2), which the step size makes up for. The standard parametrisation has one
-step size, one damping, and the variance 1 / n in W3: then d1 and d2 have entries of size n^(-1/2), and norm 1, so that
-K-FAC's moves are n^(-1/2), n^(-1/2) and 1, Shampoo's n^(-1/2), 1 and n^(1/2).
+the batch to B^-1 d (a^T A^-1 a), where the bracket has size 1 and B^-1 d the norm 1 / |d|: entries of size 1 in every
+layer. Shampoo's D has singular values of size 1, hence |D a| = |a|, spread over the entries of the output: n^(-1/2), 1
+and n^(1/2), which the step size makes up for. The standard parametrisation has one step size, one damping, and the
+variance 1 / n in W3: then entries of d1 and d2 have the size n^(-1/2), and K-FAC moves the layers by n^(-1/2), n^(-1/2)
+and 1, Shampoo by n^(-1/2), 1 and n^(1/2), as far as damping is small: blocks have sizes 1, n and n there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ PARAMETRISATIONS: dict[str, Callable[[str], tuple[float, tuple[float, ...], tupl
     "mu": lambda solver: (-0.5, MU_RATE[solver], MU_DAMPING),
     "standard": lambda solver: (0.0, NONE, NONE),
     "constant-damping": lambda solver: (-0.5, MU_RATE[solver], NONE),
+    "standard-damping": lambda solver: (0.0, NONE, (0.0, 1.0, 1.0)),  # standard, damping in proportion to the blocks
 }
 
 
@@ -106,7 +108,7 @@ def network(width: int, last: float, seed: int) -> nn.Sequential:
 
     def make() -> nn.Sequential:
         sizes = (64, width, width, CLASSES)
-        layers = [nn.Linear(a, b, bias=False) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        layers = [nn.Linear(a, b, bias=False) for a, b in pairwise(sizes)]
         with torch.no_grad():
             for layer, power in zip(layers, (0.0, 0.0, last), strict=True):
                 layer.weight.normal_(std=(width / WIDTHS[0]) ** power / math.sqrt(layer.in_features))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from probes.sweep.jobs import Job
-from runs.second_order import factors, preconditioning, widths
+from runs.second_order import factors, preconditioning, heterogeneity, widths
 
 
 def plan(quick: bool) -> list[Job]:
     """Group by group; quick: fewer networks, seeds and steps."""
-    return [*factors.plan(quick), *preconditioning.plan(quick), *widths.plan(quick)]
+    return [*factors.plan(quick), *preconditioning.plan(quick), *heterogeneity.plan(quick), *widths.plan(quick)]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from runs.second_order import factors_claims, preconditioning_claims, heterogeneity_claims, widths_claims
+from runs.second_order import factors_claims, heterogeneity_claims, preconditioning_claims, widths_claims
 
 CLAIMS = (*factors_claims.CLAIMS, *preconditioning_claims.CLAIMS, *heterogeneity_claims.CLAIMS, *widths_claims.CLAIMS)

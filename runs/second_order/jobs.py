@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probes.sweep.jobs import Job
-from runs.second_order import factors, preconditioning, heterogeneity, widths
+from runs.second_order import factors, heterogeneity, preconditioning, widths
 
 
 def plan(quick: bool) -> list[Job]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from runs.engine.claims import Results
-from runs.second_order import factors_figures, preconditioning_figures
+from runs.second_order import factors_figures, heterogeneity_figures, preconditioning_figures, widths_figures
 from runs.shared.figures import save_pictures
 
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """One PNG for each group whose jobs are finished."""
-    return save_pictures(results, folder, {**factors_figures.PICTURES, **preconditioning_figures.PICTURES})
+    groups = factors_figures, preconditioning_figures, heterogeneity_figures, widths_figures
+    pictures: dict[str, Any] = {}
+    for group in groups:
+        pictures |= group.PICTURES
+    return save_pictures(results, folder, pictures)

@@ -35,10 +35,8 @@ def test_scaled_layers_are_the_same_function_with_other_curvature() -> None:
         at = plain.slices[part]
         u = torch.zeros(plain.size)
         u[at] = v[at]
-        expected = factor * (Hessian(plain) @ u)[at]
-        torch.testing.assert_close(
-            (Hessian(scaled) @ u)[at], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
-        )
+        expected, found = factor * (Hessian(plain) @ u)[at], (Hessian(scaled) @ u)[at]
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_step_sizes_by_block_undo_the_scales() -> None:
@@ -47,10 +45,7 @@ def test_step_sizes_by_block_undo_the_scales() -> None:
     ends = []
     for scale in (1.0, 4.0):
         objective = small(scale)
-        norms = {
-            name: n * (scale**2 if i % 2 == 0 else scale**-2)
-            for i, (name, n) in enumerate(zip("abcd", (1.0, 2.0, 3.0, 4.0), strict=True))
-        }
+        norms = {"a": scale**2, "b": 2 / scale**2, "c": 3 * scale**2, "d": 4 / scale**2}
         optimizer = jobs.make("block-sgd", objective, 0.05, norms)
         for _ in range(3):
             jobs.update(optimizer, lambda o=objective: torch.nn.functional.cross_entropy(o.model(x[:8]), y[:8]))  # type: ignore[misc]
@@ -122,19 +117,14 @@ def results(means: Any = None, worse: Any = None, block: float = 0.5, dealt: flo
         ]
         made[f"heterogeneity-{name}"] = {"runs": runs}
     for name, factor in worse.items():
-        change = {
-            "sgd": factor,
-            "adam": 1.0,
-            "block-sgd": 1.0 if name.startswith("mlp") else factor * block,
-            "dealt-sgd": factor * dealt,
-        }
-        losses = {}
+        mlp = name.startswith("mlp")
+        change = {"sgd": factor, "adam": 1.0, "block-sgd": 1.0 if mlp else factor * block, "dealt-sgd": factor * dealt}
+        losses: dict[str, dict[str, list[Any]]] = {}
         for method, level in change.items():
-            rows = {lr: [level * 9 * (1 + 0.01 * seed) for seed in range(3)] for lr in ("0.01", "0.03", "0.1")}
-            losses[method] = rows | {
-                at if method == "sgd" else "0.03": [level * (1 + 0.01 * seed) for seed in range(3)]
-            }
-            losses[method]["0.1"][1:] = [None, None] if at != "0.1" or method != "sgd" else losses[method]["0.1"][1:]
+            best = at if method == "sgd" else "0.03"
+            rows = {lr: 1.0 if lr == best else 9.0 for lr in ("0.01", "0.03", "0.1")}
+            losses[method] = {lr: [level * high * (1 + 0.01 * seed) for seed in range(3)] for lr, high in rows.items()}
+            losses[method]["0.1"][1:] = [None, None]
         made[f"training-{name}"] = {"losses": losses}
     return Results({name: JobResult(data, Path("none.h5")) for name, data in made.items()})
 

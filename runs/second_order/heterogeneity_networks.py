@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from landscape import BlockDiagonal, Hessian, Objective
 from probes.digits import CLASSES
-from runs.sweep.problems import ByteTransformer, Data, ViT, images, text
+from runs.shared.transformers import ByteTransformer, Data, ViT, images, text
 
 DEPTH, WIDTH = 4, 32  # linear layers of the MLP
 

@@ -22,7 +22,7 @@ from runs import ngn
 from runs.engine.claims import ClaimResult, Results
 from runs.ngn import claims, jobs, toys
 from runs.ngn import network_claims as networks
-from runs.sweep import problems
+from runs.shared import transformers
 from runs.sweep import solvers as short
 
 # -- small problems beside the solvers -------------------------------------------------------------------------------
@@ -128,12 +128,12 @@ def test_a_job_on_a_network(tmp_path: Path) -> None:
 
 
 def test_the_text_and_its_network() -> None:
-    (x, y), (held, _) = problems.text()
-    assert x.shape == (problems.TRAINED, problems.WINDOW)
-    assert len(held) == problems.TESTED
+    (x, y), (held, _) = transformers.text()
+    assert x.shape == (transformers.TRAINED, transformers.WINDOW)
+    assert len(held) == transformers.TESTED
     assert torch.equal(x.flatten()[1:], y.flatten()[:-1])
     assert torch.equal(held[0, 0], y[-1, -1])
-    net = problems.ByteTransformer()
+    net = transformers.ByteTransformer()
     changed = x[:1].clone()
     changed[0, 20:] = 7
     with torch.no_grad():

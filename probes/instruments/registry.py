@@ -219,6 +219,16 @@ PROBES: Mapping[str, Entry] = {
         note="from the layer with the lowest to the one with the highest",
         picture="effective_rank:effective_rank_figure",
     ),
+    "attention-entropy": Entry(
+        home="attention_entropy:AttentionEntropy",
+        measures="entropy of attention by head, with its bound",
+        needs="features",
+        cost="5 passes",
+        paper="2303.06296",
+        fields="entropy least bound loose_bound uniform",
+        note="share: of the entropy of attention that is spread evenly; bounds hold for the mean",
+        picture="attention_entropy:attention_entropy_figure",
+    ),
     "dual-gradient": Entry(
         home="dual_gradient:DualGradient",
         measures="gradient in dual norms, and over f - f*",

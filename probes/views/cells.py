@@ -205,6 +205,16 @@ def _range_of(values: Any, digits: int = 3) -> str:
     return f"{short(float(known.min()), digits)} .. {short(float(known.max()), digits)}" if known.size else "-"
 
 
+def attention_entropy_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The ranges over all heads, in nats and as a share of what they could be; and of the bounds."""
+    entropy, uniform = (np.asarray(values[field], dtype=float) for field in ("entropy", "uniform"))
+    yield f"{name}: heads", _range_of(entropy)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(uniform > 0, 100 * entropy / uniform, np.nan)
+    yield f"{name}: share, %", _range_of(share)
+    yield f"{name}: bound", _range_of(values["bound"])
+
+
 def updates_cells(name: str, values: Values, settings: Settings) -> Cells:
     """The range over the tensors."""
     yield f"{name}: |update| / |weight|", _range_of(values["ratio"], 2)

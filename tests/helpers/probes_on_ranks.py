@@ -20,11 +20,12 @@ def numbers(values):
 
 def measured(rank, world, way, folder):
     """Values by name, or what is raised, of each probe in a measurement of its own."""
-    data = cases.cases.dealt(cases.cases.batches_of("mlp"), rank, world, "dealt")
-    batch = data[0] if world > 1 else data[:2]  # the loop's batch is what both ranks have of it
     found = {}
     for name, entry in PROBES.items():
-        f = cases.objective("mlp", data, WRAPS[way])
+        case = "transformer" if name == "attention-entropy" else "mlp"
+        data = cases.cases.dealt(cases.cases.batches_of(case), rank, world, "dealt")
+        batch = data[0] if world > 1 else data[:2]  # the loop's batch is what both ranks have of it
+        f = cases.objective(case, data, WRAPS[way])
         sgd = torch.optim.SGD(f.model.parameters(), lr=0.1)
         path = Path(folder) / f"{way}-{rank}-{name}.h5"
         with warnings.catch_warnings(), Trace.create(path, seed=0) as trace:

@@ -309,6 +309,7 @@ def _tables(labels: tuple[str, ...]):
         lambda t, rng: {"dual": np.arange(1.0, len(labels) + 1), "total": 36.0 * (1 - t / 2), "gap": 2 - t, "mu": 18.0},
     )
     yield _ranks(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
+    yield _attention(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
     yield from _layers(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
     yield from _surfaces()
     weights = Field((N,), "float32", parts=((("layer.weight", "tied.weight"), (N // 10, 10)),))
@@ -346,6 +347,25 @@ def _ranks(labels: tuple[str, ...]):
             "nuclear": np.full(len(b), 0.9 - 0.3 * t),
             **dict.fromkeys(others, np.full(len(labels), 64.0)),
             "note": "",
+        },
+    )
+
+
+def _attention(labels: tuple[str, ...]):
+    """Heads that collapse one after the other, the last layers have fewer."""
+    heads = np.arange(1.0, 5.0) + np.where(np.add.outer(np.arange(len(labels)), np.arange(4)) > len(labels), np.nan, 0)
+    table, each = Field((len(labels), 4), labels=labels), partial(Field, (len(labels),), labels=labels)
+    return (
+        "attention-entropy",
+        {
+            **dict.fromkeys(("entropy", "least", "bound", "loose_bound", "uniform"), table),
+            **{"rows": each("int64"), "of_weights": each("bool"), "note": TOLD["note"]},
+        },
+        {"probe": "AttentionEntropy"},
+        lambda t, rng: {
+            **{"entropy": 4.0 / (1 + 0.3 * t * heads), "least": 1.0 / (1 + t * heads), "bound": 0.5 / (1 + t * heads)},
+            **{"loose_bound": 0.1 / (1 + t * heads), "uniform": 4.2 + 0 * heads},
+            **{"rows": np.full(len(labels), 640), "of_weights": np.ones(len(labels), bool), "note": ""},
         },
     )
 

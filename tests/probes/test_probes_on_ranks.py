@@ -22,6 +22,7 @@ REFUSED = {
     "by-layer",
     "heterogeneity",
     "effective-rank",
+    "attention-entropy",
 }
 # estimated otherwise by several ranks, or not known of shares, in words of their own
 DEALT = {"cosine", "cosine_within", "distance", "distance_within", "excess"}

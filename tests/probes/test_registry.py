@@ -4,11 +4,12 @@ import inspect
 
 import pytest
 import torch
+from attending import attending
 from torch import nn
 
 import probes
 from landscape import Objective
-from probes import Context, Monitor, Trace
+from probes import AttentionEntropy, Context, Monitor, Trace, measure_once
 from probes.cli import main
 from probes.instruments.entry import PYTHON_ONLY
 from probes.instruments.registry import PROBES
@@ -31,13 +32,16 @@ def trace(tmp_path_factory):
     with Trace.create(path, seed=0) as trace:
         stations = [Station(0, objective.theta()), Station(1, objective.theta() + 0.1)]
         probes = [
-            entry.load()().at_stations(stations) for entry in PROBES.values() if entry.class_name != "FunctionClass"
+            entry.load()().at_stations(stations)
+            for entry in PROBES.values()
+            if entry.class_name not in ("FunctionClass", "AttentionEntropy")
         ]
         probes.append(PROBES["function-class"].load()())
         monitor = Monitor(objective, probes, trace, optimizer=solver, on_error="raise")
         for step in range(2):
             monitor(step, batch=(X[:10], y[:10]))
             solver.step(lambda: nn.functional.cross_entropy(model(X), y))
+            measure_once(attending(), [AttentionEntropy()], trace, step, on_error="raise")
     return Trace.open(path)
 
 

@@ -146,10 +146,10 @@ def _one_pass(objective: Objective, layers: Iterable[str] | str | None, take: Ca
                 with parametrize.cached(), recorder:
                     objective.evaluate(batch)
     if any_batch:
-        _refuse_unseen(seen, {name for name in recorder.used if wanted(name)}, chosen)
+        _refuse_unseen(seen, {name for name in recorder.used if wanted(name)}, chosen, recorder.root)
 
 
-def _refuse_unseen(seen: set[str], used: set[str], chosen: list[str] | None) -> None:
+def _refuse_unseen(seen: set[str], used: set[str], chosen: list[str] | None, root: str) -> None:
     """Raises `ValueError` where nothing is seen of what was asked for, or not what a module has projections for."""
     for pattern in chosen or ():
         if not any(fnmatch.fnmatchcase(name, pattern) for name in (*seen, *used)):
@@ -157,7 +157,11 @@ def _refuse_unseen(seen: set[str], used: set[str], chosen: list[str] | None) -> 
             raise ValueError(f"no attention is seen in {pattern!r}: {places}")
     if not seen and not used:
         raise ValueError(f"no attention is seen in the forward pass: {_WAYS}")
-    missing = sorted(path for path in used if not any(f"{name}.".startswith(f"{path}.") for name in seen))
+    inside = {
+        path: [name for name in seen if path == root or f"{name} ".startswith((f"{path}.", f"{path} "))]
+        for path in used
+    }
+    missing = sorted(path for path, found in inside.items() if not found)
     if missing:
         raise ValueError(f"the attention of {missing[0]!r} is not seen: {_WAYS}; or leave it out with layers=")
 

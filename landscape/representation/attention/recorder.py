@@ -36,12 +36,13 @@ class Recorder(TorchFunctionMode):
 
     Attributes:
         used: attention modules, by their names, whose projections have been called.
+        root: what the model itself is called.
     """
 
     def __init__(self, model: nn.Module, take: Callable[[str, Call], None]) -> None:
         super().__init__()
         self._model, self._take = model, take
-        self._root = type(model).__name__
+        self.root = type(model).__name__
         self._names = {module: name for name, module in model.named_modules()}
         self._known: dict[str, Mapping[str, Matrix]] = dict(attentions(model))
         self._projections = {m.weight.rpartition(".")[0] for found in self._known.values() for m in found.values()}
@@ -63,7 +64,7 @@ class Recorder(TorchFunctionMode):
         value = first_input(args, kwargs)
         if value is not None and name in self._projections:
             self._inputs[name] = value
-            self.used |= {path for path in self._known if path == self._root or name.startswith(f"{path}.")}
+            self.used |= {path for path in self._known if path == self.root or name.startswith(f"{path}.")}
 
     def begin(self) -> None:
         """Before a batch."""
@@ -144,7 +145,7 @@ class Recorder(TorchFunctionMode):
         self._found(Call(q, k, d**-0.5 if scale is None else scale, mask))
 
     def _found(self, call: Call) -> None:
-        place = self._named() or (self._inside[-1] if self._inside else "") or self._root
+        place = self._named() or (self._inside[-1] if self._inside else "") or self.root
         self._calls[place] += 1
         if call.projections is None:
             made = self._projected(place, call)
@@ -156,7 +157,7 @@ class Recorder(TorchFunctionMode):
 
     def _named(self) -> str:
         """The innermost module that runs and is known to be attention; "" for none."""
-        return next((n or self._root for n in reversed(self._inside) if (n or self._root) in self._known), "")
+        return next((n or self.root for n in reversed(self._inside) if (n or self.root) in self._known), "")
 
     def _input(self, matrix: Matrix) -> Tensor | None:
         return self._inputs.get(matrix.weight.rpartition(".")[0])

@@ -60,7 +60,9 @@ def layer_bars(axes: Axes, values: Any, errors: Any, what: str, *, color: str = 
 def layer_dots(axes: Axes, values: Any, errors: Any, what: str, *, color: str = BLUE) -> None:
     """A dot for each layer, where numbers of several kinds share an axis."""
     values, errors = finite(values), np.maximum(finite(errors), 0.0)
-    axes.errorbar(values, np.arange(len(values)), xerr=errors, fmt="o", ms=4, elinewidth=0.9, color=color, label=what)
+    known = np.flatnonzero(np.isfinite(values))
+    look = {"fmt": "o", "ms": 4, "elinewidth": 0.9, "color": color, "label": what}
+    axes.errorbar(values[known], known, xerr=errors[known], **look)
 
 
 def few_numbers(axes: Axes) -> None:

@@ -164,6 +164,14 @@ WORDS: Mapping[str, Words] = {
         "only raise the rank of activations, so compare runs on the same.",
         r"\exp ( -\sum_i p_i \log p_i ), \quad p_i = \frac{s_i}{\sum_j s_j}",
     ),
+    "attention-entropy": Words(
+        "Entropy of attention",
+        "How widely each head spreads its attention over the positions that it sees, beside the least that spectral "
+        "norms of weights and inputs allow. Attention that collapses onto few positions goes with unstable training.",
+        "What a head attends to. The bound is loose, most so for long sequences: where it is near 0 collapse is "
+        "possible, and need not happen.",
+        r"-\sum_j p_j \log p_j \ge \log (1 + (T - 1) \beta) + s (T^2 - T)^{1/2} \frac{\beta}{1 + (T - 1) \beta}",
+    ),
     "dual-gradient": Words(
         "Gradient in dual norms",
         "The gradient in the norms that the layers' steps are measured in, and its ratio to f - f*.",

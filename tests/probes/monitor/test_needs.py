@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from attending import attending
 from rich.console import Console
 from torch import nn
 
@@ -55,6 +56,8 @@ def trace(tmp_path):
 def test_every_probe_says_what_it_needs_and_is_refused_without(objective, trace, probe):
     """Without the optimizer when the monitor is made, without the batch at its first call; else it is measured."""
     assert isinstance(probe, Instrument)
+    if probe.name == "attention-entropy":
+        objective = attending()
     if probe.of_all:
         probe = probe.at_stations([Station(0, objective.theta()), Station(1, objective.theta() + 0.1)])
     if "optimizer" in probe.needs:

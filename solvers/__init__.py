@@ -6,7 +6,7 @@ those that use the loss `step(loss=loss)`. `diffusion` has SDE models of some.
 
 A new optimizer is a file of `first_order` (it moves by gradients, or by the loss and gradients), of `preconditioned`
 (gradients in a metric of their own, or of the curvature) or of `second_order` (it looks at curvature and at trial
-points); their pages say what it has to implement.
+points); their pages say what it has to implement. `parametrizations` has weights as functions of other parameters.
 """
 
 from solvers import diffusion
@@ -29,6 +29,7 @@ from solvers.first_order import (
     SteepestDescent,
     muon_groups,
 )
+from solvers.parametrizations import SigmaReparam, remove_sigma_reparam, sigma_reparam
 from solvers.preconditioned import (
     OASIS,
     PSGD,
@@ -105,6 +106,7 @@ __all__ = [
     "ScaledGD",
     "Scion",
     "Shampoo",
+    "SigmaReparam",
     "SignSGD",
     "Signum",
     "Solver",
@@ -115,6 +117,8 @@ __all__ = [
     "linear_model",
     "lora_groups",
     "muon_groups",
+    "remove_sigma_reparam",
+    "sigma_reparam",
     "solve_cubic",
     "solve_cubic_krylov",
 ]

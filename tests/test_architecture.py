@@ -21,7 +21,7 @@ ROOMS = {
         {"surface", "conditioning", "regularity", "collapse", "representation", "sharpness", "implicit"},
     ],
     "solvers": [
-        {"distributed", "repeatable"},
+        {"distributed", "parametrizations", "repeatable"},
         {"base"},
         {"first_order", "second_order"},
         {"preconditioned", "diffusion"},

@@ -39,7 +39,7 @@ RESULTS = {
     "landscape.conditioning": "Conditioning LayerFactors",
     "landscape.regularity": "AlphaBeta Bound Constant Envelope",
     "landscape.collapse": "CollapseMetrics",
-    "landscape.representation": "ActivationRanks LayerRanks MatrixRanks",
+    "landscape.representation": "ActivationRanks HeadEntropies LayerRanks MatrixRanks",
     "landscape.sharpness": "Alignment BatchSharpness CriticalSharpness GradientProducts GradientStatistics "
     "RelativeCriticalSharpness SAMSharpness Stability",
     "landscape.implicit": "Hypergradient Influence",

@@ -119,7 +119,7 @@ def _matrix(path: str, module: nn.Module) -> Matrix | None:
     weight = getattr(module, "weight", None)
     if weight is None or weight.ndim != 2:
         return None
-    transposed = type(module).__name__ == "Conv1D"  # of transformers: (in, out)
+    transposed = "Conv1D" in {kind.__name__ for kind in type(module).__mro__}  # of transformers: (in, out)
     return Matrix(f"{path}.weight", f"{path}.bias", tuple(weight.shape), int(transposed))
 
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from landscape.objective.batch import tensors_in
 from landscape.objective.hooks import first_input
+from landscape.objective.state import borrowed_buffers
 from landscape.operators.blocks.heads import Matrix, attentions, head_splits
 from landscape.operators.functions import name_of
 from landscape.representation.attention.call import Call, Projections
@@ -44,7 +45,8 @@ class Recorder(TorchFunctionMode):
         self._model, self._take = model, take
         self.root = type(model).__name__
         self._names = {module: name for name, module in model.named_modules()}
-        self._known: dict[str, Mapping[str, Matrix]] = dict(attentions(model))
+        with borrowed_buffers(model):  # weights that update themselves whenever they are looked at
+            self._known: dict[str, Mapping[str, Matrix]] = dict(attentions(model))
         self._projections = {m.weight.rpartition(".")[0] for found in self._known.values() for m in found.values()}
         self._inside: list[str] = []
         self._inputs: dict[str, Tensor] = {}

@@ -52,6 +52,8 @@ class Recorder(TorchFunctionMode):
         self._inputs: dict[str, Tensor] = {}
         self._scores: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # the tensor is held, so that its id stays its own
         self._calls: Counter[str] = Counter()
+        self._entered: set[str] = set()
+        self._last = ""  # the attention whose projection was called last
         self.used: set[str] = set()
 
     # -- hooks on all modules --------------------------------------------------------------------------------------
@@ -59,6 +61,7 @@ class Recorder(TorchFunctionMode):
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Before a module runs."""
         self._inside.append(self._names.get(module, ""))
+        self._entered.add(self._inside[-1])
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """After it; the inputs of projections are kept."""
@@ -66,7 +69,9 @@ class Recorder(TorchFunctionMode):
         value = first_input(args, kwargs)
         if value is not None and name in self._projections:
             self._inputs[name] = value
-            self.used |= {path for path in self._known if path == self.root or name.startswith(f"{path}.")}
+            around = {path for path in self._known if path == self.root or name.startswith(f"{path}.")}
+            self.used |= around
+            self._last = max(around, key=len, default="")
 
     def begin(self) -> None:
         """Before a batch."""
@@ -158,8 +163,12 @@ class Recorder(TorchFunctionMode):
     # -- where it happens --------------------------------------------------------------------------------------------
 
     def _named(self) -> str:
-        """The innermost module that runs and is known to be attention; "" for none."""
-        return next((n or self.root for n in reversed(self._inside) if (n or self.root) in self._known), "")
+        """The innermost module that runs and is known to be attention, or one that only holds layers; "" for none."""
+        inside = [name or self.root for name in self._inside]
+        held = self._last and self._last not in self._entered and inside
+        if held and (inside[-1] == self.root or self._last.startswith(f"{inside[-1]}.")):
+            return self._last
+        return next((name for name in reversed(inside) if name in self._known), "")
 
     def _input(self, matrix: Matrix) -> Tensor | None:
         return self._inputs.get(matrix.weight.rpartition(".")[0])

@@ -61,7 +61,7 @@ def layer_dots(axes: Axes, values: Any, errors: Any, what: str, *, color: str = 
     """A dot for each layer, where numbers of several kinds share an axis."""
     values, errors = finite(values), np.maximum(finite(errors), 0.0)
     known = np.flatnonzero(np.isfinite(values))
-    look = {"fmt": "o", "ms": 4, "elinewidth": 0.9, "color": color, "label": what}
+    look: dict[str, Any] = {"fmt": "o", "ms": 4, "elinewidth": 0.9, "color": color, "label": what}
     axes.errorbar(values[known], known, xerr=errors[known], **look)
 
 

@@ -256,6 +256,26 @@ def test_layers_are_chosen_and_what_cannot_be_seen_is_refused():
     assert list(attention_entropy(Objective(mixed, LOSS, (x, x)), ["0"])) == ["0"]
 
 
+def test_layers_that_only_lie_in_a_container():
+    """The module that is known as attention is never called: the block does its work."""
+    torch.manual_seed(6)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = nn.ModuleDict({"c_attn": nn.Linear(8, 24), "c_proj": nn.Linear(8, 8)})
+
+        def forward(self, x):
+            q, k, v = (a.unflatten(-1, (2, 4)).transpose(1, 2) for a in self.attn["c_attn"](x).chunk(3, -1))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return x + self.attn["c_proj"](y.transpose(1, 2).flatten(2))
+
+    x = torch.randn(3, 5, 8)
+    found = attention_entropy(Objective(nn.Sequential(Block(), Block()), LOSS, (x, x)))
+    assert list(found) == ["0.attn", "1.attn"]
+    assert all(one.of_weights and one.rows == 15 for one in found.values())
+
+
 @pytest.mark.parametrize("name", ["layernorm_attention", "sdpa", "multihead"])
 def test_on_every_case_with_attention(name):
     case = CASES[name]()

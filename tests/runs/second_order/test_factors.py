@@ -83,7 +83,11 @@ def state(error: float, **changed: Any) -> dict[str, Any]:
         "random": 2.0,
         "trace": 0.0,
     }
-    return made | {"left out": 0.6, "plain": [0.5], "inverse": [0.3], "top": 1.5, "first": 1.1} | changed
+    return (
+        made
+        | {"left out": 0.6, "plain": [0.5], "inverse": [0.3], "top": 1.5, "first": 1.1, "spectral": error}
+        | changed
+    )
 
 
 def results(size: Any = lambda job: 1.0, **changed: Any) -> Results:
@@ -129,6 +133,7 @@ def test_exact_cases_can_fail(claim: Any, name: str) -> None:
         (claims.corrected, {"ekfac": 9.0}),
         (claims.corrected, {"trace": 1e-6}),
         (claims.trained, {"kfac": 1e-9}),
+        (claims.trained, {"spectral": 1e-9}),
         (claims.left_out, {"left out": 1e-9}),
         (claims.inverses, {"inverse": [0.51]}),
         (claims.shampoo, {"best": 1e-9}),

@@ -52,7 +52,10 @@ def compared(results: Results, pairs: Sequence[tuple[str, str]], names: Sequence
         told = ", ".join(f"{name} {short(medians[name][AT], 2)}" for name in names)
         return f"{where} {held(medians)} of {total} ({told})"
 
-    return every(found, lambda medians: held(medians) == total, tell, before=f"κ (at {MODEL:g}), ")
+    shown = {one for pair in pairs for one in pair}
+    kept = {w: {name: row for name, row in medians.items() if name in shown} for w, medians in found.items()}
+    before = f"κ (at {MODEL:g}), "
+    return every(found, lambda medians: held(medians) == total, tell, numbers=kept, before=before)
 
 
 def below(names: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:

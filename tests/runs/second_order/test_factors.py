@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from experiment_checks import check_needs
 
 from landscape import GaussNewton, Objective
 from probes.sweep.jobs import JobContext
 from probes.sweep.work import JobResult
-from runs import second_order
 from runs.engine.claims import ClaimResult, Results
 from runs.second_order import errors, factors
 from runs.second_order import factors_claims as claims
@@ -158,7 +156,3 @@ def test_a_job(tmp_path: Path) -> None:
     assert first["before"]["kfac"] != second["before"]["kfac"]
     assert first["loss"] < 2.1  # ln 10 = 2.3 is chance
     assert factors.errors(context, hidden=[4], seeds=1, images=20, steps=60)["runs"] == [first]
-
-
-def test_jobs_are_those_that_the_claims_need() -> None:
-    check_needs(second_order.EXPERIMENT)

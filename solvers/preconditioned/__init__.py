@@ -1,4 +1,4 @@
-"""Solvers that precondition the gradient: by an estimate of the curvature's diagonal, or by Kronecker factors.
+"""Solvers that precondition the gradient: by an estimate of the curvature's diagonal, or by factors of its sides.
 
 States and steps are in float32 at least. Those by second derivatives derive from `base.Curved` and say how an estimate
 is made and what of it is remembered; those by gradients alone from `base.Preconditioned`.

@@ -237,6 +237,22 @@ def test_newtons_steps_on_a_quadratic():
     assert losses[-1] < 1e-9 * losses[0]
 
 
+def test_factors_are_balanced():
+    """Sizes that one factor has and the other lacks play no part, and are shared out within 100 fits."""
+    found = []
+    for factor in (1.0, 1e6):
+        W = nn.Parameter(torch.zeros(3, 2).double())
+        solver = PSGD([W], 0.0)
+        for k in range(100):
+            W.grad = torch.tensor(np.random.default_rng(k).standard_normal((3, 2)))
+            solver.step()
+            if k == 0:
+                first, second = solver.state[W]["factors"]
+                solver.state[W]["factors"] = [first * factor, second / factor]
+        found.append(solver.state[W]["factors"])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
 def test_how_often_it_is_fit():
     p = nn.Parameter(torch.ones(3))
     solver = PSGD([p], 0.01, every=2, probability=0.25, generator=generator())

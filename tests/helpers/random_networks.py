@@ -66,11 +66,12 @@ class Problem:
         )[0]
         if not gradient.requires_grad:
             return torch.zeros(len(theta), len(theta), dtype=DOUBLE)
-        rows = [
-            torch.autograd.grad(g, theta, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-            for g in gradient
-        ]
-        return torch.stack(rows)
+        options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        try:
+            every = torch.eye(len(theta), dtype=DOUBLE)
+            return torch.autograd.grad(gradient, theta, every, is_grads_batched=True, **options)[0]
+        except RuntimeError:  # some operations take one gradient at a time
+            return torch.stack([torch.autograd.grad(g, theta, **options)[0] for g in gradient])
 
     def direction(self) -> Tensor:
         """A random unit vector; zero where an embedding holds its padding row fixed, whose gradient torch masks."""

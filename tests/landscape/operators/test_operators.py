@@ -80,10 +80,10 @@ def test_monte_carlo_fisher_averages_to_gauss_newton(name):
     case = CASES[name]()
     objective = Objective(case.model, case.loss, case.batches, **case.options)
     G = GaussNewton(objective).to_dense()
-    draws = torch.stack(
-        [MonteCarloFisher(objective, 50, torch.Generator().manual_seed(s)).to_dense() for s in range(40)]
+    draws = torch.stack(  # labels cost little beside the products
+        [MonteCarloFisher(objective, 100, torch.Generator().manual_seed(s)).to_dense() for s in range(20)]
     )
-    stderr = draws.std(0) / 40**0.5
+    stderr = draws.std(0) / 20**0.5
     # the squared error is about its own expectation; the bounds are wide because the entries are correlated
     z2 = ((draws.mean(0) - G).square().sum() / stderr.square().sum()).item()
     assert 0.2 < z2 < 2.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from html.parser import HTMLParser
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,40 @@ N, K, PROBES, LANCZOS, TENSORS = 1210, 10, 4, 32, 8
 LABELS = tuple(f"layer{i}.{part}" for i in range(TENSORS // 2) for part in ("weight", "bias"))
 TOLD = {"noise": Field(), "checked": Field((), "S120"), "note": Field((), "S200")}
 SAID = {"noise": 0.0, "checked": "agrees with differences to 2e-06 (float32)", "note": ""}
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes and the text right inside; tags must close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self._open: list[tuple[str, list[str]]] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs), []))
+        if tag not in ("meta", "br", "link", "img", "mspace"):
+            self._open.append((tag, self.found[-1][2]))
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs), []))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data):
+        if self._open:
+            self._open[-1][1].append(data)
+
+    def all(self, tag, **wanted):
+        return [
+            ("".join(text), attrs)
+            for name, attrs, text in self.found
+            if name == tag and all(attrs.get(key) == value for key, value in wanted.items())
+        ]
 
 
 def every_kind(

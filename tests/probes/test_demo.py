@@ -10,7 +10,7 @@ import pytest
 import torch
 from paths import ROOT
 
-from probes import Trace
+from probes import Field, Trace
 from probes.cli import main
 from probes.demo import cnn, default_folder, mlp
 from probes.digits import NETWORKS, build_network, digits
@@ -25,27 +25,33 @@ def run(*words: str) -> None:
 
 def test_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    for _ in range(2):  # running it again replaces its own files
-        run("--quick")
-        out, err = capfd.readouterr()
-        assert err == ""
-        for text in (
-            "outliers",
-            "classes",
-            "Gauss-Newton",
-            "cost in gradients",
-            "±",
-            "landscape show",
-            "Pictures",
-            "Report",
-        ):
-            assert text in out
+    threads, folder = torch.get_num_threads(), tmp_path / "landscape-demo"
+    names = {"mlp.h5", "mlp-training.h5", "mlp-step0.pt", "mlp-density.png", "mlp-training-spectrum.png", "report.html"}
+    folder.mkdir()
+    for name in names:  # of an earlier run: they are replaced
+        if name.endswith(".h5"):
+            with Trace.create(folder / name) as trace:
+                trace.declare("spectrum", {"values": Field()})
+                trace.record("spectrum", 7, values=1.0)
+        else:
+            (folder / name).write_text("old")
+    run("--quick")
+    out, err = capfd.readouterr()
+    assert err == ""
+    for text in (
+        "outliers",
+        "classes",
+        "Gauss-Newton",
+        "cost in gradients",
+        "±",
+        "landscape show",
+        "Pictures",
+        "Report",
+    ):
+        assert text in out
     assert torch.get_num_threads() == threads
-    folder = tmp_path / "landscape-demo"
-    names = {path.name for path in folder.iterdir()}
-    pictures = {"mlp-density.png", "mlp-training-spectrum.png", "report.html"}
-    assert {"mlp.h5", "mlp-training.h5", "mlp-step0.pt", *pictures} <= names
+    assert names <= {path.name for path in folder.iterdir()}
+    assert all((folder / name).stat().st_size > 1000 for name in names)
     with Trace.open(folder / "mlp-training.h5") as trace:
         assert trace["spectrum"]["step"].tolist() == [0, 21, 42]
         inside = trace["spectrum"]["values"]

@@ -198,7 +198,7 @@ def test_schedulers(name, schedule):
     model = small_model()
     solver = ALL[name](model.parameters())
     scheduler, seen = SCHEDULES[schedule](solver), []
-    for _ in range(5):
+    for _ in range(3):
         loss = solver.step(closure_of(model))
         seen.append(float(solver.param_groups[0]["lr"]))
         scheduler.step(float(loss)) if schedule == "ReduceLROnPlateau" else scheduler.step()

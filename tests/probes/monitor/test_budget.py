@@ -4,6 +4,7 @@ import json
 import random
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -25,8 +26,9 @@ class Clock:
         return self.now
 
     def share(self, start, stop):
-        inside = sum(max(0.0, min(t + s, stop) - max(t, start)) for t, s in self.spent)
-        return inside / (stop - start)
+        begun, took = np.array(self.spent).T
+        inside = np.minimum(begun + took, stop) - np.maximum(begun, start)
+        return float(inside.clip(0).sum()) / (stop - start)
 
 
 class Costly:

@@ -95,10 +95,15 @@ def test_lines_are_thin_and_told_apart_in_grey(paper: dict[str, Figure]) -> None
                     assert looks[0] != looks[1], (name, looks)
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> Path:
+    return every_kind(tmp_path_factory.mktemp("long") / "t.h5", 100)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
-def test_files(kind: str, tmp_path: Path) -> None:
+def test_files(kind: str, long: Path, tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
-    with Trace.open(every_kind(tmp_path / "t.h5", 100)) as trace:
+    with Trace.open(long) as trace:
         for name, made in figures(trace, ("trace", "density", "surface", "spectrum"), style="paper"):
             with style("paper"):
                 data = save(made, tmp_path / f"{name}.{kind}").read_bytes()

@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from paths import ROOT
-from report_cases import every_kind
+from report_cases import Elements, every_kind
 
 from probes import Field, Trace, report
 from probes.cli import main
@@ -26,40 +25,6 @@ from probes.views.report.charts.axes import numbers
 from probes.views.report.formulas import mathml
 from probes.views.report.html import script_json
 from probes.views.report.words import WORDS
-
-
-class Elements(HTMLParser):
-    """Every element with its attributes and the text right inside; tags must close in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self._open: list[tuple[str, list[str]]] = []
-        self.feed(text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs), []))
-        if tag not in ("meta", "br", "link", "img", "mspace"):
-            self._open.append((tag, self.found[-1][2]))
-
-    def handle_startendtag(self, tag, attrs):
-        self.found.append((tag, dict(attrs), []))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop()[0] == tag
-
-    def handle_data(self, data):
-        if self._open:
-            self._open[-1][1].append(data)
-
-    def all(self, tag, **wanted):
-        return [
-            ("".join(text), attrs)
-            for name, attrs, text in self.found
-            if name == tag and all(attrs.get(key) == value for key, value in wanted.items())
-        ]
 
 
 def specs(page: Elements):
@@ -183,28 +148,6 @@ def test_a_hostile_trace_is_text(
     for spec in specs(page):
         assert not re.search("<(img|script)", json.dumps(spec))
     assert evil in "".join(t for t, _ in page.all("h1"))
-
-
-def test_without_plotly_the_pictures_are_in_the_page(
-    traced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bundle, "is_there", lambda: False)
-    text = report(traced, tmp_path / "page.html").read_text()
-    page = Elements(text)
-    assert len(page.all("svg")) > 15
-    assert not page.all("script", type="text/plain")
-    assert "pip install 'landscape-engine[report]'" in " ".join(t for t, _ in page.all("code"))
-    ids = [attrs["id"] for _, attrs, _ in page.found if attrs.get("id")]
-    assert len(ids) == len(set(ids))
-    used = set(re.findall(r"url\(#([^)]+)\)", text)) | {
-        value[1:]
-        for _, attrs, _ in page.found
-        for key, value in attrs.items()
-        if key == "xlink:href" and value[0] == "#"
-    }
-    assert used <= set(ids)
-    assert len(text) < 3e6
-    assert "$" not in "".join(t for t, _ in page.all("text"))  # formulas of matplotlib's own ticks are set
 
 
 def test_it_is_small_and_loads_little(tmp_path: Path) -> None:

@@ -88,12 +88,18 @@ class EffectiveRank(Instrument):
 
     @override
     def measure(self, context: Context) -> dict[str, Any]:
+        from torch.nn import Embedding
+
         from landscape.representation import layer_ranks
+        from landscape.representation.layers import layers_of
 
         found = layer_ranks(context.objective, self.layers, at=self.at, limit=self.limit)
         rows = [self._of(one) for one in found.values()]
         row: dict[str, Any] = {name: np.array([one.get(name, np.nan) for one in rows]) for name in self.fields(context)}
+        modules = {name: layer.module for name, layer in layers_of(context.objective.module, self.layers).items()}
         silent = [name for name, one in found.items() if one.activations is None]
+        if self.at == "input":  # integers, of which nothing is expected
+            silent = [name for name in silent if not isinstance(modules[name], Embedding)]
         wide = [name for name, one in zip(found, rows, strict=True) if one.get("units", 0) > self.limit]
         said = [f"not called with floating numbers: {', '.join(silent)}"] if silent else []
         said += [f"more units than limit={self.limit}: {', '.join(wide)}"] if wide else []

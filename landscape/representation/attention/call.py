@@ -1,14 +1,13 @@
 """One call of attention, and what it adds to the entropies of its heads.
 
-With queries q_i and keys k_j of inputs x_i and y_j, the logits of a row are q_i K^T / sqrt(d), so their norm is at most
+With queries q_i and keys k_j of inputs x_i and y_j, the mean-free part of a row of logits has at most the norm
 
-    |(x_i, 1)| ||(W_Q, b_Q)^T W_K||_2 ||Y||_2 / sqrt(d)
+    |(x_i, 1)| ||(W_Q, b_Q)^T W_K||_2 ||Y - 1 m^T||_2 / sqrt(d)    for the row's bound, for any m: the mean of the y_j
+    ||(X, 1)||_2 ||(W_Q, b_Q)^T W_K||_2 ||Y||_2 / sqrt(d)          for the loose one, as the paper has it
 
-for the row's bound, with ||(X, 1)||_2 instead of |(x_i, 1)| for the loose one, as the paper has it.
-
-The keys' bias adds the same to all logits of a row. Where the weights are not known, or queries and keys are not what
-they make of the inputs (rotated, normalised), it is |q_i| ||K||_2 / sqrt(d). What is added to the logits beside masks
-(a bias of positions) adds the norm of its own mean-free part.
+since m, as the keys' bias, adds the same to all logits of a row. Where the weights are not known, or queries and keys
+are not what they make of the inputs (rotated, normalised), it is |q_i| ||K - 1 m^T||_2 / sqrt(d). What is added to the
+logits beside masks (a bias of positions) adds the norm of its own mean-free part.
 """
 
 from __future__ import annotations
@@ -132,7 +131,7 @@ def _rows(call: Call, part: slice, weights: _Weights | None) -> tuple[Tensor, Te
     Q, K = accurate(call.q[part]), accurate(call.k[part])
     products = Q @ K.mT
     if call.logits is not None:
-        visible = _visible(call.logits[part])
+        visible = _visible(call.logits[part]).to(products.device)
         Z = accurate(call.logits[part])
         scale = _fitted(Z, products, visible) if call.scale is None else call.scale
         added = Z - scale * products
@@ -140,7 +139,11 @@ def _rows(call: Call, part: slice, weights: _Weights | None) -> tuple[Tensor, Te
         assert call.scale is not None
         scale = call.scale
         added = torch.zeros_like(products) if call.mask is None else accurate(call.mask[part])
-        visible = torch.ones_like(products, dtype=torch.bool) if call.mask is None else _visible(call.mask[part])
+        visible = (
+            torch.ones_like(products, dtype=torch.bool)
+            if call.mask is None
+            else _visible(call.mask[part]).to(products.device)
+        )
         Z = scale * products + added
     keys = visible.sum(-1)
     rows = keys > 0
@@ -153,26 +156,19 @@ def _rows(call: Call, part: slice, weights: _Weights | None) -> tuple[Tensor, Te
     extra = torch.linalg.vector_norm((added - mean).masked_fill(~visible, 0.0), dim=-1)
     seen = (visible & rows.unsqueeze(-1)).any(-2)  # keys (N, H, S)
     if weights is None:
-        sizes, whole, others = (
-            _norms(Q, rows),
-            spectral_norm(Q * rows.unsqueeze(-1)),
-            spectral_norm(K * seen.unsqueeze(-1)),
-        )
+        X, Y, used, norm = Q, K, rows, torch.ones((), dtype=Q.dtype, device=Q.device)
     else:
-        used, kept = rows.any(1), seen.any(1)
-        x, y = weights.x[part] * used.unsqueeze(-1), weights.y[part] * kept.unsqueeze(-1)
-        sizes, whole = _norms(x, used).unsqueeze(1), spectral_norm(x).unsqueeze(1)
-        others = spectral_norm(y).unsqueeze(1) * weights.norm
-    others = abs(scale) * others
-    bound = entropy_bound(sizes * others.unsqueeze(-1) + extra, keys)
-    loose = entropy_bound((whole * others).unsqueeze(-1) + extra, keys)
+        X, Y, used, seen = (t.unsqueeze(1) for t in (weights.x[part], weights.y[part], rows.any(1), seen.any(1)))
+        norm = weights.norm
+    X, Y = X * used.unsqueeze(-1), Y * seen.unsqueeze(-1)
+    middle = Y.sum(-2, keepdim=True) / seen.sum(-1).clamp_min(1)[..., None, None]
+    near = abs(scale) * norm * spectral_norm((Y - middle) * seen.unsqueeze(-1))
+    far = abs(scale) * norm * spectral_norm(Y) * spectral_norm(X)
+    bound = entropy_bound(torch.linalg.vector_norm(X, dim=-1) * near.unsqueeze(-1) + extra, keys)
+    loose = entropy_bound(far.unsqueeze(-1) + extra, keys)
     columns = [entropy, bound, loose, keys.clamp_min(1).double().log(), torch.ones_like(entropy)]
     sums = torch.stack([t.masked_fill(~rows, 0.0).sum((0, 2)) for t in columns])
     return sums, entropy.masked_fill(~rows, torch.inf).amin((0, 2))
-
-
-def _norms(X: Tensor, rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(X, dim=-1).masked_fill(~rows, 0.0)
 
 
 def _visible(t: Tensor) -> Tensor:

@@ -34,8 +34,9 @@ class HeadEntropies:
     Attributes:
         entropy: mean over the rows.
         least: the lowest of a row.
-        bound: mean of the rows' lower bounds, from |x_i| ||W_Q^T W_K||_2 ||X||_2 / sqrt(d) of each row's input x_i.
-        loose_bound: the same with ||X||_2 of the sample for |x_i|, as arXiv 2303.06296 has it.
+        bound: mean of the rows' lower bounds, from |x_i| ||W_Q^T W_K||_2 ||X - 1 m^T||_2 / sqrt(d) of each row's input
+            x_i, and m the mean of the sample's inputs, which moves all logits of a row alike.
+        loose_bound: the same from ||X||_2 for |x_i| and without m, as arXiv 2303.06296 has it.
         uniform: mean of log(keys that a row sees): the most that entropy could be.
         rows: how many.
         of_weights: the bounds are those of the weights and inputs; else of queries and keys, which are not what

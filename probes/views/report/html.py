@@ -178,6 +178,8 @@ def _spaced(trace: dict[str, Any]) -> dict[str, Any]:
     x = trace.get("x", ())
     if len(x) < 3 or not all(type(place) is int for place in x) or len({b - a for a, b in pairwise(x)}) != 1:
         return trace
+    if x[0] == x[1]:  # plotly takes a distance of 0 for none, which is 1
+        return trace
     return {key: value for key, value in trace.items() if key != "x"} | {"x0": x[0], "dx": x[1] - x[0]}
 
 

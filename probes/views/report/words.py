@@ -160,8 +160,8 @@ WORDS: Mapping[str, Words] = {
         "Ranks of layers",
         "In how many directions the activations of each layer and its weights spread, and how many of its units are "
         "never on: representations that collapse lose directions, and units that sleep no longer learn.",
-        "Which directions they are, or whether they serve the task: noise has the highest rank of all. More data can "
-        "only raise the rank of activations, so compare runs on the same.",
+        "Which directions they are, or whether they serve the task: noise has the highest rank of all. Ranks of "
+        "activations depend on the data: compare runs on the same.",
         r"\exp ( -\sum_i p_i \log p_i ), \quad p_i = \frac{s_i}{\sum_j s_j}",
     ),
     "attention-entropy": Words(

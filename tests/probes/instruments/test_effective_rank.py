@@ -16,6 +16,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed, self.hidden, self.head = nn.Embedding(7, 4), nn.Linear(4, 6), nn.Linear(6, 3)
+        self.unused = nn.Linear(2, 2)
 
     def forward(self, x):
         return self.head(torch.relu(self.hidden(self.embed(x))).mean(1))
@@ -38,16 +39,16 @@ def test_it_keeps_what_the_function_says(objective, trace):
     probes = [EffectiveRank(), EffectiveRank(name="squares", squared=True, layers=("h*",), at="output", limit=3)]
     found = measure_once(objective, probes, trace, 0, on_error="raise")
     row, said = found["effective-rank"].values, layer_ranks(objective)
-    assert trace["effective-rank"].fields["dormant"].labels == ("embed", "hidden", "head")
+    assert trace["effective-rank"].fields["dormant"].labels == ("embed", "hidden", "head", "unused")
     head = said["head"]
     assert row["effective_rank"][2] == head.activations.ranks.effective_rank
     assert row["nuclear"][2] == head.activations.nuclear_ratio
     assert row["nearly_dormant"][2] == head.activations.dormant(0.025)
-    assert row["rows"].tolist()[1:] == [100.0, 20.0]
+    assert row["rows"].tolist()[1:3] == [100.0, 20.0]
     assert row["weight_nuclear_norm"][0] == said["embed"].weight.nuclear_norm
-    assert row["weight_rank"].tolist() == [4.0, 4.0, 3.0]
+    assert row["weight_rank"].tolist() == [4.0, 4.0, 3.0, 2.0]
     assert math.isnan(row["effective_rank"][0])
-    assert row["note"] == "not called with floating numbers: embed"
+    assert row["note"] == "not called with floating numbers: unused"
     squares, outputs = found["squares"].values, layer_ranks(objective, ["h*"], at="output")
     assert squares["effective_rank"][1] == outputs["head"].activations.ranks.effective_rank_squared
     assert squares["weight_effective_rank"][1] == outputs["head"].weight.effective_rank_squared

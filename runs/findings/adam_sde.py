@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from runs.findings.finding import Finding, Seen, number
 from solvers.diffusion import Adam, Quadratic, discrete, integrate
@@ -14,16 +13,6 @@ from solvers.diffusion import Adam, Quadratic, discrete, integrate
 ETAS, PATHS, FINER = (0.2, 0.1, 0.05), 20_000, 10
 RATES = 2.0, 1.0  # (1 - beta_i) / eta
 LATER, END = 0.6, 1.6
-
-
-class _From(Adam):
-    """The same SDE from a state and a time that are given."""
-
-    state: tuple[Tensor, float]
-
-    @override
-    def start(self, X: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-        return self.state
 
 
 def measure() -> Seen:
@@ -44,17 +33,17 @@ def _distances(eta: float) -> list[float]:
     x0 = torch.tensor([2.0, 1.5], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     betas = 1 - RATES[0] * eta, 1 - RATES[1] * eta
-    sde = _From(problem, eta, betas=betas, eps=0.1, moment_noise=False, lookahead=False)
+    sde = Adam(problem, eta, betas=betas, eps=0.1, moment_noise=False, lookahead=False)
 
     def solver(end: float) -> Tensor:
         steps = round(end / eta)
         return discrete(sde, x0, steps, PATHS, generator=generator, every=steps).final
 
     def mean(state: Tensor, begin: float) -> Tensor:
-        sde.state = state, begin
         dt = eta / FINER
         steps = round((END - begin) / dt)
-        return integrate(sde, x0, dt, steps, PATHS, generator=generator, every=steps).final[0].mean(0)
+        start = state, begin
+        return integrate(sde, x0, dt, steps, PATHS, generator=generator, every=steps, start=start).final[0].mean(0)
 
     end = solver(END)[0].mean(0)
     starts = (sde.begin(x0.expand(PATHS, 2).clone()), eta / FINER), (solver(eta), eta), (solver(LATER), LATER)

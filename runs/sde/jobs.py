@@ -1,9 +1,10 @@
 """Jobs that lay an SDE beside its solver: means, covariances and bands at several step sizes, wrong SDEs as controls.
 
-The SDE is integrated with dt = eta / 10; at dt = eta SGD's with Gaussian noise would be SGD itself. Controls: no
-diffusion, twice the covariance; for RMSprop and Adam no noise in the second moment ("quiet"), and for Adam the
-published SDE, which is that and takes the means before the step. Groups `solver-0.1`, `sde-0.1` ... of a trace have
-mean and deviation over paths.
+The SDE is integrated with dt = eta / 10; at dt = eta SGD's with Gaussian noise would be SGD itself. Adam's, which is
+0/0 at t = 0, starts at a fixed time from paths of the solver of its own. Controls: no diffusion, twice the covariance,
+time that runs fast; for RMSprop and Adam no noise in the second moment ("quiet"), and for Adam the published SDE, which
+is that and takes the means before the step. Groups `solver-0.1`, `sde-0.1` ... of a trace have mean and deviation over
+paths.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from solvers.diffusion import SDE, Paths, discrete, integrate
 FINER = 10  # steps of the SDE in one of the solver
 END, SHORT = 2.0, 1.0  # time that paths run; SHORT where a step is costly
 FINE, COARSE = (0.2, 0.1, 0.05, 0.025), (0.2, 0.1, 0.05)  # step sizes
-CONTROLS = {"none": 0.0, "double": 2.0}  # factor of the diffusion's covariance
+LATER = 0.6  # when Adam's SDE starts
+CONTROLS = {"none": (0.0, 1.0), "double": (2.0, 1.0), "fast": (1.0, 1.1)}  # factors of the covariance and of time
 STATISTICS = ("loss", "gradient_norm", "square")
 QUADRATICS, REAL = ("commuting", "rotated"), ("cancer", "network")
 # rules by problem: no decoupled decay and no DNSAM off the quadratics
@@ -102,14 +104,19 @@ def track(
     with job.trace(problem=problem, rule=rule, end=end, finer=FINER) as trace:
         for number, eta in enumerate(etas):
             sde = model(rule, at, eta, **changed)
-            solver = discrete(sde, x0, round(end / eta), paths, generator=generator, trajectory=True)
-            cloud = _cloud(solver, etas[0])
+            first, start = (_paths_until(sde, x0, _later(rule, end), paths, generator) for _ in range(2))
+            begin = 0.0 if first is None else first[1]
+            steps, every = round((end - begin) / eta), round(etas[0] / eta)
+            solver = discrete(sde, x0, steps, paths, generator=generator, trajectory=True, start=first)
+            cloud = _cloud(solver, every)
             _keep(trace, f"solver-{eta:g}", solver)
             row: dict[str, Any] = {"eta": eta, "sdes": {}}
-            for kind, (made, noise, count) in _kinds(rule, sde, eta, at, paths).items():
-                found = _integrate(made, x0, end, count, generator, noise)
+            for kind, (made, noise, pace, count) in _kinds(rule, sde, eta, at, paths).items():
+                own = None if start is None else (start[0][:, :count], start[1])
+                options: dict[str, Any] = {"generator": generator, "trajectory": True, "noise": noise, "start": own}
+                found = integrate(made, x0, pace * eta / FINER, FINER * steps, count, every=FINER, **options)
                 _keep(trace, f"{kind}-{eta:g}", found)
-                row["sdes"][kind] = difference(cloud, _cloud(found, etas[0]), x0)
+                row["sdes"][kind] = difference(cloud, _cloud(found, every), x0)
                 if kind == "sde":
                     row["statistics"] = _statistics(solver, found)
             rows.append(row)
@@ -143,32 +150,39 @@ def difference(solver: Cloud, sde: Cloud, x0: Tensor) -> dict[str, Any]:
     return found | {"low": float(values.min()), "high": float(values.max())}
 
 
-def _kinds(rule: str, sde: SDE, eta: float, problem: Any, paths: int) -> dict[str, tuple[SDE, float, int]]:
+Kind = tuple[SDE, float, float, int]
+
+
+def _kinds(rule: str, sde: SDE, eta: float, problem: Any, paths: int) -> dict[str, Kind]:
+    """SDEs with the factors of their diffusion's covariance and of time, and how many paths."""
     fewer = paths // 2 if paths >= 1000 else paths
-    kinds = {"sde": (sde, 1.0, paths)} | {kind: (sde, noise, fewer) for kind, noise in CONTROLS.items()}
+    kinds: dict[str, Kind] = {"sde": (sde, 1.0, 1.0, paths)}
+    kinds |= {kind: (sde, noise, pace, fewer) for kind, (noise, pace) in CONTROLS.items()}
     if rule.startswith(("rmsprop", "adam")):
-        kinds["quiet"] = (model(rule, problem, eta, moment_noise=False), 1.0, paths)
+        kinds["quiet"] = (model(rule, problem, eta, moment_noise=False), 1.0, 1.0, paths)
     if rule.startswith("adam"):
-        kinds["published"] = (model(rule, problem, eta, moment_noise=False, lookahead=False), 1.0, fewer)
+        kinds["published"] = (model(rule, problem, eta, moment_noise=False, lookahead=False), 1.0, 1.0, fewer)
     return kinds
 
 
-def _integrate(sde: SDE, x0: Tensor, end: float, paths: int, generator: torch.Generator, noise: float) -> Paths:
-    eta = sde.eta
-    begin = sde.start(x0[None], torch.Generator().manual_seed(0))[1]
-    steps = FINER * (round(end / eta) - round(begin / eta))
-    return integrate(sde, x0, eta / FINER, steps, paths, generator=generator, every=FINER, trajectory=True, noise=noise)
+def _later(rule: str, end: float) -> float | None:
+    return min(LATER, end / 2) if rule.startswith("adam") else None
 
 
-def _rows(paths: Paths, grid: float) -> Tensor:
-    """Indices of the recorded times that are multiples of `grid` and not 0."""
-    ratio = paths.times / grid
-    return torch.nonzero((ratio - ratio.round()).abs().lt(1e-6) & ratio.gt(0.5))[:, 0]
+def _paths_until(
+    sde: SDE, x0: Tensor, time: float | None, paths: int, generator: torch.Generator
+) -> tuple[Tensor, float] | None:
+    """The state of the solver's paths at a time, and that time."""
+    if time is None:
+        return None
+    steps = round(time / sde.eta)
+    return discrete(sde, x0, steps, paths, generator=generator, every=steps).final, steps * sde.eta
 
 
-def _cloud(paths: Paths, grid: float) -> Cloud:
+def _cloud(paths: Paths, every: int) -> Cloud:
+    """At each so many steps of the solver, without the start."""
     assert paths.trajectory is not None
-    return Cloud(paths.trajectory[_rows(paths, grid)])
+    return Cloud(paths.trajectory[every::every])
 
 
 def _keep(trace: Any, name: str, paths: Paths) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from runs.engine.claims import Results, Verdict, claim, every
+from runs.engine.claims import Control, Results, Verdict, claim, every
 from runs.sde.criteria import SAM, WAYS, line
 from runs.sde.saddles import FLAT, RADII, STEEP
 from runs.shared.tables import listed
@@ -19,13 +19,14 @@ from runs.shared.tables import listed
     "gradient of the network, DNSAM too) over ρ differs from the gradient by autograd by a relative error whose power "
     "of ρ, 0.1 … 0.003, is at least 0.9, and which is at most 0.02 at ρ = 0.003",
     needs="drift-*",
+    control=Control("the gradients of SAM and USAM exchanged", lambda judge, results: judge(results, error="other")),
 )
-def drift(results: Results) -> Verdict:
+def drift(results: Results, error: str = "error") -> Verdict:
     found = {}
     for problem, data in results.family("drift-").items():
         for rule, rows in data.items():
-            p = line(*([math.log(row[key]) for row in rows] for key in ("rho", "error")))[0]
-            found[f"{rule} {problem}"] = [p, rows[-1]["error"]]
+            p = line(*([math.log(row[key]) for row in rows] for key in ("rho", error)))[0]
+            found[f"{rule} {problem}"] = [p, rows[-1][error]]
     return every(
         found,
         lambda v: v[0] >= 0.9 and v[1] <= 0.02,
@@ -45,15 +46,16 @@ def _cases(results: Results) -> dict[tuple[str, str], Any]:
     criterion="on (x² - y²)/2, ρ = 0.1, in solver and ODE: all starts with ‖∇f‖ < ρ end within 2ηρ of the saddle, none "
     "with |y| > 1.05 ρ does, and from all starts gradient descent leaves",
     needs="saddle",
+    control=Control("gradient descent in the place of SAM", lambda judge, results: judge(results, sam="gd")),
 )
-def saddle(results: Results) -> Verdict:
+def saddle(results: Results, sam: str = "sam") -> Verdict:
     found = _cases(results)
-    holds = [found["sam", kind]["inner"] == 1 and found["sam", kind]["outer"] == 0 for kind in ("solver", "ode")]
+    holds = [found[sam, kind]["inner"] == 1 and found[sam, kind]["outer"] == 0 for kind in ("solver", "ode")]
     holds += [found["gd", kind]["left"] == 1 for kind in ("solver", "ode")]
-    shares = found["sam", "solver"]["by_radius"]
+    shares = found[sam, "solver"]["by_radius"]
     text = "share of SAM's starts that end at the saddle, by radius in ρ: "
     text += listed({f"{r:g}": f"{v:.2f}" for r, v in zip(RADII, shares, strict=True)})
-    same = all(found[c, "solver"]["by_radius"] == found[c, "ode"]["by_radius"] for c in ("gd", "sam"))
+    same = all(found[c, "solver"]["by_radius"] == found[c, "ode"]["by_radius"] for c in ("gd", sam))
     text += f"; gradient descent: none; the ODE {'says the same' if same else 'differs'}"
     return Verdict(all(holds), text, {"sam": shares})
 
@@ -65,11 +67,12 @@ def saddle(results: Results) -> Verdict:
     criterion=f"with λ_min = -1 all starts end at the saddle for ρ = {STEEP}, and all leave for ρ = {FLAT}, in solver "
     "and ODE",
     needs="saddle",
+    control=Control("the radii exchanged", lambda judge, results: judge(results, steep="flat", flat="steep")),
 )
-def saddle_usam(results: Results) -> Verdict:
+def saddle_usam(results: Results, steep: str = "steep", flat: str = "flat") -> Verdict:
     found = _cases(results)
-    stayed = {kind: min(found["usam-steep", kind]["by_radius"]) for kind in ("solver", "ode")}
-    left = {kind: found["usam-flat", kind]["left"] for kind in ("solver", "ode")}
+    stayed = {kind: min(found[f"usam-{steep}", kind]["by_radius"]) for kind in ("solver", "ode")}
+    left = {kind: found[f"usam-{flat}", kind]["left"] for kind in ("solver", "ode")}
     holds = min(stayed.values()) == 1 and min(left.values()) == 1
     text = f"ρ = {STEEP}: least share at the saddle {min(stayed.values()):.2f}; ρ = {FLAT}: share that left "
     return Verdict(holds, text + f"{min(left.values()):.2f}", {"stayed": stayed, "left": left})

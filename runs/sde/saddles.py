@@ -71,11 +71,13 @@ def drift(job: JobContext, problem: str, points: int) -> dict[str, list[dict[str
     if problem == "network":  # of batches DNSAM's is not a gradient
         penalties["dnsam"] = penalties["sam"]
     found: dict[str, list[dict[str, float]]] = {rule: [] for rule in penalties}
-    for rule, penalty in penalties.items():
-        expected = torch.stack([grad(penalty)(x) for x in X])
+    gradients_of = {rule: torch.stack([grad(penalty)(x) for x in X]) for rule, penalty in penalties.items()}
+    for rule, expected in gradients_of.items():
+        other = gradients_of["sam" if rule == "usam" else "usam"]
         for rho in RAISES:
             added = (_mean_step(model(rule, at, 1.0, rho=rho), at, X, draws) - at.gradient(X)) / rho
-            found[rule].append({"rho": rho, "error": float((added - expected).norm() / expected.norm())})
+            errors = {"error": expected, "other": other}
+            found[rule].append({"rho": rho} | {n: float((added - g).norm() / g.norm()) for n, g in errors.items()})
     return found
 
 

@@ -71,6 +71,7 @@ def integrate(
     statistics: Mapping[str, Statistic] | None = None,
     trajectory: bool = False,
     noise: float = 1.0,
+    start: tuple[Tensor, float] | None = None,
 ) -> Paths:
     """Paths of an SDE by Euler-Maruyama, `steps` steps of length `dt`; weakly of first order in dt.
 
@@ -88,6 +89,8 @@ def integrate(
         statistics: more of them, by name: function of X `(paths, n)` -> `(paths, ...)`.
         trajectory: keep the points of all paths at the recorded times.
         noise: multiplies the diffusion's covariance. 0 and 2 are controls that a comparison has to refuse.
+        start: a state `(parts, paths, n)` and its time, in place of what the SDE starts with: `discrete(...).final`
+            lets it go on from the solver's own paths. x0 then says nothing.
 
     Raises:
         ValueError: a setting is not possible, or the shape of x0 does not fit.
@@ -105,7 +108,7 @@ def integrate(
     """
     check(dt=(dt, 0 < dt < math.inf), noise=(noise, 0 <= noise < math.inf))
     run = _Run(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
-    Y, begin = sde.start(run.X, run.generator)
+    Y, begin = sde.start(run.X, run.generator) if start is None else run.given(sde, start)
 
     def move(Y: Tensor, step: int) -> Tensor:
         terms = sde.terms(Y, begin + step * dt)
@@ -125,6 +128,7 @@ def discrete(
     every: int = 1,
     statistics: Mapping[str, Statistic] | None = None,
     trajectory: bool = False,
+    start: tuple[Tensor, float] | None = None,
 ) -> Paths:
     """Paths of the solver that `sde` models, each with noise or batches of its own; time runs in steps of eta.
 
@@ -143,11 +147,14 @@ def discrete(
     """
     run = _Run(sde.problem, x0, steps, paths, generator, every, statistics, trajectory)
 
+    Y, begin = (sde.begin(run.X), 0.0) if start is None else run.given(sde, start)
+    made = round(begin / sde.eta)
+
     def move(Y: Tensor, step: int) -> Tensor:
         draws = sde.problem.sample(paths, run.generator)
-        return sde.update(Y, step, lambda at: sde.problem.stochastic(at, draws))
+        return sde.update(Y, made + step, lambda at: sde.problem.stochastic(at, draws))
 
-    return run.record(sde.begin(run.X), 0.0, sde.eta, move)
+    return run.record(Y, begin, sde.eta, move)
 
 
 def covariance(X: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,6 +220,15 @@ class _Run:
             "square": torch.square,
             **(statistics or {}),
         }
+
+    def given(self, sde: SDE, start: tuple[Tensor, float]) -> tuple[Tensor, float]:
+        """A state to go on from, and its time."""
+        Y, time = start
+        shape = (len(sde.parts), *self.X.shape)
+        if Y.shape != shape:
+            raise ValueError(f"the state to start from has shape {tuple(Y.shape)}: it must be {shape}")
+        check(time=(time, 0 <= time < math.inf))
+        return Y.to(torch.float64), time
 
     def record(self, Y: Tensor, begin: float, dt: float, move: Callable[[Tensor, int], Tensor]) -> Paths:
         """The paths of `move(state, step)` from the state Y at time `begin`, each step of length `dt`."""

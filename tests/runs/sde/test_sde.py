@@ -50,8 +50,8 @@ def tracked(problem: str = "commuting", power: float = 1.0, constant: float = 0.
     """A job's data: the means of its SDE differ by constant eta^power; by kind of SDE what else is found at all eta."""
     rows = []
     for eta in (0.2, 0.1, 0.05, 0.025):
-        kinds = {"sde": 1.0, "none": None, "double": 0.5, "quiet": 0.8, "published": 0.1} | sdes
-        made = {kind: found(ratio, constant * eta**power) for kind, ratio in kinds.items()}
+        kinds = {"sde": 1.0, "none": None, "double": 0.5, "fast": 1.0, "quiet": 0.8, "published": 0.1} | sdes
+        made = {kind: found(ratio, constant * eta ** (power * (kind != "fast"))) for kind, ratio in kinds.items()}
         same = {"solver": 1.0, "sde": 1.0, "stderr": 0.1, "ratio": 1.0}
         rows.append({"eta": eta, "sdes": made, "statistics": dict.fromkeys(jobs.STATISTICS, same)})
     return {"problem": problem, "rule": "sgd", "n": 2, "paths": 4000, "rows": rows}
@@ -113,7 +113,7 @@ def test_the_difference_is_that_of_exact_moments() -> None:
     generator = torch.Generator().manual_seed(0)
     solver = discrete(sde, x0, steps, paths, generator=generator, trajectory=True)
     model = integrate(sde, x0, eta / 10, 10 * steps, paths, generator=generator, every=10, trajectory=True)
-    told = jobs.difference(jobs._cloud(solver, eta), jobs._cloud(model, eta), x0)
+    told = jobs.difference(jobs._cloud(solver, 1), jobs._cloud(model, 1), x0)
     exact = linearised(sde)
     means = [torch.stack([exact.moments(x0, eta / k, k * n)[0] for n in range(1, steps + 1)]) for k in (1, 10)]
     root = math.sqrt(steps)
@@ -164,13 +164,13 @@ def test_powers() -> None:
     assert list(criteria.line([0, 1, 2], [1, 3, 5])) == pytest.approx([2, 1])
 
 
-def test_means_track_within_a_constant_and_a_power() -> None:
+def test_means_track_by_a_power() -> None:
     assert criteria.mean_tracks(tracked())
-    assert not criteria.mean_tracks(tracked(constant=0.9))
+    assert criteria.mean_tracks(tracked(constant=0.9))
     assert not criteria.mean_tracks(tracked(power=0.3, constant=0.1))
     assert criteria.mean_tracks(tracked(constant=0.0))
     assert claims.means.measure(all_tracked()).holds
-    missed = claims.means.measure(all_tracked(rotated_adam=tracked("rotated", constant=2.0)))
+    missed = claims.means.measure(all_tracked(rotated_adam=tracked("rotated", power=0.3)))
     assert missed.holds is False
     assert missed.measured.endswith("Missed by rotated-adam")
 
@@ -178,16 +178,18 @@ def test_means_track_within_a_constant_and_a_power() -> None:
 def test_covariances_and_controls() -> None:
     assert claims.covariances.measure(all_tracked()).holds
     assert claims.covariances.measure(all_tracked(commuting_sgd=tracked(sde=1.3))).holds is False
-    assert claims.controls.measure(all_tracked()).holds
-    passing = claims.controls.measure(all_tracked(cancer_sgd=tracked("cancer", double=0.9)))
-    assert passing.holds is False
-    assert "cancer-sgd double" in passing.measured
+    refused = claims.covariances.measure(all_tracked()).control
+    assert refused is not None
+    assert (refused.holds, refused.measured) == (False, "0 of 34 pass")
+    passing = claims.covariances.measure(all_tracked(rotated_sgd=tracked("rotated", double=0.9))).control
+    assert passing is not None
+    assert (passing.holds, passing.measured) == (True, "1 of 34 pass: rotated-sgd (double)")
     assert claims.moment_noise.measure(all_tracked()).holds
-    for changed in ({"quiet": 0.95}, {"sde": 0.8}):
+    for changed in ({"quiet": 0.99}, {"sde": 0.8}):
         assert claims.moment_noise.measure(all_tracked(rotated_adam=tracked("rotated", **changed))).holds is False
     assert claims.finite_sum.measure(all_tracked()).holds
     assert claims.finite_sum.measure(all_tracked(cancer_sam=tracked("cancer", sde=0.7))).holds is False
-    assert claims.finite_sum.measure(all_tracked(cancer_sam=tracked("cancer", constant=0.9))).holds is False
+    assert claims.finite_sum.measure(all_tracked(cancer_sam=tracked("cancer", power=0.3))).holds is False
     assert claims.network.measure(all_tracked(network_sam=tracked("network", sde=0.7))).holds is False
     assert claims.network.measure(all_tracked(cancer_sam=tracked("cancer", sde=0.7))).holds
 
@@ -244,14 +246,16 @@ def test_phases(tmp_path: Path) -> None:
     data = stationary.phases(context(tmp_path), paths=400, eta=0.05)
     results = Results({"phases": JobResult(data, tmp_path / "job.h5")})
     found = findings.phases.measure(results)
-    assert found.holds is False
     assert found.numbers["erf"] < 0.06
     assert found.numbers["sign"] < 0.04
-    line = [
-        {"low": k / 8, "high": (k + 1) / 8, "drift": (2 * k + 1) / 8 / math.pi**0.5 if k < 8 else 1.0}
-        for k in range(24)
-    ]
-    assert findings.phases.measure(made(phases={"bins": line})).holds
+    ends = [(k / 8, (k + 1) / 8) for k in range(24)]
+    exact = [{"low": a, "high": b, "drift": findings._mean_erf(a, b)} for a, b in ends]
+    found = findings.phases.measure(made(phases={"bins": exact}))
+    assert found.holds
+    assert found.control is not None
+    assert found.control.holds is False
+    line = [b | {"drift": min((b["low"] + b["high"]) / math.pi**0.5, 1.0)} for b in exact]
+    assert findings.phases.measure(made(phases={"bins": line})).holds is False
     decay = findings.decay.measure(results)
     for root, fit, _, _ in decay.numbers.values():
         assert root == pytest.approx(-math.sqrt(0.5), rel=0.05)
@@ -323,7 +327,8 @@ def test_covariance_at_the_saddle_and_drift(tmp_path: Path) -> None:
     assert saddle_claims.drift.measure(results).holds
 
     def rows(power: float, last: float) -> list[dict[str, float]]:
-        return [{"rho": rho, "error": last * (rho / saddles.RAISES[-1]) ** power} for rho in saddles.RAISES]
+        errors = [(rho, last * (rho / saddles.RAISES[-1]) ** power) for rho in saddles.RAISES]
+        return [{"rho": rho, "error": error, "other": 1.0} for rho, error in errors]
 
     assert saddle_claims.drift.measure(made(drift_cancer={"sam": rows(1, 0.01)})).holds
     for wrong in (rows(0.8, 0.01), rows(1, 0.03)):
@@ -338,9 +343,10 @@ def test_a_job(tmp_path: Path, problem: str, rule: str) -> None:
     assert set(data["rows"][0]["sdes"]) >= {"sde", "none", "double"}
     assert ("quiet" in data["rows"][0]["sdes"]) == (rule == "adam")
     with Trace.open(tmp_path / "job.h5") as trace:
-        np.testing.assert_allclose(trace["solver-0.1"]["t"], [0, 0.1, 0.2, 0.3, 0.4])
+        times = [0.2, 0.3, 0.4] if rule == "adam" else [0, 0.1, 0.2, 0.3, 0.4]
+        np.testing.assert_allclose(trace["solver-0.1"]["t"], times)
         assert trace["sde-0.1"]["t"][-1] == pytest.approx(0.4)
-        if rule != "adam":  # which starts after a step
+        if rule != "adam":  # whose paths are random where they start
             assert trace["solver-0.1"]["loss_mean"][0] == pytest.approx(trace["none-0.2"]["loss_mean"][0], rel=1e-12)
 
 

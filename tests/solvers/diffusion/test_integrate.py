@@ -310,11 +310,30 @@ def test_stated_errors_cover_what_happens():
         ({"every": 0}, "every"),
         ({"noise": -1.0}, "noise"),
         ({"x0": torch.zeros(3)}, r"x0 has shape \(3,\)"),
+        ({"start": (torch.zeros(2, 3, 2), 0.1)}, r"start from has shape \(2, 3, 2\): it must be \(1, 3, 2\)"),
+        ({"start": (torch.zeros(1, 3, 2), -0.1)}, "time"),
     ],
 )
 def test_bad_runs(change, message):
     with pytest.raises(ValueError, match=message):
         d.integrate(d.SGD(QUADRATIC, 0.1), **{"x0": X0, "dt": 0.1, "steps": 2, "paths": 3, **change})
+
+
+def test_paths_go_on_from_a_state():
+    """Adam's steps depend on their number: made in two parts they are those of one run, of solver and SDE."""
+    sde = d.Adam(QUADRATIC, 0.1, betas=(0.9, 0.95))
+    rng = generator()
+    whole = d.discrete(sde, X0, 6, 5, generator=generator())
+    first = d.discrete(sde, X0, 2, 5, generator=rng)
+    rest = d.discrete(sde, X0, 4, 5, generator=rng, start=(first.final, 0.2))
+    assert torch.equal(rest.final, whole.final)
+    torch.testing.assert_close(rest.times, whole.times[2:])
+    rng = generator()
+    whole = d.integrate(sde, X0, 0.05, 6, 5, generator=generator())
+    first = d.integrate(sde, X0, 0.05, 2, 5, generator=rng)
+    rest = d.integrate(sde, X0, 0.05, 4, 5, generator=rng, start=(first.final, float(first.times[-1])))
+    torch.testing.assert_close(rest.final, whole.final, rtol=1e-12, atol=0)
+    torch.testing.assert_close(rest.times, whole.times[2:])
 
 
 def test_bad_comparisons():

@@ -2,7 +2,7 @@
 
 `step(closure)`: the closure returns the loss and does not call backward; the solver differentiates it and returns the
 loss at the point where the step began. Those that need no more than gradients also take `loss.backward(); step()`,
-those that use the loss `step(loss=loss)`. `diffusion` has SDE models of some.
+those that use the loss `step(loss=loss)`. `diffusion` has SDE models of some, `batch_rule` how large batches are to be.
 
 A new optimizer is a file of `first_order` (it moves by gradients, or by the loss and gradients), of `preconditioned`
 (gradients in a metric of their own, or of the curvature) or of `second_order` (it looks at curvature and at trial
@@ -27,6 +27,7 @@ from solvers.first_order import (
     Signum,
     SPSMax,
     SteepestDescent,
+    batch_rule,
     muon_groups,
 )
 from solvers.parametrizations import SigmaReparam, remove_sigma_reparam, sigma_reparam
@@ -113,6 +114,7 @@ __all__ = [
     "Sophia",
     "SteepestDescent",
     "TrustRegionNewton",
+    "batch_rule",
     "diffusion",
     "linear_model",
     "lora_groups",

@@ -5,6 +5,7 @@ depends on the loss, from `base.LossFirstOrder` with `_move_all(loss, updates)`,
 the steepest point of a ball of layer norms, from `oracle.OracleDescent`.
 """
 
+from solvers.first_order import batch_rule
 from solvers.first_order.adagrad_norm import AdaGradNorm
 from solvers.first_order.adam import AdamCoupled
 from solvers.first_order.base import FirstOrder
@@ -34,5 +35,6 @@ __all__ = [
     "SignSGD",
     "Signum",
     "SteepestDescent",
+    "batch_rule",
     "muon_groups",
 ]

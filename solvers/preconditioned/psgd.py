@@ -61,9 +61,10 @@ class PSGD(Curved):
         >>> from solvers import PSGD
         >>> W = torch.tensor([[3.0, 1.0], [-1.0, 2.0]], requires_grad=True)
         >>> scales = torch.tensor([[1.0], [50.0]])  # curvatures of its rows
-        >>> solver = PSGD([W], lr=0.5, variant="newton", momentum=0.0)
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> solver = PSGD([W], lr=0.5, variant="newton", momentum=0.0, generator=rng)
         >>> losses = [float(solver.step(lambda: (scales * W.square()).sum())) for _ in range(150)]
-        >>> losses[0], losses[-1] < 1e-6
+        >>> losses[0], losses[-1] < 1e-4
         (260.0, True)
     """
 

@@ -10,10 +10,14 @@ import landscape.tuning
 torch.set_num_threads(1)
 
 
+# long files of many tests
+LONG = {"test_docs.py", "test_docstrings.py", "test_operators.py", "test_optimizer_contract.py", "test_works_with.py"}
+
+
 def pytest_collection_modifyitems(items):
-    """Files of a few long tests go first, so that no worker is left with one at the end."""
+    """Long files go first, and then those of few tests, so that no worker is left with a long one at the end."""
     sizes = collections.Counter(item.path for item in items)
-    items.sort(key=lambda item: sizes[item.path])
+    items.sort(key=lambda item: (item.path.name not in LONG, sizes[item.path]))
 
 
 @pytest.fixture(autouse=True)

@@ -52,17 +52,22 @@ MLP_RATES = {"sgd": (0.0003, 0.001, 0.003, *SGD[:-1]), "adam": (0.0003, *ADAM), 
 def plan(quick: bool) -> list[Job]:
     """Spectra and training of each network; the CNN's spectra twice."""
     seeds = {"seeds": 2 if quick else SEEDS}
-    less: dict[str, Any] = {"probes": 2 if quick else PROBES, "steps": 12 if quick else LANCZOS}
+    less: dict[str, Any] = {"probes": PROBES, "steps": LANCZOS}
+    if quick:
+        less = {"probes": 2, "steps": 8, "tol": 0.5, "shown": 8}
     looked = {name: name for name in (*NETWORKS, *MLPS)} | {"cnn-again": "cnn"}
     jobs = []
     for name, network in looked.items():
         stream = name if name == "cnn-again" else family(name)
-        settings = {"network": network} | less | (seeds if name != "text" or quick else {"seeds": TEXT_SEEDS})
+        fewer = {"seeds": 1 if quick else TEXT_SEEDS}
+        settings = {"network": network} | less | (fewer if name == "text" else seeds)
         jobs.append(Job(f"heterogeneity-{name}", spectra, settings, stream))
     for name in (*NETWORKS, *MLPS):
         rates = {k: list(v) for k, v in (MLP_RATES if name.startswith("mlp") else RATES).items()}
-        rates = {method: lrs[1:3] for method, lrs in rates.items()} if quick else rates
-        settings = {"network": name, "rates": rates, "steps": 60 if quick else STEPS}
+        settings: dict[str, Any] = {"network": name, "rates": rates, "steps": STEPS}
+        if quick:
+            settings |= {"rates": {method: lrs[2:3] for method, lrs in rates.items()}, "steps": 42}
+            settings |= {"shown": 8, "tol": 0.5}
         jobs.append(Job(f"training-{name}", training, settings | seeds, family(name)))
     return jobs
 
@@ -75,15 +80,17 @@ def family(name: str) -> str:
 # -- spectra -------------------------------------------------------------------------------------------------
 
 
-def spectra(job: JobContext, network: str, seeds: int, probes: int, steps: int) -> dict[str, Any]:
+def spectra(
+    job: JobContext, network: str, seeds: int, probes: int, steps: int, tol: float = 1e-2, shown: int | None = None
+) -> dict[str, Any]:
     """Distances of the blocks of freshly drawn networks, by seed and choice of unit and width."""
     runs = []
     for seed in range(seeds):
         job.progress(seed, seeds)
-        objective = drawn(case(network), job.seed + seed, case(network).shown)
+        objective = drawn(case(network), job.seed + seed, shown or case(network).shown)
         D = blocks(network, objective)
         rng = seeded(job.seed + seed)
-        found = block_spectra(D, k=10, tol=1e-2, probes=probes, steps=steps, generator=rng)
+        found = block_spectra(D, k=10, tol=tol, probes=probes, steps=steps, generator=rng)
         runs.append(distances(found))
     return {"network": network, "parameters": objective.size, "runs": runs}
 
@@ -108,14 +115,22 @@ def distances(found: BlockSpectra) -> dict[str, Any]:
 # -- training ------------------------------------------------------------------------------------------------
 
 
-def training(job: JobContext, network: str, rates: dict[str, list[float]], steps: int, seeds: int) -> dict[str, Any]:
+def training(
+    job: JobContext,
+    network: str,
+    rates: dict[str, list[float]],
+    steps: int,
+    seeds: int,
+    tol: float = 0.05,
+    shown: int | None = None,
+) -> dict[str, Any]:
     """The late training loss of each method, step size and seed; None where it is not finite."""
     found: dict[str, dict[str, list[float | None]]] = {
         method: {f"{lr:g}": [] for lr in lrs} for method, lrs in rates.items()
     }
     for seed in range(seeds):
         job.progress(seed, seeds)
-        curvatures = layer_norms(case(network), job.seed + seed)
+        curvatures = layer_norms(case(network), job.seed + seed, shown or case(network).shown, tol)
         for method, lrs in rates.items():
             for lr in lrs:
                 late = late_loss(case(network), method, lr, steps, job.seed + seed, curvatures)
@@ -163,11 +178,10 @@ def layers(objective: Objective) -> BlockDiagonal:
     return BlockDiagonal(Hessian(objective))
 
 
-def layer_norms(network: Case, seed: int) -> dict[str, float]:
-    """The largest |eigenvalue| of each layer's block at the start."""
-    found = block_spectra(
-        layers(drawn(network, seed, network.shown)), tol=0.05, probes=1, steps=1, generator=seeded(seed)
-    )
+def layer_norms(network: Case, seed: int, shown: int, tol: float) -> dict[str, float]:
+    """The largest |eigenvalue| of each layer's block at the start, on the first samples."""
+    D = layers(drawn(network, seed, shown))
+    found = block_spectra(D, tol=tol, probes=1, steps=1, generator=seeded(seed))
     return {name: block.norm[0] for name, block in found.blocks.items()}
 
 

@@ -65,7 +65,7 @@ def test_step_sizes_are_in_inverse_proportion_and_dealt() -> None:
 def test_layer_norms_are_those_of_the_dense_blocks() -> None:
     x, y = digits().train
     network = Case(lambda: scaled_mlp(2.0), lambda: ((x[:6], y[:6]), (x[:1], y[:1])), 4, 6)
-    found = jobs.layer_norms(network, 5)
+    found = jobs.layer_norms(network, 5, 6, 0.05)
     H = Hessian(jobs.drawn(network, 5))
     dense = H.restrict("7.weight").to_dense()
     assert found["7"] == pytest.approx(float(torch.linalg.eigvalsh(dense.double()).abs().max()), rel=0.06)

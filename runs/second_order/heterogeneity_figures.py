@@ -76,6 +76,8 @@ def _lost(results: Results, axes: Axes) -> None:
     axes.axhline(1.0, color=GREY, lw=1, ls="--")
     _scales(axes)
     axes.set(yscale="log", ylabel="late loss over Adam's")
+    axes.set_yticks([0.5, 1, 2, 4], ["1/2", "1", "2", "4"], minor=False)
+    axes.set_yticks([], minor=True)
     axes.legend(fontsize=8)
     headline(axes, "What SGD loses on them", "geometric means with 95 % intervals over seeds")
 

@@ -57,6 +57,7 @@ def plan(quick: bool) -> list[Job]:
         less = {"probes": 2, "steps": 8, "tol": 0.5, "shown": 8}
     looked = {name: name for name in (*NETWORKS, *MLPS)} | {"cnn-again": "cnn"}
     jobs = []
+    settings: dict[str, Any]
     for name, network in looked.items():
         stream = name if name == "cnn-again" else family(name)
         fewer = {"seeds": 1 if quick else TEXT_SEEDS}
@@ -64,7 +65,7 @@ def plan(quick: bool) -> list[Job]:
         jobs.append(Job(f"heterogeneity-{name}", spectra, settings, stream))
     for name in (*NETWORKS, *MLPS):
         rates = {k: list(v) for k, v in (MLP_RATES if name.startswith("mlp") else RATES).items()}
-        settings: dict[str, Any] = {"network": name, "rates": rates, "steps": STEPS}
+        settings = {"network": name, "rates": rates, "steps": STEPS}
         if quick:
             settings |= {"rates": {method: lrs[2:3] for method, lrs in rates.items()}, "steps": 42}
             settings |= {"shown": 8, "tol": 0.5}

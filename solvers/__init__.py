@@ -6,7 +6,8 @@ those that use the loss `step(loss=loss)`. `diffusion` has SDE models of some, `
 
 A new optimizer is a file of `first_order` (it moves by gradients, or by the loss and gradients), of `preconditioned`
 (gradients in a metric of their own, or of the curvature) or of `second_order` (it looks at curvature and at trial
-points); their pages say what it has to implement. `parametrizations` has weights as functions of other parameters.
+points); their pages say what it has to implement. `parametrizations` has weights as functions of other parameters,
+`regularizers` terms that are added to a loss.
 """
 
 from solvers import diffusion
@@ -43,6 +44,7 @@ from solvers.preconditioned import (
     Sophia,
     lora_groups,
 )
+from solvers.regularizers import AlignmentTerms, HessianAlignment
 from solvers.second_order import (
     RSRNM,
     SSCN,
@@ -82,6 +84,7 @@ __all__ = [
     "AdaHessian",
     "AdamCoupled",
     "Adaptive",
+    "AlignmentTerms",
     "Constant",
     "CoordinateDescent",
     "CubicNewton",
@@ -92,6 +95,7 @@ __all__ = [
     "FirstOrder",
     "GradientNormalizedNewton",
     "GradientRegularizedNewton",
+    "HessianAlignment",
     "KFACDescent",
     "LazyCubicNewton",
     "Linear",

@@ -25,6 +25,7 @@ ROOMS = {
         {"base"},
         {"first_order", "second_order"},
         {"preconditioned", "diffusion"},
+        {"regularizers"},
     ],
     "probes": [
         {"environment", "errors", "hashes", "numbers", "outliers", "schedules", "seeds"},

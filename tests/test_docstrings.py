@@ -44,7 +44,7 @@ RESULTS = {
     "RelativeCriticalSharpness SAMSharpness Stability",
     "landscape.implicit": "Hypergradient Influence",
     "landscape.surface": "Along Barrier Frame Path Surface",
-    "solvers": "CubicStep NewtonStep",
+    "solvers": "AlignmentTerms CubicStep NewtonStep",
     "solvers.diffusion": "Comparison Difference Law Linear Paths Spread Summary Terms",
     "probes": "Context Moment Outcome Pairs Previous",
 }

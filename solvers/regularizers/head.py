@@ -39,7 +39,7 @@ def _nearest(loss: Tensor, weights: dict[int, Any]) -> list[int]:
     seen: set[Any] = set()
     front = [loss.grad_fn] if loss.grad_fn is not None else []
     while front:
-        found = [id(node.variable) for node in front if id(getattr(node, "variable", None)) in weights]
+        found = [key for node in front if (key := id(getattr(node, "variable", None))) in weights]
         if found:
             return found
         seen.update(front)

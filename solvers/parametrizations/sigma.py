@@ -99,7 +99,6 @@ class SigmaReparam(nn.Module):
 
     @torch.no_grad()
     def _iterate(self, W: Tensor) -> None:
-        W = W.detach()
         self.v.copy_(F.normalize(torch.einsum("boi,bo->bi", W, self.u), dim=-1, eps=self.eps))
         self.u.copy_(F.normalize(torch.einsum("boi,bi->bo", W, self.v), dim=-1, eps=self.eps))
 

@@ -119,6 +119,19 @@ def test_the_bounds_row_by_row():
     torch.testing.assert_close(attention_entropy(f)["attn"].bound, found.bound)
 
 
+def test_what_is_added_to_logits_adds_its_norm():
+    """Of weights that are 0 a bias of positions is all there is; what masks add is nothing."""
+    model, x = Mixed().double(), torch.randn(2, 4, 6).double()
+    with torch.no_grad():
+        model.attn.in_proj_weight.zero_()
+    B = torch.randn(4, 4).double().masked_fill(CAUSAL, -math.inf)
+    f = Objective(model, LOSS, (x, x), forward=lambda m, inputs: m(inputs, attn_mask=B))
+    found = attention_entropy(f)["attn"]
+    expected = [float(entropy_bound((B[i, : i + 1] - B[i, : i + 1].mean()).norm(), i + 1)) for i in range(4)]
+    torch.testing.assert_close(found.bound, torch.full((3,), sum(expected) / 4).double())
+    assert float(found.entropy[0]) < float(found.uniform[0])
+
+
 def test_no_row_passes_its_bound():
     """Of sharp attention, of which a single row may come near: sequences of length 3 one by one."""
     torch.manual_seed(7)
@@ -151,7 +164,7 @@ class Written(nn.Module):
             if self.kind == "kernel":
                 y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=2**-0.5)
             elif self.kind == "einsum":
-                z = torch.einsum("nlhd,nhsd->nhls", q.transpose(1, 2) * 2**-0.5, k)
+                z = torch.einsum("nhsd,nlhd->nhls", k, q.transpose(1, 2) * 2**-0.5)
                 y = z.masked_fill(~mask, -math.inf).softmax(-1) @ v
             elif self.kind == "folded":
                 z = torch.bmm(q.reshape(-1, t, 2), k.reshape(-1, t, 2).mT) / 2**0.5
@@ -185,6 +198,18 @@ def test_heads_by_hand(kind):
     agrees(found["1"], z.softmax(-1))
     assert found["1"].of_weights == (kind != "rotated")
     assert found["1"].rows == 30
+    if kind != "rotated":  # from weights and inputs, wherever they are scaled
+        x, W = (
+            torch.cat([y, torch.ones(5, 6, 1).double()], -1).detach(),
+            [p.weight.detach() for p in (block.q_proj, block.k_proj)],
+        )
+        near = torch.linalg.matrix_norm((y - y.mean(1, keepdim=True)).detach(), 2)[:, None]
+        for h in range(4):
+            rows, b = slice(2 * h, 2 * h + 2), block.q_proj.bias.detach()
+            M = torch.cat([W[0][rows], b[rows, None]], 1).T @ W[1][2 * (h // 2) : 2 * (h // 2) + 2]
+            s = x.norm(dim=-1) * near * torch.linalg.matrix_norm(M, 2) / 2**0.5
+            expected = entropy_bound(s, torch.arange(1, 7).expand_as(s)).mean()
+            torch.testing.assert_close(found["1"].bound[h], expected)
     if kind == "rotated":  # from queries and keys themselves
         near = (k - k.mean(2, keepdim=True)).detach()
         s = q.norm(dim=-1).detach() * torch.linalg.matrix_norm(near, 2).unsqueeze(-1) / 2**0.5
@@ -196,7 +221,7 @@ def test_rows_that_see_nothing_are_none():
     """A row without keys has no attention, in torch's kernel it is nan; a position whose key nobody sees is padding."""
     q = torch.randn(1, 2, 3, 4)
     model = nn.Linear(1, 1)
-    seen = torch.tensor([[True, False, False], [False, False, False], [True, False, True]])
+    seen = torch.tensor([[True, False, False], [False, False, False], [True, True, True]])
 
     def forward(model, x):
         return F.scaled_dot_product_attention(q, q, q, attn_mask=seen)[0, 0, :1, :1].nan_to_num() * model(x)
@@ -205,7 +230,7 @@ def test_rows_that_see_nothing_are_none():
     found = attention_entropy(f)["Linear"]
     assert found.rows == 2
     assert found.least.tolist() == [0.0, 0.0]
-    expected = torch.special.entr((q @ q.mT / 2)[0, :, 2, ::2].double().softmax(-1)).sum(-1) / 2
+    expected = torch.special.entr((q @ q.mT / 2)[0, :, 2].double().softmax(-1)).sum(-1) / 2
     torch.testing.assert_close(found.entropy, expected, rtol=1e-5, atol=1e-7)
 
 

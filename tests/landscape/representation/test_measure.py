@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from landscape import Objective
 from landscape.representation import layer_ranks
+from landscape.representation.rows import Rows
 
 
 def entropy_rank(s, power=1):
@@ -77,6 +78,17 @@ def test_streamed_equals_all_rows_at_once(sizes):
     assert few["last"].activations.dormant() == found["last"].activations.dormant()
     assert few["last"].weight == found["last"].weight  # whose smaller side is 3
     assert layer_ranks(f, activations=False)["last"].activations is None
+
+
+def test_no_more_than_a_square_is_held():
+    rows = Rows(limit=100)
+    for _ in range(20):
+        rows.add(torch.randn(3, 4))
+        assert sum(map(len, rows._held)) <= 4
+    assert rows.found().ranks.rows == 60
+    wide = Rows(limit=3)
+    wide.add(torch.randn(3, 4))
+    assert not wide._held
 
 
 def test_channels_of_convolutions_are_columns_and_positions_rows():

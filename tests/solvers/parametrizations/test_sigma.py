@@ -27,6 +27,8 @@ def test_the_weight_and_its_gradient_are_those_of_the_dense_formula(shape):
     u, v = reparam.u[0], reparam.v[0]
     sigma = u @ W0.reshape(shape[0], -1) @ v
     torch.testing.assert_close(W, 1.7 * W0 / sigma)
+    u, v = u.clone(), v.clone()
+    reparam(1.1 * W0.detach().flip(0))  # another pass before the gradient is asked for: u and v have moved on
     found = torch.autograd.grad((G * W).sum(), (W0, reparam.gamma))
     flat, g = W0.detach().reshape(shape[0], -1), G.reshape(shape[0], -1)
     s = sigma.item()

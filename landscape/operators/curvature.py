@@ -236,13 +236,15 @@ class ObjectiveOperator(LinearOperator):
             self._drop()
         if self._snapshot is None:
             self._snapshot = self.objective.snapshot()
-        budget = self._budget()
+        budget: int | None = None  # asking the system what is free is not for products with graphs that are kept
         for batch in self.objective.sweep(skip=lambda index: index in self._kept or index in self._empty):
             if batch.index in self._empty:
                 continue
             if batch.index in self._kept:
                 yield batch, *self._kept[batch.index]
-            elif self.objective.anywhere(self._expected_bytes(batch) + self._bytes > budget):
+                continue
+            budget = self._budget() if budget is None else budget
+            if self.objective.anywhere(self._expected_bytes(batch) + self._bytes > budget):
                 if self.objective.anywhere(self._bytes > budget):  # the first, built before its size was known
                     self._kept.clear()
                     self._bytes = 0

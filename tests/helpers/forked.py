@@ -195,6 +195,7 @@ def become(request: dict, installed: list[str]) -> None:
     if first == "-m":
         sys.argv = rest
         sys.path.insert(0, request["folder"])
+        sys.modules.pop(rest[0], None)  # runpy warns of a module that it runs a second time
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
         sys.argv = ["-c", *rest[1:]]

@@ -124,14 +124,21 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("calls", [1, 12, 30, 36, 47])
-def test_it_goes_on_where_it_was_stopped(tmp_path, calls):
+def to_be_stopped():
     f = network()
-    ends = [f.theta(), network(seed=3).theta()]
-    probe = Connection(through=ends, points=9, steps=20, share=0.2)
-    with Trace.create(tmp_path / "whole.h5", seed=1) as trace:
-        whole = measure_once(f, [probe], trace, step=1, on_error="raise")["connection"].values
-    count = []
+    return f, Connection(through=[f.theta(), network(seed=3).theta()], points=9, steps=20, share=0.2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    f, probe = to_be_stopped()
+    with Trace.create(tmp_path_factory.mktemp("whole") / "run.h5", seed=1) as trace:
+        return measure_once(f, [probe], trace, step=1, on_error="raise")["connection"].values
+
+
+@pytest.mark.parametrize("calls", [1, 12, 30, 36, 47])
+def test_it_goes_on_where_it_was_stopped(tmp_path, whole, calls):
+    (f, probe), count = to_be_stopped(), []
 
     def stop(done, total, value):
         count.append(done)

@@ -19,18 +19,19 @@ PAPER = "Zhao, Singh, Lucchi 2024"
 
 
 def rows(results: Results, pattern: str, group: str = "networks") -> Rows:
-    """The columns of all traces whose jobs match, one below another."""
+    """The columns of all traces whose jobs match, one below another, and `job`, the number of each."""
     parts: dict[str, list[Array]] = {}
-    for name in results.data(pattern):
+    for number, name in enumerate(results.data(pattern)):
         with results.trace(name) as trace:
             for column, values in trace[group].read().items():
                 parts.setdefault(column, []).append(np.asarray(values, dtype=float))
+        parts.setdefault("job", []).append(np.full(len(parts[column][-1]), float(number)))
     return {column: np.concatenate(values) for column, values in parts.items()}
 
 
 def chosen(table: Rows, **keys: float) -> Rows:
     """The rows with these keys."""
-    mask = np.ones(len(table["kappa"]), dtype=bool)
+    mask = np.ones(len(next(iter(table.values()))), dtype=bool)
     for key, value in keys.items():
         mask &= table[key] == value
     return {column: values[mask] for column, values in table.items()}
@@ -76,6 +77,13 @@ def lines(groups: Groups) -> dict[float, list[float]]:
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
     """p of the least-squares y ~ x^p."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def rank_correlation(values: Sequence[float]) -> float:
+    """Spearman's, of values with their places in the sequence; nan of fewer than two."""
+    if len(values) < 2:
+        return math.nan
+    return float(np.corrcoef(np.argsort(np.argsort(values)), np.arange(len(values)))[0, 1])
 
 
 def exceeding(table: Rows, bound: str = "bound") -> int:

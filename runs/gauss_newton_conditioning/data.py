@@ -15,13 +15,26 @@ from landscape.spectra import ConditionNumber
 from probes import Field, Trace
 from probes.digits import digits
 from probes.sweep.jobs import JobContext
+from runs.shared.data import fashion_mnist, mnist_5k
 
 T = TypeVar("T")
 
 
-def images(count: int | None = None) -> Tensor:
-    """The first training digits `(count, d)`, pixels in [0, 1], less the pixels that never change among them."""
-    x = (digits().train[0].flatten(1).double()[:count] + 1) / 2
+def labelled(name: str, count: int | None = None, stride: int = 2) -> tuple[Tensor, Tensor]:
+    """The first training images `(count, 1, rows, columns)` with labels: "digits" whole, others every `stride` pixels.
+
+    "fashion" and "mnist" are picked from 28 x 28 pixels in [0, 1], without smoothing, as the authors do.
+    """
+    if name == "digits":
+        x, y = digits().train
+        return (x[:count] + 1) / 2, y[:count]
+    x, y = {"fashion": fashion_mnist, "mnist": mnist_5k}[name]().train
+    return x[:count, :, ::stride, ::stride].contiguous(), y[:count]
+
+
+def pixels(name: str, count: int, stride: int = 4) -> Tensor:
+    """The same images as rows `(count, d)` in float64, less the pixels that never change among them."""
+    x = labelled(name, count, stride)[0].flatten(1).double()
     return x[:, (x != x[0]).any(dim=0)]
 
 
@@ -67,7 +80,7 @@ KEYS = {
     "init": "number of the initialisation",
     "width": "hidden units",
     "depth": "weight matrices",
-    "factor": "width / depth",
+    "factor": "width / hidden layers",
     "fixed": "1: the width stays",
     "white": "1: white data",
     "skip": "number in the list of skips",
@@ -78,11 +91,10 @@ KEYS = {
     "b2": "estimate b2 of the paper",
     "filters": "of both layers",
     "kernel": "positions",
-    "shared": "1: by the shared kernels",
+    "half": "1: half the covariance in place of its root",
     "norm": "0: none, 1: eval mode, 2: train mode",
     "fraction": "pruned",
-    "trained": "1: after training",
-    "left_out": "1: pruned ones not in J",
+    "rate": "step size",
     "epochs": "of SGD so far",
     "loss": "half square error of all samples",
 }

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, sequence
 from runs.engine.claims import Results
 from runs.gauss_newton_conditioning.criteria import Array, Rows, chosen, distinct, geometric, grouped, rows, spread
-from runs.gauss_newton_conditioning.jobs import SKIPS
+from runs.gauss_newton_conditioning.jobs import NAMES, SKIPS
+from runs.gauss_newton_conditioning.training_claims import best_rates
 from runs.shared.figures import panel_grid, save_pictures, with_colours
 
 _DASHED = (0, (4, 2))
@@ -21,12 +22,12 @@ _DASHED = (0, (4, 2))
 def figures(results: Results, folder: Path) -> list[Path]:
     """Write a PNG for each part whose jobs are finished."""
     pictures = {
-        "overview.png": (overview, ["digits-*", "proportional-*", "whitening", "hidden"]),
+        "overview.png": (overview, ["first-*", "proportional-*", "whitening", "hidden"]),
         "skips.png": (skips_figure, ["skip-*"]),
         "layers.png": (layers_figure, ["slopes", "convolution"]),
-        "batch-norm.png": (norm_figure, ["norm-*", "many-*"]),
+        "batch-norm.png": (norm_figure, ["norm-*"]),
         "pruning.png": (pruning_figure, ["pruning-*"]),
-        "training.png": (training_figure, ["training-*"]),
+        "training.png": (training_figure, ["training-*", "wide-*"]),
     }
     return save_pictures(results, folder, pictures)
 
@@ -34,26 +35,29 @@ def figures(results: Results, folder: Path) -> list[Path]:
 def overview(results: Results) -> Figure:
     """Depth and width, width in proportion to depth, bounds, white data."""
     made, ((depth, proportional), (bounds, data)) = panel_grid(2, 2, (11.6, 9.2))
-    table = rows(results, "digits-*")
+    table = rows(results, "first-*")
+    data_of = next(iter(results.data("first-*").values()))
+    name = f"white {NAMES[data_of['data']]}, d = {data_of['inputs']}"
     for width, colour in with_colours(distinct(table, "width")):
         part = chosen(table, width=width)
         line(depth, part, "depth", f"m = {width:g}", color=colour, marker="o")
         line(depth, part, "depth", "", values=part["bound"], band=False, color=colour, ls=_DASHED, lw=1.2)
-    finish_depths(depth, "Linear networks by depth and width", "white digits; dashed: the bound", table)
+    finish_depths(depth, "Linear networks by depth and width", f"{name}; dashed: the bound", table)
     table = chosen(rows(results, "proportional-*"), fixed=0.0)
     for factor, colour in with_colours(distinct(table, "factor")):
-        line(proportional, chosen(table, factor=factor), "depth", f"m = {factor:g} L", color=colour, marker="o")
-    finish_depths(proportional, "Width in proportion to depth", "white digits", table)
+        line(proportional, chosen(table, factor=factor), "depth", f"m = {factor:g} (L − 1)", color=colour, marker="o")
+    finish_depths(proportional, "Width in proportion to depth", f"{name}; L − 1 hidden layers", table)
     table = rows(results, "hidden")
     line(bounds, table, "width", "maximum bound (∞ below m = d)", values=table["loose"], color=ORANGE, marker="s")
     line(bounds, table, "width", "bound: convex combination", values=table["bound"], color=BLUE, lw=5, alpha=0.35)
     line(bounds, table, "width", "κ", color="#222222", marker="o", ms=4, lw=1.2)
-    told = "white digits, d = 61; κ lies on the bound"
+    told = f"{name}; κ lies on the bound"
     finish(bounds, "One hidden layer: two upper bounds", told, ylabel="κ and bounds", xlabel="hidden units m")
     table = rows(results, "whitening")
-    for white, colour, name in ((0.0, ORANGE, "as they are"), (1.0, BLUE, "white")):
-        line(data, chosen(table, white=white), "depth", name, color=colour, marker="o")
-    told = f"digits, width {results.one('whitening')['width']}"
+    for white, colour, label in ((0.0, ORANGE, "as they are"), (1.0, BLUE, "white")):
+        line(data, chosen(table, white=white), "depth", label, color=colour, marker="o")
+    found = results.one("whitening")
+    told = f"{NAMES[data_of['data']]}, d = {found['inputs']}, width {found['width']}"
     finish_depths(data, "White data against data as they are", told, table)
     return made
 
@@ -70,7 +74,8 @@ def skips_figure(results: Results) -> Figure:
             line(axes, part, "depth", f"β = {name}", band=number == 0, color=colour, marker="o", ms=4)
         d, m, k = data["widths"]
         told = "white data; black: no skip, with one standard deviation"
-        finish_depths(axes, f"Skips: m = {m}, d = {d}, k = {k}", told, table)
+        kind = "Skips from all" if job == "skip-all" else "Skips"
+        finish_depths(axes, f"{kind}: m = {m}, d = {d}, k = {k}", told, table)
     return made
 
 
@@ -86,15 +91,14 @@ def layers_figure(results: Results) -> Figure:
         line(left, positive, "slope", name, values=positive[column], band=False, color=colour, lw=1.4, ls=dash)
     line(left, positive, "slope", "κ", color=BLUE, marker="o", ms=4)
     title = f"One hidden layer of leaky ReLU, m = {width:g}"
-    finish(left, title, "40 digits, white", ylabel="κ and bounds", xlabel="slope of negative inputs", xscale="log")
+    finish(left, title, "40 images, white", ylabel="κ and bounds", xlabel="slope of negative inputs", xscale="log")
     table = rows(results, "convolution")
     for size, colour in with_colours(distinct(table, "kernel")):
-        for shared, dash in ((0.0, "-"), (1.0, _DASHED)):
-            part = chosen(table, kernel=size, shared=shared)
-            label = "" if shared else f"kernel of {size:g}"
+        for half, dash in ((0.0, "-"), (1.0, _DASHED)):
+            part = chosen(table, kernel=size, half=half)
+            label = "" if half else f"kernel of {size:g}"
             line(right, part, "filters", label, band=False, color=colour, marker="o", ms=4, ls=dash)
-    spreads = [spread(v) for v in grouped(chosen(table, shared=0.0), "kernel", "filters").values()]
-    told = f"solid: entries of the matrices (standard deviation × {np.median(spreads):.1f}); dashed: shared kernels"
+    told = "solid: root of the covariance; dashed: half of it, as in the script"
     ticks = distinct(table, "filters")
     finish(right, "Two linear convolutions", told, xticks=ticks, xlabel="filters of each layer")
     return made
@@ -102,57 +106,61 @@ def layers_figure(results: Results) -> Figure:
 
 def norm_figure(results: Results) -> Figure:
     """kappa by width with and without batch norm."""
-    made, panels = figure(2, height=4.9)
-    titles = {"norm-*": "More parameters than outputs", "many-*": "Fewer parameters than outputs"}
+    made, (axes,) = figure(1, height=4.9)
     looks = (("no batch norm", "#222222"), ("batch norm, eval mode", BLUE), ("batch norm, train mode", ORANGE))
-    for axes, (pattern, title) in zip(panels, titles.items(), strict=True):
-        table = rows(results, pattern)
-        for number, (name, colour) in enumerate(looks):
-            line(axes, chosen(table, norm=float(number)), "width", name, color=colour, marker="o")
-        samples = next(iter(results.data(pattern).values()))["samples"]
-        finish(axes, title, f"one hidden layer of ReLU, {samples} digits", xlabel="hidden units m")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(distinct(table, "width"))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.minorticks_off()
+    table = rows(results, "norm-*")
+    for number, (name, colour) in enumerate(looks):
+        line(axes, chosen(table, norm=float(number)), "width", name, color=colour, marker="o")
+    samples = next(iter(results.data("norm-*").values()))["samples"]
+    told = f"raw pixels, 8 × 8, {samples} images"
+    finish(
+        axes, "One linear hidden layer and batch norm", told, xticks=distinct(table, "width"), xlabel="hidden units m"
+    )
     return made
 
 
 def pruning_figure(results: Results) -> Figure:
-    """kappa and training loss of the ResNet by the fraction pruned."""
+    """kappa along training and the training loss of the ResNet by the fraction pruned."""
     made, (left, right) = figure(2, height=4.9)
     table = rows(results, "pruning-*")
-    for trained, colour, when in ((0.0, BLUE, "at initialisation"), (1.0, ORANGE, "after training")):
-        for left_out, dash in ((1.0, "-"), (0.0, _DASHED)):
-            part = chosen(table, trained=trained, left_out=left_out)
-            label = f"{when}, pruned weights {'not ' if left_out else ''}in J"
-            line(left, part, "fraction", label, band=bool(left_out), color=colour, marker="o", ms=5, ls=dash)
+    fractions = distinct(table, "fraction")
+    for fraction, colour in with_colours(fractions):
+        label = f"{fraction:.0%} pruned"
+        line(left, chosen(table, fraction=fraction), "epochs", label, band=False, color=colour, marker="o", ms=5)
     size = next(iter(results.data("pruning-*").values()))["parameters"]
-    told = f"{size} parameters, batch norm in eval mode"
-    finish(left, "A pruned ResNet: κ of J Jᵀ", told, xlabel="fraction of each weight tensor pruned")
-    left.legend(handlelength=3.6)
+    told = f"{size} parameters, pruned ones in J at 0"
+    finish(left, "A pruned ResNet: κ of J Jᵀ", told, xlabel="epoch of SGD", xticks=distinct(table, "epochs"))
     table = rows(results, "pruning-*", "loss")
     jobs = len(results.data("pruning-*"))
-    for fraction, colour in with_colours(distinct(table, "fraction")):
-        runs = table["value"][table["fraction"] == fraction].reshape(jobs, -1)
-        epochs = np.arange(1, runs.shape[1] + 1)
-        right.plot(epochs, runs.mean(axis=0), color=colour, label=f"{fraction:.0%} pruned")
+    for fraction, colour in with_colours(fractions):
+        runs = [chosen(table, fraction=fraction, job=float(number))["value"] for number in range(jobs)]
+        mean = np.mean(runs, axis=0)
+        right.plot(np.arange(1, len(mean) + 1), mean, color=colour, label=f"{fraction:.0%} pruned")
     told = f"mean over the epoch and {jobs} runs, pruned weights held at zero"
     finish(right, "Its training loss", told, ylabel="cross-entropy", xlabel="epoch of SGD")
     return made
 
 
 def training_figure(results: Results) -> Figure:
-    """kappa and its bound while a linear network of three layers trains."""
-    made, (axes,) = figure(1, height=4.6)
+    """kappa and bound of three linear layers in training; loss and kappa of one hidden layer by its width."""
+    made, (axes, loss, kappa) = figure(3, height=4.6)
     found = results.data("training-*")
-    for (job, _), colour in zip(found.items(), sequence(len(found) + 1), strict=False):
+    for job, colour in zip(found, sequence(len(found) + 1), strict=False):
         table = rows(results, job)
         axes.plot(table["epochs"], table["kappa"], color=colour, marker="o", ms=3.5, label=f"κ, run {job[-1]}")
         axes.plot(table["epochs"], table["bound"], color=colour, ls=_DASHED, lw=1.2)
     axes.set(ylim=(0, None), xlabel="epoch of SGD", ylabel="κ and bound")
     axes.legend(loc="lower right")
-    headline(axes, "Three linear layers in training", "61-160-160-10, white digits; dashed: the bound")
+    widths = next(iter(found.values()))["widths"]
+    headline(axes, "Three linear layers in training", f"{'-'.join(map(str, widths))}, white; dashed: the bound")
+    table, rates = rows(results, "wide-*"), best_rates(results)
+    for (width, rate), colour in with_colours(rates.items()):
+        part = chosen(table, width=width, rate=rate)
+        means = [float(v.mean()) for v in grouped(part, "epochs", values=part["loss"]).values()]
+        loss.plot(distinct(part, "epochs"), means, color=colour, label=f"m = {width:g}, η = {rate:g}")
+        line(kappa, part, "epochs", f"m = {width:g}", color=colour)
+    finish(loss, "One hidden layer by its width", "best step size of the grid", ylabel="loss", xlabel="epoch of SGD")
+    finish(kappa, "κ along its training", "the same runs", xlabel="epoch of SGD")
     return made
 
 

@@ -9,77 +9,87 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from landscape import Objective
 from landscape.conditioning import (
+    Conditioning,
     convolution_matrix,
     from_eigenvalues,
-    gauss_newton,
     leaky_relu_network,
     linear_network,
 )
-from probes.digits import CLASSES, digits
+from probes.digits import CLASSES
 from probes.sweep.jobs import Job, JobContext
-from runs.gauss_newton_conditioning import networks
+from runs.gauss_newton_conditioning import batch_norm, pruning, training
 from runs.gauss_newton_conditioning.data import (
     ConditionRows,
     covariance,
     generator,
-    images,
     initialisations,
     kaiming,
+    pixels,
     white,
 )
 
 DEPTHS = (2, 3, 4, 5, 6, 8, 10)
-WIDTHS = {"digits": (64, 100, 200, 400, 800), "random": (50, 100, 200, 400, 800)}
+WIDTHS = (50, 75, 100, 200, 400, 800)
 REFERENCE = {2: 13.6, 3: 59.0, 4: 163.0, 6: 696.0}  # m = 50, d = 49, k = 10; each the mean of 3 initialisations
-FACTORS = (10, 20, 40, 80, 160)
-HIDDEN = (15, 20, 50, 100, 150, 200)
+FACTORS = (50, 100, 200, 400)
+HIDDEN = (15, 20, 50, 60, 75, 90, 100, 150, 200)
 SKIPS = {"0": 0.0, "1/L": -1.0, "1/√L": -0.5, "0.5": 0.5, "1": 1.0, "2": 2.0}  # negative: a power of L
 SLOPES = (0.0, 0.01, 0.1, 0.3, 0.5, 0.8, 1.0)
 POSITIONS, FILTERS, KERNELS = 36, (2, 3, 4, 5), (7, 9, 11)
+SAMPLES = 1000
+NAMES = {"fashion": "Fashion-MNIST", "mnist": "MNIST", "digits": "digits", "random": "random"}
 
 
 def plan(quick: bool) -> list[Job]:
-    """The jobs."""
+    """The jobs. The first and second data are Fashion-MNIST and MNIST, in the reduced run digits and random ones."""
     inits, depths = (2, [2, 3, 4]) if quick else (5, list(DEPTHS))
     common = {"depths": depths, "inits": inits}
+    first, second = ("digits", "random") if quick else ("fashion", "mnist")
     jobs = [
-        Job(f"{data}-{width}", depth, {"data": data, "width": width, **common})
-        for data, widths in WIDTHS.items()
-        for width in (widths[1:3] if quick else widths)
+        Job(f"{name}-{width}", depth, {"data": data, "width": width, **common})
+        for name, data in (("first", first), ("second", second))
+        for width in (WIDTHS[2:4] if quick else WIDTHS)
     ]
     jobs.append(Job("reference", reference, {"depths": list(REFERENCE)[:2] if quick else list(REFERENCE), "inits": 10}))
-    factors = FACTORS[:2] if quick else FACTORS
-    jobs += [Job(f"proportional-{factor}", proportional, {"factor": factor, **common}) for factor in factors]
-    jobs.append(Job("hidden", hidden, {"widths": list(HIDDEN[2:4] if quick else HIDDEN), "inits": inits}))
-    jobs.append(Job("whitening", whitening, {"width": 100 if quick else 800, **common}))
-    shapes = {"64": [61, 64, 10], "200": [61, 200, 10], "square": [20, 20, 20]}
+    of_first = {"data": first, **common}
+    factors = FACTORS[1:3] if quick else FACTORS
+    jobs += [Job(f"proportional-{factor}", proportional, {"factor": factor, **of_first}) for factor in factors]
+    jobs.append(
+        Job("hidden", hidden, {"data": first, "widths": list(HIDDEN[-3:-1] if quick else HIDDEN), "inits": inits})
+    )
+    whole = {"width": 100, "stride": 1, **of_first} if quick else {"width": 800, "stride": 2, **of_first, "inits": 3}
+    jobs.append(Job("whitening", whitening, whole))
+    shapes = {"64": [48, 64, 10], "200": [48, 200, 10], "square": [20, 20, 20]}
     names = ("64", "square") if quick else shapes
     jobs += [Job(f"skip-{name}", skips, {"widths": shapes[name], **common}) for name in names]
-    jobs.append(Job("slopes", slopes, {"widths": [50] if quick else [50, 100, 200], "inits": inits}))
+    jobs.append(Job("skip-all", skips, {"widths": shapes["64"], "full": True, **common}))
+    jobs.append(Job("slopes", slopes, {"data": first, "widths": [50] if quick else [50, 100, 200], "inits": inits}))
     jobs.append(Job("small", small, {"count": 200 if quick else 5000}))
     filters, kernels = (FILTERS[:2], KERNELS[1:]) if quick else (FILTERS, KERNELS)
-    settings = {"filters": list(filters), "kernels": list(kernels), "inits": inits}
+    settings = {"filters": list(filters), "kernels": list(kernels), "inits": 2 if quick else 60}
     jobs.append(Job("convolution", convolution, settings))
-    return jobs + networks.plan(quick)
+    return jobs + batch_norm.plan(quick) + pruning.plan(quick) + training.plan(quick)
 
 
 # -- linear networks -----------------------------------------------------------------------------------------
 
 
 def depth(job: JobContext, data: str, width: int, depths: list[int], inits: int) -> dict[str, Any]:
-    """kappa at one width, by depth, on white data: digits (d = 61) or random ones (d = 49)."""
-    x = images() if data == "digits" else random(1000, 49, job)
+    """kappa at one width, by depth, on white data: images, or random ones of 49 inputs.
+
+    What the data are does not matter once they are white: kappa has the same distribution on all of as many inputs.
+    """
+    x = random(SAMPLES, 49, job) if data == "random" else pixels(data, SAMPLES)
     sigma = covariance(white(x))
     with job.trace(data=data, width=width) as trace:
         rows = ConditionRows(trace, "width", "depth", "init")
         for init, source, layers in initialisations(job, inits, depths):
             weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
             rows.add(linear_network(weights, sigma), width=width, depth=layers, init=init)
-    return {"inputs": len(sigma), "width": width}
+    return {"data": data, "inputs": len(sigma), "width": width}
 
 
 def reference(job: JobContext, depths: list[int], inits: int) -> dict[str, Any]:
@@ -87,21 +97,21 @@ def reference(job: JobContext, depths: list[int], inits: int) -> dict[str, Any]:
     return depth(job, "random", 50, depths, inits)
 
 
-def proportional(job: JobContext, factor: int, depths: list[int], inits: int) -> dict[str, Any]:
-    """kappa by depth L at width factor * L, and at the width that this has at two layers; white digits."""
-    inputs = images().shape[1]
+def proportional(job: JobContext, data: str, factor: int, depths: list[int], inits: int) -> dict[str, Any]:
+    """kappa by depth L at width factor * (L - 1), by the number of hidden layers, and at that of one; white data."""
+    inputs = pixels(data, SAMPLES).shape[1]
     with job.trace(factor=factor) as trace:
         rows = ConditionRows(trace, "factor", "fixed", "width", "depth", "init")
         for init, source, layers in initialisations(job, inits, depths):
-            for fixed, width in enumerate((factor * layers, factor * depths[0])):
+            for fixed, width in enumerate((factor * (layers - 1), factor)):
                 weights = kaiming([inputs, *[width] * (layers - 1), CLASSES], source)
                 rows.add(linear_network(weights), factor=factor, fixed=fixed, width=width, depth=layers, init=init)
     return {"inputs": inputs, "factor": factor}
 
 
-def hidden(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
-    """One hidden layer, white digits, by width, also below d."""
-    inputs = images().shape[1]
+def hidden(job: JobContext, data: str, widths: list[int], inits: int) -> dict[str, Any]:
+    """One hidden layer, white data, by width, also below d."""
+    inputs = pixels(data, SAMPLES).shape[1]
     with job.trace() as trace:
         rows = ConditionRows(trace, "width", "init")
         for init, source, width in initialisations(job, inits, widths):
@@ -109,21 +119,21 @@ def hidden(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
-def whitening(job: JobContext, width: int, depths: list[int], inits: int) -> dict[str, Any]:
-    """The same networks on digits as they are (pixels that never change left out), and white."""
-    sigma = covariance(images())
+def whitening(job: JobContext, data: str, width: int, stride: int, depths: list[int], inits: int) -> dict[str, Any]:
+    """The same networks on images as they are (pixels that never change left out), and white."""
+    sigma = covariance(pixels(data, SAMPLES, stride))
     with job.trace(width=width) as trace:
         rows = ConditionRows(trace, "depth", "white", "init")
         for init, source, layers in initialisations(job, inits, depths):
             weights = kaiming([len(sigma), *[width] * (layers - 1), CLASSES], source)
-            for is_white, data in enumerate((sigma, None)):
-                rows.add(linear_network(weights, data), depth=layers, white=is_white, init=init)
+            for is_white, matrix in enumerate((sigma, None)):
+                rows.add(linear_network(weights, matrix), depth=layers, white=is_white, init=init)
     kappa_data = linear_network([torch.eye(1, len(sigma))], sigma).kappa_data
     return {"inputs": len(sigma), "width": width, "kappa_data": kappa_data}
 
 
-def skips(job: JobContext, widths: list[int], depths: list[int], inits: int) -> dict[str, Any]:
-    """F(x) = (W_L + beta I) ... (W_1 + beta I) x with several beta on the same weights; white data."""
+def skips(job: JobContext, widths: list[int], depths: list[int], inits: int, full: bool = False) -> dict[str, Any]:
+    """F(x) = (W_L + beta I) ... (W_1 + beta I) x, or fully skipped, with several beta on the same weights; white."""
     inputs, width, outputs = widths
     with job.trace(widths=widths) as trace:
         rows = ConditionRows(trace, "depth", "skip", "beta", "init")
@@ -131,23 +141,46 @@ def skips(job: JobContext, widths: list[int], depths: list[int], inits: int) -> 
             weights = kaiming([inputs, *[width] * (layers - 1), outputs], source)
             for number, power in enumerate(SKIPS.values()):
                 beta = float(layers) ** power if power < 0 else power
-                rows.add(linear_network(weights, skip=beta), depth=layers, skip=number, beta=beta, init=init)
+                found = fully_skipped(weights, beta) if full else linear_network(weights, skip=beta)
+                rows.add(found, depth=layers, skip=number, beta=beta, init=init)
     return {"widths": widths}
+
+
+def fully_skipped(weights: list[Tensor], beta: float) -> Conditioning:
+    """White data, and layers that get beta times the outputs of all layers before: h_l = W_l h_(l-1) + beta sum h_j.
+
+    The sum is over j < l, h_0 = x, of other widths cut or filled with zeros. With h_l = B_l x and F = A_l h_l + ... the
+    kd x kd matrix is the sum of A_l A_l^T (x) B_(l-1)^T B_(l-1), as without skips.
+    """
+    sizes = [weights[0].shape[1], *(len(W) for W in weights)]
+
+    def step(to: int, come: int) -> Tensor:
+        skip = beta * torch.eye(sizes[to], sizes[come], dtype=torch.float64)
+        return skip + weights[to - 1] if come == to - 1 else skip
+
+    last = len(weights)
+    right, left = [torch.eye(sizes[0], dtype=torch.float64)], {last: torch.eye(sizes[last], dtype=torch.float64)}
+    for to in range(1, last):
+        right.append(sum((step(to, come) @ B for come, B in enumerate(right)), torch.zeros(sizes[to], sizes[0])))
+    for come in range(last - 1, 0, -1):
+        left[come] = sum((A @ step(to, come) for to, A in left.items()), torch.zeros(sizes[last], sizes[come]))
+    parts = [torch.kron(left[to] @ left[to].T, B.T @ B) for to, B in enumerate(right, start=1)]
+    return from_eigenvalues(torch.linalg.eigvalsh(torch.stack(parts).sum(dim=0)))
 
 
 # -- one hidden layer with (leaky) ReLU ----------------------------------------------------------------------
 
 
-def slopes(job: JobContext, widths: list[int], inits: int) -> dict[str, Any]:
-    """kappa and bounds by slope on 40 digits, as they are and white."""
-    x = images(40)
-    data = (x, white(x))
+def slopes(job: JobContext, data: str, widths: list[int], inits: int) -> dict[str, Any]:
+    """kappa and bounds by slope on 40 images, as they are and white."""
+    x = pixels(data, 40)
+    both = (x, white(x))
     with job.trace(samples=40) as trace:
         rows = ConditionRows(trace, "width", "slope", "white", "init", "b15", "b2")
         for init, source, width in initialisations(job, inits, widths):
             V, W = kaiming([x.shape[1], width, CLASSES], source)
             for slope in SLOPES:
-                for is_white, inputs in enumerate(data):
+                for is_white, inputs in enumerate(both):
                     found = leaky_relu_network(V, W, inputs.T, slope=slope)
                     rows.add(found, width=width, slope=slope, white=is_white, init=init)
     return {"inputs": x.shape[1], "samples": 40}
@@ -184,39 +217,25 @@ def small(job: JobContext, count: int) -> dict[str, Any]:
 def convolution(job: JobContext, filters: list[int], kernels: list[int], inits: int) -> dict[str, Any]:
     """Two linear convolutions of one kernel size and as many filters each, on 36 inputs, white data.
 
-    Once by the entries of the Toeplitz matrices, as the paper has it: two layers on white data make a Kronecker sum,
-    whose eigenvalues are sums. Once by the kernels themselves, shared between positions, on the inner 6 x 6 pixels.
+    By the entries of the Toeplitz matrices, as the paper has it: two layers on white data make a Kronecker sum, whose
+    eigenvalues are sums. Once with the root of the covariance, once with half of it as in the script.
     """
-    x = white(images_of_36())
-    targets = torch.zeros(len(x), 1, dtype=torch.float64)
     with job.trace(positions=POSITIONS) as trace:
-        rows = ConditionRows(trace, "filters", "kernel", "shared", "init")
+        rows = ConditionRows(trace, "filters", "kernel", "half", "init")
         for init, source, (count, size) in initialisations(job, inits, list(product(filters, kernels))):
             first, second = kaiming([size, count], source)[0], kaiming([count * size, count], source)[0]
             pair = first.reshape(count, 1, size), second.reshape(count, count, size)
-            keys = {"filters": count, "kernel": size, "init": init}
-            rows.add(toeplitz(*pair), shared=0, **keys)
-            layers = nn.Conv1d(1, count, size, bias=False), nn.Conv1d(count, count, size, bias=False)
-            net = nn.Sequential(*layers).double()
-            with torch.no_grad():
-                for layer, kernel in zip(layers, pair, strict=True):
-                    layer.weight.copy_(kernel)
-            objective = Objective(net, lambda outputs, y: outputs.square().mean(), (x.unsqueeze(1), targets))
-            rows.add(gauss_newton(objective), shared=1, **keys)
-    return {"inputs": x.shape[1]}
+            for half, weight in enumerate((1.0, 1 / (4 * SAMPLES))):
+                rows.add(toeplitz(*pair, weight), filters=count, kernel=size, half=half, init=init)
+    return {"inputs": POSITIONS}
 
 
-def toeplitz(first: Tensor, second: Tensor) -> Any:
-    """Exact kappa of two convolutions by the entries of their matrices, for white data."""
+def toeplitz(first: Tensor, second: Tensor, weight: float = 1.0) -> Conditioning:
+    """Exact kappa of two convolutions by the entries of their matrices, for white data; `weight`: of the first one."""
     T = convolution_matrix(first, POSITIONS)
     S = convolution_matrix(second, POSITIONS - first.shape[2] + 1)
     right, left = torch.linalg.eigvalsh(T.T @ T), torch.linalg.eigvalsh(S @ S.T)
-    return from_eigenvalues((left[:, None] + right[None, :]).flatten())
-
-
-def images_of_36() -> Tensor:
-    """The inner 6 x 6 pixels of 300 digits."""
-    return (digits().train[0][:300, 0, 1:7, 1:7].flatten(1).double() + 1) / 2
+    return from_eigenvalues((left[:, None] + weight * right[None, :]).flatten())
 
 
 def random(samples: int, inputs: int, job: JobContext) -> Tensor:

@@ -8,12 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from landscape.conditioning import convolution_matrix
 from runs.findings.finding import Finding, Seen, number
+from runs.gauss_newton_conditioning.jobs import FILTERS, KERNELS, SAMPLES, toeplitz
 
-SAMPLES, INPUTS, INITS = 1000, 36, 60
-FILTERS, KERNELS = (2, 3, 4, 5), (7, 9, 11)
-_EPS = torch.finfo(torch.float64).eps
+INITS = 60
 
 Table = dict[tuple[int, int], float]
 
@@ -39,12 +37,8 @@ def _kappa(count: int, size: int, second: float) -> float:
     logs = []
     for init in range(INITS):
         generator = torch.Generator().manual_seed(init)
-        T = convolution_matrix(_normal(generator, count, 1, size), INPUTS)
-        S = convolution_matrix(_normal(generator, count, count, size), INPUTS - size + 1)
-        left, right = torch.linalg.eigvalsh(S @ S.T) / SAMPLES, torch.linalg.eigvalsh(T.T @ T) * second
-        sums = (left[:, None] + right[None, :]).flatten()
-        sums = sums[sums > len(sums) * _EPS * float(sums.max())]
-        logs.append(math.log(float(sums.max() / sums.min())))
+        kernels = _normal(generator, count, 1, size), _normal(generator, count, count, size)
+        logs.append(math.log(toeplitz(*kernels, SAMPLES * second).kappa))
     return math.exp(sum(logs) / INITS)
 
 

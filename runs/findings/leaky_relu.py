@@ -8,7 +8,7 @@ from torch import Tensor
 from landscape.conditioning import Conditioning, leaky_relu_network
 from probes.digits import CLASSES
 from runs.findings.finding import Finding, Seen, number
-from runs.gauss_newton_conditioning.data import images, kaiming, white
+from runs.gauss_newton_conditioning.data import kaiming, pixels, white
 
 NETWORKS, SAMPLES, WIDTHS = 2000, 40, (50, 200)
 _ROUNDING = 1e-9
@@ -35,7 +35,7 @@ def _bounds(found: Conditioning) -> dict[str, float]:
 
 
 def _on_digits(width: int) -> Conditioning:
-    x = white(images(SAMPLES))
+    x = white(pixels("digits", SAMPLES))
     V, W = kaiming([x.shape[1], width, CLASSES], torch.Generator().manual_seed(0))
     return leaky_relu_network(V, W, x.T, slope=0.1)
 

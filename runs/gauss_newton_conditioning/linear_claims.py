@@ -12,6 +12,7 @@ from runs.gauss_newton_conditioning.depth_claims import BOTH, tables
 from runs.gauss_newton_conditioning.jobs import SKIPS
 
 FAR, FAR_DEEP = 2.0, 5.0
+WORSE = 10.0
 WIDE = 2.0  # times d: wider networks are so well conditioned that the bounds come together
 DATA_SHARE = 0.1  # of the condition number of the covariance
 _NUMBER = {name: float(number) for number, name in enumerate(SKIPS)}  # as the traces have them
@@ -82,24 +83,38 @@ def far_deeper(results: Results, above: float = 0.0, upto: float = WIDE) -> Verd
 # -- data and skips ------------------------------------------------------------------------------------------
 
 
+def _against_white(results: Results, raw: float, least: float) -> Verdict:
+    """Whether kappa of the data as they are is at least so many times that on white data at every depth."""
+    table, data = rows(results, "whitening"), results.one("whitening")
+    groups = grouped(table, "white", "depth")
+    ratios = [a / b for a, b in zip(lines(groups)[raw], lines(groups)[1.0], strict=True)]
+    told = f"white {number(lines(groups)[1.0][0])} → {number(lines(groups)[1.0][-1])}, ratio by L "
+    told += f"{', '.join(map(number, ratios))}, κ of the covariance {number(data['kappa_data'])} (d = {data['inputs']})"
+    return Verdict(min(ratios) >= least, f"{told}; {deficiency(table)}", kept(groups))
+
+
 @claim(
     "data as they are: worse",
     source="figure",
     literature=f"without whitening kappa is far larger ({PAPER})",
-    criterion=f"at every depth the mean ratio to kappa on white data is at least {DATA_SHARE:g} times the condition "
-    "number of the covariance; Fashion-MNIST, 14 × 14 pixels, m = 800",
+    criterion=f"at every depth it is at least {WORSE:g} times that on white data, in the mean; Fashion-MNIST, 14 × 14 "
+    "pixels, m = 800",
     needs="whitening",
     control=Control("white data against themselves", lambda judge, results: judge(results, raw=1.0)),
 )
 def unwhitened(results: Results, raw: float = 0.0) -> Verdict:
-    table = rows(results, "whitening")
-    groups = grouped(table, "white", "depth")
-    data = results.one("whitening")
-    ratios = [a / b for a, b in zip(lines(groups)[raw], lines(groups)[1.0], strict=True)]
-    told = f"white {number(lines(groups)[1.0][0])} → {number(lines(groups)[1.0][-1])}, ratio by L "
-    told += f"{', '.join(map(number, ratios))}, κ of the covariance {number(data['kappa_data'])} (d = {data['inputs']})"
-    holds = min(ratios) >= DATA_SHARE * data["kappa_data"]
-    return Verdict(holds, f"{told}; {deficiency(table)}", kept(groups))
+    return _against_white(results, raw, WORSE)
+
+
+@claim(
+    "data as they are: worse by the covariance's κ",
+    source="own",
+    literature="the bound has the condition number of the covariance as a factor: does kappa grow by as much?",
+    criterion=f"at every depth the mean ratio to kappa on white data is at least {DATA_SHARE:g} times that number",
+    needs="whitening",
+)
+def by_covariance(results: Results) -> Verdict:
+    return _against_white(results, 0.0, DATA_SHARE * results.one("whitening")["kappa_data"])
 
 
 @claim(
@@ -176,4 +191,4 @@ def all_skips(results: Results) -> Verdict:
     return _skips(results, "skip-all", "1")
 
 
-CLAIMS = (equality, far, far_deeper, unwhitened, gap, skips, square_skips, all_skips)
+CLAIMS = (equality, far, far_deeper, unwhitened, by_covariance, gap, skips, square_skips, all_skips)

@@ -189,10 +189,12 @@ def test_bounds() -> None:
 def test_white_data_and_skips() -> None:
     def data_claim(claim: Claim, raw: Any) -> tuple[bool | None, bool | None]:
         found = grid(lambda white, d: d if white else raw(d), [0, 1], [2, 4], ("white", "depth"))
-        return answers(claim, MadeUp({"whitening": found}, {"whitening": {"kappa_data": 100.0, "inputs": 9}}))
+        return answers(claim, MadeUp({"whitening": found}, {"whitening": {"kappa_data": 200.0, "inputs": 9}}))
 
-    assert data_claim(linear.unwhitened, lambda d: 11 * d) == (True, False)
-    assert data_claim(linear.unwhitened, lambda d: 9 * d)[0] is False
+    for claim, least in ((linear.unwhitened, 10), (linear.by_covariance, 20)):
+        assert data_claim(claim, lambda d, least=least: (least + 1) * d)[0]
+        assert data_claim(claim, lambda d, least=least: (least - 1) * d)[0] is False
+    assert data_claim(linear.unwhitened, lambda d: 11 * d)[1] is False
     assert data_claim(linear.gap, lambda d: 20 * d**2)[0]
     assert data_claim(linear.gap, lambda d: 20)[0] is False
 

@@ -47,6 +47,8 @@ def overview(results: Results) -> Figure:
     for factor, colour in with_colours(distinct(table, "factor")):
         line(proportional, chosen(table, factor=factor), "depth", f"m = {factor:g} (L − 1)", color=colour, marker="o")
     finish_depths(proportional, "Width in proportion to depth", f"{name}; L − 1 hidden layers", table)
+    proportional.set_ylim(top=100)
+    proportional.legend(loc="upper right", ncols=2)
     table = rows(results, "hidden")
     line(bounds, table, "width", "maximum bound (∞ below m = d)", values=table["loose"], color=ORANGE, marker="s")
     line(bounds, table, "width", "bound: convex combination", values=table["bound"], color=BLUE, lw=5, alpha=0.35)

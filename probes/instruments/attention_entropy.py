@@ -53,7 +53,7 @@ class AttentionEntropy(Instrument):
     name: str = "attention-entropy"
     layers: Sequence[str] | None = None
     needs: ClassVar[frozenset[str]] = frozenset({"features", "parameters"})
-    takes: ClassVar = {"value": 5.0}
+    takes: ClassVar = {"value": 7.0}
 
     def _heads(self, context: Context) -> dict[str, int]:
         """Of each layer, seen once."""

@@ -27,6 +27,7 @@ def figures(results: Results, folder: Path) -> list[Path]:
         "layers.png": (layers_figure, ["slopes", "convolution"]),
         "batch-norm.png": (norm_figure, ["norm-*"]),
         "pruning.png": (pruning_figure, ["pruning-*"]),
+        "spectra.png": (spectra_figure, ["products", "training-*"]),
         "training.png": (training_figure, ["training-*", "wide-*"]),
     }
     return save_pictures(results, folder, pictures)
@@ -61,6 +62,29 @@ def overview(results: Results) -> Figure:
     found = results.one("whitening")
     told = f"{NAMES[data_of['data']]}, d = {found['inputs']}, width {found['width']}"
     finish_depths(data, "White data against data as they are", told, table)
+    return made
+
+
+def spectra_figure(results: Results) -> Figure:
+    """kappa of the products before and behind a layer; kappa by the rank that is assumed, before and after training."""
+    made, (products, ranks) = figure(2, height=4.9)
+    table = rows(results, "products", "products")
+    for depth, colour in with_colours(distinct(table, "depth")):
+        part = chosen(table, depth=depth)
+        line(
+            products, part, "layer", f"L = {depth:g}", values=part["right"], band=False, color=colour, marker="o", ms=4
+        )
+        line(products, part, "layer", "", values=part["left"], band=False, color=colour, ls=_DASHED)
+    told = f"white data, m = {results.one('products')['width']}; solid: before the layer, dashed: behind it"
+    finish(products, "κ of partial products", told, xlabel="layer", xticks=distinct(table, "layer"))
+    (job, *_) = results.data("training-*")
+    with results.trace(job) as trace:
+        spectrum = trace["spectrum"].read()
+    for epoch, values, colour in zip(spectrum["epochs"], spectrum["eigenvalues"], (BLUE, ORANGE), strict=True):
+        order = np.arange(1, len(values) + 1)
+        ranks.plot(order, values[-1] / values[::-1], color=colour, label=f"epoch {epoch:g}")
+    told = "largest over r-th eigenvalue, three linear layers; the rank is full"
+    finish(ranks, "κ by the rank that is assumed", told, xlabel="rank r")
     return made
 
 

@@ -18,6 +18,7 @@ from landscape.conditioning import (
     leaky_relu_network,
     linear_network,
 )
+from probes import Field
 from probes.digits import CLASSES
 from probes.sweep.jobs import Job, JobContext
 from runs.gauss_newton_conditioning import batch_norm, pruning, training
@@ -60,6 +61,8 @@ def plan(quick: bool) -> list[Job]:
     jobs.append(
         Job("hidden", hidden, {"data": first, "widths": list(HIDDEN[-3:-1] if quick else HIDDEN), "inits": inits})
     )
+    layered = {"data": first, "width": 100, "depths": depths[2:] if quick else [4, 6, 8, 10], "inits": inits}
+    jobs.append(Job("products", products, layered))
     whole = {"width": 100, "stride": 1, **of_first} if quick else {"width": 800, "stride": 2, **of_first, "inits": 3}
     jobs.append(Job("whitening", whitening, whole))
     shapes = {"64": [48, 64, 10], "200": [48, 200, 10], "square": [20, 20, 20]}
@@ -107,6 +110,23 @@ def proportional(job: JobContext, data: str, factor: int, depths: list[int], ini
                 weights = kaiming([inputs, *[width] * (layers - 1), CLASSES], source)
                 rows.add(linear_network(weights), factor=factor, fixed=fixed, width=width, depth=layers, init=init)
     return {"inputs": inputs, "factor": factor}
+
+
+def products(job: JobContext, data: str, width: int, depths: list[int], inits: int) -> dict[str, Any]:
+    """kappa of what stands behind and before each layer, W_L ... W_(l+1) and W_(l-1) ... W_1; white data."""
+    inputs = pixels(data, SAMPLES).shape[1]
+    fields = {"depth": "weight matrices", "layer": "l", "left": "kappa of what follows", "right": "of what precedes"}
+    with job.trace(width=width) as trace:
+        trace.declare("products", {name: Field((), "float64", "", text) for name, text in fields.items()})
+        row = 0
+        for _, source, layers in initialisations(job, inits, depths):
+            found = linear_network(kaiming([inputs, *[width] * (layers - 1), CLASSES], source))
+            for layer, factors in enumerate(found.layers, start=1):
+                left = factors.left_largest / factors.left_smallest
+                right = factors.right_largest / factors.right_smallest
+                trace.record("products", row, depth=layers, layer=layer, left=left, right=right)
+                row += 1
+    return {"inputs": inputs, "width": width}
 
 
 def hidden(job: JobContext, data: str, widths: list[int], inits: int) -> dict[str, Any]:

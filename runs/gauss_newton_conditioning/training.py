@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.conditioning import Conditioning, linear_network
+from probes import Field
 from probes.digits import CLASSES
 from probes.sweep.jobs import Job, JobContext
 from probes.sweep.problems import batches
@@ -79,9 +80,14 @@ def training(job: JobContext, data: str, epochs: int, every: int) -> dict[str, A
     rate, losses = 0.05, []
     with job.trace(rate=rate, batch=BATCH) as trace:
         rows = ConditionRows(trace, "epochs", "loss")
+        eigenvalues = Field((x.shape[1] * CLASSES,), "float64", "", "ascending")
+        trace.declare("spectrum", {"epochs": Field((), "float64", "", "of SGD so far"), "eigenvalues": eigenvalues})
         for epoch, loss, found in along(layers, (x, y), rate, epochs, every, job.seed):
             rows.add(found, epochs=epoch, loss=loss)
             losses.append(loss)
+            if epoch in (0, epochs):
+                assert found.eigenvalues is not None
+                trace.record("spectrum", epoch, epochs=epoch, eigenvalues=found.eigenvalues.numpy())
             job.progress(epoch, epochs)
     return {"widths": list(shapes), "first": losses[0], "last": losses[-1]}
 

@@ -415,6 +415,15 @@ def test_jobs_leave_rows(tmp_path: Path) -> None:
     assert len(made["kappa"]) == 21
     done = training.training(context("training"), "digits", epochs=4, every=2)
     assert done["last"] < done["first"]
+    with Trace.open(tmp_path / "training.h5") as trace:
+        kappa, spectrum = trace["networks"]["kappa"], trace["spectrum"]["eigenvalues"]
+    np.testing.assert_allclose(spectrum[:, -1] / spectrum[:, 0], kappa[[0, -1]])
+    jobs.products(context("products"), "digits", 64, [3], 1)
+    with Trace.open(tmp_path / "products.h5") as trace:
+        made = trace["products"].read()
+    assert made["layer"].tolist() == [1, 2, 3]
+    assert made["right"][0] == made["left"][2] == 1  # nothing stands before the first layer, nor behind the last
+    assert made["right"][2] > made["right"][1] > 1
     training.wide(context("wide"), "digits", 15, [0.05, 50.0], epochs=2, every=1, inits=1)
     with Trace.open(tmp_path / "wide.h5") as trace:
         found = trace["networks"].read()
@@ -443,5 +452,5 @@ def test_reduced(tmp_path: Path) -> None:
     assert found["leaky ReLU: the bound holds"]["holds"] is True
     for one in report["claims"]:
         assert "not measured:" not in one["measured"], one
-    pictures = {path.name for path in (tmp_path / "quick").glob("*.png")}
-    assert pictures == {"overview.png", "skips.png", "layers.png", "batch-norm.png", "pruning.png", "training.png"}
+    pictures = {path.stem for path in (tmp_path / "quick").glob("*.png")}
+    assert pictures == {"overview", "skips", "layers", "batch-norm", "pruning", "spectra", "training"}

@@ -85,18 +85,34 @@ def test_networks_are_of_about_the_same_size() -> None:
     assert max(sizes) < 1.2 * min(sizes)
 
 
-def test_jobs_in_short(tmp_path: Path) -> None:
+def test_spectra_in_short(tmp_path: Path) -> None:
+    """No scale of a layer changes what is in units of its own tenth eigenvalue."""
     context = JobContext("job", 3, tmp_path / "job.h5", lambda done, planned: None)
-    found = jobs.spectra(context, "mlp-2", seeds=1, probes=2, steps=6)
-    json.dumps(found, allow_nan=False)
-    (run,) = found["runs"]
-    assert all(0 < run[choice]["mean"] < 1 for choice in jobs.WIDTHS)
-    assert run["code"]["sigma"] == pytest.approx(10**-2.5)
+    runs = []
+    for scale in (1, 4):
+        found = jobs.spectra(context, f"mlp-{scale}", seeds=1, probes=2, steps=6, shown=8)
+        json.dumps(found, allow_nan=False)
+        runs += found["runs"]
+        assert all(0 < runs[-1][choice]["mean"] < 1 for choice in jobs.WIDTHS)
+        assert runs[-1]["code"]["sigma"] == pytest.approx(10**-2.5)
+    plain, scaled = runs
+    assert plain["tenth"]["mean"] == pytest.approx(scaled["tenth"]["mean"], rel=1e-3)
+    assert plain["code"]["mean"] != pytest.approx(scaled["code"]["mean"], rel=1e-2)
+
+
+def test_training_in_short(tmp_path: Path) -> None:
+    context = JobContext("job", 3, tmp_path / "job.h5", lambda done, planned: None)
     rates = {"sgd": [0.01, 1e6], "adam": [0.01], "block-sgd": [0.01]}
-    losses = jobs.training(context, "mlp-1", rates, steps=45, seeds=1)["losses"]
+    losses = jobs.training(context, "mlp-1", rates, steps=45, seeds=1, shown=8)["losses"]
     json.dumps(losses, allow_nan=False)
     assert losses["sgd"]["1e+06"] == [None]
-    assert 0 < losses["adam"]["0.01"][0] < 2.3
+    network = case("mlp-1")
+    objective, late = jobs.drawn(network, 3), []
+    optimizer = torch.optim.Adam(objective.model.parameters(), 0.01)
+    for step, (x, y) in enumerate(jobs.batches(*network.data()[0], network.batch, 45, 3), start=1):
+        jobs.update(optimizer, lambda x=x, y=y: torch.nn.functional.cross_entropy(objective.model(x), y))  # type: ignore[misc]
+        late += [objective.value()] if step in (5, 15, 25, 35, 45) else []
+    assert losses["adam"]["0.01"] == [pytest.approx(sum(late) / 5, rel=1e-5)]
 
 
 # -- claims --------------------------------------------------------------------------------------------------

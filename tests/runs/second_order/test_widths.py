@@ -44,6 +44,16 @@ def test_dampings_go_with_the_blocks(last: float, powers: tuple[float, ...]) -> 
         assert abs(math.log(large / small) - power * math.log(8)) < math.log(1.4)
 
 
+@pytest.mark.parametrize("solver", ["kfac", "shampoo"])
+def test_scaled_steps_are_as_long_at_four_times_the_width(solver: str) -> None:
+    def ratios(name: str) -> list[float]:
+        wide, narrow = (widths.trained(solver, name, width, 1, 3)["moves"][0] for width in (256, 64))
+        return [large / small for large, small in zip(wide, narrow, strict=True)]
+
+    assert all(0.8 < ratio < 1.25 for ratio in ratios("mu"))
+    assert ratios("standard")[0] < 0.7
+
+
 def test_each_layer_has_its_step_size_and_damping() -> None:
     x, y = widths.batch(0)
     objective = Objective(widths.network(64, 0.0, 0), nn.CrossEntropyLoss(), (x, y), check=False)

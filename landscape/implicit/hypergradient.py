@@ -18,6 +18,7 @@ from torch import Tensor
 from landscape.implicit.inverse import Matrix, indefinite_note, inverted, matrix_of
 from landscape.implicit.samples import require_alone
 from landscape.objective.objective import Objective
+from landscape.objective.same import same_parameters
 from landscape.operators.linear import LinearOperator, error_floor
 from landscape.spectra import Callback
 from landscape.spectra.carried import Measured
@@ -112,8 +113,7 @@ def hypergradient(
         raise ValueError("hyperparameters are tensors that require grad, leaves that the losses are computed from")
     for other in (outer, inner):
         require_alone(other)
-    if outer.names != inner.names or outer.size != inner.size:
-        raise ValueError("outer and inner are losses of the same parameters")
+    same_parameters(inner, outer)
     A = matrix_of(inner, operator)
     value, slope = outer.value_and_gradient()
     decayed = inner.gradient() + damping * inner.theta()

@@ -22,6 +22,7 @@ from torch import Tensor
 from landscape.implicit.inverse import Inverse, Matrix, indefinite_note, inverted, matrix_of
 from landscape.implicit.samples import gradients, products, require_alone, singles
 from landscape.objective.objective import Objective
+from landscape.objective.same import same_parameters
 from landscape.operators.linear import LinearOperator, error_floor
 from landscape.spectra import Callback
 from landscape.spectra.carried import Measured
@@ -132,8 +133,7 @@ def influence(
     scored = objective if train is None else train if isinstance(train, Objective) else objective.on(train)
     for other in (objective, tests, scored):
         require_alone(other)
-        if other.names != objective.names or other.size != objective.size:
-            raise ValueError("test and train are losses of the parameters of the objective, of all of them")
+        same_parameters(objective, other)
     A = matrix_of(objective, operator)
     decayed = objective.gradient() + damping * objective.theta()
     drawn = A.random(_DRAWN, "normal", generator or torch.Generator().manual_seed(0))

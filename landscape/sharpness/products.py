@@ -18,10 +18,10 @@ from torch import Tensor
 
 from landscape.objective.batch import Batch, rows_of, samples
 from landscape.objective.objective import Objective
+from landscape.objective.same import same_parameters
 from landscape.operators.check import Check, worst
 from landscape.operators.hessian import Hessian
 from landscape.randomness import drawn_seed
-from landscape.sharpness.relative import same_parameters
 from landscape.statistics import mean_stderr
 
 # Two of each set make a group, and the groups' spread is the error: of four it is known to about 40 %.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.objective.objective import Objective
+from landscape.objective.same import same_parameters
 from landscape.sharpness.critical import RTOL, CriticalSharpness, critical_sharpness
 
 
@@ -88,16 +89,6 @@ def relative_critical_sharpness(
     answered = {"converged": True, "reason": "", "ascent": True} if ascent else {}
     counted = {"gradients": gradients + found.gradients, "slope": slope, "slope_error": error}
     return RelativeCriticalSharpness(**(vars(found) | counted | answered))
-
-
-def same_parameters(first: Objective, second: Objective) -> None:
-    """Raise `ValueError` for two objectives whose vectors do not stand for the same parameters."""
-    ours, theirs = first.leaves(), second.leaves()
-    if len(ours) != len(theirs) or any(p is not q for p, q in zip(ours, theirs, strict=True)):
-        raise ValueError(
-            f"the two objectives have different parameters ({first.size} and {second.size} numbers): make the second "
-            "one of the same model and parameters=, or by objective.on(data)"
-        )
 
 
 def _slope(watched: Objective, update: Tensor, gradient: Tensor) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from probes.checkpoints.problem import check_problem
 from probes.checkpoints.texts import Texts
 from probes.errors import UserError, did_you_mean, one_line
+from probes.instruments.losses import NamedObjective
 from probes.instruments.registry import PROBES
 from probes.ranks import together
 from probes.session import OPERATORS
@@ -122,7 +123,8 @@ def _parse_probe(text: str, operator: str) -> Any:
         if key not in known:
             near = did_you_mean(key, known) or ":"
             raise UserError(f"the probe {name} has no option {key!r}{near} it takes {', '.join(known)}", status=2)
-        options[key] = value if key == "name" else value_of(value)
+        named = PROBES[name].names_objective(key, value)
+        options[key] = NamedObjective(value) if named else value if key == "name" else value_of(value)
     if "operator" in options:
         _check_known("operator", options["operator"], OPERATORS)
     try:

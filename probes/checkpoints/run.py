@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from probes.checkpoints.match import bare
 from probes.checkpoints.output import check_output
 from probes.checkpoints.problem import build_objective
 from probes.checkpoints.resume import Kept
+from probes.checkpoints.second import check_served, with_objectives
 from probes.checkpoints.stations import Stations
 from probes.checkpoints.texts import Texts
 from probes.context import Context
@@ -35,7 +36,6 @@ from probes.errors import UserError, first_few, one_line
 from probes.hashes import hash_of
 from probes.instruments.base import Instrument
 from probes.monitor.measure import measure_once
-from probes.probe import check_needs
 from probes.ranks import Terminated, deal, decided, share_randomness, world
 from probes.terminal import resumed
 from probes.trace.layout import Field, TraceError
@@ -95,10 +95,7 @@ def run(request: Request, console: Console) -> int:
     problem or a checkpoint before anything is measured, and for a measurement that fails. A trace in which no probe
     measured anything is removed again.
     """
-    try:
-        check_needs(request.probes, ["optimizer", "batch", "previous"])
-    except ValueError as error:
-        raise UserError(f"{error}; a checkpoint has none", status=2) from error
+    check_served(request.probes)
     ranks = world()
     kept = decided(ranks, lambda: _kept(request))
     ranks.agreed(lambda: [locate(path) for _, path in request.checkpoints])
@@ -108,6 +105,11 @@ def run(request: Request, console: Console) -> int:
     share_randomness(ranks)
     # a problem function may communicate by itself, so what one rank raises here is not agreed on
     objective = deal(build_objective(request.problem, first, request.texts, request.seed, notes.append), ranks)
+    origin: dict[str, Any] = {"checkpoint": first, "texts": request.texts, "seed": request.seed}
+    probes = with_objectives(
+        request.probes, objective, request.problem, **origin, deal=partial(deal, ranks=ranks), say=notes.append
+    )
+    request = replace(request, probes=probes)
     hashes, more = ranks.agreed(lambda: _examine(request, objective))
     notes += more
     _refuse_other_weights(request, ranks.gathered(hashes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
@@ -20,6 +20,7 @@ from probes.trace.table import truncate
 if TYPE_CHECKING:
     import torch
 
+    from landscape import Objective
     from landscape.spectra import Footprint
     from probes.instruments.stations import Station
 
@@ -88,6 +89,10 @@ class Instrument(Probe):
     def of_all(self) -> bool:
         """Whether it is of all checkpoints together, and is measured once, at the last of them."""
         return False
+
+    def with_objectives(self, made: Callable[[str], Objective]) -> Self:
+        """The same probe with the objectives made that it has by name, `hgp:second=module:function`."""
+        return self
 
     def at_stations(self, stations: Sequence[Station]) -> Self:
         """The same probe with the networks of a finished training, where it looks at others than the one at hand."""

@@ -11,6 +11,8 @@ from typing import Any
 Cell = tuple[str, str, str]  # what stands behind the probe's name in the heading, a field, the field of its error
 
 
+NAMED = "NamedObjective"  # in the annotation of a setting that may be an objective
+TEXT_FILES = (".txt", ".jsonl", ".csv", ".tsv")
 # Settings that the command does not take: its checkpoints are the schedule, the end point and the networks.
 PYTHON_ONLY = ("every", "end", "through", "spread")
 
@@ -56,7 +58,15 @@ class Entry:
             if name not in PYTHON_ONLY:
                 choices = re.fullmatch(r"Literal\[(.*)\]", str(parameter.annotation))
                 found[name] = re.sub("['\" ]", "", choices[1]).replace(",", "|") if choices else str(parameter.default)
+                if NAMED in str(parameter.annotation):
+                    found[name] += "|module:function"
         return found
+
+    def names_objective(self, option: str, value: str) -> bool:
+        """Whether the value is the name of an objective, or of a file of texts, for this option."""
+        if NAMED not in str(inspect.signature(self.load()).parameters[option].annotation):
+            return False
+        return ":" in value or value.endswith(TEXT_FILES)
 
 
 def import_from(package: str, place: str) -> Any:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from probes.context import Context
-from probes.instruments.base import TOLD, Instrument, told, values_of
-from probes.instruments.losses import check_parameters, in_words, is_objective, objective_of
+from probes.instruments.base import TOLD, told, values_of
+from probes.instruments.losses import NamedObjective, TwoLosses, check_parameters, is_objective, objective_of
 from probes.trace.layout import Field
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _SETS = ("objective", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientProducts(Instrument):
+class GradientProducts(TwoLosses):
     """Gradient cosine and |H1 g1 - H2 g2| / (|H1 g1| + |H2 g2|) of two sets, beside what they are within one set.
 
     Samples of the same distribution differ as well, by noise: both sets are dealt into random parts of one size, and
@@ -51,16 +51,17 @@ class GradientProducts(Instrument):
     """
 
     name: str = "hgp"
-    first: Literal["objective", "batch"] | Objective = "objective"
-    second: Literal["batch", "objective"] | Objective = "batch"
+    first: Literal["objective", "batch"] | Objective | NamedObjective = "objective"
+    second: Literal["batch", "objective"] | Objective | NamedObjective = "batch"
     parts: int = 8
+    losses: ClassVar[tuple[str, str]] = ("first", "second")
     takes: ClassVar[Mapping[str, float]] = {"gradient": 2.0, "hessian": 2.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("first", "second"):
             if getattr(self, name) not in _SETS and not is_objective(getattr(self, name)):
-                self._refuse(name, f"is one of {', '.join(_SETS)}, or an Objective")
+                self._refuse(name, f"is one of {', '.join(_SETS)}, or an Objective, for the command module:function")
         if self.first == self.second:
             self._refuse("second", "is the first one again: its own parts are compared in any case")
         if self.parts % 2:
@@ -70,10 +71,6 @@ class GradientProducts(Instrument):
     @override
     def needs(self) -> frozenset[str]:
         return frozenset({"gradient", "graph"} | ({"batch"} & {self.first, self.second}))
-
-    @override
-    def settings(self) -> dict[str, Any]:
-        return super().settings() | {name: in_words(getattr(self, name)) for name in ("first", "second")}
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:

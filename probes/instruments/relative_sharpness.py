@@ -11,7 +11,14 @@ from typing_extensions import override
 
 from probes.context import Context
 from probes.instruments.base import CONVERGED, CURVATURE, values_of
-from probes.instruments.losses import check_parameters, gradient_of, in_words, is_objective, objective_of
+from probes.instruments.losses import (
+    NamedObjective,
+    TwoLosses,
+    check_parameters,
+    gradient_of,
+    is_objective,
+    objective_of,
+)
 from probes.instruments.sharpness import ThresholdInstrument
 from probes.trace.layout import Field
 
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelativeCriticalSharpness(ThresholdInstrument):
+class RelativeCriticalSharpness(TwoLosses, ThresholdInstrument):
     """2 / eta_c, eta_c the smallest step for one loss at which another one rises (arXiv 2601.16979).
 
     How much of the data that is not trained on (or is no longer) a step may be taken by: the update of `moves` is
@@ -54,16 +61,17 @@ class RelativeCriticalSharpness(ThresholdInstrument):
     """
 
     name: str = "relative-critical-sharpness"
-    moves: Literal["batch", "objective", "update"] | Objective = "batch"
-    watched: Literal["objective", "batch"] | Objective = "objective"
+    moves: Literal["batch", "objective", "update"] | Objective | NamedObjective = "batch"
+    watched: Literal["objective", "batch"] | Objective | NamedObjective = "objective"
     rtol: float = 1 / 16
+    losses: ClassVar[tuple[str, str]] = ("moves", "watched")
     takes: ClassVar[Mapping[str, float]] = {"gradient": 1.0, "value": 8.0}  # of the watched loss
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, words in (("moves", ("batch", "objective", "update")), ("watched", ("objective", "batch"))):
             if getattr(self, name) not in words and not is_objective(getattr(self, name)):
-                self._refuse(name, f"is one of {', '.join(words)}, or an Objective")
+                self._refuse(name, f"is one of {', '.join(words)}, or an Objective, for the command module:function")
         if self.moves == self.watched:
             self._refuse("watched", "is the loss that moves: CriticalSharpness measures that")
 
@@ -75,10 +83,6 @@ class RelativeCriticalSharpness(ThresholdInstrument):
         if "update" in words and self.lr is None:
             training |= {"optimizer"}
         return frozenset({"loss", "gradient"} | training)
-
-    @override
-    def settings(self) -> dict[str, Any]:
-        return super().settings() | {name: in_words(getattr(self, name)) for name in ("moves", "watched")}
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:

@@ -164,6 +164,10 @@ class Descent:
             self.on_step(step, self.losses[-1])  # before the look: what is kept here is what comes before it
             self._look_if_due()
 
+    def advance(self, pair: Any) -> float:
+        """One step on a mini-batch as the optimizer stands; the loss where it began. Nothing is looked at."""
+        return _step(self.optimizer, self.problem, pair)
+
     def state(self) -> dict[str, Any]:
         """All that the rest of the run depends on: weights and buffers, the solver, random states, what was seen."""
         objective = self.problem.objective

@@ -272,6 +272,22 @@ def test_one_command_and_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (status, "the loss at step 10 is" in err) == (1, True), err
 
 
+def test_a_second_file_of_texts_is_the_other_set_of_hgp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(Path("run"), "GPT2LMHeadModel", transformers.GPT2Config(**GPT2), seed=1)
+    save_tokenizer(Path("run"))
+    Path("lines.txt").write_text("\n".join(LINES))
+    Path("same.txt").write_text("\n".join(LINES))
+    words = ["--problem", "hf:causal-lm", "--data", "lines.txt", "--batch-size", "2", "--length", "6", "-o", "a.h5"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["probe", "run", *words, "--steps", "0", "--probe", "hgp:second=same.txt,parts=2"])
+    assert not stopped.value.code
+    with Trace.open("a.h5") as trace:
+        assert trace["hgp"].settings["second"] == "same.txt"
+        assert trace["hgp"]["samples"][0] == len(LINES) // 2
+        assert trace["hgp"]["cosine"][0] > 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -181,6 +181,16 @@ def test_half_precision_comes_near_double(autocast):
     assert all(bool(g.isfinite().all()) and g.dtype == kind for g in pieces)
 
 
+def test_products_are_not_rounded_in_an_autocast_region():
+    model, data = network(dtype=torch.float32), domains(torch.float32)
+    align, found = HessianAlignment(model, alpha=0.7, beta=0.3), []
+    for autocast in (False, True):
+        given = losses(model, data)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            found.append(align(given))
+    assert found[0].item() == found[1].item()
+
+
 class Tied(nn.Module):
     """A language model of one token: the head is the embedding."""
 

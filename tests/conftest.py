@@ -11,7 +11,14 @@ torch.set_num_threads(1)
 
 
 # long files of many tests
-LONG = {"test_docs.py", "test_docstrings.py", "test_operators.py", "test_optimizer_contract.py", "test_works_with.py"}
+LONG = {
+    "test_architecture.py",
+    "test_docs.py",
+    "test_docstrings.py",
+    "test_operators.py",
+    "test_optimizer_contract.py",
+    "test_works_with.py",
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -67,7 +67,7 @@ def plan(quick: bool) -> list[Job]:
         rates = {k: list(v) for k, v in (MLP_RATES if name.startswith("mlp") else RATES).items()}
         settings = {"network": name, "rates": rates, "steps": STEPS}
         if quick:
-            settings |= {"rates": {method: lrs[2:3] for method, lrs in rates.items()}, "steps": 42}
+            settings |= {"rates": {method: lrs[2:3] for method, lrs in rates.items()}, "steps": 12}
             settings |= {"shown": 8, "tol": 0.5}
         jobs.append(Job(f"training-{name}", training, settings | seeds, family(name)))
     return jobs

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from attending import attending
 from torch import nn
 from trace_cases import scalars
 
@@ -134,7 +135,8 @@ def test_what_every_probe_measures_has_axes_with_names():
         probe = getattr(probes, entry.class_name)()
         if probe.of_all:
             probe = probe.at_stations([Station(0, objective.theta()), Station(1, objective.theta() + 1)])
-        for field, spec in probe.fields(context).items():
+        of = Context(attending()) if name == "attention-entropy" else context
+        for field, spec in probe.fields(of).items():
             assert len(spec.dims) == len(spec.shape), f"{name}: {field}"
 
 

@@ -176,7 +176,7 @@ def test_a_run_of_wandb_is_a_mirror(tmp_path):
     run = wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True, console="off"))
     trace = measured(tmp_path / "run.h5", mirror=[run])
     run.finish()
-    found = logged(tmp_path)
+    found = wait_for(lambda: logged(tmp_path), 2)
     assert [found[i]["trace/value"] for i in range(3)] == pytest.approx(trace["trace"]["value"].tolist(), rel=1e-12)
 
 

@@ -217,6 +217,7 @@ def ended(request: dict, installed: list[str]) -> int:
     import traceback
 
     status, interrupted = 0, False
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     try:
         become(request, installed)
     except SystemExit as end:

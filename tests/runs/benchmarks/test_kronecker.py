@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from paths import ROOT
 
 from runs.benchmarks import kronecker
 
@@ -16,3 +17,11 @@ def test_reduced(tmp_path):
         (model, operator) for model in ("mlp", "resnet", "gpt") for operator in kronecker.KINDS
     }
     assert all(row["inverse"] > 0 and row["factors"] > 0 for row in rows)
+
+
+def test_committed_numbers():
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    for row in json.loads((ROOT / "runs/benchmarks/results/kronecker-cpu.json").read_text())["rows"]:
+        assert row["model"] == "mlp" or row["inverse"] <= kronecker.TARGET
+        costs = f"{row['factors']:.1f} | {row['eigenvectors_s']:.1f} | {row['product']:.2f} | {row['inverse']:.2f}"
+        assert f"| {row['model']} | {row['operator']} | {costs} |" in page

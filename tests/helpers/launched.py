@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 
-from forked import python
 from processes import ended, environment
 
 
@@ -20,7 +19,7 @@ def started(arguments, folder, world=2):
     port = free_port()
     return [
         subprocess.Popen(
-            [*python(rank), "-m", "probes", *map(str, arguments)],
+            [sys.executable, "-m", "probes", *map(str, arguments)],
             env=environment(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
             cwd=folders[rank],
             stdout=subprocess.PIPE,

@@ -13,8 +13,6 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from forked import python
-
 HELPERS = Path(__file__).resolve().parent
 ROOT = HELPERS.parents[1]
 
@@ -30,7 +28,7 @@ def start_ranks(function, world, folder, *arguments, seconds=240):
     store = folder / f"store-{time.monotonic_ns()}"
     return [
         subprocess.Popen(
-            [*python(rank), __file__, function, str(rank), str(world), str(store), str(seconds), *map(str, arguments)],
+            [sys.executable, __file__, function, str(rank), str(world), str(store), str(seconds), *map(str, arguments)],
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from forked import python
 from paths import ROOT
 
 from probes import Trace
@@ -61,12 +60,7 @@ def command(folder: Path, *words: str) -> list[str]:
 def swept(folder: Path, *words: str, **more: str) -> str:
     """Run it to its end in `folder`; what it printed."""
     done = subprocess.run(
-        [*python(), *command(folder, *words)[1:]],
-        cwd=folder,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=280,
+        command(folder, *words), cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

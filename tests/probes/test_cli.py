@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import torch
 from command_line import Landscape
-from forked import python
 from paths import ROOT
 
 from probes import Trace
@@ -315,7 +314,7 @@ def test_interrupt_keeps_what_was_measured(folder: Path) -> None:
         "a.h5",
     ]
     process = subprocess.Popen(
-        [*python(), "-c", "from probes.cli import main; main()", "probe", *words],
+        [sys.executable, "-c", "from probes.cli import main; main()", "probe", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from command_line import Landscape
-from forked import python
 from paths import ROOT
 from torch import nn
 
@@ -206,7 +205,7 @@ def command(*words: str) -> subprocess.Popen[bytes]:
     slowly = "import landscape.surface.values as v; v._CHUNK = 16; v.Worker._is_faster = lambda *_: False"
     code = f"{slowly}; from probes.cli import main; main()"
     with Path("said.txt").open("w") as said:
-        return subprocess.Popen([*python(), "-c", code, *words], env=environment, stdout=said, stderr=said)
+        return subprocess.Popen([sys.executable, "-c", code, *words], env=environment, stdout=said, stderr=said)
 
 
 def points_kept(path: Path) -> int:

@@ -10,7 +10,6 @@ import threading
 import time
 
 import numpy as np
-from forked import python
 from paths import ROOT
 
 from probes import Field, Trace
@@ -37,8 +36,7 @@ for i in range(40):
 def start(*command, **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment} | options
-    own = [sys.executable] if command[0] == "-W" else python()
-    return subprocess.Popen([*own, *map(str, command)], **options)
+    return subprocess.Popen([sys.executable, *map(str, command)], **options)
 
 
 def writer(path, end="trace.close()"):

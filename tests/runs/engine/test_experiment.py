@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 import toy_experiment
-from forked import python
 from paths import ROOT
 from rich.console import Console
 from toy_experiment import experiment, walk
@@ -85,7 +84,7 @@ def test_every_engine_is_sequential(tmp_path: Path, words: tuple[str, ...]) -> N
     pytest.importorskip(words[1])
     experiment().run(tmp_path / "one")
     more = toy(tmp_path / "other", 0.0, *words)
-    run = subprocess.run([*python(), *more[1:]], env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    run = subprocess.run(more, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stdout + run.stderr
     assert data(tmp_path / "one") == data(tmp_path / "other")
     assert sorted(log(tmp_path / "other")) == NAMES
@@ -138,9 +137,7 @@ def test_resumes_after_a_kill(tmp_path: Path, at_once: int) -> None:
     done = {path.stem for path in (folder / "full/jobs").glob("walk-*.json")}
     assert done < set(NAMES)
     started = log(folder)
-    again = subprocess.run(
-        [*python(), *toy(folder, 0.1)[1:]], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
-    )
+    again = subprocess.run(toy(folder, 0.1), env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert f"{len(done)} of 3 jobs from before" in again.stdout
     assert log(folder)[len(started) :] == [name for name in NAMES if name not in done]

@@ -3,11 +3,11 @@
 import copy
 import math
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from forked import python
 from paths import ROOT
 from small_network import flat, loss_of, network
 from torch import nn
@@ -298,7 +298,7 @@ def test_a_grad_scaler():
 
 def test_two_processes_are_one_on_the_whole_batch(tmp_path):
     script = ROOT / "tests/helpers/two_processes.py"
-    both = [subprocess.Popen([*python(rank), str(script), str(rank), str(tmp_path)]) for rank in range(2)]
+    both = [subprocess.Popen([sys.executable, str(script), str(rank), str(tmp_path)]) for rank in range(2)]
     try:
         assert [process.wait(timeout=120) for process in both] == [0, 0]
     finally:

@@ -152,7 +152,7 @@ def test_the_square_loss_is_the_one_of_the_theory() -> None:
     objective = Objective(model.double(), edge_jobs.half_square, (x[:1].double(), fitted.double()))
     gradient = torch.autograd.grad(model(x[:1].double())[0, 0], list(model.parameters()))
     square = float(sum(g.square().sum() for g in gradient))
-    assert eigsh(Hessian(objective), 1).values[0] == pytest.approx(square, rel=1e-6)
+    assert eigsh(Hessian(objective), 1, tol=1e-6).values[0] == pytest.approx(square, rel=1e-6)
     found = trace(Hessian(objective), matvecs=30)
     assert abs(found.value - square) <= 3 * found.stderr + 1e-6 * square
 

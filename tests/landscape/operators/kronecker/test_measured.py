@@ -331,13 +331,15 @@ def test_low_precision(dtype):
 def test_preconditions_a_solve(kind):
     X = normal(200, 8) * torch.logspace(0, -2, 8).double()
     y = torch.randint(0, 5, (200,), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
     f = objective(nn.Linear(8, 5).double(), data=(X, y))
     G, b, damping = GaussNewton(f), f.gradient(), 1e-6
     plain = solve(G, b, damping=damping, method="cg")
     faster = solve(G, b, damping=damping, method="cg", preconditioner=kind(f).inverse(damping))
     assert faster.converged
     assert faster.matvecs < 0.3 * plain.matvecs
-    assert float(eigsh(kind(f), 1).values[0]) == pytest.approx(float(kind(f).eigenvalues()[0]))
+    largest = eigsh(kind(f), 1, tol=1e-8, generator=torch.Generator().manual_seed(0)).values[0]
+    assert float(largest) == pytest.approx(float(kind(f).eigenvalues()[0]), rel=1e-9)
 
 
 @KINDS

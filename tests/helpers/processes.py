@@ -55,7 +55,7 @@ def on_ranks(function, world, folder, *arguments, seconds=240):
     import torch
 
     processes = start_ranks(function, world, folder, *arguments, seconds=seconds)
-    store = next(word for word in processes[0].args if Path(word).name.startswith("store-"))
+    store = processes[0].args[5]
     for rank, (status, said, _) in enumerate(ended(processes, seconds)):
         assert status == 0, f"rank {rank} ended with {status}:\n{said}"
     return [torch.load(f"{store}-{rank}", weights_only=False) for rank in range(world)]
@@ -80,7 +80,8 @@ def main(function, rank, world, store, seconds, *arguments):
     module, name = function.split(":")
     found = getattr(importlib.import_module(module), name)(int(rank), int(world), *arguments)
     torch.save(found, f"{store}-{rank}")
-    distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # gloo may abort, or wait, where another rank has gone before this one lets go of the group
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 import copy
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from paths import ROOT
+from processes import on_ranks
 from small_network import flat, loss_of, network
 from torch import nn
 from torch.nn import functional as F
@@ -297,20 +295,14 @@ def test_a_grad_scaler():
 
 
 def test_two_processes_are_one_on_the_whole_batch(tmp_path):
-    script = ROOT / "tests/helpers/two_processes.py"
-    both = [subprocess.Popen([sys.executable, str(script), str(rank), str(tmp_path)]) for rank in range(2)]
-    try:
-        assert [process.wait(timeout=120) for process in both] == [0, 0]
-    finally:
-        for process in both:
-            process.kill()
+    both = on_ranks("two_processes:trained", 2, tmp_path)
     for variant in ("ngn", "md1", "md2"):
         model = network()
         solver = NGN(model.parameters(), 0.1, momentum=0.9, variant=variant)
         for _ in range(5):
             solver.step(lambda model=model: loss_of(model))
-        for rank in range(2):
-            for parameters in torch.load(tmp_path / f"{variant}-{rank}.pt"):
+        for found in both:
+            for parameters in found[variant]:
                 torch.testing.assert_close(parameters, flat(model), rtol=1e-11, atol=1e-12)
 
 

@@ -60,15 +60,14 @@ class SteepestDescent(OracleDescent):
         exact: bool = True,
         maximize: bool = False,
     ) -> None:
-        settings = check(
-            lr=(lr, lr >= 0),
-            momentum=(momentum, 0 <= momentum < 1),
-            weight_decay=(weight_decay, weight_decay >= 0),
-            norm=(norm, True),
-            exact=(exact, True),
-            maximize=(maximize, True),
-        )
-        super().__init__(params, settings)
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, defaults | {"norm": norm, "exact": exact, "maximize": maximize})
+
+    @override
+    def _check_group(self, group: dict[str, Any]) -> None:
+        lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
+        check(lr=(lr, lr >= 0), momentum=(momentum, 0 <= momentum < 1), weight_decay=(decay, decay >= 0))
+        super()._check_group(group)
 
     @override
     def _kind(self, group: dict[str, Any], shape: Sequence[int]) -> str:

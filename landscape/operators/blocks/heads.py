@@ -56,11 +56,13 @@ class Matrix:
     out: int
 
     @property
-    def outputs(self) -> int:  # noqa: D102
+    def outputs(self) -> int:
+        """Its rows as (out, in)."""
         return self.shape[self.out]
 
     @property
-    def inputs(self) -> int:  # noqa: D102
+    def inputs(self) -> int:
+        """Its columns as (out, in)."""
         return self.shape[1 - self.out]
 
 

@@ -7,24 +7,15 @@ import math
 import torch
 
 from runs.findings.finding import Finding, Seen
-from solvers.diffusion import SAM, GaussianNoise, Quadratic
-from solvers.diffusion.stationary import directions, linearised
+from runs.sde.saddles import step_covariances
 
-RHO, PATHS = 0.1, 200_000
+PATHS = 200_000
 
 
 def measure() -> Seen:
     """The eigenvalues of both covariances at the saddle of (x^2 - y^2) / 2, beside the variance of steps there."""
-    generator = torch.Generator().manual_seed(0)
-    noise = GaussianNoise(torch.full((2,), RHO**2, dtype=torch.float64))
-    problem = Quadratic(torch.tensor([1.0, -1.0], dtype=torch.float64), noise)
-    sde = SAM(problem, 0.5, rho=RHO, generator=generator)
-    draws = problem.sample(PATHS, generator)
-    start = torch.zeros(1, PATHS, 2, dtype=torch.float64)
-    steps = -sde.update(start, 0, lambda X: problem.stochastic(X, draws))[0] / sde.eta
-    cross = RHO * problem.H @ directions(noise.covariance)[0]
-    first, whole = noise.covariance + cross + cross.T, linearised(sde).Q / sde.eta
-    variances, errors = steps.var(0), steps.square().std(0) / math.sqrt(PATHS)
+    squares, first, whole = step_covariances(PATHS, torch.Generator().manual_seed(0))
+    variances, errors = squares.mean(0), squares.std(0) / math.sqrt(PATHS)
     rows = [
         (axis, *(f"{float(value):.5f}" for value in (variances[i], first[i, i], whole[i, i])))
         for i, axis in enumerate(("along x", "along y"))

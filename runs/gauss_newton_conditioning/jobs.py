@@ -5,6 +5,7 @@ Each measures several networks from several initialisations, and its trace has a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -38,6 +39,7 @@ REFERENCE = {2: 13.6, 3: 59.0, 4: 163.0, 6: 696.0}  # m = 50, d = 49, k = 10; ea
 FACTORS = (50, 100, 200, 400)
 HIDDEN = (15, 20, 50, 60, 75, 90, 100, 150, 200)
 SKIPS = {"0": 0.0, "1/L": -1.0, "1/√L": -0.5, "0.5": 0.5, "1": 1.0, "2": 2.0}  # negative: a power of L
+MADE_SLOPE = 0.1
 SLOPES = (0.0, 0.01, 0.1, 0.3, 0.5, 0.8, 1.0)
 POSITIONS, FILTERS, KERNELS = 36, (2, 3, 4, 5), (7, 9, 11)
 SAMPLES = 1000
@@ -208,7 +210,17 @@ def slopes(job: JobContext, data: str, widths: list[int], inits: int) -> dict[st
 
 def small(job: JobContext, count: int) -> dict[str, Any]:
     """Many small random networks, where bounds are tried hardest, and one made to break b2."""
-    source = generator(job, 0)
+    with job.trace(count=count) as trace:
+        rows = ConditionRows(trace, "slope", "made", "b15", "b2")
+        for number, (found, slope) in enumerate(small_networks(generator(job, 0), count)):
+            rows.add(found, slope=slope, made=0.0)
+            job.progress(number, count)
+        rows.add(made_to_break(), slope=MADE_SLOPE, made=1.0)
+    return {"count": count}
+
+
+def small_networks(source: torch.Generator, count: int) -> Iterator[tuple[Conditioning, float]]:
+    """Two to six units and inputs, no more samples than inputs, slopes from 0.01 to 0.9; each with its slope."""
 
     def between(low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (1,), generator=source))
@@ -216,19 +228,16 @@ def small(job: JobContext, count: int) -> dict[str, Any]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=source, dtype=torch.float64)
 
-    with job.trace(count=count) as trace:
-        rows = ConditionRows(trace, "slope", "made", "b15", "b2")
-        for made in range(count + 1):
-            if made < count:
-                d, m, k = between(2, 6), between(2, 6), between(1, 3)
-                slope = 0.01 + 0.89 * float(torch.rand(1, generator=source, dtype=torch.float64))
-                V, W, X = normal(m, d), normal(k, m), normal(d, between(1, d))
-            else:
-                slope = 0.1
-                V, W, X = torch.tensor([[1.0, -1.0], [-10.0, 0.1]]), 0.01 * torch.eye(2), torch.eye(2)
-            rows.add(leaky_relu_network(V, W, X, slope=slope), slope=slope, made=float(made == count))
-            job.progress(made, count)
-    return {"count": count}
+    for _ in range(count):
+        d, m, k = between(2, 6), between(2, 6), between(1, 3)
+        slope = 0.01 + 0.89 * float(torch.rand(1, generator=source, dtype=torch.float64))
+        yield leaky_relu_network(normal(m, d), normal(k, m), normal(d, between(1, d)), slope=slope), slope
+
+
+def made_to_break() -> Conditioning:
+    """A network whose kappa is a hundred times b2."""
+    V, identity = torch.tensor([[1.0, -1.0], [-10.0, 0.1]]), torch.eye(2)
+    return leaky_relu_network(V, 0.01 * identity, identity, slope=MADE_SLOPE)
 
 
 # -- convolutions --------------------------------------------------------------------------------------------

@@ -146,20 +146,27 @@ def escape(job: JobContext, rule: str, eta: float, end: float, paths: int) -> di
 
 
 def covariance(job: JobContext, paths: int) -> dict[str, Any]:
-    """The covariance of SAM's step over eta^2 at the saddle with s = rho: the solver's, and what two SDEs say of it."""
-    generator = torch.Generator().manual_seed(job.seed)
+    """`step_covariances` as plain numbers."""
+    squares, published, ours = step_covariances(paths, torch.Generator().manual_seed(job.seed))
+    found = {"solver": squares.mean(0), "stderr": squares.std(0) / math.sqrt(paths)}
+    found |= {"published": published.diagonal(), "psd": ours.diagonal()}
+    lowest = {f"lowest_{k}": float(torch.linalg.eigvalsh(C)[0]) for k, C in (("published", published), ("psd", ours))}
+    return {name: values.tolist() for name, values in found.items()} | lowest
+
+
+def step_covariances(paths: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Of SAM's steps over eta at the saddle with s = rho: their squares `(paths, 2)`, and what two SDEs say.
+
+    First the published covariance `(2, 2)`, then that of g + rho H g / ||g||, which is positive semi-definite.
+    """
     problem = _at_saddle(RHO)
     assert isinstance(problem.noise, GaussianNoise)
     Sigma, H = problem.noise.covariance, problem.H
     sde = SAM(problem, 0.5, rho=RHO, generator=generator)
     z = problem.sample(paths, generator)
     steps = -sde.update(torch.zeros(1, paths, 2, dtype=torch.float64), 0, lambda X: problem.stochastic(X, z))[0] / 0.5
-    squares, cross = steps.square(), RHO * H @ directions(Sigma)[0]
-    published, ours = Sigma + cross + cross.T, linearised(sde).Q / sde.eta
-    found = {"solver": squares.mean(0), "stderr": squares.std(0) / math.sqrt(paths)}
-    found |= {"published": published.diagonal(), "psd": ours.diagonal()}
-    lowest = {f"lowest_{k}": float(torch.linalg.eigvalsh(C)[0]) for k, C in (("published", published), ("psd", ours))}
-    return {name: values.tolist() for name, values in found.items()} | lowest
+    cross = RHO * H @ directions(Sigma)[0]
+    return steps.square(), Sigma + cross + cross.T, linearised(sde).Q / sde.eta
 
 
 def _at_saddle(deviation: float) -> Quadratic:

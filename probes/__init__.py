@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from probes.errors import ProbeWarning as ProbeWarning
     from probes.errors import TraceWarning as TraceWarning
     from probes.instruments.attention_entropy import AttentionEntropy as AttentionEntropy
+    from probes.instruments.batch_rule import BatchRule as BatchRule
     from probes.instruments.by_layer import BlockHeterogeneity as BlockHeterogeneity
     from probes.instruments.by_layer import ByLayer as ByLayer
     from probes.instruments.conditioning import GaussNewtonConditioning as GaussNewtonConditioning

@@ -37,11 +37,11 @@ RESULTS = {
     "landscape.spectra": "Applied BlockSpectra BlockSpectrum ConditionNumber Density Eigenpairs Estimate "
     "Heterogeneity Solution SpectralSum Tridiagonal",
     "landscape.conditioning": "Conditioning LayerFactors",
-    "landscape.regularity": "AlphaBeta Bound Constant Envelope",
+    "landscape.regularity": "AlphaBeta Bound Constant Envelope HuberLine",
     "landscape.collapse": "CollapseMetrics",
     "landscape.representation": "ActivationRanks HeadEntropies LayerRanks MatrixRanks",
     "landscape.sharpness": "Alignment BatchSharpness CriticalSharpness GradientProducts GradientStatistics "
-    "RelativeCriticalSharpness SAMSharpness Stability",
+    "LayerConstants RelativeCriticalSharpness SAMSharpness Stability",
     "landscape.implicit": "Hypergradient Influence",
     "landscape.surface": "Along Barrier Frame Path Surface",
     "solvers": "AlignmentTerms CubicStep NewtonStep",

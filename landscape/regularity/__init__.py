@@ -21,6 +21,7 @@ from landscape.regularity.conditions import (
     restricted_secant,
     star_convexity,
 )
+from landscape.regularity.lines import HuberLine, huber_line
 from landscape.regularity.smoothness import Envelope, smoothness
 from landscape.regularity.summary import describe
 from landscape.regularity.theorems import (
@@ -41,6 +42,7 @@ __all__ = [
     "Bound",
     "Constant",
     "Envelope",
+    "HuberLine",
     "ProblemConstants",
     "Trajectory",
     "admissible",
@@ -52,6 +54,7 @@ __all__ = [
     "dec_sps",
     "describe",
     "error_bound",
+    "huber_line",
     "kurdyka_lojasiewicz",
     "margins",
     "ngn_constant",

@@ -5,6 +5,7 @@ from landscape.sharpness.alignment import Alignment, alignment
 from landscape.sharpness.batch import BatchSharpness, batch_sharpness
 from landscape.sharpness.critical import CriticalSharpness, critical_sharpness
 from landscape.sharpness.gradients import GradientStatistics, gradient_statistics
+from landscape.sharpness.layer_constants import LayerConstants, layer_constants, rule_batch
 from landscape.sharpness.products import GradientProducts, gradient_products
 from landscape.sharpness.relative import RelativeCriticalSharpness, relative_critical_sharpness
 from landscape.sharpness.sam import SAMSharpness, sam_sharpness
@@ -17,6 +18,7 @@ __all__ = [
     "CriticalSharpness",
     "GradientProducts",
     "GradientStatistics",
+    "LayerConstants",
     "Preconditioned",
     "RelativeCriticalSharpness",
     "SAMSharpness",
@@ -27,8 +29,10 @@ __all__ = [
     "critical_sharpness",
     "gradient_products",
     "gradient_statistics",
+    "layer_constants",
     "plain_threshold",
     "relative_critical_sharpness",
+    "rule_batch",
     "sam_sharpness",
     "second_order_stationary",
     "stability",

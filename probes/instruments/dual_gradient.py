@@ -1,4 +1,4 @@
-"""The probe of the gradient in the dual norms of layers (arXiv 2502.07529, 2603.21191)."""
+"""Probes of the gradient in the dual norms of layers (arXiv 2502.07529, 2603.21191), and of the batch rule there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,41 @@ from probes.trace.layout import Field
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualGradient(Instrument):
+class LayerNorms(Instrument):
+    """A probe that measures each tensor in a norm of its own, and the loss above an infimum; see `DualGradient`."""
+
+    norm: Literal["auto", "spectral", "sign", "euclidean", "rms", "column", "row", "operator"] = "auto"
+    scale: float = 1.0
+    layers: tuple[tuple[str, str, float], ...] = ()
+    infimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(
+            layers=isinstance(self.layers, tuple | list) and all(map(_is_layer, self.layers)),
+            infimum=math.isfinite(self.infimum),
+        )
+
+    def norms(self, context: Context) -> list[tuple[str, float]]:
+        """Norm and scale of each tensor."""
+        from landscape.norms import resolve
+
+        found = []
+        for name, p in zip(context.objective.names, context.objective.leaves(), strict=True):
+            own = ((norm, scale) for layer, norm, scale in self.layers if fnmatchcase(name, layer))
+            norm, scale = next(own, (self.norm, self.scale))
+            try:
+                found.append((resolve(norm, p.shape), scale))
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {name}: {error}") from None
+        for layer, _, _ in self.layers:
+            if not any(fnmatchcase(name, layer) for name in context.objective.names):
+                raise ValueError(f"{self.name}: no parameter is named {layer!r}: use a name or a glob of one")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualGradient(LayerNorms):
     """How large the gradient is for a solver that moves each layer in a norm of its own, as `solvers.Scion` does.
 
     Fields: dual, one entry per tensor in the objective's order (the fields' labels are their names), scale times the
@@ -45,25 +79,14 @@ class DualGradient(Instrument):
     """
 
     name: str = "dual-gradient"
-    norm: Literal["auto", "spectral", "sign", "euclidean", "rms", "column", "row", "operator"] = "auto"
-    scale: float = 1.0
-    layers: tuple[tuple[str, str, float], ...] = ()
-    infimum: float = 0.0
     needs: ClassVar[frozenset[str]] = frozenset({"loss", "gradient"})
     takes: ClassVar[Mapping[str, float]] = {"gradient": 1.0}  # the singular values of the layers are not counted
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check(
-            layers=isinstance(self.layers, tuple | list) and all(map(_is_layer, self.layers)),
-            infimum=math.isfinite(self.infimum),
-        )
 
     @override
     def fields(self, context: Context) -> dict[str, Field]:
         """Raises `ValueError` for a norm that does not fit a tensor."""
         names = tuple(context.objective.names)
-        self._norms(context)
+        self.norms(context)
         slope, each = "loss/radius", "scale * dual norm of each tensor's gradient"
         return {
             "dual": Field((len(names),), "float64", slope, each, labels=names, dims=("tensor",)),
@@ -83,28 +106,11 @@ class DualGradient(Instrument):
         pieces = context.objective.unflatten(known.gradient)
         found = [
             scale * dual_norm(piece.detach(), norm)
-            for piece, (norm, scale) in zip(pieces.values(), self._norms(context), strict=True)
+            for piece, (norm, scale) in zip(pieces.values(), self.norms(context), strict=True)
         ]
         dual = np.asarray(torch.stack(found).cpu().numpy())
         total, gap = float(dual.sum()), known.loss - self.infimum
         return {"dual": dual, "total": total, "gap": gap, "mu": total / gap if gap > 0 else math.nan}
-
-    def _norms(self, context: Context) -> list[tuple[str, float]]:
-        """Norm and scale of each tensor."""
-        from landscape.norms import resolve
-
-        found = []
-        for name, p in zip(context.objective.names, context.objective.leaves(), strict=True):
-            own = ((norm, scale) for layer, norm, scale in self.layers if fnmatchcase(name, layer))
-            norm, scale = next(own, (self.norm, self.scale))
-            try:
-                found.append((resolve(norm, p.shape), scale))
-            except ValueError as error:
-                raise ValueError(f"{self.name}: {name}: {error}") from None
-        for layer, _, _ in self.layers:
-            if not any(fnmatchcase(name, layer) for name in context.objective.names):
-                raise ValueError(f"{self.name}: no parameter is named {layer!r}: use a name or a glob of one")
-        return found
 
 
 def _is_layer(layer: Any) -> bool:

@@ -238,6 +238,16 @@ PROBES: Mapping[str, Entry] = {
         fields="dual total gap mu",
         picture="gradient:dual_gradient_figure",
     ),
+    "batch-rule": Entry(
+        home="batch_rule:BatchRule",
+        measures="L, mu, rho, sigma: the batch and step for a run",
+        needs="gradient, the step before",
+        cost="4 + 1 pass",
+        paper="2603.21191",
+        fields="L batch_L mu rho sigma",
+        note="batch, in loss terms, and lr up to factors that the run does not tell",
+        picture="gradient:batch_rule_figure",
+    ),
     "surface": Entry(
         home="surface:LossSurface",
         measures="the loss on a plane, beside its quadratic model",

@@ -215,6 +215,16 @@ def attention_entropy_cells(name: str, values: Values, settings: Settings) -> Ce
     yield f"{name}: bound", _range_of(values["bound"])
 
 
+def batch_rule_cells(name: str, values: Values, settings: Settings) -> Cells:
+    """The constants, then the batch and step size; without a point before there is no L, and nothing that needs it."""
+    for field in ("L", "mu"):
+        yield f"{name}: {field}", short(float(values[field]))
+    for field in ("rho", "sigma"):
+        yield f"{name}: {field}", plus_minus(float(values[field]), float(values[f"{field}_stderr"]))
+    for field in ("batch", "lr"):
+        yield f"{name}: {field}", short(float(values[field]), 2)
+
+
 def updates_cells(name: str, values: Values, settings: Settings) -> Cells:
     """The range over the tensors."""
     yield f"{name}: |update| / |weight|", _range_of(values["ratio"], 2)

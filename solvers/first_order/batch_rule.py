@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from landscape.sharpness import rule_batch
 from solvers.base import check
 
 DECAY = 0.28
@@ -25,7 +26,7 @@ DECAY = 0.28
 
 @dataclass(frozen=True)
 class Constants:
-    """What the rule knows of a loss, all > 0: see the module. Probes estimate them; ratios take any units."""
+    """What the rule knows of a loss, all > 0: see the module. `probes.BatchRule` measures them; radii in any unit."""
 
     L: float
     mu: float
@@ -74,8 +75,7 @@ def best_batch(budget: float, constants: Constants) -> float:
         (46416, 4.0)
     """
     check(budget=(budget, 0 < budget < math.inf))
-    c = constants
-    return (budget * c.mu * c.rho * c.sigma / c.L) ** (2 / 3)
+    return rule_batch(budget, **vars(constants))
 
 
 def reachable(budget: float, batch: float, constants: Constants) -> tuple[float, float, float]:
@@ -148,6 +148,15 @@ def constant_then_linear(budget: float, decay: float = DECAY) -> Callable[[float
     """
     check(budget=(budget, 0 < budget < math.inf), decay=(decay, 0 < decay <= 1))
     return lambda seen: min(1.0, max(0.0, (1 - seen / budget) / decay))
+
+
+def mean_error(settings: Settings, constants: Constants, radius: float, step: int) -> float:
+    """What E ||m - grad f||_* is at most at that step from 0 (Lemma 2), m the running mean with its gradient.
+
+    (1 - a)^k rho sigma + 2 L b radius / a + rho sigma sqrt(a), sigma here the batch's.
+    """
+    a, noise = settings.momentum, constants.rho * constants.sigma / math.sqrt(settings.batch)
+    return (1 - a) ** step * noise + 2 * constants.L * settings.lr * radius / a + noise * math.sqrt(a)
 
 
 def bound(settings: Settings, constants: Constants, radius: float, gap: float) -> float:

@@ -343,6 +343,7 @@ def _tables(labels: tuple[str, ...]):
         {"probe": "DualGradient", "norm": "auto", "infimum": 0.0},
         lambda t, rng: {"dual": np.arange(1.0, len(labels) + 1), "total": 36.0 * (1 - t / 2), "gap": 2 - t, "mu": 18.0},
     )
+    yield _batch_rule()
     yield _ranks(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
     yield _attention(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
     yield from _layers(tuple(dict.fromkeys(label.rpartition(".")[0] for label in labels)))
@@ -364,6 +365,20 @@ def _tables(labels: tuple[str, ...]):
         ),
     )
     yield "mine", {"height": Field(units="m"), "word": Field((), "S8")}, None, lambda t, rng: {"height": t, "word": "x"}
+
+
+def _batch_rule():
+    """Constants that settle, those between two points unknown at the first step."""
+    names = ("L", "batch_L", "batch_L_stderr", "mu", "rho", "rho_stderr", "sigma", "sigma_stderr")
+    names += ("loss", "dual", "distance", "batch", "lr")
+
+    def row(t, rng):
+        known = dict.fromkeys(names, 0.1) | {"mu": 3.0 - t, "rho": 50.0 + t, "sigma": 2.0, "loss": 2.0 - t, "dual": 6.0}
+        apart = {"L": 7.0, "batch_L": 9.0, "batch": 60.0, "lr": 0.002}
+        return known | (apart if t else dict.fromkeys(apart, np.nan)) | {"note": ""}
+
+    settings = {"probe": "BatchRule", "norm": "auto", "infimum": 0.0, "budget": None, "batches": 16}
+    return "batch-rule", dict.fromkeys(names, Field()) | {"note": TOLD["note"]}, settings, row
 
 
 def _ranks(labels: tuple[str, ...]):

@@ -17,6 +17,7 @@ REFUSED = {
     "updates",
     "function-class",
     "dual-gradient",
+    "batch-rule",
     "surface",
     "connection",
     "by-layer",

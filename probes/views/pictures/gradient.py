@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GUIDE = 1e-3  # the rule of thumb for a healthy ratio of update to weight
+# panels of the batch rule: title, remark, and (field, name, colour) of each line
+BATCH_RULE = (
+    (
+        "Smoothness and steepness",
+        "bars: one standard error",
+        (("L", "L", BLUE), ("batch_L", "L of two batches", GREY), ("mu", "mu", ORANGE)),
+    ),
+    ("Noise", "bars: one standard error", (("rho", "rho", BLUE), ("sigma", "sigma", ORANGE))),
+    ("Batch and step size", "up to factors", (("batch", "batch, loss terms", BLUE), ("lr", "lr", ORANGE))),
+)
 _NAMED = 20  # more layers than this do not fit a legend
 
 
@@ -61,6 +71,17 @@ def dual_gradient_figure(columns: Columns, settings: Settings) -> Figure:
         least = float(np.nanmin(mu))
         right.axhline(least, color=GREY, lw=1.3, ls=(0, (5, 3)), label=f"smallest: {short(least)}")
     finish(right, steps, mu, "Ratio: the mu of mu-KL", "dual norm / (f - infimum)")
+    return made
+
+
+def batch_rule_figure(columns: Columns, settings: Settings) -> Figure:
+    """L and mu, rho and sigma with their standard errors, and the batch and step size of the rule."""
+    steps, (made, panels) = columns["step"], figure(len(BATCH_RULE), size=(13.2, 3.9))
+    for axes, (title, remark, fields) in zip(panels, BATCH_RULE, strict=True):
+        for field, name, color in fields:
+            errors = columns.get(f"{field}_stderr", np.zeros(len(steps)))
+            bars(axes, steps, columns[field], errors, color=color, label=name)
+        finish(axes, steps, np.r_[tuple(finite(columns[field]) for field, _, _ in fields)], title, remark)
     return made
 
 

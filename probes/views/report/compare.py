@@ -34,6 +34,7 @@ FIELDS = {
     "hgp": ("cosine", "excess"),
     "neural-collapse": ("nc0", "nc1", "nc2", "nc3", "nc4"),
     "dual-gradient": ("total", "mu"),
+    "batch-rule": ("L", "mu", "rho", "sigma", "batch"),
     "snapshots": ("norm",),
     "solver": ("decrease", "used"),
 }

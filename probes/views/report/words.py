@@ -178,6 +178,14 @@ WORDS: Mapping[str, Words] = {
         "The lowest loss that can be reached: the infimum is given, not measured.",
         r"\mu = \frac{\sum_l \lVert \nabla_l f \rVert_{\star}}{f - f^\star}",
     ),
+    "batch-rule": Words(
+        "Batch and step size",
+        "How smooth the loss is, how steep above its infimum and how noisy, in the norms that the layers' steps are "
+        "measured in; and the batch and step size that a rule for a given number T of loss terms makes of them.",
+        "The rule's constant factors, which a tuned run has to give: what holds is how batch and step size change with "
+        "the number of terms and with the model. L is between two points of the run, not the largest there is.",
+        r"B = ( T \frac{\mu \rho \sigma}{L} )^{2/3}, \quad b = \frac{2}{3} \frac{B}{T}",
+    ),
     "surface": Words(
         "Loss surface",
         "The loss on a plane or line through the parameters, exact at every point, and where its quadratic model ends.",

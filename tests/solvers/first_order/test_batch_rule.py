@@ -54,6 +54,15 @@ def test_budgets():
     assert (second.budget, second.batch, second.lr) == pytest.approx((4000, there.batch, there.lr))
 
 
+def test_the_running_mean():
+    """Lemma 2: of the noise alone at first, then of noise that is averaged and of the way that the points went."""
+    still, noise = Settings(100, 4, 0.0, momentum=0.25), CONSTANTS.rho * CONSTANTS.sigma / 2
+    assert batch_rule.mean_error(still, CONSTANTS, 5.0, 0) == pytest.approx(1.5 * noise)
+    assert batch_rule.mean_error(still, CONSTANTS, 5.0, 10**6) == pytest.approx(0.5 * noise)
+    moving = batch_rule.mean_error(Settings(100, 4, 0.01, momentum=0.25), CONSTANTS, 5.0, 10**6)
+    assert moving - 0.5 * noise == pytest.approx(2 * CONSTANTS.L * 0.01 * 5.0 / 0.25)
+
+
 @pytest.mark.parametrize(
     ("work", "message"),
     [

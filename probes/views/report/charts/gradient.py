@@ -9,7 +9,7 @@ import numpy as np
 
 from probes.numbers import short
 from probes.views.pictures.axes import Columns, Settings, brief, finite
-from probes.views.pictures.gradient import GUIDE
+from probes.views.pictures.gradient import BATCH_RULE, GUIDE
 from probes.views.pictures.style import GREY, ORANGE, sequence
 from probes.views.report.charts.axes import INK, chart, dashed, layer_map, line, over_steps
 from probes.views.report.page import Chart
@@ -43,6 +43,18 @@ def dual_gradient_charts(columns: Columns, settings: Settings, labels: Sequence[
         ratio.append(dashed(steps[[0, -1]], [least] * 2, f"smallest: {short(least)}", color=GREY))
     made.append(over_steps("Ratio: the μ of μ-KL", "dual norm / (f − infimum)", ratio, y="μ", values=mu))
     return [*made, *layer_map("Dual norm by tensor", steps, finite(columns["dual"]), labels, "dual norm")]
+
+
+def batch_rule_charts(columns: Columns, settings: Settings) -> list[Chart]:
+    """L and mu, then rho and sigma with their standard errors, and the batch and step size of the rule."""
+    steps, made = columns["step"], []
+    for title, remark, fields in BATCH_RULE:
+        data = [
+            line(steps, finite(columns[field]), name, color=color, errors=columns.get(f"{field}_stderr"))
+            for field, name, color in fields
+        ]
+        made.append(over_steps(title, remark, data, values=np.r_[tuple(finite(columns[f]) for f, _, _ in fields)]))
+    return made
 
 
 def alignment_charts(columns: Columns, settings: Settings) -> list[Chart]:

@@ -30,6 +30,7 @@ DEALT = {"cosine", "cosine_within", "distance", "distance_within", "excess"}
 APART = {
     "hgp": DEALT | {f"{name}_stderr" for name in DEALT},
     "gradient": {"noise_trace_stderr", "noise_scale_stderr"},
+    "batch-rule": {"sigma_stderr"},
     "gauss-newton": {"matvecs"},
 }
 

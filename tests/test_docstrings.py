@@ -18,6 +18,7 @@ PUBLIC = (
     "landscape.conditioning",
     "landscape.regularity",
     "landscape.regularity.examples",
+    "landscape.regularity.families",
     "landscape.collapse",
     "landscape.representation",
     "landscape.sharpness",

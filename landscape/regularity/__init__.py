@@ -1,5 +1,6 @@
 """Function classes along a trajectory (arXiv 2410.12455): the alpha-beta-condition, exact, and its competitors."""
 
+from landscape.regularity.adaptive_theorems import adagrad_norm_max, dec_sps, sps_max
 from landscape.regularity.alpha_beta import (
     AlphaBeta,
     admissible,
@@ -27,13 +28,11 @@ from landscape.regularity.summary import describe
 from landscape.regularity.theorems import (
     Bound,
     ProblemConstants,
-    dec_sps,
     ngn_constant,
     ngn_decreasing,
     one_step_decrease,
     sgd_constant,
     sgd_decreasing,
-    sps_max,
 )
 from landscape.regularity.trajectory import Trajectory
 
@@ -45,6 +44,7 @@ __all__ = [
     "HuberLine",
     "ProblemConstants",
     "Trajectory",
+    "adagrad_norm_max",
     "admissible",
     "aiming",
     "alpha_beta",

@@ -1,9 +1,9 @@
-"""What the alpha-beta-condition promises of SGD, SPS, DecSPS and NGN (arXiv 2410.12455, Theorems 1-3 and appendix).
+"""What the alpha-beta-condition promises of SGD and NGN (arXiv 2410.12455, Theorems 1, 3, 4 and 6).
 
 Each function returns the bound on min_k E[f(x_k) - f^*] after some steps, in its three parts, and checks the theorem's
 own conditions. All of them need every f_i L-smooth and (alpha, beta) for every f_i on the region that is visited; a
 bound is only as true as these constants. On many problems the bounds are loose by orders of magnitude, and where
-2 beta sigma^2 / (alpha - beta) exceeds the loss they say nothing.
+2 beta sigma^2 / (alpha - beta) exceeds the loss they say nothing. Polyak's and AdaGrad's steps: `adaptive_theorems`.
 
 sigma^2 = E_i[f^* - f_i^*], 0 under interpolation; s^2 = E_i[f_i^*], for positive losses.
 """
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class ProblemConstants:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.alpha) and self.alpha > self.beta >= 0):
             raise ValueError(f"alpha > beta >= 0 must hold and be finite, got alpha {self.alpha}, beta {self.beta}")
-        _positive(**{"smoothness L": self.smoothness})
-        _not_negative(sigma2=self.sigma2, positivity2=self.positivity2)
+        positive(**{"smoothness L": self.smoothness})
+        not_negative(sigma2=self.sigma2, positivity2=self.positivity2)
 
     @property
     def gap(self) -> float:
@@ -96,7 +94,7 @@ def one_step_decrease(c: ProblemConstants, *, lr: float, distance: float, gap_to
         0.712
     """
     _sgd_step(c, lr)
-    _not_negative(distance=distance, gap_to_optimum=gap_to_optimum)
+    not_negative(distance=distance, gap_to_optimum=gap_to_optimum)
     return distance**2 - lr * c.gap * gap_to_optimum + (2 * lr * c.beta + 2 * c.smoothness * lr**2) * c.sigma2
 
 
@@ -112,7 +110,7 @@ def sgd_constant(c: ProblemConstants, *, lr: float, distance: float, steps: int)
         0.146667 (0.0667 transient + 0.0133 noise + 0.0667 neighbourhood)
     """
     _sgd_step(c, lr)
-    K = _count(steps, distance=distance)
+    K = count(steps, distance=distance)
     return Bound(
         transient=distance**2 / (K * lr * c.gap),
         noise=2 * c.smoothness * lr * c.sigma2 / c.gap,
@@ -133,64 +131,10 @@ def sgd_decreasing(c: ProblemConstants, *, lr: float, distance: float, steps: in
         0.915384 (0.833 transient + 0.0154 noise + 0.0667 neighbourhood)
     """
     _sgd_step(c, lr)
-    K = _count(steps, distance=distance)
+    K = count(steps, distance=distance)
     return Bound(
         transient=5 * distance**2 / (4 * c.gap * lr * math.sqrt(K)),
         noise=5 * lr * c.smoothness * c.sigma2 * math.log(K + 1) / (c.gap * math.sqrt(K)),
-        neighbourhood=2 * c.beta * c.sigma2 / c.gap,
-    )
-
-
-def sps_max(c: ProblemConstants, *, scale: float, cap: float, distance: float, steps: int) -> Bound:
-    """Theorem 2, SPS_max: the steps min((f_i - f_i^*) / (scale ||g_i||^2), cap), scale > 1 / (2 (alpha - beta)).
-
-    c1 distance^2 / K + 2 alpha c1 cap sigma^2 with c1 = scale / (least (2 (alpha - beta) scale - 1)) and the least
-    step min(1 / (2 scale L), cap). Its neighbourhood (here: noise) does not shrink with K, and with the cap only while
-    the cap is above the least step.
-
-    Example:
-        >>> from landscape.regularity import ProblemConstants, sps_max
-        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
-        >>> print(sps_max(c, scale=1.0, cap=1.0, distance=1.0, steps=100))
-        0.41 (0.01 transient + 0.4 noise + 0 neighbourhood)
-    """
-    _positive(scale=scale, cap=cap)
-    K = _count(steps, distance=distance)
-    if not 2 * c.gap * scale > 1:
-        raise ValueError(f"scale must exceed 1 / (2 (alpha - beta)) = {0.5 / c.gap:.6g}, got {scale}")
-    least = min(0.5 / (scale * c.smoothness), cap)
-    c1 = scale / (least * (2 * c.gap * scale - 1))
-    return Bound(transient=c1 * distance**2 / K, noise=2 * c.alpha * c1 * cap * c.sigma2, neighbourhood=0.0)
-
-
-def dec_sps(c: ProblemConstants, *, cap: float, diameter: float, steps: int, scale: float = 1.0) -> Bound:
-    """Theorem 5, DecSPS: the steps (1/c_k) min((f_i - f_i^*) / ||g_i||^2, c_(k-1) lr_(k-1)), c_k = scale sqrt(k + 1).
-
-    2 M diameter^2 c_(K-1) / (K (alpha - beta)) + (1/K) sum_k sigma^2 / ((alpha - beta) c_k)
-    + 2 beta sigma^2 / (alpha - beta), with M = max(L, 1 / (2 scale cap)).
-
-    Args:
-        c: the problem's constants.
-        cap: the step before the first, lr_(-1).
-        diameter: the largest distance of any iterate to the minimisers, which must be bounded beforehand.
-        steps: K.
-        scale: c_0 >= 1 / (alpha - beta).
-
-    Example:
-        >>> from landscape.regularity import ProblemConstants, dec_sps
-        >>> c = ProblemConstants(alpha=2.0, beta=0.5, smoothness=1.0, sigma2=0.1)
-        >>> print(dec_sps(c, cap=1.0, diameter=1.0, steps=100))
-        0.212393 (0.133 transient + 0.0124 noise + 0.0667 neighbourhood)
-    """
-    _positive(scale=scale, cap=cap)
-    K = _count(steps, diameter=diameter)
-    if scale * c.gap < 1:
-        raise ValueError(f"scale must be at least 1 / (alpha - beta) = {1 / c.gap:.6g}, got {scale}")
-    M = max(c.smoothness, 0.5 / (scale * cap))
-    inverses = float(np.sum(1.0 / np.sqrt(np.arange(1.0, K + 1)))) / scale
-    return Bound(
-        transient=2 * M * diameter**2 * scale / (math.sqrt(K) * c.gap),
-        noise=inverses * c.sigma2 / (K * c.gap),
         neighbourhood=2 * c.beta * c.sigma2 / c.gap,
     )
 
@@ -209,7 +153,7 @@ def ngn_constant(c: ProblemConstants, *, lr: float, distance: float, steps: int)
         0.518 (0.018 transient + 0.48 noise + 0.02 neighbourhood)
     """
     a = _ngn_step(c, lr)
-    K = _count(steps, distance=distance)
+    K = count(steps, distance=distance)
     c2 = 2 * a * (c.gap - 1) + c.gap
     return Bound(
         transient=distance**2 * (1 + 2 * a) ** 2 / (2 * lr * K * c2),
@@ -232,7 +176,7 @@ def ngn_decreasing(c: ProblemConstants, *, lr: float, distance: float, steps: in
         4.72861 (0.375 transient + 4.15 noise + 0.2 neighbourhood)
     """
     a = _ngn_step(c, lr)
-    K = _count(steps, distance=distance)
+    K = count(steps, distance=distance)
     common, log = (1 + a) * (1 + 2 * a), math.log(K + 1)
     noise = 7.5 * a * c.alpha * c.sigma2 + 2.5 * a * max(2 * a - 1, 0.0) * c.positivity2
     return Bound(
@@ -243,34 +187,36 @@ def ngn_decreasing(c: ProblemConstants, *, lr: float, distance: float, steps: in
 
 
 def _sgd_step(c: ProblemConstants, lr: float) -> None:
-    _positive(lr=lr)
+    positive(lr=lr)
     largest = c.gap / (2 * c.smoothness)
     if lr > largest * (1 + 1e-12):
         raise ValueError(f"lr {lr:.6g} is too large: the theorem needs at most (alpha - beta) / (2 L) = {largest:.6g}")
 
 
 def _ngn_step(c: ProblemConstants, lr: float) -> float:
-    _positive(lr=lr)
+    positive(lr=lr)
     if c.gap < 1 - 1e-12:
         raise ValueError(f"NGN's theorems need alpha >= beta + 1, got the gap {c.gap:.6g}: take a pair further up")
     return lr * c.smoothness
 
 
-def _positive(**values: float) -> None:
+def positive(**values: float) -> None:
+    """Raise `ValueError` unless they are positive and finite."""
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be positive and finite, not {value}")
 
 
-def _not_negative(**values: float) -> None:
+def not_negative(**values: float) -> None:
+    """Raise `ValueError` unless they are finite and not negative."""
     for name, value in values.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be finite and not negative, not {value}")
 
 
-def _count(steps: int, **lengths: float) -> int:
+def count(steps: int, **lengths: float) -> int:
     """K, after the lengths have been found not to be negative."""
-    _not_negative(**lengths)
+    not_negative(**lengths)
     if steps < 1 or steps != int(steps):
         raise ValueError(f"steps is a whole number, at least 1, not {steps}")
     return int(steps)

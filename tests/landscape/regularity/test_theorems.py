@@ -10,6 +10,7 @@ import pytest
 
 from landscape.regularity import (
     ProblemConstants,
+    adagrad_norm_max,
     alpha_beta,
     dec_sps,
     ngn_constant,
@@ -235,6 +236,9 @@ def test_formulas_by_hand():
     bound = dec_sps(C, cap=0.1, diameter=2.0, steps=4)  # max(3, 1 / .2) = 5
     assert bound.transient == pytest.approx(2 * 5 * 4 * 2 / (4 * 1.5))
     assert bound.noise == pytest.approx(0.25 / 1.5 * (1 + 2**-0.5 + 3**-0.5 + 0.5) / 4)
+    bound = adagrad_norm_max(C, lr=0.5, b0=2.0, largest=4.0, smallest=1.0, distance=2.0, steps=5)  # e^2 84, h 3
+    assert bound.transient == pytest.approx(4 * 84**0.5 / (0.5 * 5 * 1.5))
+    assert bound.noise == pytest.approx(4 * 2 * 0.25 * 84**0.5 * (3 - 2) / (1.5 * 5))
     bound = ngn_constant(C, lr=1.0, distance=2.0, steps=10)  # a = 3, c2 = 6 * .5 + 1.5 = 4.5
     assert bound.transient == pytest.approx(4 * 49 / (2 * 10 * 4.5))
     assert bound.noise == pytest.approx((3 * 3 * 2 * 4 * 0.25 + 3 * 5 * 0.125) / 4.5)
@@ -261,6 +265,7 @@ def every_bound(c):
         sgd_decreasing(c, lr=0.1, distance=2.0, steps=10),
         sps_max(c, scale=1.0, cap=1.0, distance=2.0, steps=10),
         dec_sps(c, cap=1.0, diameter=2.0, steps=10),
+        adagrad_norm_max(c, lr=1.0, b0=9.0, largest=2.0, smallest=1.0, distance=2.0, steps=10),
         ngn_constant(c, lr=1.0, distance=2.0, steps=10),
         ngn_decreasing(c, lr=1.0, distance=2.0, steps=10),
     ]
@@ -285,6 +290,10 @@ def every_bound(c):
         (lambda: sgd_constant(C, lr=0.1, distance=1.0, steps=1.5), "steps is a whole number"),
         (lambda: sps_max(C, scale=1 / 3, cap=1.0, distance=1.0, steps=1), "scale must exceed .* = 0.333333"),
         (lambda: dec_sps(C, cap=1.0, diameter=1.0, steps=1, scale=0.5), "scale must be at least .* = 0.666667"),
+        (
+            lambda: adagrad_norm_max(C, lr=1.0, b0=3.9, largest=1.0, smallest=1.0, distance=1.0, steps=1),
+            r"b0 must be at least .* = 4,",
+        ),
         (lambda: ngn_constant(replace(C, alpha=1.4), lr=1.0, distance=1.0, steps=1), "alpha >= beta \\+ 1, got"),
         (lambda: ngn_decreasing(replace(C, alpha=1.4), lr=1.0, distance=1.0, steps=1), "alpha >= beta \\+ 1, got"),
     ],

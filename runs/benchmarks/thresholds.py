@@ -16,7 +16,7 @@ from landscape.spectra import eigsh
 from probes.digits import build_network
 from runs.benchmarks import command
 from runs.benchmarks.command import Row, console
-from runs.edge_of_stability.jobs import images, network
+from runs.edge_of_stability.data import images, network
 from runs.shared.training import half_square, one_hot, update
 
 # Learning rate, steps until 2/eta is reached, steps measured and every which of them, tolerance.
@@ -27,9 +27,9 @@ IMAGES = 500
 
 def follow(rate: float, before: int, steps: int, every: int, tol: float) -> Row:
     """One run: the products of both ways in all, and the numbers above 2/eta."""
-    x, y = images()
+    x, y = images("digits")
     x, targets = x[:IMAGES], one_hot(y)[:IMAGES]
-    model = build_network(lambda: network(10), 0)
+    model = build_network(lambda: network(64, 64), 0)
     H = Hessian(Objective(model, half_square, (x, targets)))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     starts: dict[str, torch.Tensor | None] = {"above": None, "fixed": None}

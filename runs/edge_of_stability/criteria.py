@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.numbers import plus_minus
+from probes.outliers import outliers
 from runs.engine.claims import Results
 
 Array = NDArray[np.float64]
+COHEN = "Cohen et al. 2021, arXiv 2103.00065"
+ANDREYEV = "Andreyev and Beneventano 2024, arXiv 2412.20553"
+SAGUN = "Sagun et al. 2017, arXiv 1706.04454"
+WU = "Wu and Su 2023, arXiv 2305.17490"
+LOW, HIGH = 0.95, 1.15  # "at 2/eta" is this band around it: the sharpness hovers just above
+NEAR = 0.01  # of the largest eigenvalue: nearer to zero than this is the bulk
+
+
+def at_edge(plateau: float) -> bool:
+    """Whether a plateau, in units of 2/eta, is at the edge of stability."""
+    return LOW <= plateau <= HIGH
 
 
 def reached(ratios: Array) -> int | None:
     """The first measurement at or above 2/eta, of eta/2 times the sharpness."""
     above = np.flatnonzero(ratios >= 1)
     return int(above[0]) if len(above) else None
+
+
+def stretch(ratios: Array) -> Array:
+    """The measurements from the first to the last one at the edge of stability or above."""
+    there = np.flatnonzero(ratios >= LOW)
+    return ratios[there[0] : there[-1] + 1] if len(there) else ratios[:0]
 
 
 def plateau(ratios: Array) -> float:
@@ -35,44 +53,66 @@ def long_run(losses: Array) -> float:
     return float(losses[-part:].mean() / losses[:part].mean())
 
 
+def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Spearman's rank correlation, equal values with their mean rank, and the lower end of its 95 % interval.
+
+    By Fisher's transform with the variance 1.06 / (n - 3); nan where one of the two is constant.
+    """
+    from scipy.stats import spearmanr
+
+    if len(set(x)) < 2 or len(set(y)) < 2 or len(x) < 4:
+        return math.nan, math.nan
+    rho = float(spearmanr(x, y).statistic)
+    bounded = min(max(rho, -0.999999), 0.999999)
+    return rho, math.tanh(math.atanh(bounded) - 1.96 * math.sqrt(1.06 / (len(x) - 3)))
+
+
 # -- from the jobs' traces -----------------------------------------------------------------------------------
 
 
-def ratios_of(results: Results, pattern: str, group: str) -> dict[str, Array]:
+def ratios_of(results: Results, *patterns: str, group: str = "sharpness") -> dict[str, Array]:
     """eta/2 times what a group's probe measured, by job."""
     found = {}
-    for name, data in results.data(pattern).items():
+    for name, data in results.data(*patterns).items():
         with results.trace(name) as trace:
-            found[name] = np.asarray(trace[group]["value"], dtype=float) * data["rate"] / 2
+            values = trace[group]["values" if group == "sharpness" else "value"]
+            found[name] = np.asarray(values, dtype=float).reshape(-1) * data["rate"] / 2
     return found
 
 
-def plateaus_of(results: Results, pattern: str, group: str) -> dict[str, float]:
-    """The plateau of each of `ratios_of`."""
-    return {name: plateau(ratios) for name, ratios in ratios_of(results, pattern, group).items()}
-
-
-def masses_at_zero(results: Results, name: str) -> list[tuple[float, float]]:
-    """Share of the eigenvalues within 1 % of the largest around zero, with its error, before and after."""
-    found = []
+def losses_of(results: Results, name: str, first: int = 0) -> Array:
+    """The losses of a run from its measurement of that number on."""
     with results.trace(name) as trace:
-        density, spectrum = trace["density"].read(), trace["spectrum"].read()
-    for nodes, weights, values in zip(density["nodes"], density["weights"], spectrum["values"], strict=True):
-        shares = (weights * (np.abs(nodes) <= 0.01 * values[0])).sum(axis=1)
-        found.append((float(shares.mean()), float(shares.std(ddof=1) / len(shares) ** 0.5)))
-    return found
+        step = int(trace["sharpness"]["step"][first])
+        loss = trace["loss"]
+        return np.asarray(loss["value"], dtype=float)[np.asarray(loss["step"]) >= step]
 
 
-def in_thresholds(run: dict[str, Any]) -> str:
-    """The trace over 2/eta, or that there is none."""
-    if not run["kept"]:
-        return "diverged"
-    return plus_minus(run["trace"] * run["rate"] / 2, run["stderr"] * run["rate"] / 2)
+def eigenvalues(results: Results, name: str) -> Array:
+    """The largest eigenvalues at the end of training, largest first."""
+    with results.trace(name) as trace:
+        return np.asarray(trace["spectrum"]["values"][-1], dtype=float)
 
 
-def suffix(name: str) -> str:
-    """The last part of a job's name: its step size, batch size or number of classes."""
-    return name.rpartition("-")[2]
+def share_near(results: Results, name: str, centre: float = 0.0) -> float:
+    """The share of the eigenvalues within 1 % of the largest around `centre` times the largest, at the end."""
+    largest = float(eigenvalues(results, name)[0])
+    with results.trace(name) as trace:
+        density = trace["density"].read()
+    nodes, weights = np.asarray(density["nodes"][-1]), np.asarray(density["weights"][-1])
+    near = np.abs(nodes - centre * largest) <= NEAR * largest
+    return float((weights * near).sum(axis=1).mean())
+
+
+def count_outliers(results: Results, name: str) -> int:
+    """How many eigenvalues lie above the widest gap in log spacing, by the rule of `probes.outliers`."""
+    return outliers(eigenvalues(results, name)).count
+
+
+def profile(results: Results, names: Sequence[str], count: int) -> Array:
+    """Logarithms of the second to the `count`-th largest eigenvalue over the largest, medians over runs."""
+    values = [eigenvalues(results, name)[:count] for name in names]
+    return np.median([np.log(v[1:] / v[0]) for v in values], axis=0)
 
 
 def rounded_lists(ratios: dict[str, Array]) -> dict[str, list[float]]:

@@ -11,133 +11,147 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from probes.numbers import short
-from probes.outliers import outliers
-from probes.views.pictures.density import density_figure
-from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, note, save, style
-from runs.edge_of_stability.criteria import ratios_of, suffix
+from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, sequence
+from runs.edge_of_stability.criteria import eigenvalues, ratios_of, share_near
+from runs.edge_of_stability.minima_claims import starts
+from runs.edge_of_stability.spectrum_claims import by_clusters, by_width
 from runs.engine.claims import Results
-from runs.shared.figures import save_pictures, with_colours
+from runs.shared.figures import panel_grid, save_pictures, with_colours
 
 _DASHED = (0, (5, 3))
+SHOWN = 20  # eigenvalues
 
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """Write a PNG for each part of the experiment whose jobs are finished."""
+    spectra = ["digits-*", "clusters-*"]
     pictures = {
-        "gradient-descent.png": (descent_figure, ["gd-*"]),
-        "sgd.png": (batches_figure, ["sgd-*"]),
-        "minima.png": (minima_figure, ["keep"]),
-        "outliers.png": (outliers_figure, ["digits-*", "blobs-*"]),
+        "overview.png": (overview, ["square-*", "entropy-*", "edge-*", *spectra]),
+        "batches.png": (batches_figure, ["sgd-*", "slow-*"]),
+        "minima.png": (minima_figure, ["keep-*"]),
     }
-    written = save_pictures(results, folder, pictures)
-    for name in list(results.data("digits-*"))[-1:]:
-        with style(), results.trace(name) as trace:
-            made = density_figure(trace["density"].read(), {"operator": "hessian"}, trace["spectrum"].read())
-            written.append(save(made, folder / f"density-{name}.png"))
-    return written
+    return save_pictures(results, folder, pictures)
 
 
-def descent_figure(results: Results) -> Figure:
-    """Sharpness and loss of gradient descent over the steps, a colour for each step size."""
-    made, (left, right) = figure(2, height=4.8)
-    for (name, data), colour in with_colours(results.data("gd-*").items()):
-        with results.trace(name) as trace:
-            sharpness, loss = trace["sharpness"].read(), trace["loss"].read()
-        threshold, told = 2 / data["rate"], f"η = {data['rate']:g}"
-        left.axhline(threshold, color=colour, ls=_DASHED, lw=1.1, zorder=1)
-        left.plot(sharpness["step"], sharpness["value"], color=colour, lw=1.5)
-        label(left, told, (1.0, threshold), (6, 0), colour, va="center", fontsize=9.5, annotation_clip=False)
-        right.plot(*thinned(loss["step"], loss["value"]), color=colour, lw=1.0, label=told)
-    for axes in (left, right):
-        axes.set(yscale="log", xlabel="step of gradient descent")
-        plain_numbers(axes.yaxis)
-    text = "dashed: 2/η of the step size in the same colour"
-    headline(left, "Sharpness λmax of gradient descent, against 2/η", text)
-    headline(right, "Loss of gradient descent", "half square error on all training images, every step")
-    right.legend(loc="upper right")
+def overview(results: Results) -> Figure:
+    """Sharpness of gradient descent with its loss below, SGD's batch sharpness, and the eigenvalues after training."""
+    made, ((square, entropy), (below, nearly), (stochastic, spectrum)) = panel_grid(3, 2, (11.6, 12.6))
+    descent(results, "square-*", square, below, "square loss")
+    descent(results, "entropy-*", entropy, nearly, "cross-entropy")
+    edge(results, stochastic)
+    outliers_panel(results, spectrum)
     return made
+
+
+def descent(results: Results, pattern: str, above: Axes, below: Axes, loss: str) -> None:
+    """Sharpness and loss of full-batch gradient descent over the steps, a colour for each step size."""
+    runs = dict(sorted(results.data(pattern).items(), key=lambda run: run[1]["rate"]))
+    ratios = ratios_of(results, pattern)
+    for (name, data), colour in with_colours(runs.items()):
+        with results.trace(name) as trace:
+            steps, values = trace["sharpness"]["step"], trace["loss"].read()
+        above.plot(steps, ratios[name], color=colour, lw=1.5, label=f"η = {data['rate']:g}")
+        below.plot(values["step"], values["value"], color=colour, lw=0.9)
+    threshold_line(above)
+    above.set(ylim=(0, None), ylabel="sharpness λmax in units of 2/η", xlabel="step of gradient descent")
+    headline(above, f"Gradient descent, {loss}", "largest eigenvalue of the Hessian, every 25 steps")
+    above.legend(loc="lower right", ncols=3)
+    below.set(yscale="log", ylabel=loss, xlabel="step of gradient descent")
+    plain_numbers(below.yaxis)
+    headline(below, "Its loss", "same runs, all training images, every step")
+
+
+def edge(results: Results, axes: Axes) -> None:
+    """Batch sharpness and the largest eigenvalue under SGD, a colour for each batch size."""
+    shown = {name: run for name, run in results.data("edge-*").items() if name.endswith("-0")}
+    for (name, run), colour in zip(shown.items(), (BLUE, ORANGE), strict=False):
+        (batch,) = ratios_of(results, name, group="batch-sharpness").values()
+        (largest,) = ratios_of(results, name).values()
+        with results.trace(name) as trace:
+            steps = trace["sharpness"]["step"]
+        told = f"batch of {run['batch']}, η = {run['rate']:g}"
+        axes.plot(steps, smoothed(batch), color=colour, lw=1.8, label=told)
+        axes.plot(steps, batch, color=colour, lw=0.7, alpha=0.35)
+        axes.plot(steps, largest, color=colour, lw=1.5, ls=(0, (1, 1)))
+    threshold_line(axes)
+    axes.set(ylim=(0, None), ylabel="in units of 2/η", xlabel="step of SGD")
+    headline(axes, "SGD, square loss", "solid: batch sharpness, median of five beside each value; dotted: λmax")
+    axes.legend(loc="lower right")
+
+
+def outliers_panel(results: Results, axes: Axes) -> None:
+    """The largest eigenvalues after training: digits by width, clusters by their number."""
+    widths, numbers = by_width(results, "digits", 10), by_clusters(results)
+    digits: dict[str, Any] = {"marker": "o", "ms": 4}
+    clusters: dict[str, Any] = {"marker": "s", "ms": 3, "ls": ":"}
+    for looks, groups, what, colours in (
+        (digits, widths, "digits, width {}", sequence(len(widths))),
+        (clusters, numbers, "{} clusters", ["#F2B48C", "#E58A4E", ORANGE, "#7A3500"]),
+    ):
+        for (key, names), colour in zip(groups.items(), colours, strict=False):
+            values = np.median([eigenvalues(results, name)[:SHOWN] for name in names], axis=0)
+            share = 100 * float(np.median([share_near(results, name) for name in names]))
+            label = f"{what.format(key)} ({share:.0f} %)"
+            axes.plot(np.arange(1, len(values) + 1), values / values[0], color=colour, lw=1.2, label=label, **looks)
+    axes.set(
+        yscale="log",
+        ylim=(0.04, 1.15),
+        ylabel="eigenvalue / largest eigenvalue",
+        xlabel="rank",
+        xticks=[1, 5, 10, 15, 20],
+    )
+    plain_numbers(axes.yaxis)
+    told = "cross-entropy, medians of seeds; in brackets the bulk: share within 1 % of the largest"
+    headline(axes, "The Hessian's outliers after training", told)
+    axes.legend(loc="lower left", fontsize=8.5)
 
 
 def batches_figure(results: Results) -> Figure:
     """Sharpness of the whole loss, and batch sharpness, over the steps of SGD, a colour for each batch size."""
     made, panels = figure(2, height=4.8)
-    rate = next(iter(results.data("sgd-*").values()))["rate"]
-    along = "curvature of mini-batches along their own gradients, ± two standard errors"
-    groups = {
-        "sharpness": ("λmax", f"largest eigenvalue of the whole loss; η = {rate:g} for all"),
-        "batch-sharpness": ("Batch sharpness", along),
-    }
-    top = 1.3
-    for axes, (group, (title, text)) in zip(panels, groups.items(), strict=True):
-        ratios = ratios_of(results, "sgd-*", group)
-        top = max([top, *(1.05 * float(r.max()) for r in ratios.values())])
+    groups = {"sharpness": "λmax", "batch-sharpness": "Batch sharpness"}
+    for axes, (group, title) in zip(panels, groups.items(), strict=True):
+        ratios = ratios_of(results, "slow-*", "sgd-*", group=group)
         for (name, ratio), colour in with_colours(ratios.items()):
+            run = results.one(name)
             with results.trace(name) as trace:
                 steps = trace[group]["step"]
-                errors = trace[group]["stderr"] * results.one(name)["rate"] / 2 if "batch" in group else 0 * ratio
-            axes.plot(steps, ratio, color=colour, lw=1.5, label=f"batch of {suffix(name)}")
-            axes.fill_between(steps, ratio - 2 * errors, ratio + 2 * errors, color=colour, alpha=0.18, lw=0)
+            axes.plot(steps, ratio, color=colour, lw=1.5, label=f"batch of {run['batch']}, η = {run['rate']:g}")
         threshold_line(axes)
-        axes.set_xlabel("step of SGD")
-        headline(axes, f"{title} under SGD, against 2/η", text)
-    for axes in panels:
-        axes.set_ylim(0, top)
-    panels[0].set_ylabel("in units of 2/η")
-    panels[0].legend(loc="lower right")
+        axes.set(xlabel="step of SGD", ylabel="in units of 2/η", ylim=(0, None))
+        headline(axes, f"{title} under SGD, against 2/η", "square loss")
+    panels[0].legend(loc="center right")
     return made
 
 
 def minima_figure(results: Results) -> Figure:
-    """The trace of the Hessian over the epochs of SGD that starts at gradient descent's minimum."""
-    made, (axes,) = figure(1, height=4.6)
-    for run, colour in with_colours(results.one("keep")["runs"]):
-        with results.trace("keep") as trace:
-            records = trace[f"trace-{run['ratio']}"].read()
-        half = run["rate"] / 2
-        bars: dict[str, Any] = {"yerr": 2 * half * records["stderr"], "capsize": 2, "elinewidth": 0.9}
-        label = f"η = {run['rate']:.2g}: from {run['ratio']:g} × 2/η"
-        if not run["kept"]:
-            label += f", diverged in epoch {run['epochs']}"
-        axes.errorbar(
-            records["step"], half * records["value"], color=colour, marker="o", ms=3.5, lw=1.4, label=label, **bars
-        )
-    axes.set_yscale("log")
-    plain_numbers(axes.yaxis)
+    """tr(H) at the end against the start, from minima of gradient descent, under SGD and gradient descent."""
+    made, (axes,) = figure(1, height=5.0)
+    for solver, colour, marker, label in (
+        ("gd", BLUE, "o", "gradient descent"),
+        ("sgd", ORANGE, "s", "SGD, batches of one"),
+    ):
+        runs = [run for run in starts(results, solver) if run["kept"]]
+        x, y = [run["ratio"] for run in runs], [run["trace"] for run in runs]
+        axes.plot(x, y, marker, color=colour, ms=6, alpha=0.75, label=label)
+    gone = sorted({run["ratio"] for run in starts(results, "sgd") if not run["kept"]})
+    axes.plot(gone, [1.0] * len(gone), "x", color=ORANGE, ms=9, mew=2, label="SGD diverged")
     threshold_line(axes)
-    axes.set_xlabel("epoch of SGD with batches of one image, from a minimum of gradient descent")
-    axes.set_ylabel("tr(H) in units of 2/η")
-    text = "one line for each step size η of SGD; bars: two standard errors"
-    headline(axes, "The trace of the Hessian under SGD from one minimum", text)
-    axes.legend(*[part[::-1] for part in axes.get_legend_handles_labels()], loc="upper right")
-    return made
-
-
-def outliers_figure(results: Results) -> Figure:
-    """The largest eigenvalues after training by number of classes: digits beside Gaussian clusters."""
-    made, panels = figure(2, height=5.0)
-    for axes, pattern, title in zip(panels, ("digits-*", "blobs-*"), ("Digits", "Gaussian clusters"), strict=True):
-        found = results.data(pattern)
-        for row, (name, data) in enumerate(found.items()):
-            with results.trace(name) as trace:
-                values = np.asarray(trace["spectrum"]["values"][-1])
-            values = values[values > 0] / values[0]
-            apart = outliers(values)
-            above = values > apart.edge
-            for mask, colour in ((above, ORANGE), (~above, BLUE)):
-                axes.plot(values[mask], np.full(mask.sum(), row), "|", ms=20, mew=1.8, color=colour)
-            told = f"{data['classes']} classes: {apart.count} above the widest gap (× {short(apart.ratio, 3)})"
-            place: dict[str, Any] = {"xytext": (0, 14), "textcoords": "offset points", "ha": "right"}
-            axes.annotate(told, (1.0, row), fontsize=9.5, color="#333333", **place)
-        axes.set_xscale("log")
-        plain_numbers(axes.xaxis)
-        axes.set(xlim=(None, 1.15), ylim=(len(found) - 0.6, -0.6), yticks=[], xlabel="eigenvalue / largest eigenvalue")
-        axes.grid(axis="y", visible=False)
-        headline(axes, f"{title}: outliers of the trained network")
-    note(panels[0], "orange: above the widest gap in log spacing; one outlier a class was expected")
+    axes.set(xscale="log", yscale="log", xlabel="η tr(H) / 2 at the start", ylabel="η tr(H) / 2 at the end")
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_numbers(axis)
+    headline(axes, "From minima that fit 500 images", "each point is a run; dashed: the bound for SGD, tr(H) = 2/η")
+    axes.legend(loc="upper left")
     return made
 
 
 # -- what they share -----------------------------------------------------------------------------------------
+
+
+def smoothed(values: Any) -> Any:
+    """The median of each value and two on either side."""
+    padded = np.pad(np.asarray(values, dtype=float), 2, constant_values=np.nan)
+    return np.nanmedian([padded[i : i + len(values)] for i in range(5)], axis=0)
 
 
 def plain_numbers(axis: Axis) -> None:
@@ -150,17 +164,6 @@ def plain_numbers(axis: Axis) -> None:
 def threshold_line(axes: Axes) -> None:
     """The dashed line at 1, named."""
     axes.axhline(1, color=GREY, ls=_DASHED, lw=1.4, zorder=1)
+    look: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "bottom"}
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    label(axes, "2/η", (0.012, 1), (0, 3), GREY, va="bottom", fontsize=10.5, bbox=box)
-
-
-def label(axes: Axes, text: str, at: tuple[float, float], offset: tuple[int, int], colour: Any, **look: Any) -> None:
-    """Text at (fraction of the width, height in the data), moved by so many points."""
-    scales: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(text, at, xytext=offset, color=colour, **scales, **look)
-
-
-def thinned(steps: Any, values: Any, points: int = 1500) -> tuple[Any, Any]:
-    """At most so many points: a line of thousands of zigzags hides the others."""
-    every = max(1, len(steps) // points)
-    return steps[::every], values[::every]
+    axes.annotate("2/η", (0.012, 1), xytext=(0, 3), color=GREY, fontsize=10.5, bbox=box, **look)

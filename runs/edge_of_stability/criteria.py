@@ -16,13 +16,14 @@ COHEN = "Cohen et al. 2021, arXiv 2103.00065"
 ANDREYEV = "Andreyev and Beneventano 2024, arXiv 2412.20553"
 SAGUN = "Sagun et al. 2017, arXiv 1706.04454"
 WU = "Wu and Su 2023, arXiv 2305.17490"
-LOW, HIGH = 0.95, 1.15  # "at 2/eta" is this band around it: the sharpness hovers just above
+LOW, HIGH = 0.95, 1.15  # "at 2/eta" is this band around it
+ABOVE = 1.3  # where the sharpness of gradient descent is still just above 2/eta
 NEAR = 0.01  # of the largest eigenvalue: nearer to zero than this is the bulk
 
 
-def at_edge(plateau: float) -> bool:
+def at_edge(plateau: float, high: float = HIGH) -> bool:
     """Whether a plateau, in units of 2/eta, is at the edge of stability."""
-    return LOW <= plateau <= HIGH
+    return LOW <= plateau <= high
 
 
 def reached(ratios: Array) -> int | None:

@@ -53,7 +53,7 @@ def descent(results: Results, pattern: str, above: Axes, below: Axes, loss: str)
         above.plot(steps, ratios[name], color=colour, lw=1.5, label=f"η = {data['rate']:g}")
         below.plot(values["step"], values["value"], color=colour, lw=0.9)
     threshold_line(above)
-    above.set(ylim=(0, None), ylabel="sharpness λmax in units of 2/η", xlabel="step of gradient descent")
+    above.set(ylim=(0, top(above)), ylabel="sharpness λmax in units of 2/η", xlabel="step of gradient descent")
     headline(above, f"Gradient descent, {loss}", "largest eigenvalue of the Hessian, every 25 steps")
     above.legend(loc="lower right", ncols=3)
     below.set(yscale="log", ylabel=loss, xlabel="step of gradient descent")
@@ -74,7 +74,7 @@ def edge(results: Results, axes: Axes) -> None:
         axes.plot(steps, batch, color=colour, lw=0.7, alpha=0.35)
         axes.plot(steps, largest, color=colour, lw=1.5, ls=(0, (1, 1)))
     threshold_line(axes)
-    axes.set(ylim=(0, None), ylabel="in units of 2/η", xlabel="step of SGD")
+    axes.set(ylim=(0, top(axes)), ylabel="in units of 2/η", xlabel="step of SGD")
     headline(axes, "SGD, square loss", "solid: batch sharpness, median of five beside each value; dotted: λmax")
     axes.legend(loc="lower right")
 
@@ -118,7 +118,7 @@ def batches_figure(results: Results) -> Figure:
                 steps = trace[group]["step"]
             axes.plot(steps, ratio, color=colour, lw=1.5, label=f"batch of {run['batch']}, η = {run['rate']:g}")
         threshold_line(axes)
-        axes.set(xlabel="step of SGD", ylabel="in units of 2/η", ylim=(0, None))
+        axes.set(xlabel="step of SGD", ylabel="in units of 2/η", ylim=(0, top(axes)))
         headline(axes, f"{title} under SGD, against 2/η", "square loss")
     panels[0].legend(loc="center right")
     return made
@@ -146,6 +146,11 @@ def minima_figure(results: Results) -> Figure:
 
 
 # -- what they share -----------------------------------------------------------------------------------------
+
+
+def top(axes: Axes) -> float:
+    """Where an axis ends on which 2/eta has room for its name."""
+    return max(1.3, axes.get_ylim()[1])
 
 
 def smoothed(values: Any) -> Any:

@@ -40,7 +40,7 @@ def _decline(judge: Callable[..., Verdict], results: Results) -> Verdict:
     source="text",
     literature="progressive sharpening: as long as the sharpness is below 2/η it tends to rise, over architectures and "
     f"tasks ({COHEN}, introduction and section 3.1)",
-    criterion="every run, with the square loss and with cross-entropy, starts below 2/η, and reaches it or ends with "
+    criterion="every run, with the square loss and with cross-entropy, starts below 2/η, and reaches it or rises to "
     "more than twice its first sharpness",
     needs=BOTH,
     control=Control("the second half of the runs with cross-entropy, when their loss is nearly 0", _decline),
@@ -49,7 +49,7 @@ def sharpens(results: Results, ratios: dict[str, Array] | None = None) -> Verdic
     ratios = ratios_of(results, *BOTH) if ratios is None else ratios
     return every(
         ratios,
-        lambda r: bool(r[0] < 1 and (reached(r) is not None or r[-1] > 2 * r[0])),
+        lambda r: bool(r[0] < 1 and (reached(r) is not None or r.max() > 2 * r[0])),
         lambda name, r: f"{name}: {r[0]:.2f} → {r.max():.2f}",
         numbers=rounded_lists(ratios),
         before="η λmax / 2, first → largest: ",
@@ -126,7 +126,7 @@ def stable(results: Results, name: str = SMALL) -> Verdict:
     source="text",
     literature="with cross-entropy too the sharpness rises to 2/η and stays about there; it falls at the end, when the "
     f"loss nears 0 ({COHEN}; from memory of the text)",
-    criterion=f"in every run the measurements from the first to the last with η λmax / 2 ≥ {LOW} are at least a tenth "
+    criterion=f"in every run that reaches 2/η the measurements from the first to the last with η λmax / 2 ≥ {LOW} are at least a tenth "
     f"of all, their median is ≥ {LOW}, and the run ends below {LOW} with a loss below 5 % of its first",
     needs=ENTROPY,
     control=Control("the square loss", lambda judge, results: judge(results, SQUARE), SQUARE),
@@ -134,6 +134,8 @@ def stable(results: Results, name: str = SMALL) -> Verdict:
 def entropy(results: Results, patterns: Sequence[str] = ENTROPY) -> Verdict:
     found = {}
     for name, ratios in ratios_of(results, *patterns).items():
+        if reached(ratios) is None:
+            continue
         there, losses = stretch(ratios), losses_of(results, name)
         middle = float(np.median(there)) if len(there) else 0.0
         share, loss = len(there) / len(ratios), float(losses[-1] / losses[0])

@@ -126,8 +126,9 @@ def stable(results: Results, name: str = SMALL) -> Verdict:
     source="text",
     literature="with cross-entropy too the sharpness rises to 2/η and stays about there; it falls at the end, when the "
     f"loss nears 0 ({COHEN}; from memory of the text)",
-    criterion=f"in every run that reaches 2/η the measurements from the first to the last with η λmax / 2 ≥ {LOW} are at least a tenth "
-    f"of all, their median is ≥ {LOW}, and the run ends below {LOW} with a loss below 5 % of its first",
+    criterion="in every run that reaches 2/η the measurements from the first to the last with η λmax / 2 ≥ "
+    f"{LOW} are at least a tenth of all, their median is ≥ {LOW}, and the run ends below {LOW} with a loss below 5 % of "
+    "its first",
     needs=ENTROPY,
     control=Control("the square loss", lambda judge, results: judge(results, SQUARE), SQUARE),
 )
@@ -137,9 +138,8 @@ def entropy(results: Results, patterns: Sequence[str] = ENTROPY) -> Verdict:
         if reached(ratios) is None:
             continue
         there, losses = stretch(ratios), losses_of(results, name)
-        middle = float(np.median(there)) if len(there) else 0.0
         share, loss = len(there) / len(ratios), float(losses[-1] / losses[0])
-        found[name] = {"share": share, "median": middle, "last": float(ratios[-1]), "loss": loss}
+        found[name] = {"share": share, "median": float(np.median(there)), "last": float(ratios[-1]), "loss": loss}
     return every(
         found,
         lambda run: run["share"] >= 0.1 and run["median"] >= LOW > run["last"] and run["loss"] < 0.05,

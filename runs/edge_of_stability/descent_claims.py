@@ -127,8 +127,8 @@ def stable(results: Results, name: str = SMALL) -> Verdict:
     literature="with cross-entropy too the sharpness rises to 2/η and stays about there; it falls at the end, when the "
     f"loss nears 0 ({COHEN}; from memory of the text)",
     criterion="in every run that reaches 2/η the measurements from the first to the last with η λmax / 2 ≥ "
-    f"{LOW} are at least a tenth of all, their median is ≥ {LOW}, and the run ends below {LOW} with a loss below 5 % of "
-    "its first",
+    f"{LOW} are at least a tenth of all, their median is ≥ {LOW}, and the run ends below {LOW} with a loss below 5 % "
+    "of its first",
     needs=ENTROPY,
     control=Control("the square loss", lambda judge, results: judge(results, SQUARE), SQUARE),
 )

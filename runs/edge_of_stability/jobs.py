@@ -14,10 +14,11 @@ SMALL = 0.02  # too small to reach 2/eta in the time
 REPEATS = 3  # of what is small
 SGD_RATE = 0.4  # of all batch sizes that are compared, and of the full batch
 BATCHES = (16, 64, 256)
-EDGE = {8: 0.3, 16: 0.45}  # near the largest step size that trains, by batch size
-LENGTHS = {8: 40000, 16: 20000}  # steps, unless the loss is at STOP of its first value before
+EDGE = {8: (0.3, 40000, 666), 16: (0.45, 40000, 1000)}  # by batch size: near the largest step size that trains;
+# steps, unless the loss is at STOP of its first value before; every how many of them are measured
 SGD_COUNT, STOP = 8192, 0.02  # as many images as Andreyev and Beneventano have, who stop at a loss too
-RATIOS = (0.5, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0)
+STARTS = {8: 2, 16: REPEATS}
+RATIOS = (0.5, 1.0, 1.5, 2.0, 4.0, 16.0)
 SEEDS = 5  # of spectra
 WIDTHS, CLUSTERS = (32, 64, 128), (2, 3, 5, 10)
 FIXED = 5  # clusters, where it is the width that changes
@@ -25,7 +26,7 @@ FIXED = 5  # clusters, where it is the width that changes
 
 def plan(quick: bool) -> list[Job]:
     """The jobs. Runs that are compared share a stream: they start from the same weights."""
-    return [*_descent(quick), *_stochastic(quick), *_minima(quick), *_spectra(quick)]
+    return [*_descent(quick), *_spectra(quick), *_minima(quick), *_stochastic(quick)]
 
 
 def _data(quick: bool) -> dict[str, Any]:
@@ -51,27 +52,22 @@ def _stochastic(quick: bool) -> list[Job]:
     """Batch sizes at one step size, and each at the largest that trains, where training ends at 2/eta if anywhere."""
     data = _data(quick)
 
-    def job(name: str, rate: float, batch: int, steps: int, repeat: int = 0, **more: Any) -> Job:
-        settings = {
-            "rate": rate,
-            "batch": batch,
-            **data,
-            "steps": steps,
-            "every": 80 if quick else steps // 60,
-            "stop": 0.0,
-        }
+    def job(name: str, rate: float, batch: int, steps: int, every: int, repeat: int = 0, **more: Any) -> Job:
+        settings = {"rate": rate, "batch": batch, **data, "steps": steps, "every": every, "stop": 0.0}
         return Job(name, stochastic, settings | more, f"start-{repeat}")
 
     compared = [(f"sgd-{batch}", SGD_RATE, batch) for batch in BATCHES]
     compared += [("slow-16", SMALL, 16)]
-    lengths = dict.fromkeys(EDGE, 240) if quick else LENGTHS
-    more = {} if quick else {"count": SGD_COUNT, "stop": STOP}
-    edge = [
-        job(f"edge-{batch}-{n}", rate, batch, lengths[batch], n, **more)
-        for n in range(1 if quick else REPEATS)
-        for batch, rate in EDGE.items()
-    ]
-    return [*edge, *(job(*one, 240 if quick else 8000) for one in compared)]
+    edge = [(batch, n) for batch, starts in STARTS.items() for n in range(1 if quick else starts)]
+    if quick:
+        found = [job(f"edge-{batch}-{n}", EDGE[batch][0], batch, 240, 80) for batch, n in edge]
+        return found + [job(*one, 240, 80) for one in compared]
+    more = {"count": SGD_COUNT, "stop": STOP}
+    found = [job(*one, 8000, 250) for one in compared]
+    for batch, n in edge:
+        rate, steps, every = EDGE[batch]
+        found.append(job(f"edge-{batch}-{n}", rate, batch, steps, every, n, **more))
+    return found
 
 
 def _minima(quick: bool) -> list[Job]:

@@ -21,13 +21,8 @@ def plateaus_of(results: Results, *patterns: str, group: str = "sharpness") -> d
     return {name: plateau(ratios) for name, ratios in ratios_of(results, *patterns, group=group).items()}
 
 
-def by_batch(results: Results, patterns: tuple[str, ...], group: str) -> dict[str, dict[str, Any]]:
-    """Plateaus by batch size: the median over the runs that did not diverge, the least and the largest."""
-    found: dict[str, list[float]] = {}
-    for name, value in plateaus_of(results, *patterns, group=group).items():
-        if np.isfinite(results.one(name)["loss"]):
-            found.setdefault(f"{results.one(name)['batch']}", []).append(value)
-    return {b: {"median": float(np.median(v)), "runs": v} for b, v in found.items()}
+def _came_down(run: dict[str, Any]) -> bool:
+    return bool(run["loss"] <= jobs.STOP * run["first"])
 
 
 @claim(
@@ -35,21 +30,30 @@ def by_batch(results: Results, patterns: tuple[str, ...], group: str) -> dict[st
     source="abstract",
     literature="the mean curvature of mini-batches along their own gradients settles at 2/η; their code's notes: below "
     f"it where the step size is too small for the problem ({ANDREYEV})",
-    criterion=f"for batches of 8 and 16 at step sizes near the largest that train, on {jobs.SGD_COUNT:,} images, until "
-    f"the loss is at {jobs.STOP:.0%} of its first value: the median over {jobs.REPEATS} starts of the median of "
-    f"η · batch sharpness / 2 over the last third is in [{LOW}, {HIGH}]",
+    criterion=f"at step sizes near the largest that train, on {jobs.SGD_COUNT:,} images, until the loss is at "
+    f"{jobs.STOP:.0%} of its first value: the median of η · batch sharpness / 2 over the last third, then over the "
+    f"starts, is in [{LOW}, {HIGH}]; runs whose steps run out before are shown and not judged (after the first run, in "
+    "which all did, those with batches of 16 got twice as many steps)",
     needs=("edge-*", SLOW),
     control=Control(
-        f"η = {jobs.SMALL}, batches of 16, too small to get there", lambda judge, results: judge(results, (SLOW,))
+        f"η = {jobs.SMALL}, batches of 16, too small to get there",
+        lambda judge, results: judge(results, {SLOW: plateaus_of(results, SLOW, group=BATCH)[SLOW]}),
     ),
 )
-def batch_sharpness(results: Results, patterns: tuple[str, ...] = ("edge-*",)) -> Verdict:
-    found = by_batch(results, patterns, BATCH)
+def batch_sharpness(results: Results, judged: dict[str, float] | None = None) -> Verdict:
+    plateaus = plateaus_of(results, "edge-*", group=BATCH) if judged is None else judged
+    if judged is None:
+        judged = {name: value for name, value in plateaus.items() if _came_down(results.one(name))}
+    found: dict[str, list[float]] = {}
+    for name, value in judged.items():
+        found.setdefault(f"batches of {results.one(name)['batch']}", []).append(value)
+    others = [f"{name}: {value:.2f}" for name, value in plateaus.items() if name not in judged]
     return every(
         found,
-        lambda b: at_edge(b["median"]),
-        lambda batch, b: f"{batch}: {b['median']:.2f} ({', '.join(f'{v:.2f}' for v in b['runs'])})",
-        before="by batch, each start in brackets: ",
+        lambda values: at_edge(float(np.median(values))),
+        lambda batch, values: f"{batch}: {np.median(values):.2f} ({', '.join(f'{v:.2f}' for v in values)})",
+        numbers=plateaus,
+        after=f"; not judged: {', '.join(others)}" if others else "",
     )
 
 

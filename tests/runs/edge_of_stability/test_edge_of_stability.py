@@ -126,10 +126,10 @@ def test_numbers() -> None:
 # -- SGD -----------------------------------------------------------------------------------------------------
 
 
-def sgd(batch: int, sharpness: float, along: float, loss: float = 0.01) -> Made:
+def sgd(batch: int, sharpness: float, along: float, loss: float = 0.02) -> Made:
     values = np.linspace(0.1, sharpness, 4).tolist() + [sharpness] * 8
     made = {"sharpness": {"values": np.array(values)[:, None]}, "batch-sharpness": {"value": np.full(12, along)}}
-    return {"rate": 2.0, "batch": batch, "loss": loss}, made
+    return {"rate": 2.0, "batch": batch, "first": 1.0, "loss": loss}, made
 
 
 def stochastics(**changed: Made) -> dict[str, Made]:
@@ -158,9 +158,13 @@ def test_mini_batches(claim: Claim, changed: dict[str, Made], expected: bool) ->
     assert answers(claim, stochastics(**changed)) == (expected, False)
 
 
-def test_a_run_that_diverged_is_not_in_the_median() -> None:
-    made = stochastics(**{"edge-8-0": sgd(8, 9.0, 9.0, math.inf)})
-    assert answers(stochastic.batch_sharpness, made) == (True, False)
+def test_a_run_that_diverged_or_did_not_come_down_is_not_judged() -> None:
+    for loss in (0.03, math.inf, math.nan):
+        made = stochastics(**{f"edge-8-{n}": sgd(8, 0.4, 0.6, loss) for n in (0, 1)})
+        assert answers(stochastic.batch_sharpness, made) == (True, False)
+        assert "edge-8-0: 0.60, edge-8-1: 0.60" in stochastic.batch_sharpness.measure(MadeUp(made)).measured
+    made = {name: sgd(8, 0.4, 1.0, 0.03) if name.startswith("edge") else job for name, job in stochastics().items()}
+    assert answers(stochastic.batch_sharpness, made) == (None, False)
 
 
 # -- minima --------------------------------------------------------------------------------------------------

@@ -32,10 +32,10 @@ def reached(ratios: Array) -> int | None:
     return int(above[0]) if len(above) else None
 
 
-def stretch(ratios: Array) -> Array:
+def stretch(ratios: Array) -> slice:
     """The measurements from the first to the last one at the edge of stability or above."""
     there = np.flatnonzero(ratios >= LOW)
-    return ratios[there[0] : there[-1] + 1] if len(there) else ratios[:0]
+    return slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)
 
 
 def plateau(ratios: Array) -> float:
@@ -81,12 +81,13 @@ def ratios_of(results: Results, *patterns: str, group: str = "sharpness") -> dic
     return found
 
 
-def losses_of(results: Results, name: str, first: int = 0) -> Array:
-    """The losses of a run from its measurement of that number on."""
+def losses_of(results: Results, name: str, part: slice = slice(None)) -> Array:
+    """The losses of a run from the first to the last of these measurements of the sharpness."""
     with results.trace(name) as trace:
-        step = int(trace["sharpness"]["step"][first])
+        measured = np.asarray(trace["sharpness"]["step"])[part]
         loss = trace["loss"]
-        return np.asarray(loss["value"], dtype=float)[np.asarray(loss["step"]) >= step]
+        steps, values = np.asarray(loss["step"]), np.asarray(loss["value"], dtype=float)
+    return values[(steps >= measured[0]) & (steps <= measured[-1])]
 
 
 def eigenvalues(results: Results, name: str) -> Array:

@@ -128,8 +128,8 @@ def stable(results: Results, name: str = SMALL) -> Verdict:
     f"loss nears 0 ({COHEN}; from memory of the text)",
     criterion="in every run that reaches 2/η: of the measurements until the loss is below 5 % of its first value, "
     f"those from the first to the last with η λmax / 2 ≥ {LOW} are at least a tenth, their median is ≥ {LOW}, and the "
-    f"run ends below {LOW} and 5 % (changed after the run: it was a tenth of the whole run, which goes on long after the "
-    "fall; one start on 1,000 images has 8 of 81)",
+    f"run ends below {LOW} and 5 % (changed after the run: it was a tenth of the whole run, which goes on long after "
+    "the fall; one start on 1,000 images has 8 of 81)",
     needs=ENTROPY,
     control=Control("the square loss", lambda judge, results: judge(results, SQUARE), SQUARE),
 )

@@ -52,10 +52,10 @@ def descent(results: Results, pattern: str, above: Axes, below: Axes, loss: str)
             steps, values = trace["sharpness"]["step"], trace["loss"].read()
         above.plot(steps, ratios[name], color=colour, lw=1.5, label=f"η = {data['rate']:g}")
         below.plot(values["step"], values["value"], color=colour, lw=0.9)
-    threshold_line(above)
+    threshold_line(above, right=True)
     above.set(ylim=(0, top(above)), ylabel="sharpness λmax in units of 2/η", xlabel="step of gradient descent")
     headline(above, f"Gradient descent, {loss}", "largest eigenvalue of the Hessian, every 25 steps")
-    above.legend(loc="lower right", ncols=3)
+    above.legend(loc="upper right", ncols=3)
     below.set(yscale="log", ylabel=loss, xlabel="step of gradient descent")
     plain_numbers(below.yaxis)
     headline(below, "Its loss", "same runs, all training images, every step")
@@ -101,7 +101,7 @@ def outliers_panel(results: Results, axes: Axes) -> None:
         xticks=[1, 5, 10, 15, 20],
     )
     plain_numbers(axes.yaxis)
-    told = "cross-entropy, medians of seeds; in brackets the bulk: share within 1 % of the largest"
+    told = "cross-entropy, medians of seeds; in brackets the share within 1 % of the largest"
     headline(axes, "The Hessian's outliers after training", told)
     axes.legend(loc="lower left", fontsize=8.5)
 
@@ -166,9 +166,11 @@ def plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(lambda value, _: short(value, 3) if f"{value:e}"[0] in "25" else "")
 
 
-def threshold_line(axes: Axes) -> None:
-    """The dashed line at 1, named."""
+def threshold_line(axes: Axes, *, right: bool = False) -> None:
+    """The dashed line at 1, named above its left end, or below its right one."""
     axes.axhline(1, color=GREY, ls=_DASHED, lw=1.4, zorder=1)
-    look: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "bottom"}
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    axes.annotate("2/η", (0.012, 1), xytext=(0, 3), color=GREY, fontsize=10.5, bbox=box, **look)
+    look: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    look |= {"ha": "right", "va": "top"} if right else {"ha": "left", "va": "bottom"}
+    axes.annotate(
+        "2/η", (0.988 if right else 0.012, 1), xytext=(0, -4 if right else 3), color=GREY, fontsize=10.5, **look
+    )

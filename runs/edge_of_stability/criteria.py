@@ -43,6 +43,12 @@ def plateau(ratios: Array) -> float:
     return float(np.median(ratios[len(ratios) * 2 // 3 :]))
 
 
+def smoothed(values: Array) -> Array:
+    """The median of each value and the two on either side."""
+    padded = np.pad(values, 2, constant_values=np.nan)
+    return np.asarray(np.nanmedian([padded[i : i + len(values)] for i in range(5)], axis=0))
+
+
 def share_raised(losses: Array) -> float:
     """The share of steps that raise the loss by more than float32 rounds."""
     return float((losses[1:] > losses[:-1] * (1 + 1e-6)).mean()) if len(losses) > 1 else 0.0

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from probes.numbers import short
 from probes.views.pictures.style import BLUE, GREY, ORANGE, figure, headline, sequence
-from runs.edge_of_stability.criteria import eigenvalues, ratios_of, share_near
+from runs.edge_of_stability.criteria import eigenvalues, ratios_of, share_near, smoothed
 from runs.edge_of_stability.minima_claims import starts
 from runs.edge_of_stability.spectrum_claims import by_clusters, by_width
 from runs.engine.claims import Results
@@ -151,12 +151,6 @@ def minima_figure(results: Results) -> Figure:
 def top(axes: Axes) -> float:
     """Where an axis ends on which 2/eta has room for its name."""
     return max(1.3, axes.get_ylim()[1])
-
-
-def smoothed(values: Any) -> Any:
-    """The median of each value and two on either side."""
-    padded = np.pad(np.asarray(values, dtype=float), 2, constant_values=np.nan)
-    return np.nanmedian([padded[i : i + len(values)] for i in range(5)], axis=0)
 
 
 def plain_numbers(axis: Axis) -> None:

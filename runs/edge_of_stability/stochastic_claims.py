@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from runs.edge_of_stability import jobs
-from runs.edge_of_stability.criteria import ANDREYEV, HIGH, LOW, at_edge, plateau, ratios_of
+from runs.edge_of_stability.criteria import ANDREYEV, HIGH, LOW, at_edge, plateau, ratios_of, smoothed
 from runs.engine.claims import Control, Results, Verdict, claim, every
 from runs.shared.tables import listed, rising
 
@@ -48,12 +48,16 @@ def batch_sharpness(results: Results, judged: dict[str, float] | None = None) ->
     for name, value in judged.items():
         found.setdefault(f"batches of {results.one(name)['batch']}", []).append(value)
     others = [f"{name}: {value:.2f}" for name, value in plateaus.items() if name not in judged]
+    highest = [
+        f"{smoothed(r).max():.2f}" for name, r in ratios_of(results, "edge-*", group=BATCH).items() if name in judged
+    ]
+    seen = f"; at its highest, as a median of five, it is {', '.join(highest)}" if highest else ""
     return every(
         found,
         lambda values: at_edge(float(np.median(values))),
         lambda batch, values: f"{batch}: {np.median(values):.2f} ({', '.join(f'{v:.2f}' for v in values)})",
         numbers=plateaus,
-        after=f"; not judged: {', '.join(others)}" if others else "",
+        after=seen + (f"; not judged: {', '.join(others)}" if others else ""),
     )
 
 

@@ -115,6 +115,7 @@ def test_numbers() -> None:
     assert criteria.reached(np.array([0.2, 0.9])) is None
     assert criteria.stretch(np.array([0.2, 1.0, 0.5, 0.96, 0.3])) == slice(1, 4)
     assert criteria.stretch(np.array([0.2, 0.3])) == slice(0, 0)
+    assert criteria.smoothed(np.array([1.0, 9.0, 2.0, 3.0, 4.0])).tolist() == [2.0, 2.5, 3.0, 3.5, 3.0]
     assert criteria.plateau(np.array([9.0, 9, 9, 9, 9, 9, 1, 2, 3])) == 2.0
     assert criteria.share_raised(np.array([3.0, 2, 2, 2.5, 1])) == 0.25
     assert criteria.long_run(np.array([4.0, 4, 3, 3, 3, 3, 3, 3, 1, 1])) == 0.25

@@ -1,80 +1,143 @@
-"""The jobs of `runs.ngn` on networks: one solver on one network, over a grid of step sizes, from several seeds.
+"""The jobs of `runs.ngn` on networks: one solver on one network from one seed, at each step size of its grid.
 
-Step sizes of the solvers that move along the gradient (or its running mean) are 1e-2 ... 1e2, of those with a
-preconditioner 1e-4 ... 1, nine each, half a decade apart. A trace has a row for each run, with the loss of each
-step's batch.
+Powers of 10, constant, no weight decay but where it is named; SGDM has dampening 0.9. A trace has a row for each run:
+the loss of each step's batch, and the step as a share of the largest one, gamma_k / c or tau_k / alpha_0.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import torch
 
 from probes.numbers import finite
 from probes.sweep.jobs import Job, JobContext
 from probes.sweep.problems import build
 from probes.sweep.training import Descent
 from probes.trace.layout import Field
-from runs.ngn import toys
-from runs.sweep import problems, solvers
+from runs.ngn import bounds, toys
+from runs.sweep import solvers
 
-PLAIN = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-4, 5))
-SCALED = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-8, 1))
 SEEDS = 3
 MOMENTUM = ("sgd-m", "momo", "ngn-m")  # compared with one another; the last is the family's own
 ADAPTIVE = ("adam", "momo-adam", "ngn-md1")
-DECAY = {"ngn-md1-dec": "ngn-md1:weight_decay=0.1", "ngn-md1-w": "ngn-md1:weight_decay=0.1,decay=w"}
-NETWORKS: dict[str, tuple[str, int, int, tuple[str, ...]]] = {  # problem, batch, steps, solvers
-    "mlp": ("digits-mlp", 64, 200, (*MOMENTUM, "sps", "ngn", "ngn-d", *ADAPTIVE, "ngn-md2")),
-    "cnn": ("digits-cnn", 32, 150, (*MOMENTUM, "sps", "ngn", *ADAPTIVE, "ngn-md2")),
-    "vit": ("digits-vit", 32, 120, (*MOMENTUM, *ADAPTIVE)),
-    "text": ("text-transformer", 4, 120, (*MOMENTUM, *ADAPTIVE, *DECAY)),
+BETAS = {"adam": "betas=(0.9,0.95)", "momo-adam": "betas=(0.9,0.95)", "ngn-md1": "beta2=0.95"}  # of language models
+FORMS = ("dec", "w")
+DECAYS = (1e-3, 1e-2)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network to train: a function of `workloads`, with the powers of 10 of both families' step sizes."""
+
+    problem: str
+    batch: int
+    steps: int
+    solvers: tuple[str, ...]
+    momentum: range
+    adaptive: range
+
+    def grid(self, solver: str) -> list[float]:
+        """The step sizes of a solver."""
+        return [10.0**k for k in (self.adaptive if solver.startswith(("adam", "momo-adam", "ngn-md")) else self.momentum)]
+
+
+NETWORKS = {
+    "fashion": Workload(
+        "fashion_mlp", 128, 4680, (*MOMENTUM, "ngn", *ADAPTIVE, "ngn-md2"), range(-3, 4), range(-5, 2)
+    ),
+    "mnist": Workload("mnist_mlp", 128, 1240, (*MOMENTUM, *ADAPTIVE, "ngn-md2"), range(-2, 4), range(-4, 2)),
+    "cnn": Workload("fashion_cnn", 128, 400, (*MOMENTUM, *ADAPTIVE), range(-1, 4), range(-3, 2)),
+    "text": Workload("english_transformer", 16, 300, (*MOMENTUM, *ADAPTIVE), range(-1, 4), range(-3, 2)),
 }
-IMAGES = ("mlp", "cnn", "vit")
-
-
-def grid(solver: str) -> tuple[float, ...]:
-    """The step sizes of a solver."""
-    return SCALED if solver.startswith(("adam", "momo-adam", "ngn-md")) else PLAIN
+DECAYED = (1e-2, 1e-1)  # step sizes of the runs with weight decay, on text
 
 
 def plan(quick: bool) -> list[Job]:
-    """All jobs, the long ones first."""
+    """All jobs."""
     jobs = []
-    for network in ("text", "vit", "cnn", "mlp"):
-        problem, batch, steps, solvers = NETWORKS[network]
-        for solver in solvers:
-            lrs, seeds = (grid(solver)[::4], 1) if quick else (grid(solver), SEEDS)
-            settings: dict[str, Any] = {"problem": problem, "solver": DECAY.get(solver, solver), "lrs": list(lrs)}
-            settings |= {"seeds": seeds, "steps": 10 if quick else steps, "batch": batch}
-            jobs.append(Job(f"{network}-{solver}", sensitivity, settings, network))
-    return jobs + toys.plan(quick)
+    for seed in range(1 if quick else SEEDS):
+        for network, load in NETWORKS.items():
+            for solver in load.solvers:
+                betas = BETAS.get(solver) if network == "text" else None
+                jobs.append(_job(network, solver, f"{solver}:{betas}" if betas else solver, seed, quick))
+        for form, decay in itertools.product(FORMS, DECAYS):
+            spec = f"ngn-md1:{BETAS['ngn-md1']},weight_decay={decay:g},decay={form}"
+            jobs.append(_job("text", f"ngn-md1-{form}-{decay:g}", spec, seed, quick, DECAYED))
+    return [*jobs, *bounds.plan(quick), *toys.plan(quick)]
 
 
-def sensitivity(
-    job: JobContext, problem: str, solver: str, lrs: list[float], seeds: int, steps: int, batch: int
+def _job(network: str, name: str, spec: str, seed: int, quick: bool, lrs: Sequence[float] = ()) -> Job:
+    load = NETWORKS[network]
+    grid = list(lrs or load.grid(name))
+    settings: dict[str, Any] = {"problem": load.problem, "solver": spec, "lrs": grid, "number": seed}
+    settings |= {"steps": load.steps, "batch": load.batch}
+    if quick:  # the digits in place of all data
+        settings |= {"problem": "digits_mlp", "lrs": grid[::3], "steps": 10, "batch": 64}
+    return Job(f"{network}-{name}-{seed}", train, settings, network)
+
+
+def train(
+    job: JobContext, problem: str, solver: str, lrs: list[float], number: int, steps: int, batch: int
 ) -> dict[str, Any]:
-    """A run at each step size from each seed; the rows of a sweep."""
+    """A run at each step size; rows with what was tested at both ends, and how large the steps were."""
     rows = []
     fields = {
         "lr": Field((), "float64", "", "step size"),
-        "seed": Field((), "int64", "", "which repetition"),
-        "loss": Field((steps,), "float64", "loss", "of each step's mini-batch; nan from where it is not finite"),
-        "first": Field((), "float64", "loss", "over the training data at the start"),
-        "last": Field((), "float64", "loss", "over the training data at the end; nan where it is not finite"),
+        "loss": Field((steps,), "float32", "loss", "of each step's mini-batch; nan from where it is not finite"),
+        "share": Field((steps,), "float32", "", "the step over the largest one; nan for a rule without"),
     }
     with job.trace(problem=problem, solver=solver, steps=steps, batch=batch) as trace:
         trace.declare("runs", fields)
-        for run, (lr, seed) in enumerate((lr, seed) for lr in lrs for seed in range(seeds)):
-            losses = [math.nan] * steps
-            start = (job.seed + seed) % 2**63
-            made = build(problems.spec(problem), start)
+        for run, lr in enumerate(lrs):
+            start = (job.seed + number) % 2**63
+            made = build(f"runs.ngn.workloads:{problem}", start)
             descent = Descent(made, solvers.spec(solver), lr, steps, batch, order=start, looks=1)
-            descent.on_step = losses.__setitem__
+            losses, shares = np.full(steps, np.nan, np.float32), np.full(steps, np.nan, np.float32)
+
+            def on_step(step: int, loss: float, descent: Descent = descent, to: Any = (losses, shares)) -> None:
+                last = getattr(descent.optimizer, "last", None)
+                to[0][step], to[1][step] = loss, math.nan if last is None else last.shrink
+
+            descent.on_step = on_step
             descent.run()
-            row = descent.trial(solver, seed)
-            trace.record("runs", run, lr=lr, seed=seed, loss=losses, first=row.first_loss, last=row.loss)
-            job.progress(run + 1, len(lrs) * seeds)
-            rows.append(finite(dataclasses.asdict(row)))
+            trace.record("runs", run, lr=lr, loss=losses, share=shares)
+            job.progress(run + 1, len(lrs))
+            first = dict(zip(("first_test_loss", "first_test_accuracy"), descent.seen[0][2:], strict=True))
+            row = dataclasses.asdict(descent.trial(solver, number)) | first | {"share": shares_of(shares)}
+            rows.append(finite(row | {"metric": effective(descent.optimizer, lr)}))
     return {"problem": problem, "rows": rows}
+
+
+def shares_of(shares: np.ndarray) -> dict[str, Any] | None:
+    """How often the step is the largest one or at least 0.9 of it, its largest share, and means over tenths of the run.
+
+    None for a rule without, and for a run that was lost.
+    """
+    if not np.isfinite(shares).all():
+        return None
+    tenths = [float(part.mean()) for part in np.array_split(shares.astype(np.float64), 10)]
+    near, capped = (float((shares >= least).mean()) for least in (0.9, 1.0))
+    return {"capped": capped, "near": near, "largest": float(shares.max()), "tenths": tenths}
+
+
+def effective(optimizer: torch.optim.Optimizer, lr: float) -> list[float] | None:
+    """Of each weight matrix the median over its entries of step / D_j at the end; None for a rule without D."""
+    last = getattr(optimizer, "last", None)
+    step = lr * (1.0 if last is None else last.shrink)
+    found = []
+    for group in optimizer.param_groups:
+        beta2 = group["beta2"] if "beta2" in group else group.get("betas", (0.0, 0.0))[1]
+        for p in group["params"]:
+            state = optimizer.state[p]
+            square = state.get("square", state.get("exp_avg_sq"))
+            if p.ndim > 1 and square is not None:
+                root = (square / (1 - beta2 ** float(state["step"]))).sqrt() + group["eps"]
+                found.append(float((step / root).median()))
+    return found or None

@@ -1,13 +1,14 @@
-"""The small problems of `runs.ngn`: Rosenbrock's function, x^2 + x^4, regression on diabetes, two noisy functions.
+"""The small problems of `runs.ngn`: Rosenbrock's function, x^2 + x^4, regression on diabetes, a random square system.
 
-On Rosenbrock's function and the two functions the solvers of the repository move; the one-dimensional problem and the
-regression, which ask for many steps and for a version that was rejected, have their updates written out below.
+On Rosenbrock's function the solvers of the repository move; the others, which ask for many steps, for a step size that
+falls and for a version that was rejected, have their updates written out below.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,12 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscape.regularity import Bound, ProblemConstants, alpha_beta, ngn_constant, ngn_decreasing, sps_max
-from landscape.regularity.examples import FiniteSum, two_functions
 from probes.numbers import finite
 from probes.sweep.jobs import Job, JobContext
 from probes.sweep.solvers import make, step
-from probes.sweep.training import factor
 from probes.trace.layout import Field
 from runs.sweep import solvers
 
@@ -40,22 +38,23 @@ MOVERS = {  # solver, and what the step size is multiplied by
 
 QUARTIC = tuple(10.0**k for k in range(-4, 5))
 STARTS = (1.0, 2.0, 5.0, 10.0, 20.0)
-THEOREM = (0.1, 1.0, 10.0, 100.0), (0.5, 1.0, 10.0, 1e3, 1e4), (9 / 25, 0.5, 0.9)  # starts, step sizes, betas
+THEOREM = (0.1, 1.0, 10.0, 100.0), (0.5, 1.0, 10.0, 1e3, 1e6), (9 / 25, 0.5, 0.9)  # starts, step sizes, betas
 
-READINGS = ("rows-sum", "rows-mean", "columns-sum", "columns-mean")  # of "normalised"
+READINGS = ("range", "rows", "columns")  # of "normalised": all entries to [0, 1], rows or columns of length 1
 VERSIONS = ("ngn-m", "version-2", "sgd-m")
 DIABETES = (1.0, 10.0, 100.0, 1000.0)
 DIABETES_STEPS = 10_000
 
-# solver -> (options, schedule, step sizes) on the two functions
-NOISY: dict[str, tuple[str, str, tuple[float, ...]]] = {
-    "sps": ("sps:c=2.0,lower_bound=", "constant", (0.03, 0.3)),
-    "ngn": ("ngn", "constant", (0.01, 0.1, 1.0)),
-    "ngn-sqrt": ("ngn", "sqrt", (0.1, 1.0)),
+SIZE = 400  # of the square system
+SHIFTS = (0.0, 10.0, 20.0, 25.0)  # r in A + r I
+LENGTHS = (1000, 4000)
+DRAWS = 3  # of A and y
+SCHEDULES: dict[str, Callable[[int, int], float]] = {  # c_k at step k = 0, 1, ... of K
+    "1/sqrt(k)": lambda k, K: (k + 1) ** -0.5,
+    "1/sqrt(K)": lambda k, K: K**-0.5,
+    "1e-3": lambda k, K: 1e-3,
+    "1e-4": lambda k, K: 1e-4,
 }
-SCALE = 2.0  # of SPS_max, above 1 / (2 (alpha - beta)) for the gaps below
-GAPS = {"sps": 0.5, "ngn": 1.0, "ngn-sqrt": 1.0}
-FAR = 4.0  # start
 
 
 def plan(quick: bool) -> list[Job]:
@@ -65,8 +64,9 @@ def plan(quick: bool) -> list[Job]:
     jobs.append(Job("quartic", quartic, {"steps": 2000 if quick else QUARTIC_STEPS}))
     steps = 300 if quick else DIABETES_STEPS
     jobs += [Job(f"diabetes-{reading}", diabetes, {"reading": reading, "steps": steps}) for reading in READINGS]
-    noisy: dict[str, Any] = {"steps": 50, "runs": 3} if quick else {"steps": 600, "runs": 10}
-    return jobs + [Job(f"noisy-{name}", two_noisy, {"solver": name} | noisy, "noisy") for name in NOISY]
+    lengths = [20, 40] if quick else list(LENGTHS)
+    draws = range(1 if quick else DRAWS)
+    return jobs + [Job(f"schedules-{i}", schedules, {"number": i, "lengths": lengths}, "schedules") for i in draws]
 
 
 # -- Rosenbrock ------------------------------------------------------------------------------------------------------
@@ -138,15 +138,20 @@ def descent(x: float, lr: float, beta: float, steps: int, *, adaptive: bool) -> 
 
 
 def regression(reading: str) -> tuple[Array, Array]:
-    """A and b of ||A x - b||^2 / 2: rows or columns of unit length, the target standardised; "mean" over sqrt(n)."""
+    """A and b of mean_i (a_i x - b_i)^2 / 2: A and b scaled to [0, 1], or rows or columns of length 1, b standardised.
+
+    What a mean is of, and the scale of b, matter to neither NGN's steps nor the share of f that is left.
+    """
     from sklearn.datasets import load_diabetes
 
-    A, y = load_diabetes(return_X_y=True)
-    b = (y - y.mean()) / y.std()
-    if reading.startswith("rows"):
+    A, b = load_diabetes(return_X_y=True)
+    if reading == "range":
+        A, b = ((t - t.min(axis=0)) / np.ptp(t, axis=0) for t in (A, b))
+    else:
+        b = (b - b.mean()) / b.std()
+    if reading == "rows":
         A = A / np.linalg.norm(A, axis=1, keepdims=True)
-    scale = len(b) ** -0.5 if reading.endswith("mean") else 1.0
-    return scale * A, scale * b
+    return A * len(b) ** -0.5, b * len(b) ** -0.5
 
 
 def diabetes(job: JobContext, reading: str, steps: int) -> dict[str, Any]:
@@ -190,64 +195,36 @@ def heavy_ball(A: Array, b: Array, lr: float, steps: int, version: str) -> Array
     return np.array(losses)
 
 
-# -- two noisy functions ---------------------------------------------------------------------------------------------
+# -- a square system -------------------------------------------------------------------------------------------------
 
 
-def two_noisy(job: JobContext, solver: str, steps: int, runs: int) -> dict[str, Any]:
-    """f(x_k) - f^* (mean over runs) on f_pm = (x -+ 1)^2 / 2 + (1 - cos 2x) / 2, one of both drawn at each step.
+def schedules(job: JobContext, number: int, lengths: list[int]) -> dict[str, Any]:
+    """f at the end over f at the start of NGN-M on ||(A + r I) x - y||^2 / 2, A and y standard normal, by r, K and c_k.
 
-    `least` is the smallest over k of that mean, which the theorems of arXiv 2410.12455 bound; `late` the mean over the
-    last tenth.
+    With it how much is left after a tenth of the steps, and the condition number of A + r I.
     """
-    toy = two_functions()
-    spec, schedule, lrs = NOISY[solver]
-    spec += f"{float(toy.infimum[0])!r}" if spec.endswith("=") else ""
-    c = constants(toy, GAPS[solver])
-    found: dict[str, Any] = {}
-    with job.trace(solver=solver, steps=steps, runs=runs) as trace:
-        for lr in lrs:
-            trace.declare(f"lr-{lr:g}", {"excess": Field((), "float64", "loss", "mean over the runs of f - f^*")})
-            excess = np.zeros(steps + 1)
-            for run in range(runs):
-                path = noisy_path(spec, lr, schedule, steps, job.seed + run)
-                excess += (toy.values(path[:, None]).mean(axis=0) - toy.minimum) / runs
-                job.progress(run + 1, runs)
-            for k, value in enumerate(excess):
-                trace.record(f"lr-{lr:g}", k, excess=float(value))
-            bound = bounds(c, solver, lr, steps)
-            row = {"least": float(excess[:-1].min()), "late": float(excess[-max(steps // 10, 1) :].mean())}
-            found[f"{lr:g}"] = row | {"bound": bound.total, "neighbourhood": bound.neighbourhood}
-    return {"solver": solver, "alpha": c.alpha, "beta": c.beta, "runs": found}
+    rng = np.random.default_rng(job.seed + number)
+    A, y = rng.standard_normal((SIZE, SIZE)), rng.standard_normal(SIZE)
+    found = []
+    for r in SHIFTS:
+        M = A + r * np.eye(SIZE)
+        for K in lengths:
+            runs = {name: residuals(M, y, [c(k, K) for k in range(K)]) for name, c in SCHEDULES.items()}
+            left = {name: {"tenth": float(f[K // 10]), "end": float(f[-1])} for name, f in runs.items()}
+            found.append({"shift": r, "condition": float(np.linalg.cond(M)), "steps": K, "left": left})
+        job.progress(len(found), len(SHIFTS) * len(lengths))
+    return {"runs": found}
 
 
-def constants(toy: FiniteSum, gap: float) -> ProblemConstants:
-    """Of the two functions on [-20, 20], beyond which no run gets."""
-    line = np.linspace(-20, 20, 40_001)[:, None]
-    beta = alpha_beta(toy.trajectory(line), gap).beta * (1 + 1e-4)  # the grid may miss the worst point
-    return ProblemConstants(beta + gap, beta, toy.smoothness, toy.sigma2, float(toy.infimum.mean()))
-
-
-def bounds(c: ProblemConstants, solver: str, lr: float, steps: int) -> Bound:
-    """The theorem's bound on the smallest mean of f - f^* within the steps."""
-    if solver == "sps":
-        return sps_max(c, scale=SCALE, cap=lr, distance=FAR, steps=steps)
-    rule = ngn_decreasing if solver == "ngn-sqrt" else ngn_constant
-    return rule(c, lr=lr, distance=FAR, steps=steps)
-
-
-def noisy_path(spec: str, lr: float, schedule: str, steps: int, seed: int) -> Array:
-    """`(steps + 1,)`: x_0 = 4 and what follows."""
-    x = torch.tensor([FAR], dtype=torch.float64, requires_grad=True)
-    optimizer = make(solvers.spec(spec), [x], lr)
-    centres = 2.0 * np.random.default_rng(seed).integers(2, size=steps) - 1
-    path = [FAR]
-    for k, centre in enumerate(centres):
-        optimizer.param_groups[0]["lr"] = lr * factor(schedule, k, steps)
-        step(optimizer, partial(branch, x, float(centre)))
-        path.append(float(x.detach()))
-    return np.array(path)
-
-
-def branch(x: Tensor, centre: float) -> Tensor:
-    """One of the two functions."""
-    return ((x - centre) ** 2 / 2 + (1 - torch.cos(2 * x)) / 2).sum()
+def residuals(M: Array, y: Array, cs: Sequence[float]) -> Array:
+    """f over f(0) after 0, 1, ... steps of NGN-M with these c_k from 0."""
+    x = np.zeros(len(y))
+    before, losses = x, []
+    for c in [*cs, 0.0]:
+        residual = M @ x - y
+        f, g = float(residual @ residual) / 2, M.T @ residual
+        losses.append(f)
+        down = 2 * f + c * float(g @ g)
+        rate = 2 * c * f / down if down else 0.0
+        x, before = x - (1 - MOMENTUM) * rate * g + MOMENTUM * (x - before), x
+    return np.array(losses) / losses[0]

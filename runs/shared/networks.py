@@ -9,9 +9,9 @@ from typing_extensions import override
 from probes.digits import CLASSES
 
 
-def mlp(width: int, *, bias: bool = True) -> nn.Module:
-    """64-width-width-10 with ReLU; `bias`: of the last layer."""
-    hidden = nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+def mlp(width: int, *, inputs: int = 64, bias: bool = True) -> nn.Module:
+    """inputs-width-width-10 with ReLU; `bias`: of the last layer."""
+    hidden = nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, CLASSES, bias=bias))
 
 

@@ -50,12 +50,12 @@ class ViT(nn.Module):
 
 
 class ByteTransformer(nn.Module):
-    """Two causal blocks of width 32 on bytes."""
+    """Two causal blocks of that width on windows of bytes."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, window: int = WINDOW) -> None:
         super().__init__()
         self.embed = nn.Embedding(256, width)
-        self.place = nn.Parameter(0.02 * torch.randn(WINDOW, width))
+        self.place = nn.Parameter(0.02 * torch.randn(window, width))
         self.blocks = nn.Sequential(*(AttentionBlock(width, causal=True) for _ in range(2)), nn.LayerNorm(width))
         self.out = nn.Linear(width, 256)
 
@@ -83,7 +83,12 @@ def text() -> Data:
 
     names = "breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine"
     raw = "\n".join(getattr(datasets, f"load_{name}")().DESCR for name in names).encode()
-    codes = torch.tensor(list(raw[: (len(raw) - 1) // WINDOW * WINDOW + 1]))
-    x, y = codes[:-1].reshape(-1, WINDOW), codes[1:].reshape(-1, WINDOW)
+    x, y = windows(raw, WINDOW)
     test = slice(TRAINED, TRAINED + TESTED)
     return (x[:TRAINED], y[:TRAINED]), (x[test], y[test])
+
+
+def windows(raw: bytes, length: int) -> tuple[Tensor, Tensor]:
+    """Bytes in rows `(N, length)`, and the byte after each; what does not fill a row is left out."""
+    codes = torch.tensor(list(raw[: (len(raw) - 1) // length * length + 1]))
+    return codes[:-1].reshape(-1, length), codes[1:].reshape(-1, length)

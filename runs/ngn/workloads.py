@@ -1,0 +1,57 @@
+"""The networks of `runs.ngn` with their data: the smallest workload of arXiv 2508.15071, and others that a CPU can train.
+
+Each function returns an `Objective` on the data to train on, and another on data to test on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from landscape import Objective
+from probes.digits import digits
+from runs.shared.data import english, fashion_mnist, mnist_5k
+from runs.shared.networks import mlp, strided_layers
+from runs.shared.training import Data
+from runs.shared.transformers import ByteTransformer, windows
+
+Pair = tuple[Objective, Objective]
+WIDTH, WINDOW = 48, 64  # of the transformer, and the bytes that it sees
+TRAINED, TESTED = 1024, 128  # windows of text
+IMAGES, HELD = 10_000, 2500  # of the convolutional network
+
+
+def _pair(model: nn.Module, train: Data, test: Data) -> Pair:
+    objective = Objective(model, nn.CrossEntropyLoss(), train)
+    return objective, objective.on(test)
+
+
+def fashion_mlp() -> Pair:
+    """784-100-100-10 on all of Fashion-MNIST."""
+    return _pair(mlp(100, inputs=784), fashion_mnist().train, fashion_mnist().test)
+
+
+def mnist_mlp() -> Pair:
+    """784-100-100-10 on 4,000 images of MNIST, tested on 1,000."""
+    return _pair(mlp(100, inputs=784), mnist_5k().train, mnist_5k().test)
+
+
+def digits_mlp() -> Pair:
+    """64-100-100-10 on the digits of scikit-learn."""
+    return _pair(mlp(100), digits().train, digits().test)
+
+
+def fashion_cnn() -> Pair:
+    """Two strided convolutions of 8 and 16 channels and a linear layer on 10,000 images of Fashion-MNIST."""
+    (x, y), (held, labels) = fashion_mnist().train, fashion_mnist().test
+    model = nn.Sequential(*strided_layers(), nn.Linear(784, 10))
+    return _pair(model, (x[:IMAGES], y[:IMAGES]), (held[:HELD], labels[:HELD]))
+
+
+def english_transformer() -> Pair:
+    """Two causal blocks on windows of bytes of English, those to test on drawn from the same text."""
+    count = TRAINED + TESTED
+    x, y = windows(english().encode()[: count * WINDOW + 1], WINDOW)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    train, test = order[:TRAINED], order[TRAINED:]
+    return _pair(ByteTransformer(WIDTH, WINDOW), (x[train], y[train]), (x[test], y[test]))

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from landscape.regularity import Bound
 
@@ -60,11 +59,15 @@ class Sum:
 
     @cached_property
     def minimiser(self) -> Array:
-        """x* `(d,)`."""
+        """x* `(d,)`; of "logistic" by Newton's method from 0."""
         if self.kind == "squares":
-            return np.linalg.lstsq(self.rows, self.targets, rcond=None)[0]
-        found = minimize(lambda x: float(self.value(x[None])[0]), np.zeros(self.rows.shape[1]), method="BFGS", tol=1e-12)
-        return np.asarray(found.x, dtype=np.float64)
+            return np.asarray(np.linalg.lstsq(self.rows, self.targets, rcond=None)[0], dtype=np.float64)
+        x = np.zeros(self.rows.shape[1])
+        for _ in range(50):
+            p = 1 / (1 + np.exp(-self.targets * (self.rows @ x)))
+            gradient = -((1 - p) * self.targets) @ self.rows
+            x = x - np.linalg.solve((self.rows.T * (p * (1 - p))) @ self.rows, gradient)
+        return np.asarray(x, dtype=np.float64)
 
     @cached_property
     def minimum(self) -> float:

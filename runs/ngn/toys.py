@@ -112,10 +112,13 @@ def quartic(job: JobContext, steps: int) -> dict[str, Any]:
 
     ways = {"gdm": False, "ngn-m": True}
     counts = {f"{x:g}": {name: by_step_size(x, adaptive=way) for name, way in ways.items()} for x in STARTS}
-    theorem = [
-        {"start": x, "lr": lr, "beta": beta, "steps": descent(x, lr, beta, steps, adaptive=True)}
-        for x, lr, beta in itertools.product(*THEOREM)
-    ]
+    theorem = {
+        name: [
+            {"start": x, "lr": lr, "beta": beta, "steps": descent(x, lr, beta, steps, adaptive=way)}
+            for x, lr, beta in itertools.product(*THEOREM)
+        ]
+        for name, way in ways.items()
+    }
     return {"counts": counts, "theorem": theorem}
 
 

@@ -1,4 +1,4 @@
-"""The networks of `runs.ngn` with their data: the smallest workload of arXiv 2508.15071, and others that a CPU can train.
+"""The networks of `runs.ngn` with their data: the smallest workload of arXiv 2508.15071, and others for a CPU.
 
 Each function returns an `Objective` on the data to train on, and another on data to test on.
 """

@@ -1,0 +1,206 @@
+"""The claims of `runs.ngn` on what solvers reach on networks, and over how wide a range of step sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.numbers import plus_minus, short
+from runs.engine.claims import Claim, Control, Results, Verdict, claim, every
+from runs.ngn.criteria import NAMES, Array, Scores, mean_and_error
+from runs.ngn.jobs import ADAPTIVE, MOMENTUM
+from runs.ngn.network_claims import MLPS, PAPER, by_solver, found_on, in_place, jobs
+
+POINT, RANGE = 0.01, 0.03  # of accuracy: as good, and within the range
+STDERRS = 2.0
+CLOSE = 2.0  # times the least training loss of all solvers
+ENTROPY = 3.02  # of the letters of the English text, in nats
+
+# -- the best score --------------------------------------------------------------------------------------------------
+
+
+def smallest_step(own: str) -> Control:
+    """The control that the family's own has the smallest step size of its grid and no other."""
+    what = f"{NAMES[own]} at the smallest step size alone"
+    return Control(what, lambda judge, results: judge(results, steps=1))
+
+
+def best(one: Scores, steps: int | None = None) -> Array:
+    """`(S,)`: the scores at the best of the (first few) step sizes."""
+    at = int(one.mean[:steps].argmax())
+    return one.values[at]
+
+
+def _as_good(solvers: Sequence[str], values: str) -> Claim:
+    own, others = solvers[-1], solvers[:-1]
+
+    @claim(
+        f"at its best step size {NAMES[own]} is as good as {' and '.join(NAMES[s] for s in others)}",
+        source="table",
+        literature=f"competitive (section 5 of {PAPER}); on the MLP with MNIST {values} (Tables 7 and 8)",
+        criterion=f"on the MLP with both data sets its best mean test accuracy over the step sizes is at most "
+        f"{100 * POINT:g} point below that of either",
+        needs=jobs(MLPS, solvers),
+        control=smallest_step(own),
+    )
+    def judge(results: Results, steps: int | None = None) -> Verdict:
+        found = {
+            n: {s: float(best(one, steps if s == own else None).mean()) for s, one in at.items()}
+            for n, at in found_on(results, MLPS, solvers).items()
+        }
+        return every(
+            found,
+            lambda at: at[own] >= max(at.values()) - POINT,
+            lambda n, at: f"{n}: " + by_solver({s: f"{value:.1%}" for s, value in at.items()}),
+        )
+
+    return judge
+
+
+good = _as_good(MOMENTUM, "SGDM 97.6, MoMo 98.0, NGN-M 98.0")
+good_adaptive = _as_good(ADAPTIVE, "Adam 97.4, MoMo-Adam 98.0, MDv1 98.1")
+
+
+def within_noise(own: Array, other: Array) -> bool:
+    """Whether the first `(S,)` is at most `STDERRS` standard errors of the difference below the second."""
+    apart, error = mean_and_error(own - other)
+    return apart >= -STDERRS * error
+
+
+@claim(
+    "one step for all coordinates is as good as one for each",
+    source="text",
+    literature=f"MDv1 slightly better than MDv2 when tuned ({PAPER}, App. F.1); Table 8 is mixed, MLP: 98.1, 97.7",
+    criterion=f"on the MLP with both data sets the best test accuracy of NGN-MDv1 is at most {STDERRS:g} standard "
+    "errors (of the difference over the seeds) below that of NGN-MDv2",
+    needs=jobs(MLPS, ["ngn-md1", "ngn-md2"]),
+    control=smallest_step("ngn-md1"),
+)
+def versions_good(results: Results, steps: int | None = None) -> Verdict:
+    found = {
+        n: (best(at["ngn-md1"], steps), best(at["ngn-md2"]))
+        for n, at in found_on(results, MLPS, ("ngn-md1", "ngn-md2")).items()
+    }
+    numbers = {n: [mean_and_error(values) for values in pair] for n, pair in found.items()}
+    return every(
+        found,
+        lambda pair: within_noise(*pair),
+        lambda n, pair: (
+            f"{n}: NGN-MDv1 {pair[0].mean():.2%}, NGN-MDv2 {pair[1].mean():.2%}, apart "
+            + plus_minus(*(100 * x for x in mean_and_error(pair[0] - pair[1])))
+            + " points"
+        ),
+        numbers=numbers,
+    )
+
+
+def _language(solvers: Sequence[str], values: str) -> Claim:
+    own, others = solvers[-1], solvers[:-1]
+
+    @claim(
+        f"on text {NAMES[own]} is as good as {' and '.join(NAMES[s] for s in others)}",
+        source="table",
+        literature=f"perplexities {values} (Tables 7 and 8 of {PAPER})",
+        criterion=f"its test loss at its best step size is at most {STDERRS:g} standard errors (of the difference over "
+        "the seeds) above that of either, and below the entropy of the letters, 3.02",
+        needs=jobs(["text"], solvers),
+        control=smallest_step(own),
+    )
+    def judge(results: Results, steps: int | None = None) -> Verdict:
+        found = found_on(results, ["text"], solvers)["text"]
+        right = {s: best(one, steps if s == own else None) for s, one in found.items()}
+        holds = all(within_noise(right[own], right[s]) for s in others) and -right[own].mean() < ENTROPY
+        told = by_solver({s: short(float(np.exp(-values).mean()), 3) for s, values in right.items()})
+        return Verdict(holds, f"perplexity of a letter: {told}", {s: mean_and_error(-v) for s, v in right.items()})
+
+    return judge
+
+
+language = _language(MOMENTUM, "on Shakespeare SGDM 8.73, MoMo 8.80, NGN-M 7.67")
+language_adaptive = _language(ADAPTIVE, "of 70M parameters Adam 34.4, MoMo-Adam 35.0, MDv1 33.8, of 1B 13.09, -, 13.11")
+
+# -- the range of step sizes -----------------------------------------------------------------------------------------
+
+
+Good = Callable[[Mapping[str, Scores], Scores], NDArray[np.bool_]]
+
+
+def accurate(at: Mapping[str, Scores], one: Scores) -> NDArray[np.bool_]:
+    """`(L,)`: whether the mean score is within `RANGE` of the best of all solvers."""
+    return one.mean >= max(each.mean.max() for each in at.values()) - RANGE
+
+
+def close(at: Mapping[str, Scores], one: Scores) -> NDArray[np.bool_]:
+    """`(L,)`: whether the mean training loss is within a factor `CLOSE` of the least of all solvers."""
+    return one.losses.mean(axis=1) <= CLOSE * min(each.losses.mean(axis=1).min() for each in at.values())
+
+
+def _wider(solvers: Sequence[str], name: str, said: str, rule: str, good: Good) -> Claim:
+    own, others = solvers[-1], solvers[:-1]
+
+    @claim(
+        f"{NAMES[own]} {name}",
+        source="text" if good is accurate else "figure",
+        literature=f"than {' and '.join(NAMES[s] for s in others)}: {said}",
+        criterion=f"on the MLP with both data sets the stretch of step sizes whose {rule} of all three is longer, in "
+        "decades, than that of either",
+        needs=jobs(MLPS, solvers),
+        control=in_place(MLPS, own, others[0]),
+    )
+    def judge(results: Results) -> Verdict:
+        found = found_on(results, MLPS, solvers)
+        decades = {n: {s: one.decades(good(at, one)) for s, one in at.items()} for n, at in found.items()}
+        return every(
+            decades,
+            lambda at: all(at[own] > at[s] for s in others),
+            lambda n, at: f"{n}: " + by_solver({s: short(value) for s, value in at.items()}),
+            before="decades (-1: no step size). ",
+        )
+
+    return judge
+
+
+WIDER = "is good over a wider range of step sizes", f"much wider ({PAPER}, section 5)"
+LOSSES = (
+    "is close to the least training loss over a wider range",
+    f"close to the best possible ({PAPER}, App. I.2, I.3)",
+)
+TESTED = f"mean test accuracy is within {100 * RANGE:g} points of the best"
+TRAINED = f"mean training loss is within a factor {CLOSE:g} of the least"
+wider, wider_adaptive = (_wider(s, *WIDER, TESTED, accurate) for s in (MOMENTUM, ADAPTIVE))
+lower, lower_adaptive = (_wider(s, *LOSSES, TRAINED, close) for s in (MOMENTUM, ADAPTIVE))
+
+
+def _beyond(own: str, other: str) -> Claim:
+    @claim(
+        f"{NAMES[own]} takes step sizes far above its best one",
+        source="text",
+        literature=f"1 to 2 orders of magnitude above, without a significant drop ({PAPER}, section 5)",
+        criterion=f"on the MLP with both data sets the mean test accuracy at 10 times the best step size is at most "
+        f"{100 * RANGE:g} points below the best",
+        needs=jobs(MLPS, [own]),
+        control=in_place(MLPS, own, other),
+    )
+    def judge(results: Results) -> Verdict:
+        found = {n: at[own] for n, at in found_on(results, MLPS, [own]).items()}
+        drops = {n: [one.drop(1), one.drop(2)] for n, one in found.items()}
+        return every(
+            drops,
+            lambda drop: drop[0] <= RANGE,
+            lambda n, drop: (
+                f"{n}, best {short(float(found[n].lrs[found[n].best]))}: "
+                + " and ".join(short(100 * one, 2) for one in drop)
+            ),
+            before="points lost at 10 and at 100 times the best step size. ",
+        )
+
+    return judge
+
+
+beyond, beyond_adaptive = _beyond("ngn-m", "sgd-m"), _beyond("ngn-md1", "adam")
+CLAIMS = (
+    *(good, good_adaptive, versions_good, language, language_adaptive),
+    *(wider, wider_adaptive, beyond, beyond_adaptive, lower, lower_adaptive),
+)

@@ -36,7 +36,7 @@ def plan(quick: bool) -> list[Job]:
     """The jobs."""
     long, short = (3000, 500) if quick else (30_000, 3000)
     jobs = [Job(f"theorem-{name}", run, {"steps": long}) for name, run in THEOREMS.items()]
-    noisy = {"steps": 2000 if quick else 20_000, "runs": 100}
+    noisy = {"steps": 20_000, "runs": 100}
     jobs += [Job(f"noisy-{name}", two_noisy, {"solver": name} | noisy) for name in NOISY]
     return [*jobs, Job("any-step", any_step, {"steps": short})]
 

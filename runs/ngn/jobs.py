@@ -51,7 +51,7 @@ class Workload:
 
 
 NETWORKS = {
-    "fashion": Workload("fashion_mlp", 128, 4680, (*MOMENTUM, "ngn", *ADAPTIVE, "ngn-md2"), range(-3, 4), range(-5, 2)),
+    "fashion": Workload("fashion_mlp", 128, 4680, (*MOMENTUM, *ADAPTIVE, "ngn-md2", "ngn"), range(-2, 4), range(-4, 2)),
     "mnist": Workload("mnist_mlp", 128, 1240, (*MOMENTUM, *ADAPTIVE, "ngn-md2"), range(-2, 4), range(-4, 2)),
     "cnn": Workload("fashion_cnn", 128, 400, (*MOMENTUM, *ADAPTIVE), range(-1, 4), range(-3, 2)),
     "text": Workload("english_transformer", 16, 300, (*MOMENTUM, *ADAPTIVE), range(-1, 4), range(-3, 2)),
@@ -62,24 +62,24 @@ DECAYED = (1e-2, 1e-1)  # step sizes of the runs with weight decay, on text
 def plan(quick: bool) -> list[Job]:
     """All jobs."""
     jobs = []
-    for seed in range(1 if quick else SEEDS):
-        for network, load in NETWORKS.items():
-            for solver in load.solvers:
-                betas = BETAS.get(solver) if network == "text" else None
-                jobs.append(_job(network, solver, f"{solver}:{betas}" if betas else solver, seed, quick))
-        for form, decay in itertools.product(FORMS, DECAYS):
-            spec = f"ngn-md1:{BETAS['ngn-md1']},weight_decay={decay:g},decay={form}"
-            jobs.append(_job("text", f"ngn-md1-{form}-{decay:g}", spec, seed, quick, DECAYED))
+    numbers = range(1 if quick else SEEDS)
+    for networks, seed in itertools.product((("fashion", "mnist"), ("cnn", "text")), numbers):
+        for network, solver in ((n, s) for n in networks for s in NETWORKS[n].solvers):
+            betas = BETAS.get(solver) if network == "text" else None
+            jobs.append(_job(network, solver, f"{solver}:{betas}" if betas else solver, seed, quick))
+    for seed, form, decay in itertools.product(numbers, FORMS, DECAYS):
+        spec = f"ngn-md1:{BETAS['ngn-md1']},weight_decay={decay:g},decay={form}"
+        jobs.append(_job("text", f"ngn-md1-{form}-{decay:g}", spec, seed, quick, DECAYED))
     return [*jobs, *bounds.plan(quick), *toys.plan(quick)]
 
 
 def _job(network: str, name: str, spec: str, seed: int, quick: bool, lrs: Sequence[float] = ()) -> Job:
     load = NETWORKS[network]
-    grid = list(lrs or load.grid(name))
-    settings: dict[str, Any] = {"problem": load.problem, "solver": spec, "lrs": grid, "number": seed}
+    settings: dict[str, Any] = {"problem": load.problem, "solver": spec, "number": seed}
+    settings["lrs"] = list(lrs or load.grid(name))
     settings |= {"steps": load.steps, "batch": load.batch}
     if quick:  # the digits in place of all data
-        settings |= {"problem": "digits_mlp", "lrs": grid[::3], "steps": 10, "batch": 64}
+        settings |= {"problem": "digits_mlp", "steps": 10, "batch": 64}
     return Job(f"{network}-{name}-{seed}", train, settings, network)
 
 

@@ -133,6 +133,7 @@ READING = (
     criterion="NGN-M at c = 10 and at 100 takes fewer steps than at 1 to 1e-2 of f(0) - f*, and at 1e3 f - f* stays "
     f"below {BOUNDED:g} times its start; {READING}",
     needs=REGRESSION,
+    quick=True,
     control=Control("SGDM in the place of NGN-M", lambda judge, results: judge(results, version="sgd-m")),
 )
 def diabetes_accelerates(results: Results, version: str = "ngn-m") -> Verdict:
@@ -159,6 +160,7 @@ def diabetes_accelerates(results: Results, version: str = "ngn-m") -> Verdict:
     literature=f"version 2, with the norm of the running mean in the step, diverges on diabetes at 1e3 ({PAPER})",
     criterion=f"f of version 2 passes 1e30 at c = 1e3, that of NGN-M at no c; {READING}",
     needs=REGRESSION,
+    quick=True,
     control=Control("NGN-M in the place of version 2", lambda judge, results: judge(results, second="ngn-m")),
 )
 def diabetes_version(results: Results, second: str = "version-2") -> Verdict:

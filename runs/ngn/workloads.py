@@ -5,12 +5,15 @@ Each function returns an `Objective` on the data to train on, and another on dat
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import torch
 from torch import nn
 
 from landscape import Objective
 from probes.digits import digits
-from runs.shared.data import english, fashion_mnist, mnist_5k
+from runs.shared.data import Images, english, fashion_mnist, mnist_5k
 from runs.shared.networks import mlp, strided_layers
 from runs.shared.training import Data
 from runs.shared.transformers import ByteTransformer, windows
@@ -26,14 +29,22 @@ def _pair(model: nn.Module, train: Data, test: Data) -> Pair:
     return objective, objective.on(test)
 
 
+@lru_cache(maxsize=1)
+def _standardised(read: Callable[[], Images]) -> tuple[Data, Data]:
+    """The images to train on and to test on, all pixels with mean 0 and deviation 1 over the first."""
+    (x, y), (held, labels) = read().train, read().test
+    mean, deviation = x.mean(), x.std()
+    return ((x - mean) / deviation, y), ((held - mean) / deviation, labels)
+
+
 def fashion_mlp() -> Pair:
     """784-100-100-10 on all of Fashion-MNIST."""
-    return _pair(mlp(100, inputs=784), fashion_mnist().train, fashion_mnist().test)
+    return _pair(mlp(100, inputs=784), *_standardised(fashion_mnist))
 
 
 def mnist_mlp() -> Pair:
     """784-100-100-10 on 4,000 images of MNIST, tested on 1,000."""
-    return _pair(mlp(100, inputs=784), mnist_5k().train, mnist_5k().test)
+    return _pair(mlp(100, inputs=784), *_standardised(mnist_5k))
 
 
 def digits_mlp() -> Pair:
@@ -43,7 +54,7 @@ def digits_mlp() -> Pair:
 
 def fashion_cnn() -> Pair:
     """Two strided convolutions of 8 and 16 channels and a linear layer on 10,000 images of Fashion-MNIST."""
-    (x, y), (held, labels) = fashion_mnist().train, fashion_mnist().test
+    (x, y), (held, labels) = _standardised(fashion_mnist)
     model = nn.Sequential(*strided_layers(), nn.Linear(784, 10))
     return _pair(model, (x[:IMAGES], y[:IMAGES]), (held[:HELD], labels[:HELD]))
 

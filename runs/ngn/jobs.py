@@ -43,6 +43,7 @@ class Workload:
     solvers: tuple[str, ...]
     momentum: range
     adaptive: range
+    seeds: int = SEEDS
 
     def grid(self, solver: str) -> list[float]:
         """The step sizes of a solver."""
@@ -62,11 +63,11 @@ DECAYED = (1e-2, 1e-1)  # step sizes of the runs with weight decay, on text
 def plan(quick: bool) -> list[Job]:
     """All jobs."""
     jobs = []
-    numbers = range(1 if quick else SEEDS)
-    for networks, seed in itertools.product((("fashion", "mnist"), ("cnn", "text")), numbers):
-        for network, solver in ((n, s) for n in networks for s in NETWORKS[n].solvers):
+    for network, load in NETWORKS.items():
+        for seed, solver in itertools.product(range(1 if quick else load.seeds), load.solvers):
             betas = BETAS.get(solver) if network == "text" else None
             jobs.append(_job(network, solver, f"{solver}:{betas}" if betas else solver, seed, quick))
+    numbers = range(1 if quick else NETWORKS["text"].seeds)
     for seed, form, decay in itertools.product(numbers, FORMS, DECAYS):
         spec = f"ngn-md1:{BETAS['ngn-md1']},weight_decay={decay:g},decay={form}"
         jobs.append(_job("text", f"ngn-md1-{form}-{decay:g}", spec, seed, quick, DECAYED))

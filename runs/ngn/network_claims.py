@@ -11,7 +11,7 @@ from typing import Any
 from probes.numbers import plus_minus
 from runs.engine.claims import Claim, Control, Results, Verdict, claim, every
 from runs.ngn.criteria import NAMES, Scores, mean_and_error, scores
-from runs.ngn.jobs import ADAPTIVE, MOMENTUM, SEEDS
+from runs.ngn.jobs import ADAPTIVE, MOMENTUM, NETWORKS, SEEDS
 
 PAPER = "Islamov et al. 2025, arXiv 2508.15071"
 FASHION, MLPS = ("fashion",), ("fashion", "mnist")
@@ -125,7 +125,8 @@ def _elsewhere(network: str, words: str, what: str, solvers: Sequence[str]) -> C
         f"on {words} too {NAMES[own]} is the least sensitive",
         source="figure",
         literature=f"scores over step sizes of an MLP, CNNs, ViTs, language models ({PAPER}, section 5, App. I)",
-        criterion=f"the sensitivity of {what} is smaller than that of {' and of '.join(NAMES[s] for s in others)}",
+        criterion=f"the sensitivity of {what} is smaller than that of {' and of '.join(NAMES[s] for s in others)}, "
+        f"means over {NETWORKS[network].seeds} seeds",
         needs=jobs([network], solvers),
         control=in_place([network], own, others[0]),
     )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from probes.numbers import plus_minus, short
+from probes.numbers import short
 from runs.engine.claims import Control, Results, Verdict, claim, every
-from runs.ngn.criteria import NAMES, Array, mean_and_error, rows, seeds
+from runs.ngn.criteria import NAMES, Array, rows, seeds
 from runs.ngn.jobs import DECAYED, DECAYS, FORMS, NETWORKS
 from runs.ngn.network_claims import PAPER, in_place, jobs
-from runs.ngn.score_claims import STDERRS
 from runs.shared.tables import listed
 
 LARGE = (1.0, 10.0, 100.0)
@@ -152,18 +152,17 @@ def forms(results: Results, factor: float = 1.0) -> Verdict:
     "weight decay improves on none",
     source="text",
     literature=f"lower perplexity than without, best with a smaller decay than AdamW's ({PAPER}, App. G)",
-    criterion=f"on text one of the decays of the form dec lowers the best test loss by more than {STDERRS:g} standard "
-    "errors; undecided where none moves it by as much: 300 steps of 50,000 parameters do not overfit",
+    criterion=f"on text one of the decays of the form dec lowers the best test loss by more than {100 * ALIKE:g} %; "
+    "undecided where none moves it by as much: 300 steps of 50,000 parameters do not overfit",
     needs=DECAY_JOBS,
+    control=Control("no decay in the place of both", lambda judge, results: judge(results, names=("none",))),
 )
-def improves(results: Results) -> Verdict:
-    found = _decayed(results)
-    best = {name: at[at.mean(axis=1).argmin()] for name, at in found.items()}
-    gains = {name: mean_and_error(best["none"] - at) for name, at in best.items() if name.startswith("dec")}
-    told = "lower than without by " + listed({name: plus_minus(*gain) for name, gain in gains.items()})
-    helps = any(gain > STDERRS * error for gain, error in gains.values())
-    harms = all(gain < -STDERRS * error for gain, error in gains.values())
-    return Verdict(True if helps else False if harms else None, told, gains)
+def improves(results: Results, names: Sequence[str] = tuple(f"dec-{d:g}" for d in DECAYS)) -> Verdict:
+    best = {name: float(at.mean(axis=1).min()) for name, at in _decayed(results).items()}
+    gains = {name: 1 - best[name] / best["none"] for name in names}
+    told = "best test loss lower than without by " + listed({name: f"{gain:.2%}" for name, gain in gains.items()})
+    undecided = all(abs(gain) <= ALIKE for gain in gains.values()) and names != ("none",)
+    return Verdict(None if undecided else max(gains.values()) > ALIKE, told, gains)
 
 
 # -- divergence ------------------------------------------------------------------------------------------------------

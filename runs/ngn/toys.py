@@ -49,6 +49,7 @@ SIZE = 400  # of the square system
 SHIFTS = (0.0, 10.0, 20.0, 25.0)  # r in A + r I
 LENGTHS = (1000, 4000)
 DRAWS = 3  # of A and y
+SCALES = {"scaled": SIZE**-0.5, "unscaled": 1.0}  # of A + r I, whose singular values reach 2 sqrt(SIZE) without
 SCHEDULES: dict[str, Callable[[int, int], float]] = {  # c_k at step k = 0, 1, ... of K
     "1/sqrt(k)": lambda k, K: (k + 1) ** -0.5,
     "1/sqrt(K)": lambda k, K: K**-0.5,
@@ -65,8 +66,10 @@ def plan(quick: bool) -> list[Job]:
     steps = 300 if quick else DIABETES_STEPS
     jobs += [Job(f"diabetes-{reading}", diabetes, {"reading": reading, "steps": steps}) for reading in READINGS]
     lengths = [20, 40] if quick else list(LENGTHS)
-    draws = range(1 if quick else DRAWS)
-    return jobs + [Job(f"schedules-{i}", schedules, {"number": i, "lengths": lengths}, "schedules") for i in draws]
+    for (name, scale), i in itertools.product(SCALES.items(), range(1 if quick else DRAWS)):
+        settings = {"number": i, "scale": scale, "lengths": lengths}
+        jobs.append(Job(f"{name}-{i}", schedules, settings, "schedules"))
+    return jobs
 
 
 # -- Rosenbrock ------------------------------------------------------------------------------------------------------
@@ -201,8 +204,8 @@ def heavy_ball(A: Array, b: Array, lr: float, steps: int, version: str) -> Array
 # -- a square system -------------------------------------------------------------------------------------------------
 
 
-def schedules(job: JobContext, number: int, lengths: list[int]) -> dict[str, Any]:
-    """f at the end over f at the start of NGN-M on ||(A + r I) x - y||^2 / 2, A and y standard normal, by r, K and c_k.
+def schedules(job: JobContext, number: int, scale: float, lengths: list[int]) -> dict[str, Any]:
+    """f over f(0) of NGN-M at the end on ||s (A + r I) x - y||^2 / 2, A and y standard normal, by r, K and c_k.
 
     With it how much is left after a tenth of the steps, and the condition number of A + r I.
     """
@@ -210,7 +213,7 @@ def schedules(job: JobContext, number: int, lengths: list[int]) -> dict[str, Any
     A, y = rng.standard_normal((SIZE, SIZE)), rng.standard_normal(SIZE)
     found = []
     for r in SHIFTS:
-        M = A + r * np.eye(SIZE)
+        M = scale * (A + r * np.eye(SIZE))
         for K in lengths:
             runs = {name: residuals(M, y, [c(k, K) for k in range(K)]) for name, c in SCHEDULES.items()}
             left = {name: {"tenth": float(f[K // 10]), "end": float(f[-1])} for name, f in runs.items()}

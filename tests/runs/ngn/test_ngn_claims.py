@@ -175,19 +175,22 @@ def test_diabetes() -> None:
 
 
 def test_schedules() -> None:
-    def found(**ends: float) -> dict[str, Any]:
+    def found(tenth: float = 0.6, **ends: float) -> dict[str, Any]:
         values = {"1/sqrt(k)": 0.01, "1/sqrt(K)": 0.012, "1e-3": 0.05, "1e-4": 0.1} | ends
-        left = {c: {"tenth": 0.5, "end": end} for c, end in values.items()}
+        left = {c: {"tenth": tenth if c == "1/sqrt(K)" else 0.5, "end": end} for c, end in values.items()}
         runs = [{"shift": r, "condition": 9.0, "steps": 1000, "left": left} for r in toys.SHIFTS]
-        return {f"schedules__{i}": {"runs": runs} for i in range(toys.DRAWS)}
+        return {f"{scaled}__{i}": {"runs": runs} for scaled in toys.SCALES for i in range(toys.DRAWS)}
 
     for claim, changed in (
         (toy_claims.fastest, {"1/sqrt(K)": 0.009}),
-        (toy_claims.competitive, {"1/sqrt(K)": 0.03}),
+        (toy_claims.competitive, {"1/sqrt(K)": 0.06}),
+        (toy_claims.competitive, {"tenth": 0.4}),
         (toy_claims.too_small, {"1e-3": 0.015}),
     ):
         assert yes(settled(claim, **found()))
-        assert settled(claim, **found(**changed)).holds is False
+        missed = settled(claim, **found(**changed))
+        assert missed.holds is False
+        assert missed.measured.endswith("With s = 1 not for 4 of 4")
 
 
 @pytest.mark.parametrize("number", ["4.3", "D.2", "D.5"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -207,7 +207,14 @@ def _instead(own: str, other: str) -> Control:
     return Control(f"c_k = {other} in its place", lambda judge, results: judge(results, own={own: other}))
 
 
-def _square(name: str, literature: str, rule: str, control: Control, holds: Callable[[Any], bool]) -> Claim:
+def _square(
+    name: str,
+    literature: str,
+    rule: str,
+    control: Control,
+    holds: Callable[[Any], bool],
+    shown: tuple[str, Callable[[Any], Iterable[float]]],
+) -> Claim:
     @claim(
         name,
         source="figure",
@@ -220,18 +227,17 @@ def _square(name: str, literature: str, rule: str, control: Control, holds: Call
         found, others = _left(results, own or {}), _left(results, own or {}, "unscaled")
 
         def tell(name: str, at: Any) -> str:
-            return f"{name}: " + ", ".join(f"{short(run['tenth'], 2)} → {short(run['end'], 2)}" for run in at.values())
+            return f"{name}: " + ", ".join(short(value, 2) for value in shown[1](at))
 
         missed = [name for name, at in others.items() if not holds(at)]
         after = f". With s = 1 not for {len(missed)} of {len(others)}" if missed else ""
-        before = f"f over f(0) after a tenth → at the end for {', '.join(SCHEDULES)}. "
-        return every(found, holds, tell, before=before, after=after)
+        return every(found, holds, tell, before=f"{shown[0]}. ", after=after)
 
     return judge
 
 
-def _ends(at: Any) -> dict[str, float]:
-    return {c: run["end"] for c, run in at.items()}
+def _ends(at: Any, *chosen: str) -> list[float]:
+    return [run["end"] for c, run in at.items() if not chosen or c in chosen]
 
 
 fastest = _square(
@@ -239,7 +245,8 @@ fastest = _square(
     "in all cases, of 1/√k, 1/√K, 1e-3, 1e-4",
     "is smallest with 1/√k",
     _instead("1/sqrt(k)", "1e-4"),
-    lambda at: at["1/sqrt(k)"]["end"] <= min(_ends(at).values()),
+    lambda at: at["1/sqrt(k)"]["end"] <= min(_ends(at)),
+    (f"f over f(0) at the end with {', '.join(SCHEDULES)}", lambda at: _ends(at)),
 )
 competitive = _square(
     "c = 1/√K is competitive but slow at the start",
@@ -247,8 +254,11 @@ competitive = _square(
     "is second with 1/√K, and after a tenth of the steps above that with 1/√k",
     _instead("1/sqrt(K)", "1e-4"),
     lambda at: (
-        at["1/sqrt(K)"]["end"] < min(at[c]["end"] for c in ("1e-3", "1e-4"))
-        and at["1/sqrt(K)"]["tenth"] > at["1/sqrt(k)"]["tenth"]
+        at["1/sqrt(K)"]["end"] < min(_ends(at, "1e-3", "1e-4")) and at["1/sqrt(K)"]["tenth"] > at["1/sqrt(k)"]["tenth"]
+    ),
+    (
+        "f over that with 1/√k after a tenth of the steps and at the end",
+        lambda at: [at["1/sqrt(K)"][when] / at["1/sqrt(k)"][when] for when in ("tenth", "end")],
     ),
 )
 too_small = _square(
@@ -256,7 +266,11 @@ too_small = _square(
     "too small",
     f"is with either at least {SMALL:g} times that with 1/√k",
     _instead("1e-3", "1/sqrt(K)"),
-    lambda at: min(at[c]["end"] for c in ("1e-3", "1e-4")) >= SMALL * at["1/sqrt(k)"]["end"],
+    lambda at: min(_ends(at, "1e-3", "1e-4")) >= SMALL * at["1/sqrt(k)"]["end"],
+    (
+        "f at the end over that with 1/√k, 1e-3 and 1e-4",
+        lambda at: [end / at["1/sqrt(k)"]["end"] for end in _ends(at, "1e-3", "1e-4")],
+    ),
 )
 
 

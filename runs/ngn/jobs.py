@@ -45,6 +45,11 @@ class Workload:
     adaptive: range
     seeds: int = SEEDS
 
+    @property
+    def repeats(self) -> str:
+        """How many seeds, in words."""
+        return "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
+
     def grid(self, solver: str) -> list[float]:
         """The step sizes of a solver."""
         scaled = solver.startswith(("adam", "momo-adam", "ngn-md"))

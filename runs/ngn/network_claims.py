@@ -72,7 +72,7 @@ def _less_sensitive(own: str, other: str, table: str, control: Control) -> Claim
         source="table",
         literature=f"sensitivity of the test accuracy in points, {table} (Table 3 of {PAPER})",
         criterion="on the MLP with Fashion-MNIST the mean over the grid of min{l₀, l} - l*, l = -test accuracy, mean "
-        f"over {SEEDS} seeds, is smaller for {NAMES[own]}",
+        f"over {NETWORKS['fashion'].repeats}, is smaller for {NAMES[own]}",
         needs=jobs(FASHION, [own, other]),
         control=control,
     )
@@ -126,7 +126,7 @@ def _elsewhere(network: str, words: str, what: str, solvers: Sequence[str]) -> C
         source="figure",
         literature=f"scores over step sizes of an MLP, CNNs, ViTs, language models ({PAPER}, section 5, App. I)",
         criterion=f"the sensitivity of {what} is smaller than that of {' and of '.join(NAMES[s] for s in others)}, "
-        f"means over {NETWORKS[network].seeds} seeds",
+        f"means over {NETWORKS[network].repeats}",
         needs=jobs([network], solvers),
         control=in_place([network], own, others[0]),
     )

@@ -18,12 +18,7 @@ from runs.ngn.step_claims import LARGE
 from runs.ngn.toys import DIABETES, READINGS, ROSENBROCK
 from runs.shared.figures import panel_grid, save_pictures, with_colours
 
-TITLES = {
-    "fashion": "MLP on Fashion-MNIST",
-    "mnist": "MLP on 4,000 of MNIST",
-    "cnn": "CNN on 10,000 of Fashion-MNIST",
-    "text": "Transformer on English",
-}
+TITLES = {"fashion": "MLP on Fashion-MNIST", "mnist": "MLP on 4,000 of MNIST", "text": "Transformer on English"}
 COLOURS = dict(zip(MOMENTUM, (ORANGE, BLUE, GREEN), strict=True)) | dict(
     zip(ADAPTIVE, (ORANGE, BLUE, GREEN), strict=True)
 )
@@ -54,7 +49,7 @@ def sensitivity_figure(results: Results) -> Figure:
             axes = panels[row][column]
             for solver in sorted(chosen, key=list(NAMES).index):
                 _scores(results, axes, network, solver)
-            headline(axes, TITLES[network], "at the end; mean ± standard error of the seeds; dotted: the start")
+            headline(axes, TITLES[network], f"at the end, {load.repeats}; dotted: the start")
             axes.set(xscale="log", xlabel="step size", ylabel="test loss" if network == "text" else "test accuracy")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
     return made
@@ -80,7 +75,7 @@ def steps_figure(results: Results) -> Figure:
                 if tenths:
                     label = NAMES[solver] if number == 0 else None
                     axes.plot(range(1, 11), tenths, color=colour, marker="o", ms=4, lw=1.4, label=label)
-        headline(axes, f"Step size {short(lr)}", "mean of each epoch; one line a seed")
+        headline(axes, f"Step size {short(lr)}", "mean of each epoch")
         axes.set(yscale="log", ylim=(1e-5, 2), xlabel="epoch", ylabel="step / step size")
         axes.legend(loc="upper right")
     return made

@@ -14,14 +14,13 @@ from torch import nn
 from landscape import Objective
 from probes.digits import digits
 from runs.shared.data import Images, english, fashion_mnist, mnist_5k
-from runs.shared.networks import mlp, strided_layers
+from runs.shared.networks import mlp
 from runs.shared.training import Data
 from runs.shared.transformers import ByteTransformer, windows
 
 Pair = tuple[Objective, Objective]
 WIDTH, WINDOW = 48, 64  # of the transformer, and the bytes that it sees
 TRAINED, TESTED = 1024, 128  # windows of text
-IMAGES, HELD = 10_000, 2500  # of the convolutional network
 
 
 def _pair(model: nn.Module, train: Data, test: Data) -> Pair:
@@ -50,13 +49,6 @@ def mnist_mlp() -> Pair:
 def digits_mlp() -> Pair:
     """64-100-100-10 on the digits of scikit-learn."""
     return _pair(mlp(100), digits().train, digits().test)
-
-
-def fashion_cnn() -> Pair:
-    """Two strided convolutions of 8 and 16 channels and a linear layer on 10,000 images of Fashion-MNIST."""
-    (x, y), (held, labels) = _standardised(fashion_mnist)
-    model = nn.Sequential(*strided_layers(), nn.Linear(784, 10))
-    return _pair(model, (x[:IMAGES], y[:IMAGES]), (held[:HELD], labels[:HELD]))
 
 
 def english_transformer() -> Pair:

@@ -24,6 +24,7 @@ def rows(job: Any, *, score: float, good: int, lost: int = 0, **kept: Any) -> li
         reached = (score if 1 <= i <= good else score / 2) + (0.01 if i == 1 else 0.0) - 1e-3 * number
         row = {"lr": lr, "first_loss": 3.0, "first_test_accuracy": 0.1, "first_test_loss": 3.1, "diverged": gone}
         row |= {"loss": 3.0 - 2.9 * reached, "test_accuracy": reached, "test_loss": 3.0 - reached} | kept
+        row["test_loss"] += 0.1 * i if "test_loss" in kept else 0.0
         made.append(row | (dict.fromkeys(("loss", "test_accuracy", "test_loss", "share")) if gone else {}))
     return made
 
@@ -60,16 +61,12 @@ CASES: list[tuple[Claim, dict[str, Any]]] = [
     (network_claims.less_than_momo, {"fashion_ngn_m": SHORT}),
     (network_claims.less_than_adam, {"fashion_ngn_md1": SHORT}),
     (network_claims.less_than_momo_adam, {"fashion_momo_adam": {"good": 5}}),
-    (network_claims.momentum, {"fashion_ngn": {"good": 5}}),
-    (network_claims.versions, {"mnist_ngn_md2": {"good": 5}}),
+    (network_claims.versions, {"fashion_ngn_md2": {"good": 5}}),
     (network_claims.mnist, {"mnist_ngn_m": SHORT}),
-    (network_claims.mnist_adaptive, {"mnist_adam": {"good": 5}}),
-    (network_claims.cnn, {"cnn_momo": {"good": 5}}),
-    (network_claims.cnn_adaptive, {"cnn_ngn_md1": SHORT}),
     (network_claims.text, {"text_ngn_m": SHORT}),
     (score_claims.good, {"fashion_momo": {"score": 0.92}}),
-    (score_claims.good_adaptive, {"mnist_ngn_md1": POOR}),
-    (score_claims.versions_good, {"mnist_ngn_md2": {"score": 0.92}}),
+    (score_claims.good_adaptive, {"fashion_ngn_md1": POOR}),
+    (score_claims.versions_good, {"fashion_ngn_md2": {"score": 0.92}}),
     (score_claims.language, {"text_sgd_m": {"score": 0.95}}),
     (score_claims.wider, {"fashion_sgd_m": {"good": 5}}),
     (score_claims.wider_mnist, {"mnist_ngn_m": POOR}),
@@ -81,8 +78,8 @@ CASES: list[tuple[Claim, dict[str, Any]]] = [
     (step_claims.capped, {"fashion_momo": steps_of("ngn-m")}),
     (step_claims.falling, {"fashion_ngn_m": steps_of("momo")}),
     (step_claims.layers, {"fashion_adam": {"metric": [1.0, 0.1, 1.0]}}),
-    (step_claims.forms, {"text_ngn_md1_w_0.01": {"test_loss": 2.1}}),
-    (step_claims.never, {"cnn_ngn_m": {"lost": 1}}),
+    (step_claims.forms, {"text_ngn_md1_w_0.01": {"test_loss": 2.3}}),
+    (step_claims.never, {"mnist_ngn_m": {"lost": 1}}),
 ]
 
 
@@ -97,7 +94,8 @@ def test_claims_on_networks(claim: Claim, changed: dict[str, Any]) -> None:
 def test_a_run_that_was_lost_is_as_good_as_none() -> None:
     found = on_networks(network_claims.less_than_sgd, fashion_sgd_m={"good": 4, "lost": 1}).numbers["fashion"]
     assert found["ngn-m"][0] == pytest.approx((2 * 0.46 + 3 * 0.01) / 6)
-    assert found["sgd-m"][0] == pytest.approx((0.46 + 3 * 0.01 + 0.91 - 0.1 - 1e-3) / 6)  # seed 1 is in the middle
+    lower = 1e-3 * (jobs.SEEDS - 1) / 2
+    assert found["sgd-m"][0] == pytest.approx((0.46 + 3 * 0.01 + 0.91 - lower - 0.1) / 6)
 
 
 def test_undecided_weight_decay() -> None:

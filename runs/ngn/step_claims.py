@@ -96,11 +96,14 @@ def layers(results: Results) -> Verdict:
 
     found = {f"{lr:g}": (by_layer("ngn-md1", lr), by_layer("adam", lr)) for lr in FAR}
     kept = {lr: [own / other] for lr, (own, other) in found.items() if own is not None and other is not None}
+    ratios_of = {lr: ratios.tolist() for lr, (ratios,) in kept.items()}
+    larger = [lr for lr, ratios in ratios_of.items() if max(ratios) >= 1]
     return every(
-        {lr: ratios.tolist() for lr, (ratios,) in kept.items()},
+        ratios_of,
         lambda ratios: max(ratios) < 1,
         lambda lr, ratios: f"{lr}: " + ", ".join(short(r, 2) for r in ratios),
         before="NGN-MDv1 over Adam by layer. ",
+        after=f". Not at {' and '.join(larger)}, where Adam is lost and its D_j are large" if larger else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,9 @@ def sensitivity_figure(results: Results) -> Figure:
         scaled = {s for s in load.solvers if s in (*ADAPTIVE, "ngn-md2")}
         for row, chosen in enumerate(([s for s in load.solvers if s not in scaled], [*scaled])):
             axes = panels[row][column]
+            if not chosen:
+                _steps(results, axes, (1.0, 10.0))
+                continue
             for solver in sorted(chosen, key=list(NAMES).index):
                 _scores(results, axes, network, solver)
             headline(axes, TITLES[network], f"at the end, {load.repeats}; dotted: the start")
@@ -65,19 +69,26 @@ def _scores(results: Results, axes: Axes, network: str, solver: str) -> None:
     axes.axhline(sign * float(found.start.mean()), color=GREY, lw=0.9, ls=":")
 
 
+def _steps(results: Results, axes: Axes, lrs: tuple[float, ...]) -> None:
+    """The steps of MoMo and of NGN-M as shares of the largest one, epoch by epoch; dotted at the second step size."""
+    for (solver, colour), (lr, dash) in itertools.product(
+        (("momo", BLUE), ("ngn-m", GREEN)), zip(lrs, "-:", strict=False)
+    ):
+        for number, data in enumerate(seeds(results, "fashion", solver)):
+            (tenths,) = [row["share"] and row["share"]["tenths"] for row in data["rows"] if row["lr"] == lr]
+            if tenths:
+                label = f"{NAMES[solver]}, {short(lr)}" if number == 0 else None
+                axes.plot(range(1, 11), tenths, color=colour, ls=dash, marker="o", ms=4, lw=1.4, label=label)
+    headline(axes, "Steps on Fashion-MNIST", "mean of each epoch, at these step sizes")
+    axes.set(yscale="log", ylim=(1e-3, 2), xlabel="epoch", ylabel="step / step size")
+    axes.legend(loc="lower left", ncols=2)
+
+
 def steps_figure(results: Results) -> Figure:
     """The steps of MoMo and of NGN-M as shares of the largest one along the training, at three step sizes."""
     made, panels = figure(len(LARGE), height=4.4)
     for axes, lr in zip(panels, LARGE, strict=True):
-        for solver, colour in (("momo", BLUE), ("ngn-m", GREEN)):
-            for number, data in enumerate(seeds(results, "fashion", solver)):
-                (tenths,) = [row["share"] and row["share"]["tenths"] for row in data["rows"] if row["lr"] == lr]
-                if tenths:
-                    label = NAMES[solver] if number == 0 else None
-                    axes.plot(range(1, 11), tenths, color=colour, marker="o", ms=4, lw=1.4, label=label)
-        headline(axes, f"Step size {short(lr)}", "mean of each epoch")
-        axes.set(yscale="log", ylim=(1e-5, 2), xlabel="epoch", ylabel="step / step size")
-        axes.legend(loc="upper right")
+        _steps(results, axes, (lr,))
     return made
 
 

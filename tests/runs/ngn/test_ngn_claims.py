@@ -65,6 +65,7 @@ CASES: list[tuple[Claim, dict[str, Any]]] = [
     (network_claims.mnist, {"mnist_ngn_m": SHORT}),
     (network_claims.text, {"text_ngn_m": SHORT}),
     (score_claims.good, {"fashion_momo": {"score": 0.92}}),
+    (score_claims.good_mnist, {"mnist_sgd_m": {"score": 0.92}}),
     (score_claims.good_adaptive, {"fashion_ngn_md1": POOR}),
     (score_claims.versions_good, {"fashion_ngn_md2": {"score": 0.92}}),
     (score_claims.language, {"text_sgd_m": {"score": 0.95}}),

@@ -1,69 +1,119 @@
-"""The picture of `runs.scion`: batch sizes, the mu-KL ratio along training, step sizes of four solvers."""
+"""The picture of `runs.scion`: the loss by batch and step size, what a restart costs, and two of the constants."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headline, sequence
+from landscape.regularity import huber_line
+from probes.views.pictures.axes import log_axis
+from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, headline
 from runs.engine.claims import Results
-from runs.scion.claims import best_by_batch, losses
-from runs.scion.jobs import BATCH, BATCHES, GRIDS, MU_EPOCHS, NETWORKS
-from runs.shared.figures import save_pictures
-
-_COLOURS = {"scion": ORANGE, "momentum": BLUE, "adam": GREEN, "sign": GREY}
-_NAMES = {"scion": "Scion", "momentum": "SGD, momentum 0.9", "adam": "Adam", "sign": "SignSGD"}
-_MARKS = {"mlp": "-", "cnn": "--"}
+from runs.scion.criteria import best_losses, best_lr, mean_error
+from runs.scion.jobs import mean_loss
+from runs.shared.figures import panel_grid, save_pictures, with_colours
 
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """One PNG, where no job failed."""
-    return [] if results.failures("*") else save_pictures(results, folder, {"scion.png": (overview, ())})
+    needs = ("batch-*", "restart", "constants")
+    return [] if results.failures("*") else save_pictures(results, folder, {"scion.png": (overview, needs)})
 
 
 def overview(results: Results) -> Figure:
-    """Three panels."""
-    made, panels = figure(3)
-    for axes, draw in zip(panels, (_batch, _mu, _step), strict=True):
+    """Six panels."""
+    made, panels = panel_grid(2, 3, (15.5, 9.0))
+    for axes, draw in zip(panels.flat, (_batches, _steps, _budgets, _restart, _variance, _steep), strict=True):
         draw(results, axes)
-        axes.set(xscale="log", yscale="log")
-        axes.legend(fontsize=8)
     return made
 
 
-def _batch(results: Results, axes: Axes) -> None:
-    colours = dict(zip(BATCHES, sequence(len(BATCHES)), strict=True))
-    for network in NETWORKS:
-        for b, colour in colours.items():
-            if results.data(job := f"{network}-batch-{b}"):
-                found = losses(results, job)
-                label = f"batch {b}" if network == "mlp" else None
-                axes.plot(*zip(*found.items(), strict=True), _MARKS[network], color=colour, lw=1.3, label=label)
-        loss, lr = zip(*best_by_batch(results)[network].values(), strict=True)
-        axes.plot(lr, loss, "o", ms=4, color="black")
-    axes.set(xlabel="lr of Scion", ylabel="training loss at the end")
-    headline(axes, "The same number of images", "mean over seeds; solid: MLP, dashed: CNN; dots: best")
+def _ticks(axes: Axes, sizes: list[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(b) for b in sizes])
+    axes.set_xlabel("batch, images")
 
 
-def _mu(results: Results, axes: Axes) -> None:
-    for network in NETWORKS:
-        for batch, colour in zip(MU_EPOCHS, (ORANGE, BLUE), strict=True):
-            for i, run in enumerate(results.one(f"{network}-mu-{batch}")["runs"]):
-                named = "all images" if batch != BATCH else f"batch {batch}"
-                label = f"{network.upper()}, {named}" if i == 0 else None
-                axes.plot(run["gap"], run["mu"], _MARKS[network], color=colour, lw=1.2, label=label)
-    axes.invert_xaxis()
-    axes.set(xlabel="training loss", ylabel="‖∇f‖_dual / f")
-    headline(axes, "The mu-KL ratio along training", "all training images; a line for each seed")
+def _batches(results: Results, axes: Axes) -> None:
+    for prefix, colour, label in (("batch-", ORANGE, "one pass"), ("steps-", GREY, "58 steps at each batch")):
+        found = best_losses(results, prefix)
+        means, errors = zip(*found.values(), strict=True)
+        axes.errorbar([*found], means, yerr=[2 * e for e in errors], marker="o", color=colour, capsize=3, label=label)
+    _ticks(axes, [*best_losses(results)])
+    axes.set_ylabel("test loss at the end")
+    axes.legend()
+    headline(axes, "Batch sizes at the best step size", "Fashion-MNIST; bars: two standard errors")
 
 
-def _step(results: Results, axes: Axes) -> None:
-    for network in NETWORKS:
-        for solver, middle in GRIDS.items():
-            found = losses(results, f"{network}-solver-{solver}")
-            label, lrs = _NAMES[solver] if network == "mlp" else None, [lr / middle for lr in found]
-            axes.plot(lrs, [*found.values()], _MARKS[network], color=_COLOURS[solver], marker=".", label=label)
-    axes.set(xlabel="lr / middle of the solver's grid", ylabel="training loss at the end")
-    headline(axes, "Step sizes at batch 32", "mean over seeds; solid: MLP, dashed: CNN")
+def _steps(results: Results, axes: Axes) -> None:
+    jobs = {int(b): rows for b, rows in results.family("batch-").items()}
+    for (b, rows), colour in with_colours(jobs.items()):
+        known = [(row["lr"], mean_loss(row)) for row in rows if np.isfinite(mean_loss(row))]
+        axes.plot(*zip(*known, strict=True), ".-", color=colour, lw=1.4, label=str(b))
+    axes.set(xscale="log", xlabel="step size b, share of the radius", ylabel="test loss at the end")
+    axes.legend(title="batch", fontsize=8)
+    headline(axes, "Step sizes", "in one pass")
+
+
+def _budgets(results: Results, axes: Axes) -> None:
+    jobs = {int(b): rows for b, rows in results.family("budget-").items()}
+    for (b, rows), colour in with_colours(jobs.items()):
+        lrs, losses = [row["lr"] for row in rows], [mean_loss(row) for row in rows]
+        axes.plot(lrs, losses, ".-", color=colour, label=f"{b:,} images, batch {rows[0]['batch']:.0f}")
+        rule = best_lr(jobs[min(jobs)]) * (b / min(jobs)) ** (-1 / 3)
+        axes.axvline(rule, color=colour, lw=1.1, ls=(0, (5, 3)))
+    axes.set(xscale="log", xlabel="step size b, share of the radius", ylabel="test loss at the end")
+    axes.legend(fontsize=8)
+    headline(axes, "Budgets, batches by rule (7)", "dashed: best step size by (8)")
+
+
+def _restart(results: Results, axes: Axes) -> None:
+    data = results.one("restart")
+    names = {
+        "small": "batch 32, b0",
+        "small, shorter steps": "batch 32, b0 / 4",
+        "root": "batch 64, by (16)",
+        "large": "batch 81, by (7)",
+        "restart": "32, then 81",
+    }
+    for row, (name, label) in enumerate(names.items()):
+        loss, error = mean_error(data[name]["loss"])
+        colour = ORANGE if name == "restart" else BLUE
+        axes.errorbar(loss, row, xerr=2 * error, marker="o", color=colour, capsize=4)
+        names[name] = label
+    axes.set_yticks(range(len(names)), [*names.values()])
+    axes.set(xlabel="test loss at the end", ylim=(-0.5, len(names) - 0.5))
+    headline(axes, "A restart after 15,000 images", "60,000 images each; bars: two standard errors")
+
+
+def _variance(results: Results, axes: Axes) -> None:
+    run = results.one("constants")[0]
+    for kind, colour in (("random", BLUE), ("sorted", GREY)):
+        for i, at in enumerate(run["variance"]):
+            label = {"random": "random batches", "sorted": "batches of one class"}[kind] if not i else None
+            axes.plot([int(b) for b in at[kind]], [*at[kind].values()], "o-", color=colour, lw=1.2, label=label)
+    sizes = [int(b) for b in run["variance"][0]["random"]]
+    _ticks(axes, sizes)
+    first = run["variance"][-1]["random"][str(sizes[0])]
+    axes.plot(sizes, [first * sizes[0] / b for b in sizes], "--", color=GREEN, lw=1.4, label="1 / batch")
+    log_axis(axes)
+    axes.set_ylabel("variance of the gradient")
+    axes.legend(fontsize=8)
+    headline(axes, "Noise of batches", "three moments of one run")
+
+
+def _steep(results: Results, axes: Axes) -> None:
+    pairs = results.one("constants")[0]["pairs"]
+    x, y = np.array(pairs).T
+    half = len(x) // 2
+    axes.plot(x[:half], y[:half], ".", color=GREY, ms=5, label="first half of the run")
+    axes.plot(x[half:], y[half:], ".", color=BLUE, ms=6, label="second half")
+    found = huber_line(x[half:], y[half:])
+    ends = np.array([0.0, x[half:].max()])
+    axes.plot(ends, found.intercept + found.slope * ends, color=ORANGE, label=f"Huber's line: slope {found.slope:.3g}")
+    axes.set(xlabel="loss of a batch of 64", ylabel="dual norm of its gradient, loss per radius", ylim=(0, None))
+    axes.legend(fontsize=8)
+    headline(axes, "mu-KL as the paper fits it", "every tenth step's own batch")

@@ -1,178 +1,169 @@
-"""The jobs of `runs.scion`: small networks on digits, one solver over step sizes and seeds.
+"""The jobs of `runs.scion`: one pass over Fashion-MNIST by batch size and budget, constants along it, a known loss.
 
-Every run sees the same number of images, with a step size that falls linearly to 0, from weights and an order of
-batches that depend on the seed alone. What is kept is the loss over all training images at the end, the accuracy on
-the test images, and the largest norm of a layer in units of its radius.
+Every run of a seed starts from the same weights and sees the images in the same order, whatever its settings. Step
+sizes are 2^-9 times powers of 1.5 for Scion, powers of 2 for other solvers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from landscape import Objective
-from landscape.norms import norm
-from probes import Monitor
-from probes.digits import CLASSES, accuracy, build_network, digits
-from probes.instruments.dual_gradient import DualGradient
 from probes.sweep.jobs import Job, JobContext
-from probes.sweep.problems import batches
-from runs.shared.networks import mlp, strided_layers
-from solvers import SGD, AdamCoupled, SignSGD
-from solvers.first_order.scion import Scion
+from probes.trace.layout import Field
+from runs.scion import known, probing
+from runs.scion.training import Setup, judged, train
+from solvers import batch_rule
+from solvers.first_order.batch_rule import Settings
 
-NETWORKS = ("mlp", "cnn")
-BATCHES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
-EPOCHS, SEEDS, BATCH = 5, 2, 32
-LRS = tuple(2.0**k for k in range(-7, 2))  # of Scion: the length of a step in units of the radius
-# the middle of each solver's grid, whose step is a factor of 4
-GRIDS = {"scion": 2.0**-5, "momentum": 2.0**-5, "adam": 2.0**-8, "sign": 2.0**-10}
-RADII = (5.0, 20.0)  # of constrained runs
-HEAD = 10.0  # radius of the last layer, in the sign norm; 1 for the others
-MOMENTUM = 0.1
-MU_LR, MU_EPOCHS = 2.0**-5, {BATCH: 60, 1347: 600}  # 1347: all images
-RESOLUTION = 1e-5  # losses below are rounding, in float32
+BUDGET = 60_000
+FACTOR = 1.5  # of neighbouring step sizes
+MIDDLE = 2.0**-9
+# By batch size: the exponent in the middle of its step sizes, how many there are, seeds that try all of them, and all
+# seeds, of which those left run at the best one.
+BATCHES = {
+    8: (-3, 3, 1, 3),
+    16: (-2, 3, 1, 3),
+    32: (-1, 4, 1, 5),
+    64: (0, 5, 3, 5),
+    128: (1, 5, 3, 5),
+    256: (2, 5, 3, 5),
+    512: (3, 6, 3, 5),
+    1024: (4, 6, 3, 5),
+}
+STEPS = 58  # as many as batches of 1024 leave: runs of equal length
+LONG = (64, 128, 256, 512, 1024)
+FIRST, BUDGETS = 15_000, (15_000, 30_000, 60_000)  # where (B0, b0) belongs, and where it is carried to
+TUNED = Settings(FIRST, 32, MIDDLE)
+LATE = batch_rule.transfer(TUNED, BUDGET)
+PLANS = {  # of the whole budget, where FIRST of it is there at first
+    "restart": batch_rule.restarted(TUNED, BUDGET),
+    "large": [LATE],  # (B1, b1) from the start
+    "small": [replace(TUNED, budget=BUDGET)],  # (B0, b0) to the end
+    "small, shorter steps": [replace(TUNED, budget=BUDGET, lr=TUNED.lr * FIRST / BUDGET)],  # (8) at B0
+    "root": [batch_rule.root_rule(TUNED, BUDGET)],
+}
+ADAM = -9  # log2 of the step size in the middle
+DIGITS = 1344 / BUDGET  # share of the budgets in the reduced run
 
 
 def plan(quick: bool) -> list[Job]:
-    """All jobs; quick: fewer epochs, step sizes and batch sizes, one seed."""
-    common: dict[str, Any] = {"epochs": 1 if quick else EPOCHS, "seeds": 1 if quick else SEEDS}
-    lrs, jobs = list(LRS[::3] if quick else LRS), []
-
-    def job(network: str, name: str, batch: int = BATCH, solver: str = "scion", **settings: Any) -> None:
-        chosen = common | {"network": network, "batch": batch, "solver": solver, "lrs": lrs} | settings
-        jobs.append(Job(f"{network}-{name}", sweep, chosen, network))
-
-    for network in NETWORKS:
-        for batch in BATCHES[::3] if quick else BATCHES:
-            job(network, f"batch-{batch}", batch)
-        for solver, middle in GRIDS.items():
-            grid = [middle * 4.0**k for k in range(-4, 5, 2 if quick else 1)]
-            job(network, f"solver-{solver}", solver=solver, lrs=grid)
-        for radius in RADII:
-            job(network, f"radius-{radius:g}", radius=radius)
-        job(network, "exact", exact=True)
-        for batch, epochs in MU_EPOCHS.items():
-            settings = {"network": network, "batch": batch, "lr": MU_LR, "seeds": common["seeds"]}
-            settings |= {"epochs": epochs // 20 if quick else epochs}
-            jobs.append(Job(f"{network}-mu-{batch}", follow, settings, network))
+    """All jobs, the long ones first; quick: on digits, few step sizes and seeds."""
+    jobs = [_batch_job(batch, quick) for batch in BATCHES]
+    for budget in BUDGETS:
+        batch = round(batch_rule.transfer(TUNED, budget).batch)
+        jobs.append(_job(f"budget-{budget}", _sizes(batch, powers(0, 6, FACTOR, MIDDLE), budget), 3, 5, quick))
+    runs = {name: [vars(stage) for stage in stages] for name, stages in PLANS.items()}
+    shared: dict[str, Any] = {"runs": runs, "seeds": 3, "setup": {"data": "fashion"}}
+    if quick:
+        runs = {name: [_reduced(stage) for stage in stages] for name, stages in runs.items()}
+        shared = {"runs": runs, "seeds": 2, "setup": {"data": "digits"}}
+    jobs.append(Job("restart", compare, shared, "run"))
+    along: dict[str, Any] = {"settings": vars(Settings(BUDGET, 64, MIDDLE)), "seeds": 3}
+    along |= {"setup": {"data": "fashion"}, "images": 4096, "batch": 256}
+    if quick:
+        along |= {"settings": _reduced(along["settings"]) | {"batch": 16}, "seeds": 1}
+        along |= {"setup": {"data": "digits"}, "images": 512, "batch": 64}
+    jobs.append(Job("constants", probing.follow, along, "run"))
+    jobs.append(_job("adam-64", _sizes(64, powers(ADAM, 5, 2.0)), 1, 5, quick, solver="adam"))
+    for batch in LONG:
+        jobs.append(_job(f"steps-{batch}", _sizes(batch, powers(4, 4, FACTOR, MIDDLE), STEPS * batch), 2, 3, quick))
+    jobs.append(Job("softplus", known.measure, {"draws": 4 if quick else 20}))
     return jobs
 
 
-def sweep(
-    job: JobContext,
-    network: str,
-    batch: int,
-    epochs: int,
-    seeds: int,
-    lrs: list[float],
-    solver: str,
-    radius: float | None = None,
-    exact: bool = False,
-) -> dict[str, Any]:
-    """One solver over step sizes and seeds: for each lr a list over seeds of losses, accuracies and norms."""
-    runs: list[dict[str, Any]] = []
-    for lr in lrs:
-        ended = []
-        for seed in range(seeds):
-            job.progress(len(runs) * seeds + seed, len(lrs) * seeds)
-            model = build_network(NETWORK[network], (job.seed + seed) % 2**63)
-            optimizer = make(solver, model, lr, radius, exact)
-            train(model, optimizer, batch, epochs, job.seed + seed, lambda step: None)
-            ended.append(_end(model, radius))
-        runs.append({"lr": lr} | {key: [one[key] for one in ended] for key in ended[0]})
-    return {"network": network, "batch": batch, "steps": _steps(batch, epochs), "runs": runs}
+def powers(middle: float, count: int, base: float, unit: float = 1.0) -> list[float]:
+    """unit base^k for `count` exponents around the middle one."""
+    first = middle - (count - 1) // 2
+    return [float(f"{unit * base ** (first + k):.5g}") for k in range(count)]
 
 
-def follow(job: JobContext, network: str, batch: int, lr: float, epochs: int, seeds: int) -> dict[str, Any]:
-    """The gradient's dual norm over the loss along training, while the loss is above its rounding.
+def _batch_job(batch: int, quick: bool) -> Job:
+    middle, count, tuning, seeds = BATCHES[batch]
+    return _job(f"batch-{batch}", _sizes(batch, powers(middle, count, FACTOR, MIDDLE)), tuning, seeds, quick)
 
-    A group of the trace for each seed, `seed-0` and so on, has all of it.
+
+def _sizes(batch: int, lrs: Sequence[float], budget: float = BUDGET) -> list[dict[str, float]]:
+    return [vars(Settings(budget, batch, lr)) for lr in lrs]
+
+
+def _job(name: str, runs: list[dict[str, float]], tuning: int, seeds: int, quick: bool, **setup: Any) -> Job:
+    if quick:
+        runs, tuning, seeds = [_reduced(run) for run in runs[:: max(1, len(runs) // 2)]], 1, 2
+    settings = {"runs": runs, "tuning": tuning, "seeds": seeds}
+    return Job(name, scan, settings | {"setup": {"data": "digits" if quick else "fashion"} | setup}, "run")
+
+
+def _reduced(run: dict[str, float]) -> dict[str, float]:
+    budget = run["budget"] * DIGITS
+    return run | {"budget": budget, "batch": min(run["batch"], budget // 2)}
+
+
+def scan(
+    job: JobContext, runs: list[dict[str, float]], tuning: int, seeds: int, setup: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Each of `runs` (fields of `Settings`) from `tuning` seeds, the best of them from all; a row for each of `runs`.
+
+    A row has its settings and lists over seeds: test losses (None where a run diverged) and shares of right answers.
     """
-    runs, steps = [], _steps(batch, epochs)
-    with job.trace(network=network, batch=batch, lr=lr, epochs=epochs) as trace:
-        for seed in range(seeds):
-            model = build_network(NETWORK[network], (job.seed + seed) % 2**63)
-            objective = Objective(model, nn.CrossEntropyLoss(), digits().train)
-            probe = DualGradient(layers=((head(model), "sign", HEAD),), name=f"seed-{seed}")
-            monitor = Monitor(objective, [probe], trace, on_error="raise")
+    made = Setup(**setup)
+    rows: list[dict[str, Any]] = [run | {"loss": [], "accuracy": []} for run in runs]
+    planned, done = len(runs) * tuning + seeds - tuning, 0
+    with job.trace(**setup) as trace:
+        trace.declare("runs", FIELDS)
 
-            def look(step: int, seed: int = seed, monitor: Monitor = monitor) -> None:
-                job.progress(seed * steps + step, seeds * steps)
-                if step % max(1, steps // 60) == 0:
-                    monitor(step)
+        def try_(row: dict[str, Any], seed: int) -> None:
+            nonlocal done
+            settings = Settings(*(row[key] for key in ("budget", "batch", "lr", "momentum")))
+            loss, accuracy = judged(made, train(made, [settings], job.seed + seed))
+            row["loss"].append(loss)
+            row["accuracy"].append(accuracy)
+            known = {"seed": seed, "lr": settings.lr, "momentum": settings.momentum, "accuracy": accuracy}
+            trace.record("runs", done, loss=math.nan if loss is None else loss, **known)
+            done += 1
+            job.progress(done, planned)
 
-            train(model, make("scion", model, lr), batch, epochs, job.seed + seed, look)
-            monitor(steps)
-            found = trace[f"seed-{seed}"].read()
-            known = found["gap"] >= RESOLUTION
-            runs.append({key: [float(x) for x in found[key][known]] for key in ("step", "mu", "total", "gap")})
-    return {"network": network, "batch": batch, "steps": steps, "runs": runs}
-
-
-def train(model: nn.Module, optimizer: Any, batch: int, epochs: int, seed: int, before: Callable[[int], None]) -> None:
-    """Steps with a step size that falls to 0; ends where the loss is not finite. `before` is called with each step."""
-    x, y = digits().train
-    steps = _steps(batch, epochs)
-    starts = [group["lr"] for group in optimizer.param_groups]
-    for step, (inputs, labels) in enumerate(batches(x, y, batch, steps, seed)):
-        before(step)
-        for group, lr in zip(optimizer.param_groups, starts, strict=True):
-            group["lr"] = lr * (1 - step / steps)
-
-        def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
-            return F.cross_entropy(model(inputs), labels)
-
-        if not math.isfinite(float(optimizer.step(closure))):
-            break
+        for seed in range(tuning):
+            for row in rows:
+                try_(row, seed)
+        best = min(rows, key=mean_loss)
+        for seed in range(tuning, seeds):
+            try_(best, seed)
+    return rows
 
 
-def make(solver: str, model: nn.Module, lr: float, radius: float | None = None, exact: bool = False) -> Any:
-    """The solver of that name. With a radius Scion is constrained, and lr is per radius: steps are as long without."""
-    others: dict[str, Any] = {"momentum": partial(SGD, momentum=1 - MOMENTUM), "adam": AdamCoupled, "sign": SignSGD}
-    if solver in others:
-        return others[solver](model.parameters(), lr)
-    if solver != "scion":
-        raise ValueError(f"unknown solver {solver!r}")
-    size = 1.0 if radius is None else radius
-    groups = [
-        {"params": [p for name, p in model.named_parameters() if name != head(model)], "scale": size},
-        {"params": [model.get_parameter(head(model))], "scale": HEAD * size, "norm": "sign"},
-    ]
-    return Scion(groups, lr / size, momentum=MOMENTUM, constrained=radius is not None, exact=exact)
+def mean_loss(row: dict[str, Any]) -> float:
+    """Of a row's seeds; inf where a run diverged."""
+    return math.inf if None in row["loss"] else statistics.fmean(row["loss"])
 
 
-def head(model: nn.Module) -> str:
-    """The name of the last layer's weights."""
-    return [name for name, p in model.named_parameters() if p.ndim >= 2][-1]
+def compare(
+    job: JobContext, runs: dict[str, list[dict[str, float]]], seeds: int, setup: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Runs of several stages, each from every seed: the loss and the accuracy on the test images by name."""
+    made, found = Setup(**setup), {}
+    with job.trace(**setup) as trace:
+        trace.declare("runs", FIELDS)
+        for number, (name, stages) in enumerate(runs.items()):
+            settings = [Settings(**stage) for stage in stages]
+            ends = []
+            for seed in range(seeds):
+                ends.append(judged(made, train(made, settings, job.seed + seed)))
+                done, (loss, accuracy) = number * seeds + seed, ends[-1]
+                known = {"seed": seed, "lr": settings[-1].lr, "momentum": settings[-1].momentum, "accuracy": accuracy}
+                trace.record("runs", done, loss=math.nan if loss is None else loss, **known)
+                job.progress(done + 1, len(runs) * seeds)
+            found[name] = {"loss": [loss for loss, _ in ends], "accuracy": [right for _, right in ends]}
+    return found
 
 
-def _end(model: nn.Module, radius: float | None) -> dict[str, float | None]:
-    """What a run is judged by; None where it diverged."""
-    x, y = digits().train
-    with torch.no_grad():
-        loss = float(F.cross_entropy(model(x), y))
-    if not (math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in model.parameters())):
-        return {"loss": None, "accuracy": 0.0, "largest": None}
-    largest = 0.0
-    for name, p in model.named_parameters():
-        last = name == head(model)
-        size = (radius or 1.0) * (HEAD if last else 1.0)
-        largest = max(largest, float(norm(p.detach(), "sign" if last else "auto")) / size)
-    return {"loss": loss, "accuracy": accuracy(model, digits().test), "largest": largest}
-
-
-def _steps(batch: int, epochs: int) -> int:
-    return epochs * len(digits().train[0]) // batch
-
-
-NETWORK: dict[str, Callable[[], nn.Module]] = {
-    "mlp": lambda: mlp(64),  # 8970 parameters
-    "cnn": lambda: nn.Sequential(*strided_layers(), nn.Linear(64, CLASSES)),  # 1898 parameters
+FIELDS = {
+    "seed": Field((), "int64", "", "which repetition"),
+    "lr": Field((), "float64", "", "step size, of the last stage"),
+    "momentum": Field((), "float64", "", "share of the new gradient"),
+    "loss": Field((), "float64", "loss", "mean over the test images at the end; nan where it is not finite"),
+    "accuracy": Field((), "float64", "", "share of right answers on the test images"),
 }

@@ -166,7 +166,7 @@ def stabilizes(results: Results, given: dict[int, float] | None = None) -> Verdi
     "step sizes for a larger budget by (8)",
     source="figure",
     literature=f"{PAPER}, Sec. 5 (8), 6.7.1: with batches like T^(2/3) steps like T^(-1/3) are close to the best",
-    criterion=f"from 15,000 images to 30,000 and 60,000, with the batches of (7), the best step size is within "
+    criterion=f"from 15,000 images to 60,000, with the batches of (7), the best step size is within "
     f"a factor of {GRID}, the grid's, of the best at 15,000 times (T / 15,000)^(-1/3)",
     needs=["budget-*", "restart"],
     control=Control("like 1 / T, (8) without larger batches", lambda judge, results: judge(results, power=-1.0)),

@@ -72,13 +72,7 @@ def _budgets(results: Results, axes: Axes) -> None:
 
 def _restart(results: Results, axes: Axes) -> None:
     data = results.one("restart")
-    names = {
-        "small": "batch 32, b0",
-        "small, shorter steps": "batch 32, b0 / 4",
-        "root": "batch 64, by (16)",
-        "large": "batch 81, by (7)",
-        "restart": "32, then 81",
-    }
+    names = {"small": "batch 32, b0", "large": "batch 81, by (7)", "restart": "32, then 81"}
     for row, (name, label) in enumerate(names.items()):
         loss, error = mean_error(data[name]["loss"])
         colour = ORANGE if name == "restart" else BLUE

@@ -1,9 +1,10 @@
-"""The Scion run: jobs cut short, criteria on made-up results, what is committed, (-m slow) the reduced run."""
+"""The Scion run: one pass, its jobs cut short, every rule on made-up results, what is committed, (-m slow) reduced."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,187 +14,221 @@ from experiment_checks import check_committed, check_needs, check_page, reduced
 from torch.nn import functional as F
 
 from landscape.norms import dual_norm, norm
-from probes import Trace
-from probes.digits import build_network, digits
 from probes.sweep.jobs import JobContext
 from probes.sweep.work import JobResult
-from runs import scion
-from runs.engine.claims import ClaimResult, Results
-from runs.scion import claims, jobs
+from runs.engine.claims import Results
+from runs.scion import EXPERIMENT, criteria, jobs, known, probing, training
+from solvers import batch_rule
+from solvers.first_order.batch_rule import Settings
+
+CLAIMS = {one.name: one for one in EXPERIMENT.claims}
 
 
-def results(**changed: Any) -> Results:
-    """All jobs; a batch's loss is |log2 B - 5| / 10 + 0.1 at a step size that grows with B, ten times that elsewhere.
-
-    Of the solvers Scion is best and flattest. `changed`: data by job, with _ for -.
-    """
-    made = {}
-    for job in jobs.plan(False):
-        lrs = job.settings.get("lrs", [])
-        if "-batch-" in job.name:
-            least = 0.1 + abs(math.log2(job.settings["batch"]) - 5) / 10
-            at = int(math.log2(job.settings["batch"])) - 2
-            ends = [least if i == min(at, len(lrs) - 1) else 10 * least for i in range(len(lrs))]
-        elif "-solver-" in job.name:
-            flat = 0.1 if job.name.endswith("scion") else 0.2
-            ends = [flat * (1 + abs(i - 4)) for i in range(len(lrs))]
-        else:
-            ends = [0.1 if lr == 0.25 else 0.5 for lr in lrs]
-        runs = [
-            {"lr": lr, "loss": [end, end], "accuracy": [0.9, 0.9], "largest": [1.1, 1.0]}
-            for lr, end in zip(lrs, ends, strict=True)
-        ]
-        if "-mu-" in job.name:
-            gap = [2.0, 1.0, 0.1]
-            runs = [{"step": [0.0, 1.0, 2.0], "mu": [2.0, 1.5, 3.0], "gap": gap, "total": [4.0, 1.5, 0.3]}] * 2
-        made[job.name] = JobResult(changed.get(job.name.replace("-", "_"), {"runs": runs}), Path("none.h5"))
-    return Results(made)
+def rows(least: float, at: float, lrs: Any, error: float = 0.001, width: float = 0.02) -> list[dict[str, Any]]:
+    """Losses of two seeds by step size: a parabola in log2 of it, least at `at`."""
+    means = [least + width * math.log2(lr / at) ** 2 for lr in lrs]
+    made = zip(lrs, means, strict=True)
+    return [{"lr": lr, "loss": [m - error, m + error], "accuracy": [0.8, 0.8], "batch": 1} for lr, m in made]
 
 
-def flat(value: float, lrs: Any = jobs.LRS, at: float = 0.25, **more: Any) -> dict[str, Any]:
-    """A job whose loss is `value` at one step size, 2 elsewhere."""
-    rows = [
-        {"lr": lr, "loss": [value if lr == at else 2.0] * 2, "accuracy": [0.9] * 2, "largest": [1.0] * 2} | more
-        for lr in lrs
+def along(**changed: Any) -> dict[str, Any]:
+    """A run with constants that settle, a variance like 1 / B and a dual norm like 1 + 3 loss."""
+    looks = range(probing.LOOKS)
+    row = {"loss": 0.5, "dual": 2.0, "L": 5e3, "batch_L": 2e4, "rho": 10.0, "sigma": 3.0}
+    sizes = {b: 1 / b for b in (8, 16, 32, 64)}
+    moment = {"random": sizes, "sorted": {b: b**-0.2 for b in sizes}}
+    found = {
+        "rows": [row | {"distance": 1.0 - i / len(looks)} for i in looks],
+        "pairs": [(0.3 + 0.01 * (7 * i % 30), 1 + 3 * (0.3 + 0.01 * (7 * i % 30)) + 0.01 * (i % 3)) for i in range(60)],
+        "variance": [moment] * 3,
+    }
+    return found | changed
+
+
+def results(losses: dict[int, float] | None = None, steps: dict[int, float] | None = None, **changed: Any) -> Results:
+    """All jobs: a U in the batch with a plateau, steps that stop growing; `changed`: data by job, _ for -."""
+    losses = {8: 0.40, 16: 0.37, 32: 0.352, 64: 0.3411, 128: 0.34, 256: 0.35, 512: 0.37, 1024: 0.412} | (losses or {})
+    steps = {8: 1e-3, 16: 2e-3, 32: 4e-3, 64: 8e-3, 128: 16e-3, 256: 20e-3, 512: 21e-3, 1024: 22e-3} | (steps or {})
+    made: dict[str, Any] = {}
+    for b, loss in losses.items():
+        made[f"batch-{b}"] = rows(loss, steps[b], [steps[b] * 1.5**k for k in (-1, 0, 1)])
+    for i, b in enumerate(jobs.LONG):
+        made[f"steps-{b}"] = rows(0.6 - 0.03 * i, 0.01, [0.01])
+    for budget in jobs.BUDGETS:
+        at = 0.002 * (budget / jobs.FIRST) ** (-1 / 3)
+        made[f"budget-{budget}"] = rows(0.35, at, [at / 2, at, 2 * at])
+    made["restart"] = {
+        name: {"loss": [loss - 0.001, loss + error]}
+        for name, loss, error in (("restart", 0.3501, 0.002), ("large", 0.35, 0.001), ("small", 0.36, 0.001))
+    }
+    made["adam-64"] = rows(0.36, 0.001, [0.001])
+    made["constants"] = [along()]
+    made["softplus"] = [
+        {"momentum": a, "steps": k, "loss": 1e-3, "error": [0.5 * limit(a, k)] * k, "room": 0.1}
+        for a in known.MOMENTA
+        for k in known.LENGTHS
     ]
-    return {"runs": rows}
+    made |= {name.replace("_", "-"): data for name, data in changed.items()}
+    return Results({name: JobResult(data, Path("none.h5")) for name, data in made.items()})
 
 
-def judged(claim: Any, **changed: Any) -> ClaimResult:
-    return claim.measure(results(**changed))
+def limit(momentum: float, steps: int) -> float:
+    """The least of Lemma 2's bounds along a run."""
+    settings = Settings(steps, 1, known.C / steps, momentum)
+    return batch_rule.mean_error(settings, known.CONSTANTS, known.RADIUS, steps)
 
 
-def test_claims_on_batches() -> None:
-    """Made-up losses: 0.4 at 4 and 0.1 at 32 up to 0.6 at 1024."""
-    assert judged(claims.helps).holds
-    assert judged(claims.helps, mlp_batch_4=flat(0.12)).holds is False
-    assert judged(claims.saturates).holds is False  # 16 and 64 have twice the loss of 32
-    level = {f"{n}_batch_{b}": flat(0.11) for n in jobs.NETWORKS for b in (64, 128)}
-    assert judged(claims.saturates, **level).holds
-    assert judged(claims.hurts).holds
-    assert judged(claims.hurts, cnn_batch_1024=flat(0.15)).holds is False
-    found = judged(claims.step_sizes)
-    assert found.holds
-    assert found.numbers["mlp"]["slope"] == pytest.approx(1.0, abs=0.02)
-    same = {f"cnn_batch_{b}": flat(0.1) for b in jobs.BATCHES}
-    assert judged(claims.step_sizes, **same).holds is False
-    lost = flat(0.1, loss=[None, 5.0])  # diverged counts as chance, and so does what is worse
-    assert claims.best(results(mlp_batch_4=lost), "mlp-batch-4")[0] == pytest.approx(math.log(10))
+def refused() -> Iterator[tuple[str, dict[str, Any]]]:
+    """For every rule, made-up results to which it says no."""
+    falling = {8: 0.339, 16: 0.3395}
+    yield "larger batches help first", {"losses": falling}
+    yield "larger batches help first", {"batch_8": rows(0.40, 1e-3, [1e-3], error=0.2)}
+    yield "then saturate", {"losses": {64: 0.345, 256: 0.345}}
+    yield "then hurt", {"batch_1024": rows(0.341, 0.022, [0.022], error=0.01)}
+    yield "the rise is at most linear", {"losses": {1024: 0.5}}
+    yield "the rise is at most linear", {"losses": {1024: 0.36}}
+    yield "the best step size stops growing with the batch", {"steps": {256: 32e-3, 512: 64e-3, 1024: 128e-3}}
+    yield "step sizes for a larger budget by (8)", {"budget_60000": rows(0.35, 0.003, [0.0015, 0.003, 0.006])}
+    slow = {"loss": [0.355, 0.356]}
+    base = results().one("restart")
+    yield "a restart is as good as large batches from the start", {"restart": base | {"restart": slow}}
+    yield "a restart is as good as large batches from the start", {"restart": base | {"small": {"loss": [0.34, 0.341]}}}
+    flat = {"random": {8: 1.0, 16: 0.7, 32: 0.5}, "sorted": {8: 1.0, 16: 1.0}}
+    yield "the variance of a batch falls like 1 / B", {"constants": [along(variance=[flat])]}
+    rising = [row | {"sigma": 3.0 + i} for i, row in enumerate(along()["rows"])]
+    rising[-1] = rising[-1] | {"sigma": 40.0}
+    yield "the variance settles", {"constants": [along(), along(rows=rising)]}
+    yield (
+        "mu-KL: the dual norm rises with the loss",
+        {"constants": [along(pairs=[(x, -d) for x, d in along()["pairs"]])]},
+    )
+    high = [row | {"error": [2 * e for e in row["error"]]} for row in results().one("softplus")]
+    yield (
+        "Lemma 2 and the bound (26) hold",
+        {"softplus": [row | {"error": [2.1 * e for e in row["error"]]} for row in high]},
+    )
+    yield "Lemma 2 and the bound (26) hold", {"softplus": [row | {"loss": 1e6} for row in results().one("softplus")]}
+    far = [row | {"L": 1e-6} for row in along()["rows"]]
+    yield "the rule's batch needs no factor", {"constants": [along(rows=far)]}
+    yield "a lower test loss than Adam", {"adam_64": rows(0.3411, 0.001, [0.001])}
 
 
-def test_claims_on_mu() -> None:
-    found = judged(claims.away_from_zero)
-    assert found.holds
-    assert found.numbers["mlp-mu-32"]["least"] == [1.5, 1.5]
-    rows = {"step": [0.0, 1.0], "mu": [2.0, 0.9], "gap": [2.0, 0.1], "total": [4.0, 0.09]}
-    assert judged(claims.away_from_zero, cnn_mu_32={"runs": [rows]}).holds is False
-    exponent = judged(claims.away_from_zero, cnn_mu_32={"runs": [rows]}).numbers["cnn-mu-32"]["exponent"]
-    assert exponent == [pytest.approx(math.log(4 / 0.09) / math.log(20))]
-    high = rows | {"mu": [2.0, 1.9], "gap": [2.0, 0.3]}
-    assert judged(claims.away_from_zero, cnn_mu_32={"runs": [high]}).holds is False
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_rule_says_yes(name: str) -> None:
+    found = CLAIMS[name].measure(results())
+    assert found.holds, found.measured
+    if found.control is not None:
+        assert found.control.holds is False, found.control.measured
+    json.dumps(found.numbers)
 
 
-def test_claims_beside_other_solvers() -> None:
-    found = judged(claims.robust)
-    assert found.holds
-    assert found.numbers["mlp"]["scion"] == pytest.approx(0.1 * (2 + 1 + 0 + 1 + 2) / 5)
-    lrs = [run["lr"] for run in results().data("mlp-solver-adam")["mlp-solver-adam"]["runs"]]
-    level = flat(2.0, lrs)
-    edge = judged(claims.robust, mlp_solver_adam=flat(0.1, lrs, lrs[1]))
-    assert edge.holds is None
-    assert "adam grid too short" in edge.measured
-    assert judged(claims.robust, mlp_solver_adam=level).holds is None  # the first of equal ones is the best
-    level["runs"][4]["loss"] = [1.99, 1.99]
-    assert judged(claims.robust, mlp_solver_adam=level).holds is False
-    assert judged(claims.lower).holds
-    assert judged(claims.lower, cnn_solver_adam=flat(0.05, lrs, lrs[4])).holds is False
+@pytest.mark.parametrize(("name", "changed"), list(refused()))
+def test_a_rule_says_no(name: str, changed: dict[str, Any]) -> None:
+    found = CLAIMS[name].measure(results(**changed))
+    assert found.holds is False, found.measured
 
 
-def test_claims_on_variants() -> None:
-    assert judged(claims.ball).holds
-    assert judged(claims.ball, mlp_radius_5=flat(0.1, largest=[2.0, 9.0])).holds
-    assert judged(claims.ball, mlp_radius_20=flat(0.1, largest=[1.0, 1.3])).holds is False
-    assert judged(claims.ball, mlp_radius_20=flat(0.1, accuracy=[0.88, 0.89])).holds is False
-    assert judged(claims.ball, mlp_radius_20=flat(0.1, largest=[1.0, None])).holds is False
-    base = {f"{n}_batch_32": flat(0.11) for n in jobs.NETWORKS}
-    assert judged(claims.newton_schulz, **base).holds
-    assert judged(claims.newton_schulz, **base, mlp_exact=flat(0.2)).holds is False
-    assert judged(claims.newton_schulz, **base, mlp_exact=flat(0.1, at=1.0)).holds is False
-    assert judged(claims.newton_schulz, **base, cnn_exact=flat(0.1, accuracy=[0.92, 0.92])).holds is False
+def test_every_claim_is_refused_by_something() -> None:
+    assert {name for name, _ in refused()} == set(CLAIMS)
+    assert all(one.control is not None for one in EXPERIMENT.claims if one.source != "own")
+
+
+def test_best_step_sizes() -> None:
+    assert criteria.best_lr(rows(0.3, 0.0023, [0.001, 0.002, 0.004])) == pytest.approx(0.0023)
+    assert criteria.best_lr(rows(0.3, 0.0001, [0.001, 0.002])) == 0.001
+    assert criteria.edge(rows(0.3, 0.0001, [0.001, 0.002, 0.004]))
+    lost = rows(0.3, 0.002, [0.001, 0.002, 0.004])
+    lost[0]["loss"] = [None, 0.3]
+    assert criteria.best_lr(lost) == 0.002
+    assert criteria.mean_error([None, 0.3]) == (math.inf, 0.0)
+    assert criteria.straight([1, 2, 3], [1.0, 2.0, 3.0]) == pytest.approx((1.0, 1.0))
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------------
 
 
 def context(path: Path) -> JobContext:
     return JobContext("job", 3, path / "job.h5", lambda done, planned: None)
 
 
-@pytest.mark.parametrize("solver", list(jobs.GRIDS))
-@pytest.mark.parametrize("network", jobs.NETWORKS)
-def test_a_job(tmp_path: Path, network: str, solver: str) -> None:
-    lr = {"sign": 2.0**-7, "adam": 2.0**-7}.get(solver, 2.0**-3)
-    settings = {"network": network, "batch": 64, "epochs": 2, "seeds": 2, "solver": solver}
-    found = jobs.sweep(context(tmp_path), lrs=[lr, 1e30], **settings)
+def test_one_pass() -> None:
+    """Every image at most once; a step size that is constant, then falls; batches of each stage."""
+    stages = [Settings(400, 8, 0.1, 0.2), Settings(600, 16.4, 0.05, 0.2)]
+    found = list(training.steps("digits", stages, 0))
+    assert [len(s.labels) for s in found] == [8] * 50 + [16] * 37
+    assert [found[i].lr for i in (0, 49, 50)] == pytest.approx([0.1, 0.1, 0.05])
+    last = found[-1]
+    assert last.lr == pytest.approx(0.05 * (1 - last.seen / 1000) / 0.28)
+    assert [found[i].momentum for i in (0, 1)] == [1.0, 0.2]
+    seen = torch.cat([s.inputs for s in found]).unique(dim=0)
+    assert len(seen) == 992
+    other = next(training.steps("digits", stages, 1))
+    assert not torch.equal(other.inputs, found[0].inputs)
+
+
+def test_a_scan(tmp_path: Path) -> None:
+    runs = [vars(Settings(512, 32, lr)) for lr in (1e-3, 1e-2)]
+    found = jobs.scan(context(tmp_path), runs, 1, 2, {"data": "digits"})
     json.dumps(found, allow_nan=False)
-    assert found["steps"] == 42
-    good, bad = found["runs"]
-    assert max(good["loss"]) < 2.0
-    assert min(good["accuracy"]) > 0.3
-    assert good["loss"][0] != good["loss"][1]
-    assert all(loss is None or loss > 2.0 for loss in bad["loss"])
-    again = jobs.sweep(context(tmp_path), lrs=[lr], **settings)
-    assert again["runs"][0] == good
+    assert [len(row["loss"]) for row in found] == [1, 2]
+    assert found[1]["loss"][0] < found[0]["loss"][0] < math.log(10)
+    again = jobs.compare(context(tmp_path), {"one": [runs[1]]}, 2, {"data": "digits"})
+    assert again["one"]["loss"] == found[1]["loss"]
 
 
-def test_constrained_and_exact_jobs(tmp_path: Path) -> None:
-    settings = {"network": "mlp", "batch": 64, "epochs": 1, "seeds": 1, "solver": "scion", "lrs": [0.5]}
-    held = jobs.sweep(context(tmp_path), **settings, radius=1.5, exact=True)["runs"][0]
-    free = jobs.sweep(context(tmp_path), **settings, exact=True)["runs"][0]
-    assert held["largest"][0] <= 1.0 + 1e-6
-    assert free["largest"][0] > 1.5
-    model = build_network(jobs.NETWORK["cnn"], 0)
-    solver = jobs.make("scion", model, 0.5, 4.0)
-    assert [group["lr"] * group["scale"] for group in solver.param_groups] == pytest.approx([0.5, 5.0])
-    assert [p.shape for p in solver.param_groups[1]["params"]] == [(10, 64)]
+def test_the_iterates_stay_in_the_ball() -> None:
+    """Lemma 1 on the network, up to the singular values that Newton-Schulz leaves; radii are twice the start's."""
+    setup = training.Setup("digits")
+    model = setup.network(0)
+    for name, p in model.named_parameters():
+        kind = "sign" if name == "4.weight" else "auto"
+        assert 2 * float(norm(p.detach(), kind)) < (training.HEAD if kind == "sign" else training.RADIUS), name
+    model = training.train(setup, [Settings(1344, 16, 0.3)], 0)
+    for name, p in model.named_parameters():
+        kind, radius = ("sign", training.HEAD) if name == "4.weight" else ("auto", 1.21 * training.RADIUS)
+        assert float(norm(p.detach(), kind)) <= radius, name
 
 
-def test_the_ratio_is_that_of_the_solvers_ball(tmp_path: Path) -> None:
-    found = jobs.follow(context(tmp_path), network="mlp", batch=128, lr=2.0**-4, epochs=1, seeds=2)
-    json.dumps(found, allow_nan=False)
-    run = found["runs"][1]
-    assert run["step"][-1] == found["steps"] == 10
-    model = build_network(jobs.NETWORK["mlp"], 4)
-    x, y = digits().train
-    loss = F.cross_entropy(model(x), y)
-    gradients = torch.autograd.grad(loss, list(model.parameters()))
-    names = [name for name, _ in model.named_parameters()]
-    total = sum(
-        10 * float(dual_norm(g, "sign")) if name == "5.weight" else float(dual_norm(g))
-        for name, g in zip(names, gradients, strict=True)
-    )
-    assert run["total"][0] == pytest.approx(total, rel=1e-4)
-    assert run["mu"][0] == pytest.approx(total / float(loss.detach()), rel=1e-4)
-    assert run["gap"][-1] < run["gap"][0]
-    with Trace.open(tmp_path / "job.h5") as trace:
-        assert list(trace["seed-1"]["mu"]) == run["mu"]
-    assert float(norm(model.get_parameter("5.weight").detach(), "sign")) > 0
+def test_constants_along_a_run(tmp_path: Path) -> None:
+    settings = vars(Settings(512, 16, 2e-3))
+    (run,) = probing.follow(context(tmp_path), settings, 1, {"data": "digits"}, 256, 64)
+    json.dumps(run, allow_nan=False)
+    assert len(run["rows"]) == probing.LOOKS
+    assert [*run["variance"][0]["random"]] == ["8", "16", "32"]
+    first = next(training.steps("digits", [Settings(**settings)], 3))
+    model = training.Setup("digits").network(3)
+    loss = F.cross_entropy(model(first.inputs), first.labels)
+    pieces = torch.autograd.grad(loss, list(model.parameters()))
+    dual = sum(s * float(dual_norm(g, kind)) for g, (kind, s) in zip(pieces, probing.NORMS, strict=True))
+    assert run["pairs"][0] == pytest.approx((float(loss.detach()), dual), rel=1e-4)
+
+
+def test_lemma_1_on_the_known_loss() -> None:
+    found = known.run(Settings(60, 1, known.C / 60, 0.1), 2, 0)
+    assert found["room"] >= -1e-9
+    assert len(found["error"]) == 60
+
+
+# -- the experiment ------------------------------------------------------------------------------------------------
 
 
 def test_jobs_are_those_that_the_claims_need() -> None:
-    check_needs(scion.EXPERIMENT)
-    assert all(job.stream == job.settings["network"] for job in jobs.plan(False))  # one start, one order of batches
+    check_needs(EXPERIMENT)
+    assert all(job.stream == "run" for job in jobs.plan(False) if job.run in (jobs.scan, jobs.compare))
 
 
 def test_the_committed_results_are_of_these_claims() -> None:
-    _, found = check_committed(scion.EXPERIMENT)
-    assert not any("not measured" in c.measured for c in found)
+    _, found = check_committed(EXPERIMENT)
+    assert not any("not measured" in one.measured for one in found)
 
 
 def test_the_document_has_the_committed_table() -> None:
-    check_page(scion.EXPERIMENT)
+    check_page(EXPERIMENT)
 
 
 @pytest.mark.slow
 def test_reduced(tmp_path: Path) -> None:
-    report, _ = reduced(scion.EXPERIMENT, tmp_path)
+    report, _ = reduced(EXPERIMENT, tmp_path)
     for one in report["claims"]:
         assert "not measured:" not in one["measured"], one
     assert {path.name for path in (tmp_path / "quick").glob("*.png")} == {"scion.png"}

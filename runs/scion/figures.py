@@ -26,7 +26,7 @@ def figures(results: Results, folder: Path) -> list[Path]:
 def overview(results: Results) -> Figure:
     """Six panels."""
     made, panels = panel_grid(2, 3, (15.5, 9.0))
-    for axes, draw in zip(panels.flat, (_batches, _steps, _budgets, _restart, _variance, _steep), strict=True):
+    for axes, draw in zip(panels.flat, (_batches, _steps, _best_steps, _restart, _variance, _steep), strict=True):
         draw(results, axes)
     return made
 
@@ -58,16 +58,18 @@ def _steps(results: Results, axes: Axes) -> None:
     headline(axes, "Step sizes", "in one pass")
 
 
-def _budgets(results: Results, axes: Axes) -> None:
-    jobs = {int(b): rows for b, rows in results.family("budget-").items()}
-    for (b, rows), colour in with_colours(jobs.items()):
-        lrs, losses = [row["lr"] for row in rows], [mean_loss(row) for row in rows]
-        axes.plot(lrs, losses, ".-", color=colour, label=f"{b:,} images, batch {rows[0]['batch']:.0f}")
-        rule = best_lr(jobs[min(jobs)]) * (b / min(jobs)) ** (-1 / 3)
-        axes.axvline(rule, color=colour, lw=1.1, ls=(0, (5, 3)))
-    axes.set(xscale="log", xlabel="step size b, share of the radius", ylabel="test loss at the end")
-    axes.legend(fontsize=8)
-    headline(axes, "Budgets, batches by rule (7)", "dashed: best step size by (8)")
+def _best_steps(results: Results, axes: Axes) -> None:
+    found = {int(b): best_lr(rows) for b, rows in results.family("batch-").items()}
+    axes.plot([*found], [*found.values()], "o-", color=ORANGE, label="best step size")
+    middle = sorted(found)[len(found) // 2]
+    for power, style in ((1.0, "--"), (0.5, ":")):
+        guide = [found[middle] * (b / middle) ** power for b in found]
+        axes.plot([*found], guide, style, color=GREY, label=f"batch^{power:g}")
+    _ticks(axes, [*found])
+    log_axis(axes)
+    axes.set_ylabel("step size b, share of the radius")
+    axes.legend()
+    headline(axes, "Best step size by batch", "parabolas through the best and its neighbours")
 
 
 def _restart(results: Results, axes: Axes) -> None:

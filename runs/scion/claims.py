@@ -127,7 +127,7 @@ def linear(results: Results, power: float = 1.0) -> Verdict:
     source="table",
     literature=f"{PAPER}, Table 1, Sec. 6.3: at fixed tokens the best step stabilizes (by a parabola 1.8e-4 at 128, "
     "3.35e-4 at 512, 3.4e-4 ... 3.5e-4 up to 4096)",
-    criterion="the power of the batch in the best step size, from 256 to 1024, is less than half of that from 16 to 128",
+    criterion="the power of the batch in the best step size is, from 256 to 1024, less than half that from 16 to 128",
     needs=NEEDS,
     control=Control(
         "steps that grow like the batch, (8) read at a fixed budget",

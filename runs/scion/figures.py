@@ -53,7 +53,8 @@ def _steps(results: Results, axes: Axes) -> None:
     for (b, rows), colour in with_colours(jobs.items()):
         known = [(row["lr"], mean_loss(row)) for row in rows if np.isfinite(mean_loss(row))]
         axes.plot(*zip(*known, strict=True), ".-", color=colour, lw=1.4, label=str(b))
-    axes.set(xscale="log", xlabel="step size b, share of the radius", ylabel="test loss at the end")
+    log_axis(axes, "x")
+    axes.set(xlabel="step size b, share of the radius", ylabel="test loss at the end")
     axes.legend(title="batch", fontsize=8)
     headline(axes, "Step sizes", "in one pass")
 

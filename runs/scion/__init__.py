@@ -4,9 +4,8 @@
 
 One pass over the 60,000 training images of Fashion-MNIST with an MLP 784-128-128-10 (in the reduced run over digits),
 by constrained Scion (arXiv 2502.07529), its step size constant, then linear to 0 over the last 28 % of the images. The
-loss is that of the 10,000 test images at the end: by batch size, each at its best step size, and after a restart with
-batch and step size by the paper's rules. Beside it the constants of the theory along a run, and its lemmas where these
-are known.
+loss is that of the 10,000 test images at the end, by batch size, each at its best step size. Beside it the constants of
+the theory along a run, and its lemmas where these are known.
 """
 
 from __future__ import annotations

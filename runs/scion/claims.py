@@ -1,16 +1,16 @@
-"""The claims of `runs.scion` on batch sizes and restarts, each with the rule that decides it."""
+"""The claims of `runs.scion` on batch sizes, each with the rule that decides it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from probes.numbers import short
 from runs.engine.claims import Control, Results, Verdict, claim
-from runs.scion.criteria import LIMIT, above, best_losses, best_lr, edge, exponent, least, mean_error, straight
+from runs.scion.criteria import LIMIT, above, best_losses, best_lr, edge, exponent, least, straight
 from runs.scion.jobs import BATCHES, BUDGET, STEPS
 from runs.shared.tables import listed
 
@@ -150,27 +150,4 @@ def stabilizes(results: Results, given: dict[int, float] | None = None) -> Verdi
     )
 
 
-@claim(
-    "a restart is as good as large batches from the start",
-    source="figure",
-    literature=f"{PAPER}, Sec. 5.3, Fig. 3, 4: restarts end as the fixed large batch, a fixed small one is worst",
-    criterion="15,000 images with batch 32, then batch 81 up to 60,000 by (7), (8): test loss below that of batch 32 "
-    "to the end, and not above that of batch 81 from the start by more than 2 standard errors (of paired seeds)",
-    needs="restart",
-    control=Control("batch 32 to the end in place of the restart", lambda judge, results: judge(results, "small")),
-)
-def restart(results: Results, which: str = "restart") -> Verdict:
-    data = results.one("restart")
-    losses = {name: mean_error(found["loss"]) for name, found in data.items()}
-    paired = mean_error(_differences(data[which]["loss"], data["large"]["loss"]))
-    worse = paired[0] / paired[1] if paired[1] else math.inf * paired[0] if paired[0] else 0.0
-    said = listed({name: f"{loss:.4f} ± {error:.4f}" for name, (loss, error) in losses.items()})
-    holds = losses[which][0] < losses["small"][0] and worse <= 2
-    return Verdict(holds, f"{which} above large by {short(worse, 2)} standard errors; {said}", {"above": worse})
-
-
-def _differences(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    return [a - b for a, b in zip(one, other, strict=True)]
-
-
-CLAIMS = (helps, saturates, hurts, linear, stabilizes, restart)
+CLAIMS = (helps, saturates, hurts, linear, stabilizes)

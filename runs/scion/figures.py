@@ -1,4 +1,4 @@
-"""The picture of `runs.scion`: the loss by batch and step size, what a restart costs, and two of the constants."""
+"""The picture of `runs.scion`: the loss by batch and step size, and the constants of the rule."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from landscape.regularity import huber_line
 from probes.views.pictures.axes import log_axis
 from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, headline
 from runs.engine.claims import Results
-from runs.scion.criteria import best_losses, best_lr, mean_error
+from runs.scion.criteria import best_losses, best_lr
 from runs.scion.jobs import mean_loss
 from runs.shared.figures import panel_grid, save_pictures, with_colours
 
 
 def figures(results: Results, folder: Path) -> list[Path]:
     """One PNG, where no job failed."""
-    needs = ("batch-*", "restart", "constants")
+    needs = ("batch-*", "steps-*", "constants")
     return [] if results.failures("*") else save_pictures(results, folder, {"scion.png": (overview, needs)})
 
 
 def overview(results: Results) -> Figure:
     """Six panels."""
     made, panels = panel_grid(2, 3, (15.5, 9.0))
-    for axes, draw in zip(panels.flat, (_batches, _steps, _best_steps, _restart, _variance, _steep), strict=True):
+    for axes, draw in zip(panels.flat, (_batches, _steps, _best_steps, _constants, _variance, _steep), strict=True):
         draw(results, axes)
     return made
 
@@ -73,17 +73,16 @@ def _best_steps(results: Results, axes: Axes) -> None:
     headline(axes, "Best step size by batch", "parabolas through the best and its neighbours")
 
 
-def _restart(results: Results, axes: Axes) -> None:
-    data = results.one("restart")
-    names = {"small": "batch 32, b0", "large": "batch 81, by (7)", "restart": "32, then 81"}
-    for row, (name, label) in enumerate(names.items()):
-        loss, error = mean_error(data[name]["loss"])
-        colour = ORANGE if name == "restart" else BLUE
-        axes.errorbar(loss, row, xerr=2 * error, marker="o", color=colour, capsize=4)
-        names[name] = label
-    axes.set_yticks(range(len(names)), [*names.values()])
-    axes.set(xlabel="test loss at the end", ylim=(-0.5, len(names) - 0.5))
-    headline(axes, "A restart after 15,000 images", "60,000 images each; bars: two standard errors")
+def _constants(results: Results, axes: Axes) -> None:
+    for name, colour in (("L", BLUE), ("rho", GREEN), ("sigma", ORANGE)):
+        for i, run in enumerate(results.one("constants")):
+            values = np.array([row[name] for row in run["rows"]])
+            seen, label = [row["seen"] / 1000 for row in run["rows"]], name if not i else None
+            axes.plot(seen, values / np.median(values[len(values) // 2 :]), color=colour, lw=1.3, label=label)
+    log_axis(axes)
+    axes.set(xlabel="thousands of images seen", ylabel="over the median of the second half")
+    axes.legend()
+    headline(axes, "Constants of the batch rule", "three runs at batch 64")
 
 
 def _variance(results: Results, axes: Axes) -> None:

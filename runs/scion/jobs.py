@@ -1,4 +1,4 @@
-"""The jobs of `runs.scion`: one pass over Fashion-MNIST by batch size and restart, constants along it, a known loss.
+"""The jobs of `runs.scion`: one pass over Fashion-MNIST by batch size, constants along it, a known loss.
 
 Every run of a seed starts from the same weights and sees the images in the same order, whatever its settings. Step
 sizes are 2^-9 times powers of 1.5 for Scion, powers of 2 for other solvers.
@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from probes.sweep.jobs import Job, JobContext
 from probes.trace.layout import Field
 from runs.scion import known, probing
 from runs.scion.training import Setup, judged, train
-from solvers import batch_rule
 from solvers.first_order.batch_rule import Settings
 
 BUDGET = 60_000
@@ -35,14 +33,6 @@ BATCHES = {
 }
 STEPS = 58  # as many as batches of 1024 leave: runs of equal length
 LONG = (64, 128, 256, 512, 1024)
-FIRST = 15_000  # images that are there at first
-TUNED = Settings(FIRST, 32, MIDDLE)
-LATE = batch_rule.transfer(TUNED, BUDGET)
-PLANS = {  # of the whole budget, from what was good for FIRST
-    "restart": batch_rule.restarted(TUNED, BUDGET),
-    "large": [LATE],  # (B1, b1) from the start
-    "small": [replace(TUNED, budget=BUDGET)],  # (B0, b0) to the end
-}
 ADAM = -9  # log2 of the step size in the middle
 DIGITS = 1344 / BUDGET  # share of the budgets in the reduced run
 
@@ -50,12 +40,6 @@ DIGITS = 1344 / BUDGET  # share of the budgets in the reduced run
 def plan(quick: bool) -> list[Job]:
     """All jobs, the long ones first; quick: on digits, few step sizes and seeds."""
     jobs = [_batch_job(batch, quick) for batch in BATCHES]
-    runs = {name: [vars(stage) for stage in stages] for name, stages in PLANS.items()}
-    shared: dict[str, Any] = {"runs": runs, "seeds": 3, "setup": {"data": "fashion"}}
-    if quick:
-        runs = {name: [_reduced(stage) for stage in stages] for name, stages in runs.items()}
-        shared = {"runs": runs, "seeds": 2, "setup": {"data": "digits"}}
-    jobs.append(Job("restart", compare, shared, "run"))
     along: dict[str, Any] = {"settings": vars(Settings(BUDGET, 64, MIDDLE)), "seeds": 3}
     along |= {"setup": {"data": "fashion"}, "images": 4096, "batch": 256}
     if quick:
@@ -132,26 +116,6 @@ def scan(
 def mean_loss(row: dict[str, Any]) -> float:
     """Of a row's seeds; inf where a run diverged."""
     return math.inf if None in row["loss"] else statistics.fmean(row["loss"])
-
-
-def compare(
-    job: JobContext, runs: dict[str, list[dict[str, float]]], seeds: int, setup: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Runs of several stages, each from every seed: the loss and the accuracy on the test images by name."""
-    made, found = Setup(**setup), {}
-    with job.trace(**setup) as trace:
-        trace.declare("runs", FIELDS)
-        for number, (name, stages) in enumerate(runs.items()):
-            settings = [Settings(**stage) for stage in stages]
-            ends = []
-            for seed in range(seeds):
-                ends.append(judged(made, train(made, settings, job.seed + seed)))
-                done, (loss, accuracy) = number * seeds + seed, ends[-1]
-                known = {"seed": seed, "lr": settings[-1].lr, "momentum": settings[-1].momentum, "accuracy": accuracy}
-                trace.record("runs", done, loss=math.nan if loss is None else loss, **known)
-                job.progress(done + 1, len(runs) * seeds)
-            found[name] = {"loss": [loss for loss, _ in ends], "accuracy": [right for _, right in ends]}
-    return found
 
 
 FIELDS = {

@@ -143,6 +143,8 @@ def stabilizes(results: Results, given: dict[int, float] | None = None) -> Verdi
     )
     cut = [] if given else [str(b) for b, rows in jobs.items() if edge(rows)]
     after = f" (at the edge of what was tried: {', '.join(cut)})" if cut else ""
+    if late >= 0.5 * early:
+        after += f"; it grows to the end, where {STEPS} steps are left; Table 1's largest batch leaves 319"
     steps = listed({b: f"{short(lr, 2)} × {BUDGET // b} steps = {lr * (BUDGET // b):.2g}" for b, lr in found.items()})
     said = f"powers {short(early, 2)}, {short(late, 2)}; best step size by batch {steps}{after}"
     return Verdict(

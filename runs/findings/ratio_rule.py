@@ -8,7 +8,7 @@ from runs.findings.finding import Finding, Seen, number
 from runs.sscn.problems import make
 from solvers import SSCN
 
-RUNS = (("44 × 7129", "duke", 200, 600), ("1200 × 1000", "gisette", 20, 3000))
+RUNS = (("44 × 7129", "wide", 200, 600), ("1200 × 1000", "square", 20, 3000))
 STALLED, ON_ITS_WAY = 0.1, 0.01
 
 

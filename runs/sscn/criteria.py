@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from probes.numbers import finite, short
 from runs.engine.claims import Results, Verdict
 from runs.shared.tables import listed
-from runs.sscn.jobs import SIZES
+from runs.sscn.plan import SETUPS
 
 PAPER = "Zhao, Doikov, Lucchi 2024"
-TARGET = {"mlp": "0.01"}  # gradient norm by problem
+TARGET = {"mlp": "0.01", "mlp-saddle": "0.01"}  # gradient norm by problem
 Race = tuple[dict[str, float], dict[str, float]]
 
 
@@ -21,16 +21,22 @@ def target(problem: str) -> str:
     return TARGET.get(problem, "1e-06")
 
 
-def cost(results: Results, job: str, what: str = "steps", level: str = "") -> float:
-    """Median over the starts of what a job took to its target; inf where a start did not reach it."""
+def spans(results: Results, job: str, what: str = "steps") -> list[float]:
+    """What each start of a job took to its target, ascending; inf where one did not reach it."""
     data = results.one(job)
-    reached = [run["to"].get(level or target(data["problem"])) for run in data["runs"]]
-    return statistics.median(found[what] for found in reached) if all(reached) else math.inf
+    reached = [run["to"].get(target(data["problem"])) for run in data["runs"]]
+    return sorted(math.inf if found is None else float(found[what]) for found in reached)
 
 
-def costs(results: Results, jobs: Iterable[str], what: str = "steps", level: str = "") -> dict[str, float]:
+def cost(results: Results, job: str, what: str = "steps") -> float:
+    """Median over the starts of what a job took to its target; inf where a start did not reach it."""
+    found = spans(results, job, what)
+    return math.inf if math.isinf(found[-1]) else statistics.median(found)
+
+
+def costs(results: Results, jobs: Iterable[str], what: str = "steps") -> dict[str, float]:
     """That of several jobs."""
-    return {job: cost(results, job, what, level) for job in jobs}
+    return {job: cost(results, job, what) for job in jobs}
 
 
 def costs_by_size(
@@ -42,8 +48,8 @@ def costs_by_size(
 
 def names(problem: str, rule: str = "doubling", *, full: bool = False) -> list[str]:
     """The jobs of constant sizes, ascending; the whole space last."""
-    jobs = [f"{problem}-{rule}-{tau}" for tau in SIZES[problem]]
-    return [*jobs, f"{problem}-cubic"] if full else jobs
+    jobs = [f"{problem}-{rule}-{tau}" for tau in SETUPS[problem].sizes]
+    return [*jobs, f"{problem}-cubic" if rule == "doubling" else f"{problem}-{rule}-n"] if full else jobs
 
 
 def best(found: Mapping[str, float]) -> dict[str, float]:
@@ -52,13 +58,24 @@ def best(found: Mapping[str, float]) -> dict[str, float]:
     return {name: found[name]}
 
 
-def race_verdict(races: Iterable[Race], what: str, digits: int, after: str = "") -> Verdict:
-    """Whether in each race the best of the first costs is below all of the second."""
+def race_verdict(results: Results, races: Iterable[Race], what: str, digits: int = 3, after: str = "") -> Verdict:
+    """Whether in each race the best of the first costs is below all of the second; with the least and largest start."""
     found, won = dict[str, float](), []
     for ours, theirs in races:
         found |= ours | theirs
         won.append(min(ours.values()) < min(theirs.values()))
-    return Verdict(all(won), f"{what}: {costs_text(found, digits)}{after}", finite(found))
+    told = listed({job: _spread(results, job, what, value, digits) for job, value in found.items()})
+    numbers = {
+        job: {"median": finite(value), "starts": finite(spans(results, job, what))} for job, value in found.items()
+    }
+    return Verdict(all(won), f"{what}: {told}{after}", numbers)
+
+
+def _spread(results: Results, job: str, what: str, value: float, digits: int) -> str:
+    starts = spans(results, job, what)
+    if len(starts) == 1 or math.isinf(value):
+        return _reached(value, digits)
+    return f"{short(value, digits)} ({short(starts[0], digits)} … {short(starts[-1], digits)})"
 
 
 def costs_text(values: Mapping[str, float], digits: int = 3) -> str:

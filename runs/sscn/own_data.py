@@ -1,4 +1,4 @@
-"""The reduced set of solvers on a user's file: `python -m runs.sscn --data FILE.svm`."""
+"""The reduced set of solvers on a user's file: `python -m runs.sscn --file FILE.svm`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from probes.sweep.runner import Runner
 from probes.sweep.work import JobResult
 from probes.views.tables import table
 from runs.engine.experiment import OUT
-from runs.sscn.jobs import of_file
-from runs.sscn.problems import read
+from runs.sscn.data import read
+from runs.sscn.plan import of_file
 
 
 def run(path: Path, folder: Path, *, seed: int = 0) -> dict[str, JobResult]:
@@ -47,10 +47,10 @@ def solvers_table(title: str, results: Mapping[str, JobResult]) -> Table:
 
 
 def main(words: Sequence[str]) -> None:
-    """What the command does with `--data`."""
+    """What the command does with `--file`."""
     console = Console(width=None if sys.stdout.isatty() else 140)
-    if len(words) != 2 or words[0] != "--data":
-        console.print("usage: python -m runs.sscn --data FILE.svm")
+    if len(words) != 2 or words[0] != "--file":
+        console.print("usage: python -m runs.sscn --file FILE.svm")
         raise SystemExit(2)
     path = Path(words[1])
     try:

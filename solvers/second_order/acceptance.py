@@ -76,14 +76,19 @@ class Ratio(Acceptance):
     """One trial point, taken iff rho = (f - f+) / -m(h) >= 0.05 and f falls: the experiments of arXiv 2406.16666.
 
     M / 2 follows if rho >= 0.9, 1.5 M if rho < 0.05.
+
+    Attributes:
+        share: of the cubic term that the judged model has: 1, or 1/2 as in the script of these experiments, whose steps
+            minimise (sigma / 3) ||h||^3, M = 2 sigma, and are judged with (sigma / 6) ||h||^3.
     """
 
     growth: float = 1.5
     tries: int = 1
+    share: float = 1.0
 
     @override
     def judge(self, point: Point, move: Move, new: float, used: float) -> tuple[bool, float]:
-        ratio = (point.loss - new) / move.decrease
+        ratio = (point.loss - new) / (move.decrease + (1.0 - self.share) * move.cubic)
         following = max(0.5 * used, SMALLEST) if ratio >= GOOD else used if ratio >= ACCEPT else self.growth * used
         return ratio >= ACCEPT and new <= point.loss, following
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from landscape.operators.linear import LinearOperator
+from landscape.operators.matrix import MatrixOperator
 from solvers.second_order.trial_point import Point
 
 
@@ -31,6 +33,29 @@ class BlockModel(Protocol):
         """Make the step that was tried last."""
 
 
+@runtime_checkable
+class ProductModel(BlockModel, Protocol):
+    """A `BlockModel` that also gives gradients without blocks, and products with its whole Hessian."""
+
+    def gradient(self, indices: Tensor) -> Tensor:
+        """g_S."""
+
+    def product(self, V: Tensor) -> Tensor:
+        """H V, `(n, k)`."""
+
+
+class _ModelHessian(LinearOperator):
+    """The Hessian of such a model, where it stands."""
+
+    def __init__(self, model: ProductModel, n: int, like: Tensor) -> None:
+        super().__init__(n, like.dtype, like.device)
+        self._model = model
+
+    @override
+    def _matmat(self, V: Tensor) -> Tensor:
+        return self._model.product(V)
+
+
 class BlockPoint(Point):
     """A point of a model that knows its blocks, in the coordinates S: no products are needed.
 
@@ -45,6 +70,13 @@ class BlockPoint(Point):
             gradient, self._H = model.blocks(indices)
         self.g = gradient.double().cpu()
         self.loss, self.eps = model.value(), torch.finfo(torch.float64).eps
+
+    @override
+    def operator(self) -> LinearOperator:
+        """The Hessian on all coordinates, for a point in all of them."""
+        if isinstance(self._model, ProductModel):
+            return _ModelHessian(self._model, len(self._S), self.leaves[0])
+        return MatrixOperator(self.dense())
 
     @override
     def dense(self) -> Tensor:
@@ -65,3 +97,9 @@ class BlockPoint(Point):
     @override
     def reject(self) -> None:
         pass  # nothing has moved
+
+
+def whole_point(model: BlockModel, leaves: list[Tensor]) -> BlockPoint:
+    """The point in all coordinates: no block is made where the model gives products."""
+    indices = torch.arange(sum(p.numel() for p in leaves))
+    return BlockPoint(model, leaves, indices, model.gradient(indices) if isinstance(model, ProductModel) else None)

@@ -15,14 +15,16 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from solvers.base import Parameters
 from solvers.second_order.acceptance import Doubling
+from solvers.second_order.block_point import BlockModel, BlockPoint, ProductModel
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.subspace_point import SubspacePoint
 from solvers.second_order.subspaces import Schedule, Seen, as_schedule, choose, subspace_size
-from solvers.second_order.trial_point import GraphPoint, Move, Point
+from solvers.second_order.trial_point import Move, Point
 
 
 class CoordinateDescent(NewtonSolver):
@@ -67,10 +69,18 @@ class CoordinateDescent(NewtonSolver):
         return False
 
     @override
-    def _within(self, whole: GraphPoint) -> Point:
-        n = len(whole.g)
-        size = subspace_size(self.schedule, n, Seen(self._steps))
-        return SubspacePoint(whole, choose(n, size, "coordinates", [], self.generator))
+    def _blocks(self, model: BlockModel, leaves: list[Tensor]) -> Point | None:
+        if not isinstance(model, ProductModel):
+            return None
+        S = self._subset(sum(p.numel() for p in leaves))
+        return BlockPoint(model, leaves, S, model.gradient(S))
+
+    @override
+    def _within(self, whole: Point) -> Point:
+        return SubspacePoint(whole, self._subset(len(whole.g)))
+
+    def _subset(self, n: int) -> Tensor:
+        return choose(n, subspace_size(self.schedule, n, Seen(self._steps)), "coordinates", [], self.generator)
 
     @override
     def _model(self, point: Point) -> Callable[[float], Move]:

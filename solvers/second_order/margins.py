@@ -7,54 +7,21 @@ after a step in S O(N |S|), whatever the number of features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import override
 
 from solvers.base import check
-
-Loss = Literal["logistic", "least-squares", "cauchy", "geman-mcclure", "log-sum-exp"]
+from solvers.second_order.margin_losses import LOSSES, Loss
 
 # Samples whose features are gathered at a time: what a block needs beside the data stays small.
 _SAMPLES = 1024
 # Moves after which the margins are computed anew, so that rounding does not add up.
 _REFRESH = 1000
-
-
-@dataclass(frozen=True)
-class _Margins:
-    """A loss of each sample's margin z and label y, with its first and second derivative in z."""
-
-    value: Callable[[Tensor, Tensor], Tensor]
-    first: Callable[[Tensor, Tensor], Tensor]
-    second: Callable[[Tensor, Tensor], Tensor]
-
-
-# Each a mean over samples. Logistic labels are 0 and 1. The Geman-McClure derivatives have the square in the
-# denominator that a published implementation lacks.
-_LOSSES: dict[str, _Margins] = {
-    "logistic": _Margins(
-        lambda z, y: F.softplus(z) - y * z,
-        lambda z, y: torch.sigmoid(z) - y,
-        lambda z, y: torch.sigmoid(z) * torch.sigmoid(-z),
-    ),
-    "least-squares": _Margins(lambda z, y: 0.5 * (z - y).square(), lambda z, y: z - y, lambda z, y: torch.ones_like(z)),
-    "cauchy": _Margins(
-        lambda z, y: torch.log1p(0.5 * (z - y).square()),
-        lambda z, y: 2.0 * (z - y) / (2.0 + (z - y).square()),
-        lambda z, y: 2.0 * (2.0 - (z - y).square()) / (2.0 + (z - y).square()).square(),
-    ),
-    "geman-mcclure": _Margins(
-        lambda z, y: 2.0 * (z - y).square() / ((z - y).square() + 4.0),
-        lambda z, y: 16.0 * (z - y) / ((z - y).square() + 4.0).square(),
-        lambda z, y: 16.0 * (4.0 - 3.0 * (z - y).square()) / ((z - y).square() + 4.0) ** 3,
-    ),
-}
 
 
 class Regulariser(Protocol):
@@ -146,11 +113,14 @@ class LinearModel:
         0.25
     """
 
-    def __init__(self, X: Tensor, y: Tensor, loss: Loss, regulariser: Regulariser, start: Tensor, mu: float) -> None:
+    def __init__(
+        self, X: Tensor, y: Tensor, loss: Loss, regulariser: Regulariser, start: Tensor, mu: float, keep: bool = True
+    ) -> None:
         # of each part of the samples a feature's values lie together: blocks are gathered by rows
         self._parts = [(slice(i, i + _SAMPLES), X[i : i + _SAMPLES].T.contiguous()) for i in range(0, len(X), _SAMPLES)]
         self._y, self._regulariser, self._mu = y, regulariser, mu
-        self._loss = None if loss == "log-sum-exp" else _LOSSES[loss]
+        self._all, self._keep = torch.arange(X.shape[1]), keep
+        self._loss = None if loss == "log-sum-exp" else LOSSES[loss]
         self.weight = nn.Parameter(start.to(X).clone())
         self._seen: Tensor | None = None
         self._z, self._moves = y, 0
@@ -181,13 +151,32 @@ class LinearModel:
         H.diagonal().add_(self._regulariser.second(w))
         return g, H
 
+    def gradient(self, indices: Tensor) -> Tensor:
+        """g_S, `(tau,)`."""
+        self._refresh()
+        return self._slopes(indices, self._z, self.weight.detach()[indices])
+
+    def product(self, V: Tensor) -> Tensor:
+        """H V, `(n, k)`, of the whole Hessian."""
+        self._refresh()
+        first, second = self._derivatives(self._z)
+        HV = self._regulariser.second(self.weight.detach())[:, None] * V
+        for samples, part in self._parts:
+            HV += part @ (second[samples, None] * (part.T @ V))
+        if self._loss is None:  # log-sum-exp: the softmax couples the samples
+            g = torch.cat([(part @ first[samples])[:, None] for samples, part in self._parts], 1).sum(1)
+            HV -= torch.outer(g, g @ V) / self._mu
+        return HV
+
     def trial(self, indices: Tensor, h: Tensor) -> float:
         """f(w + E_S h); w stays."""
         self._refresh()
-        z = self._z.clone()
-        for samples, part in self._gathered(indices):
-            z[samples] += part.T @ h.to(part)
-        w = self.weight.detach()
+        w, z = self.weight.detach(), self._z.clone()
+        if self._keep:
+            for samples, part in self._gathered(indices):
+                z[samples] += part.T @ h.to(part)
+        else:
+            z = self._margins(w.index_add(0, indices, h.to(w)))
         self._tried = (indices, h.to(w), z)
         at, penalty = w[indices], self._regulariser.value
         change = penalty(at + h.to(w)) - penalty(at)
@@ -196,11 +185,7 @@ class LinearModel:
     def trial_gradient(self) -> Tensor:
         """g_S at the last trial point, `(tau,)`."""
         indices, h, z = self._last()
-        first, _ = self._derivatives(z)
-        g = self._y.new_zeros(len(indices))
-        for samples, part in self._gathered(indices):
-            g += part @ first[samples]
-        return g + self._regulariser.first(self.weight.detach()[indices] + h)
+        return self._slopes(indices, z, self.weight.detach()[indices] + h)
 
     def move(self) -> None:
         """Take the last trial point for w."""
@@ -218,17 +203,26 @@ class LinearModel:
     def _refresh(self) -> None:
         """The margins of w as it stands, computed anew when somebody else has moved it."""
         w = self.weight.detach()
-        if self._seen is None or not torch.equal(self._seen, w):
+        if not self._keep or self._seen is None or not torch.equal(self._seen, w):
             self._z, self._seen, self._tried = self._margins(w), w.clone(), None
 
     def _margins(self, w: Tensor) -> Tensor:
         """X w, `(N,)`."""
         return torch.cat([part.T @ w for _, part in self._parts])
 
+    def _slopes(self, indices: Tensor, z: Tensor, w: Tensor) -> Tensor:
+        """g_S where the margins are z and the weights in S are w."""
+        first, _ = self._derivatives(z)
+        g = self._regulariser.first(w)
+        for samples, part in self._gathered(indices):
+            g = g + part @ first[samples]
+        return g
+
     def _gathered(self, indices: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """(samples, features in S of these samples `(tau, samples)`)."""
+        whole = torch.equal(indices, self._all)
         for samples, part in self._parts:
-            yield samples, part.index_select(0, indices)
+            yield samples, part if whole else part.index_select(0, indices)
 
     def _of_margins(self, z: Tensor) -> Tensor:
         if self._loss is None:
@@ -253,6 +247,7 @@ def linear_model(
     start: Any = None,
     mu: float = 1.0,
     dtype: torch.dtype = torch.float64,
+    keep_margins: bool = True,
 ) -> LinearModel:
     """A linear model's loss with its margins kept, to be minimised in `.weight`.
 
@@ -260,10 +255,12 @@ def linear_model(
         X: `(N, n)` features, a tensor or an array; copied once, by columns.
         y: `(N,)` labels (0 and 1 for "logistic"), targets, or the offsets b of "log-sum-exp".
         loss: "logistic", "least-squares", "cauchy" log(1 + t^2 / 2), "geman-mcclure" 2 t^2 / (t^2 + 4), means over
-            samples with t = z - y; "log-sum-exp" mu log sum_i exp((z_i - y_i) / mu).
+            samples with t = z - y; "squares-..." (phi(z) - y)^2 / 2 with phi "sigmoid" or one of the last two of z;
+            "log-sum-exp" mu log sum_i exp((z_i - y_i) / mu).
         regulariser: `Ridge(weight)`, `NonConvex(weight, beta)` or None.
         start: `(n,)`, default zeros.
         dtype: of the computation.
+        keep_margins: False computes X w anew at every call, as scripts do that keep nothing.
 
     Raises:
         ValueError: shapes that do not fit, entries that are not finite, labels that are not 0 and 1, an unknown loss.
@@ -280,8 +277,8 @@ def linear_model(
     X, y = torch.as_tensor(X).detach().to(dtype), torch.as_tensor(y).detach().to(dtype)
     if X.ndim != 2 or y.shape != X.shape[:1] or X.numel() == 0:
         raise ValueError(f"X must be (N, n) and y (N,), not {tuple(X.shape)} and {tuple(y.shape)}")
-    if loss not in (*_LOSSES, "log-sum-exp"):
-        raise ValueError(f"loss is one of {', '.join((*_LOSSES, 'log-sum-exp'))}, not {loss!r}")
+    if loss not in (*LOSSES, "log-sum-exp"):
+        raise ValueError(f"loss is one of {', '.join((*LOSSES, 'log-sum-exp'))}, not {loss!r}")
     if not bool(torch.isfinite(X).all() and torch.isfinite(y).all()):
         raise ValueError("X or y has entries that are not finite")
     if loss == "logistic" and not bool(((y == 0) | (y == 1)).all()):
@@ -290,4 +287,4 @@ def linear_model(
     start = torch.zeros(X.shape[1]) if start is None else torch.as_tensor(start).detach()
     if start.shape != (X.shape[1],):
         raise ValueError(f"start must be ({X.shape[1]},), not {tuple(start.shape)}")
-    return LinearModel(X, y, loss, regulariser or Ridge(0.0), start, mu)
+    return LinearModel(X, y, loss, regulariser or Ridge(0.0), start, mu, keep_margins)

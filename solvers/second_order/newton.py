@@ -144,7 +144,7 @@ class NewtonSolver(Solver):
         gradient = GraphPoint(model, leaves, False).g if by_graph else None  # type: ignore[arg-type]
         return BlockPoint(model, leaves, torch.arange(self.n), gradient)
 
-    def _within(self, whole: GraphPoint) -> Point:
+    def _within(self, whole: Point) -> Point:
         """The point in the space in which the step is looked for: the whole one, unless a subclass looks at less."""
         return whole
 

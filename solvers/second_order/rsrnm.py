@@ -6,7 +6,8 @@ With P of s rows drawn from a normal distribution, S = P H P^T and Lam = max(0, 
     theta <- theta + t d,               t = 1, beta, beta^2, ... until f - f+ >= -alpha t g.d
 
 ||g|| is that of the whole gradient. The implementation that SSCN was compared with draws entries of standard deviation
-1 / s and forms the whole Hessian; here S takes s products. An Armijo search that fails leaves the parameters alone.
+1 / s and forms the whole Hessian; here S takes s products, from kept margins where the
+closure has them (`linear_model`). An Armijo search that fails leaves the parameters alone.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from solvers.base import Parameters, check
 from solvers.second_order.acceptance import Doubling
+from solvers.second_order.block_point import BlockModel, ProductModel, whole_point
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import eigenbasis
 from solvers.second_order.subspace_point import SubspacePoint
-from solvers.second_order.trial_point import GraphPoint, Move, Point
+from solvers.second_order.trial_point import Move, Point
 
 
 class RSRNM(NewtonSolver):
@@ -78,7 +81,11 @@ class RSRNM(NewtonSolver):
         self.scale = 1.0 / subspace if scale is None else scale
 
     @override
-    def _within(self, whole: GraphPoint) -> Point:
+    def _blocks(self, model: BlockModel, leaves: list[Tensor]) -> Point | None:
+        return self._within(whole_point(model, leaves)) if isinstance(model, ProductModel) else None
+
+    @override
+    def _within(self, whole: Point) -> Point:
         n = len(whole.g)
         P = torch.randn(n, min(self.subspace, n), generator=self.generator, dtype=torch.float64)
         return SubspacePoint(whole, self.scale * P)

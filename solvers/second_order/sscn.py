@@ -16,21 +16,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from landscape.spectra import eigsh
 from solvers.base import Parameters, check
-from solvers.second_order.acceptance import RULES, Doubling, Rule
-from solvers.second_order.block_point import BlockModel, BlockPoint
+from solvers.second_order.acceptance import RULES, Acceptance, Doubling, Rule
+from solvers.second_order.block_point import BlockModel, BlockPoint, whole_point
 from solvers.second_order.cubic import assemble
 from solvers.second_order.newton import NewtonSolver
 from solvers.second_order.space import eigenbasis
 from solvers.second_order.subspace_point import SubspacePoint
 from solvers.second_order.subspaces import Kind, Schedule, Seen, as_schedule, choose, subspace_size
-from solvers.second_order.trial_point import GraphPoint, Move, Point
+from solvers.second_order.trial_point import Move, Point
 
 _FRESH = 0.8  # weight of the newest norm in the running means
 
@@ -44,7 +46,7 @@ class SSCN(NewtonSolver):
         kind: "coordinates" uniform without replacement; "blocks" of neighbours; "layers", within one tensor;
             "gaussian": the span of that many random directions with entries of variance 1 / n.
         M: first weight of the cubic term, > 0.
-        rule: "ratio", "doubling" or "fixed".
+        rule: "ratio", "doubling" or "fixed", or an `Acceptance`: `Ratio(share=0.5)` is the rule of the script.
         hessian_block: `hessian_block(indices) -> (tau, tau)` at the parameters as they stand, instead of tau products.
         lr: scales the step, before its trial; what schedulers move.
         generator: for the subsets, on the CPU; its state is part of `state_dict`. None: a fresh seed.
@@ -73,16 +75,19 @@ class SSCN(NewtonSolver):
         *,
         kind: Kind = "coordinates",
         M: float = 1.0,
-        rule: Rule = "ratio",
+        rule: Rule | Acceptance = "ratio",
         hessian_block: Callable[[Tensor], Tensor] | None = None,
         lr: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        check(rule=(rule, rule in RULES), kind=(kind, kind in get_args(Kind)))
+        check(rule=(rule, isinstance(rule, Acceptance) or rule in RULES), kind=(kind, kind in get_args(Kind)))
         if kind == "gaussian" and hessian_block is not None:
             raise ValueError("hessian_block gives blocks of coordinates: it does not fit kind='gaussian'")
         # the next subset is as good a chance as the next M where losses say nothing
-        acceptance = Doubling(stalls=1) if rule == "doubling" else RULES[rule]()
+        if isinstance(rule, Acceptance):
+            acceptance = rule
+        else:
+            acceptance = Doubling(stalls=1) if rule == "doubling" else RULES[rule]()
         super().__init__(params, ("M", M), acceptance, dense=False, lr=lr, generator=generator)
         self.schedule, self.kind, self.rule = as_schedule(subspace, self.most), kind, rule
         self._block = hessian_block
@@ -97,17 +102,24 @@ class SSCN(NewtonSolver):
     def _blocks(self, model: BlockModel, leaves: list[Tensor]) -> Point:
         if self.kind == "gaussian":
             raise ValueError("a model that gives blocks of coordinates does not fit kind='gaussian'")
-        return BlockPoint(model, leaves, self._directions(leaves))
+        return BlockPoint(model, leaves, self._directions(leaves, lambda: whole_point(model, leaves)))
 
     @override
-    def _within(self, whole: GraphPoint) -> Point:
-        return SubspacePoint(whole, self._directions(whole.leaves), self._block)
+    def _within(self, whole: Point) -> Point:
+        return SubspacePoint(whole, self._directions(whole.leaves, lambda: whole), self._block)
 
-    def _directions(self, leaves: list[Tensor]) -> Tensor:
+    @property
+    def seen(self) -> Seen:
+        """Running means of norms in the subspaces, and what else the next size may depend on."""
+        return Seen(**self._seen)
+
+    def _directions(self, leaves: list[Tensor], whole: Callable[[], Point]) -> Tensor:
         """Indices `(tau,)`, or random directions `(n, tau)`."""
         sizes = [p.numel() for p in leaves]
-        n = sum(sizes)
-        size = subspace_size(self.schedule, n, Seen(**self._seen))
+        n, seen = sum(sizes), self.seen
+        if seen.step == 0 and getattr(self.schedule, "whole", False):
+            seen = _norms(whole(), seen)
+        size = subspace_size(self.schedule, n, seen)
         if self.kind == "gaussian":
             return torch.randn(n, size, generator=self.generator, dtype=torch.float64) / math.sqrt(n)
         return choose(n, size, self.kind, sizes, self.generator)
@@ -135,15 +147,15 @@ class SSCN(NewtonSolver):
     @override
     def _finish(self, point: Point, move: Move, accepted: bool) -> None:
         """Running means for the schedule; the gradient of the whole is guessed from the first subset alone."""
-        old = Seen(**self._seen)
+        old = self.seen
         gradient, curvature = float(point.g.norm()), self._largest
         if math.isnan(old.gradient):
             gradient *= math.sqrt(sum(p.numel() for p in point.leaves) / move.size)
         else:
             gradient = _FRESH * gradient + (1 - _FRESH) * old.gradient
             curvature = _FRESH * curvature + (1 - _FRESH) * old.curvature
-        length = float(move.h.norm()) if accepted else old.length
-        self._seen = vars(Seen(old.step + 1, length, gradient, curvature, move.size))
+        tried = float(move.h.norm())
+        self._seen = vars(Seen(old.step + 1, tried if accepted else old.length, tried, gradient, curvature, move.size))
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -151,3 +163,10 @@ class SSCN(NewtonSolver):
         if "sscn" in state:  # as version 0.1.0 wrote it
             state["newton"] = {"solver": "SSCN", **state.pop("sscn")}
         super().load_state_dict(state)
+
+
+def _norms(point: Point, seen: Seen) -> Seen:
+    """With the norms of the gradient and the Hessian at a point of the whole space."""
+    A = point.operator()
+    top = eigsh(A, k=1, which="LM", tol=1e-8, generator=torch.Generator().manual_seed(0))
+    return replace(seen, gradient=float(point.g.norm()), curvature=float(top.values.abs().max()))

@@ -1,4 +1,4 @@
-"""A point of a closure seen in a subspace."""
+"""A point of the whole space seen in a subspace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from solvers.second_order.trial_point import GraphPoint, Point
+from solvers.second_order.trial_point import Point
 
 
 class SubspacePoint(Point):
@@ -20,7 +20,7 @@ class SubspacePoint(Point):
         block: indices -> H_SS, instead of tau products.
     """
 
-    def __init__(self, point: GraphPoint, directions: Tensor, block: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, point: Point, directions: Tensor, block: Callable[[Tensor], Tensor] | None = None) -> None:
         self.whole, self._block, self._P = point, block, directions
         self.loss, self.eps, self.leaves = point.loss, point.eps, point.leaves
         if directions.ndim == 2:

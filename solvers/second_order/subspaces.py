@@ -15,15 +15,28 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from solvers.base import check
+
 Kind = Literal["coordinates", "blocks", "layers", "gaussian"]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a size may depend on: steps made, the last step's length, and running means of norms in the subspaces."""
+    """What a size may depend on.
+
+    Attributes:
+        step: steps made.
+        length: of the last step that was taken; 1 before the first.
+        tried: of the last trial point, taken or not; 1 before the first.
+        gradient: running mean G <- 0.8 ||g_S|| + 0.2 G, the first one sqrt(n / tau) ||g_S||. The script of arXiv
+            2406.16666 stops by it; ||g|| of the whole is larger.
+        curvature: the same of the spectral norm of H_SS.
+        size: of the last subspace.
+    """
 
     step: int
     length: float = 1.0
+    tried: float = 1.0
     gradient: float = math.nan
     curvature: float = math.nan
     size: int = 0
@@ -111,9 +124,16 @@ class Linear(Schedule):
 class Adaptive(Schedule):
     """tau / n >= max(1 - eps_1 / ||g||^2, sqrt(1 - eps_2 / ||H||^2)), eps_1 = 1e4 c ||h||^2, eps_2 = 1e16 c ||h||^2.
 
-    The practical constants of the paper's experiments; ||g|| and ||H|| are running means over the subspaces seen, ||h||
-    the length of the last step. Where eps_2 exceeds ||H||^2 the second rule asks for nothing. `smoothing` b moves the
-    size by that share of the way to what is asked for.
+    The practical constants of the paper's experiments; ||g|| and ||H|| are the running means of `Seen`. Where eps_2
+    exceeds ||H||^2 the second rule asks for nothing.
+
+    Args:
+        start: the first size. None: by the rule, from the norms of the whole gradient and Hessian and ||h|| = 1.
+        c: of eps_1 and eps_2; it has to fit the problem.
+        smoothing: b moves the size by that share of the way to what is asked for.
+        length: ||h|| is that of the last "step" that was taken or of the last "trial" point.
+
+    `Adaptive(None, c, b, length="trial")` is the rule of the script of these experiments.
 
     Example:
         >>> import torch
@@ -127,19 +147,35 @@ class Adaptive(Schedule):
         (2, True)
     """
 
-    start: int
+    start: int | None
     c: float = 10.0
     smoothing: float = 1.0
+    length: Literal["step", "trial"] = "step"
+
+    def __post_init__(self) -> None:
+        check(
+            start=(self.start, self.start is None or self.start >= 1),
+            c=(self.c, self.c > 0),
+            smoothing=(self.smoothing, 0 < self.smoothing <= 1),
+            length=(self.length, self.length in ("step", "trial")),
+        )
+
+    @property
+    def whole(self) -> bool:
+        """The first size depends on norms in the whole space, which the solver finds at its first step."""
+        return self.start is None
 
     def size(self, n: int, seen: Seen) -> float:
         """tau at this step; `start` before anything was seen."""
-        if seen.size == 0 or not seen.gradient > 0 or not seen.curvature > 0:
+        if seen.size == 0 and self.start is not None:
             return self.start
-        slack = self.c * seen.length**2
+        if not seen.gradient > 0 or not seen.curvature > 0:
+            return seen.size
+        slack = self.c * (seen.length if self.length == "step" else seen.tried) ** 2
         first = 1.0 - 1e4 * slack / seen.gradient**2
         second = math.sqrt(max(0.0, 1.0 - 1e16 * slack / seen.curvature**2))
-        wanted = max(first, second, 0.0) * n
-        return (1.0 - self.smoothing) * seen.size + self.smoothing * wanted
+        wanted = max(1, int(max(first, second) * n))
+        return wanted if seen.size == 0 else (1.0 - self.smoothing) * seen.size + self.smoothing * wanted
 
 
 def as_schedule(subspace: int | Schedule, n: int) -> Schedule:

@@ -1,17 +1,20 @@
 """Linear models against autograd, and what they need beside the data."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from solvers import SSCN, NonConvex, Ridge, linear_model
+from solvers import RSRNM, SSCN, CoordinateDescent, NonConvex, Ridge, linear_model
+from solvers.second_order.margin_losses import Loss
+
+CASES = [(loss, NonConvex(0.2, 1.5)) for loss in get_args(Loss)] + [("logistic", None), ("log-sum-exp", Ridge(0.3))]
 
 
-@pytest.mark.parametrize("loss", ["logistic", "least-squares", "cauchy", "geman-mcclure", "log-sum-exp"])
-@pytest.mark.parametrize("regulariser", [None, Ridge(0.3), NonConvex(0.2, 1.5)])
+@pytest.mark.parametrize(("loss", "regulariser"), CASES)
 def test_blocks_are_those_of_autograd(loss, regulariser):
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(1500, 8, generator=generator).double()
@@ -25,6 +28,9 @@ def test_blocks_are_those_of_autograd(loss, regulariser):
     g, H = model.blocks(S)
     torch.testing.assert_close(g, torch.func.grad(f)(w)[S], rtol=1e-10, atol=1e-13)
     torch.testing.assert_close(H, torch.func.hessian(f)(w)[S][:, S], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(model.gradient(S), g, rtol=1e-12, atol=1e-14)
+    V = torch.randn(8, 3, generator=generator).double()
+    torch.testing.assert_close(model.product(V), torch.func.hessian(f)(w) @ V, rtol=1e-10, atol=1e-13)
     h = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
     there = w.clone()
     there[S] += h
@@ -51,6 +57,22 @@ class Wrapped(nn.Module):
         model = self.model[0]
         value = model._of_margins(model._margins(self.weight))
         return value if model._regulariser is None else value + model._regulariser.value(self.weight).sum()
+
+
+@pytest.mark.parametrize("solver", [SSCN, CoordinateDescent, RSRNM])
+def test_the_same_steps_with_margins_kept_anew_and_by_the_graph(solver):
+    generator = torch.Generator().manual_seed(0)
+    X, y = torch.randn(60, 12, generator=generator).double(), torch.randint(0, 2, (60,), generator=generator)
+    ends = []
+    for way in ("kept", "anew", "graph"):
+        model = linear_model(X, y, "logistic", NonConvex(0.1), start=torch.ones(12), keep_margins=way == "kept")
+        made = solver([model.weight], 5, generator=torch.Generator().manual_seed(3))
+        for _ in range(12):
+            made.step(model.__call__ if way == "graph" else model)
+        ends.append(model.weight.detach())
+        assert made.last.products == (0 if solver is not RSRNM and way != "graph" else made.last.products)
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(ends[0], ends[2], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(

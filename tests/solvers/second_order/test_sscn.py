@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from solvers import SSCN, Adaptive, CubicNewton, NonConvex, linear_model
+from solvers.second_order.acceptance import Ratio
 from solvers.second_order.cubic import solve_cubic
 
 
@@ -35,8 +36,11 @@ def by_hand(X, y, w, weight=0.1):
     return f, g, H
 
 
-def sscn_reference(X, y, w, tau, steps, generator, M=1.0):
-    """The published loop, with one M for the step and for its judgement, in numpy with a dense Hessian."""
+def sscn_reference(X, y, w, tau, steps, generator, M=1.0, share=1.0):
+    """The published loop in numpy with a dense Hessian.
+
+    share = 1 has one M for the step and for its judgement; 1/2 judges the step with half of it, as the script does.
+    """
     w = w.numpy().copy()
     path = []
     for _ in range(steps):
@@ -50,7 +54,7 @@ def sscn_reference(X, y, w, tau, steps, generator, M=1.0):
         trial = w.copy()
         trial[S] += step.h.numpy()
         new = by_hand(X, y, trial)[0]
-        rho = (f - new) / step.decrease
+        rho = (f - new) / (step.decrease + (1 - share) * M / 6 * np.linalg.norm(step.h) ** 3)
         if rho >= 0.05 and new <= f:
             w = trial
         M = max(M / 2, 1e-10) if rho >= 0.9 else M if rho >= 0.05 else 1.5 * M
@@ -59,11 +63,12 @@ def sscn_reference(X, y, w, tau, steps, generator, M=1.0):
 
 
 @pytest.mark.parametrize("tau", [5, 30])
-@pytest.mark.parametrize("closure", ["blocks", "graph"])
-def test_the_papers_rule_step_by_step(tau, closure):
+@pytest.mark.parametrize(("closure", "share"), [("blocks", 1.0), ("graph", 1.0), ("blocks", 0.5)])
+def test_the_papers_rule_step_by_step(tau, closure, share):
     X, y, start, model = logistic()
-    solver = SSCN([model.weight], tau, generator=torch.Generator().manual_seed(7))
-    path = sscn_reference(X, y, start, tau, 60, torch.Generator().manual_seed(7))
+    rule = "ratio" if share == 1.0 else Ratio(share=share)
+    solver = SSCN([model.weight], tau, rule=rule, generator=torch.Generator().manual_seed(7))
+    path = sscn_reference(X, y, start, tau, 60, torch.Generator().manual_seed(7), share=share)
     for w, M in path:
         before = model.value()
         loss = solver.step(model if closure == "blocks" else model.__call__)
@@ -72,6 +77,48 @@ def test_the_papers_rule_step_by_step(tau, closure):
             break
         np.testing.assert_allclose(model.weight.detach().numpy(), w, rtol=1e-8, atol=1e-10)
         assert solver.param_groups[0]["M"] == pytest.approx(M)
+
+
+def adaptive_reference(X, y, w, c, smoothing, steps, generator):
+    """Sizes as in the script: the first by whole norms and ||h|| = 1, then by running means and the last trial."""
+    w, M, n, sizes, length = w.numpy().copy(), 1.0, len(w), [], 1.0
+    f, g, H = by_hand(X, y, w)
+    gradient, curvature = np.linalg.norm(g), np.linalg.norm(H, 2)
+    for k in range(steps):
+        under = 1 - 1e16 * c * length**2 / curvature**2
+        asked = max(1 - 1e4 * c * length**2 / gradient**2, math.sqrt(under) if under > 0 else 0.0)
+        wanted = min(max(int(n * asked), 1), n)
+        sizes.append(wanted if k == 0 else int((1 - smoothing) * sizes[-1] + smoothing * wanted))
+        tau = sizes[-1]
+        S = torch.randperm(n, generator=generator)[:tau].sort().values.numpy() if tau < n else np.arange(n)
+        f, g, H = by_hand(X, y, w)
+        block, seen = H[np.ix_(S, S)], np.linalg.norm(g[S])
+        gradient = math.sqrt(n / tau) * seen if k == 0 else 0.8 * seen + 0.2 * gradient
+        largest = np.linalg.norm(block, 2)
+        curvature = largest if k == 0 else 0.8 * largest + 0.2 * curvature
+        step = solve_cubic(torch.tensor(g[S]), torch.tensor(block), M)
+        length = float(step.h.norm())
+        trial = w.copy()
+        trial[S] += step.h.numpy()
+        rho = (f - by_hand(X, y, trial)[0]) / step.decrease
+        w = trial if rho >= 0.05 else w
+        M = max(M / 2, 1e-10) if rho >= 0.9 else M if rho >= 0.05 else 1.5 * M
+    return sizes, gradient
+
+
+@pytest.mark.parametrize("closure", ["blocks", "graph"])
+@pytest.mark.parametrize(("c", "smoothing"), [(1e-6, 1.0), (3e-5, 1.0), (3e-5, 0.4), (10.0, 1.0)])
+def test_the_scripts_adaptive_sizes_step_by_step(closure, c, smoothing):
+    X, y, start, model = logistic()
+    schedule = Adaptive(None, c, smoothing, length="trial")
+    solver, sizes = SSCN([model.weight], schedule, generator=torch.Generator().manual_seed(7)), []
+    expected, gradient = adaptive_reference(X, y, start, c, smoothing, 8, torch.Generator().manual_seed(7))
+    for _ in range(8):
+        solver.step(model if closure == "blocks" else model.__call__)
+        sizes.append(solver.last.size)
+    assert sizes == expected
+    assert len(set(sizes)) > (1 if c < 1 else 0)
+    assert solver.seen.gradient == pytest.approx(gradient, rel=1e-6)
 
 
 def test_random_directions_have_length_one():

@@ -16,10 +16,28 @@ def test_schedules():
     assert Linear(10, 0.5).size(1000, Seen(20)) == 20
     rule = Adaptive(7, c=1.0)
     assert rule.size(100, Seen(0)) == 7
-    seen = Seen(3, length=1e-3, gradient=0.2, curvature=1e6, size=9)
-    assert rule.size(100, seen) == pytest.approx(100 * max(1 - 1e4 * 1e-6 / 0.04, math.sqrt(1 - 1e16 * 1e-6 / 1e12)))
-    assert rule.size(100, Seen(3, length=1.0, gradient=0.2, curvature=1.0, size=9)) == 0  # clipped to 1 by the solver
-    assert Adaptive(7, 1.0, smoothing=0.5).size(100, seen) == pytest.approx(0.5 * (rule.size(100, seen) + 9))
+    seen = Seen(3, length=1e-3, tried=2e-3, gradient=0.2, curvature=1e6, size=9)
+    wanted = max(1 - 1e4 * 1e-6 / 0.04, math.sqrt(1 - 1e16 * 1e-6 / 1e12))
+    assert rule.size(100, seen) == int(100 * wanted)
+    assert rule.size(100, Seen(3, length=1.0, gradient=0.2, curvature=1.0, size=9)) == 1
+    assert Adaptive(7, 1.0, smoothing=0.5).size(100, seen) == 0.5 * (int(100 * wanted) + 9)
+    assert Adaptive(7, 1.0, length="trial").size(100, seen) == int(100 * math.sqrt(1 - 1e16 * 4e-6 / 1e12))
+
+
+def test_the_first_size_by_the_rule():
+    """1e4 c / ||g||^2 with ||h|| = 1; a Hessian that asks for nothing."""
+    rule = Adaptive(None, 1e-3, smoothing=0.5)
+    assert rule.whole
+    assert not Adaptive(7).whole
+    assert rule.size(100, Seen(0, gradient=5.0, curvature=1.0)) == 60
+    assert rule.size(100, Seen(0, gradient=3.0, curvature=1.0)) == 1
+    assert rule.size(100, Seen(3, gradient=0.0, curvature=1.0, size=8)) == 8  # nothing to go by
+
+
+@pytest.mark.parametrize("bad", [{"start": 0}, {"c": 0.0}, {"smoothing": 0.0}, {"length": "shortest"}])
+def test_bad_adaptive_sizes(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Adaptive(**{"start": 5, **bad})
 
 
 def test_subsets_are_uniform():

@@ -58,17 +58,31 @@ def best(found: Mapping[str, float]) -> dict[str, float]:
     return {name: found[name]}
 
 
-def race_verdict(results: Results, races: Iterable[Race], what: str, digits: int = 3, after: str = "") -> Verdict:
-    """Whether in each race the best of the first costs is below all of the second; with the least and largest start."""
+def race_verdict(
+    results: Results,
+    races: Iterable[Race],
+    what: str,
+    digits: int = 3,
+    beside: tuple[str, Mapping[str, float]] | None = None,
+) -> Verdict:
+    """Whether in each race the best of the first costs is below all of the second; with the least and largest start.
+
+    beside: words, and what is shown behind them without being judged.
+    """
     found, won = dict[str, float](), []
     for ours, theirs in races:
         found |= ours | theirs
         won.append(min(ours.values()) < min(theirs.values()))
-    told = listed({job: _spread(results, job, what, value, digits) for job, value in found.items()})
+    words, shown = beside or ("", {})
+    parts = [
+        listed({job: _spread(results, job, what, value, digits) for job, value in part.items()})
+        for part in (found, shown)
+    ]
     numbers = {
-        job: {"median": finite(value), "starts": finite(spans(results, job, what))} for job, value in found.items()
+        job: {"median": finite(value), "starts": finite(spans(results, job, what))}
+        for job, value in (found | dict(shown)).items()
     }
-    return Verdict(all(won), f"{what}: {told}{after}", numbers)
+    return Verdict(all(won), f"{what}: {parts[0]}" + (f"; {words}: {parts[1]}" if shown else ""), numbers)
 
 
 def _spread(results: Results, job: str, what: str, value: float, digits: int) -> str:

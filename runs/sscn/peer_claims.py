@@ -32,8 +32,8 @@ def _faster(
     *,
     what: str = "seconds",
     control: bool = True,
-    shown: Callable[[str], list[str]] = lambda p: [],
-    after: str = "",
+    words: str = "",
+    beside: Callable[[str], list[str]] = lambda p: [],
 ) -> Claim:
     """The best size below n against the best of the others."""
     where = _ON if tuple(problems) == REAL else f"on {', '.join(problems)}"
@@ -44,14 +44,15 @@ def _faster(
         literature=said,
         criterion=f"{where} the best constant size below n (doubling) takes less {what} to a gradient norm of 1e-6, "
         f"median of the starts, than {than}",
-        needs=[job for p in problems for job in (*names(p), *others(p), *shown(p))],
+        needs=[job for p in problems for job in (*names(p), *others(p), *beside(p))],
         control=_lbfgs(problems, others) if control else None,
     )
     def judge(results: Results) -> Verdict:
         races = [(best(costs(results, names(p), what)), best(costs(results, others(p), what))) for p in problems]
-        beside = [best(costs(results, shown(p), what)) for p in problems if shown(p)]
-        told = race_verdict(results, [(found, {"": float("inf")}) for found in beside], what).measured if beside else ""
-        return race_verdict(results, races, what, after=after + told)
+        shown = dict[str, float]()
+        for p in problems if words else ():
+            shown |= best(costs(results, beside(p), what))
+        return race_verdict(results, races, what, beside=(words, shown))
 
     return judge
 
@@ -83,8 +84,8 @@ in_seconds = _faster(
     "coordinate descent of every size, n included",
     REAL,
     _descents,
-    shown=lambda p: _descents(p, "cd-kept"),
-    after="; with L kept from step to step: ",
+    words="with L kept from step to step",
+    beside=lambda p: _descents(p, "cd-kept"),
 )
 in_coordinates = _faster(
     "fewer coordinates than coordinate descent",

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, headline, note, sequence
+from probes.views.pictures.style import BLUE, GREY, ORANGE, headline, note, sequence
 from runs.engine.claims import Results
 from runs.shared.figures import panel_grid, save_pictures
 from runs.sscn.plan import PROBLEMS, SETUPS
@@ -32,6 +32,7 @@ TITLES = {
     "mlp": "Network on digits (n = 610)",
 }
 SHOWN = ("pairs", "nci60")
+BROWN = "#8C510A"
 _RATIO, _OTHER, _RANDOM = (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))
 
 
@@ -63,7 +64,9 @@ def _draw(results: Results, axes: Axes, problem: str, column: str) -> None:
         if results.data(job):
             with results.trace(job) as trace:
                 looks = trace["gradient-0"]
-                axes.plot(looks[column][1:], looks["norm"][1:], color=colour, ls=dash, lw=width, label=label)
+                x, y = looks[column][1:], looks["norm"][1:]
+                alone = "o" if len(x) == 1 else None  # one step was all that the time allowed
+                axes.plot(x, y, color=colour, ls=dash, lw=width, label=label, marker=alone)
 
     sizes = SETUPS[problem].sizes
     for tau, colour in zip(sizes, sequence(len(sizes)), strict=True):
@@ -75,7 +78,7 @@ def _draw(results: Results, axes: Axes, problem: str, column: str) -> None:
         line(f"{problem}-{name}", colour, "-", f"τ {name}", 1.2)
     for tail, width in ((sizes[0], 1.0), ("n", 1.8)):
         line(f"{problem}-cd-{tail}", GREY, _OTHER, f"coordinate descent, τ = {tail}", width)
-    line(f"{problem}-rsrnm-{sizes[len(sizes) // 2]}", GREEN, _OTHER, "RS-RNM", 1.0)
-    line(f"{problem}-rsrnm-unit-{sizes[len(sizes) // 2]}", GREEN, _OTHER, "RS-RNM, unit", 1.8)
+    line(f"{problem}-rsrnm-{sizes[len(sizes) // 2]}", BROWN, _OTHER, "RS-RNM", 1.0)
+    line(f"{problem}-rsrnm-unit-{sizes[len(sizes) // 2]}", BROWN, _OTHER, "RS-RNM, unit", 1.8)
     line(f"{problem}-gd", BLUE, _OTHER, "gradient descent", 1.4)
     line(f"{problem}-lbfgs", "#000000", _OTHER, "L-BFGS", 1.4)

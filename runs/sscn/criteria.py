@@ -34,6 +34,12 @@ def cost(results: Results, job: str, what: str = "steps") -> float:
     return math.inf if math.isinf(found[-1]) else statistics.median(found)
 
 
+def cost_or_used(results: Results, job: str, what: str) -> float:
+    """That, or what the first start has used without getting there."""
+    found = cost(results, job, what)
+    return found if math.isfinite(found) else float(results.one(job)["runs"][0][what])
+
+
 def costs(results: Results, jobs: Iterable[str], what: str = "steps") -> dict[str, float]:
     """That of several jobs."""
     return {job: cost(results, job, what) for job in jobs}

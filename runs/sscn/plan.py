@@ -117,7 +117,7 @@ class _Maker:
             made += [job("script", tau, 5000, **few, **tight) for tau in {setup.sizes[0], middle_size(name)}]
         if name == "digits":
             made.append(job("frozen", setup.sizes[0], 1000))
-        if name in GROWING or name == "lse-hard":
+        if name in GROWING:
             made += [
                 job(kind, setup.sizes[0], setup.steps, setup.seconds, name=kind) for kind in ("exponential", "linear")
             ]

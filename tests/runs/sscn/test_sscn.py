@@ -67,7 +67,6 @@ def all_of(steps: float | None, *parts: str) -> dict[str, float | None]:
 
 SLOW_N = {f"{p}_cubic": 1e4 for p in plan.PROBLEMS}
 FIRST_ORDER = all_of(1e3, "cd") | all_of(1e3, "rsrnm") | all_of(1e3, "-gd") | all_of(1e3, "lbfgs")
-GROWN = SLOW_N | all_of(None, "lse-hard-doubling")
 # by claim: what makes it hold, what makes it fail
 MADE: list[tuple[Any, dict[str, float | None], dict[str, float | None]]] = [
     (size_claims.any_size, {}, {"nci60_doubling_500": None}),
@@ -85,8 +84,6 @@ MADE: list[tuple[Any, dict[str, float | None], dict[str, float | None]]] = [
     (schedule_claims.growing, SLOW_N, SLOW_N | {"pairs_linear": 1e5}),
     (schedule_claims.adaptive, SLOW_N, SLOW_N | all_of(None, "mnist-adaptive")),
     (schedule_claims.scheduled, SLOW_N | all_of(1e-3, "linear"), SLOW_N),
-    (schedule_claims.hard, GROWN, GROWN | {"lse_hard_linear": None}),
-    (schedule_claims.hard, GROWN, GROWN | {"lse_hard_doubling_200": 5.0}),
     (point_claims.second_order, {}, {"mlp_saddle_doubling_100": None}),
     (point_claims.tight, {}, {"leukemia_doubling_50": None}),
     (point_claims.tight_published, {}, {"leukemia_ratio_50": None}),

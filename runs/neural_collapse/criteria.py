@@ -2,81 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from probes.numbers import short
-from runs.engine.claims import Results
-from runs.neural_collapse.models import OPTIMIZERS, family
+from runs.engine.claims import Control, Results
+from runs.neural_collapse.models import OPTIMIZERS
+from runs.neural_collapse.training import Row
 
-Row = dict[str, Any]
 PAPER = "arXiv 2602.16642"
 ACCURACY = 0.99  # on the training images, below which a run does not count
+FLOOR = 1e-4  # NC0 below is rounding of float32
+COUNT = f"runs below {ACCURACY:.0%} train accuracy do not count"
+# What a control exchanges: each optimizer with its other kind of decay.
+OTHER_KIND = {"SGD": "SGDW", "Adam": "AdamW", "Signum": "SignumW"}
 
 
-def runs(results: Results, pattern: str = "grid-*") -> list[Row]:
-    """The runs that did not diverge, with their seeds, whether they count or not."""
+def runs(results: Results, pattern: str) -> list[Row]:
+    """The runs of all jobs that match which did not diverge, with `job`, the name without its seed's."""
     return [
-        row | {"seed": int(name.rpartition("-s")[2]) if "-s" in name else 0}
-        for name, row in results.data(pattern).items()
+        row | {"job": name.rpartition("-s")[0] or name, "seed": name}
+        for name, data in results.data(pattern).items()
+        for row in data["runs"]
         if "train" in row
     ]
 
 
-def counting(rows: Sequence[Row]) -> list[Row]:
+def counting(rows: Iterable[Row]) -> list[Row]:
     """Those that classify at least 99 % of the training images rightly."""
     return [row for row in rows if row["train"]["accuracy"] >= ACCURACY]
 
 
-def chosen(rows: Sequence[Row], **settings: Any) -> list[Row]:
+def chosen(rows: Iterable[Row], **settings: Any) -> list[Row]:
     """Those with these settings."""
     return [row for row in rows if all(row[key] == value for key, value in settings.items())]
 
 
-def by_network(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """By network, in the order in which they come."""
-    return {name: chosen(rows, network=name) for name in dict.fromkeys(row["network"] for row in rows)}
-
-
-def means(rows: Sequence[Row], metric: str, side: str = "train") -> dict[str, float]:
-    """By optimizer: the geometric mean over seeds."""
-    values = {name: [row[side][metric] for row in own] for name, own in by_optimizer(rows).items()}
-    return {name: float(np.exp(np.log(np.maximum(v, 1e-300)).mean())) for name, v in values.items()}
-
-
-def by_optimizer(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """By optimizer, in `OPTIMIZERS`' order, those that have runs."""
+def by_optimizer(rows: Iterable[Row], exchanged: bool = False) -> dict[str, list[Row]]:
+    """By optimizer, in `OPTIMIZERS`' order, those that have runs; `exchanged`: under the name of the other kind."""
+    rows = list(rows)
     found = {optimizer: chosen(rows, optimizer=optimizer) for optimizer in OPTIMIZERS}
+    if exchanged:
+        there_and_back = OTHER_KIND | {b: a for a, b in OTHER_KIND.items()}
+        found = {optimizer: found[there_and_back[optimizer]] for optimizer in OPTIMIZERS}
     return {optimizer: own for optimizer, own in found.items() if own}
 
 
-def in_order(values: dict[str, float], *groups: Sequence[str]) -> bool | None:
-    """Whether every value of a group lies below every one of the next; None when one is missing."""
-    if any(name not in values for group in groups for name in group):
+EXCHANGED = Control("runs with coupled and decoupled decay exchanged", lambda judge, results: judge(results, True))
+
+
+def values(rows: Iterable[Row], metric: str) -> NDArray[np.float64]:
+    """A metric on training features at the end."""
+    return np.array([row["train"][metric] for row in rows], dtype=float)
+
+
+def median(numbers: ArrayLike) -> float:
+    """As a float; nan of none."""
+    numbers = np.asarray(numbers, dtype=float)
+    return float(np.median(numbers)) if numbers.size else float("nan")
+
+
+def medians(found: Mapping[str, Iterable[Row]], metric: str) -> dict[str, float]:
+    """The median of each group."""
+    return {name: median(values(own, metric)) for name, own in found.items()}
+
+
+def best(rows: Iterable[Row]) -> Row:
+    """The run with the lowest NC3."""
+    return min(rows, key=lambda row: float(row["train"]["nc3"]))
+
+
+def in_order(found: Mapping[str, float], *groups: Sequence[str], slack: float = 0.0) -> bool | None:
+    """Whether every value of a group lies below every one of the next, or above by `slack` at most; None if missing."""
+    if any(name not in found for group in groups for name in group):
         return None
-    return all(max(values[a] for a in low) < min(values[b] for b in high) for low, high in pairwise(groups))
+    ends = ((max(found[a] for a in low), min(found[b] for b in high)) for low, high in pairwise(groups))
+    return all(low < high + slack for low, high in ends)
 
 
-def ordered(values: dict[str, float]) -> str:
+def ordered(found: Mapping[str, float]) -> str:
     """`SGD 0.01 < Adam 0.3`: from low to high."""
-    return " < ".join(f"{name} {short(value, 2)}" for name, value in sorted(values.items(), key=lambda item: item[1]))
+    return " < ".join(f"{name} {short(value, 2)}" for name, value in sorted(found.items(), key=lambda item: item[1]))
 
 
-def decay_effect(rows: Sequence[Row], optimizer: str) -> tuple[float, float] | None:
-    """(largest decay among these runs, NC0 there over that without decay); None without such a pair.
+def not_rising(numbers: Sequence[float], slack: float = 0.01) -> bool:
+    """Whether there are several, none above the one before by more than `slack`, and the last below the first."""
+    return len(numbers) > 1 and all(b <= a + slack for a, b in pairwise(numbers)) and numbers[-1] < numbers[0]
 
-    Without decay the two kinds of decay are one, so a run of the coupled optimizer stands for both.
-    """
-    without = chosen(rows, optimizer=family(optimizer), decay=0.0)
-    decayed = [row for row in chosen(rows, optimizer=optimizer) if row["decay"] > 0]
-    if not without or not decayed:
-        return None
-    most = max(decayed, key=lambda row: float(row["decay"]))
-    return float(most["decay"]), most["train"]["nc0"] / without[0]["train"]["nc0"]
+
+def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's, ties at their mean rank; nan of constants."""
+    a, b = _ranks(x), _ranks(y)
+    if a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(x: ArrayLike) -> NDArray[np.float64]:
+    x = np.asarray(x, dtype=float)
+    below, same = (x[:, None] > x).sum(1), (x[:, None] == x).sum(1)
+    return np.asarray(below + (same - 1) / 2, dtype=np.float64)
+
+
+def interval(statistic: Callable[[NDArray[np.int64]], float], size: int, draws: int = 400) -> tuple[float, float]:
+    """The middle 95 % of a statistic of resampled places `0 ... size - 1`; draws without a value are left out."""
+    random = np.random.default_rng(0)
+    found = np.array([statistic(random.integers(0, size, size)) for _ in range(draws)])
+    found = found[np.isfinite(found)]
+    low, high = np.quantile(found, [0.025, 0.975]) if found.size else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def shuffled(numbers: ArrayLike) -> NDArray[np.float64]:
+    """In a fixed random order, for controls."""
+    return np.random.default_rng(1).permutation(np.asarray(numbers, dtype=float))
 
 
 def regression(x: ArrayLike, y: ArrayLike) -> tuple[float, float, float]:

@@ -1,137 +1,140 @@
-"""The training runs of `runs.neural_collapse`: one job a run, so that a killed sweep redoes no finished one.
+"""The jobs of `runs.neural_collapse`: several training runs each, from the same weights and on the same batches.
 
-3000 steps of 32 digits; the rate falls to a tenth after a third of them and to a hundredth after two thirds, as in the
-paper, which has 94,000 steps on images of 32 x 32. All parameters decay. Runs of one network start from the same
-weights and meet the same batches, unless they are told to repeat from others.
+A ResNet with batch norm, as the paper's networks have it, and an MLP without any, on 800 images of Fashion-MNIST of
+14 x 14 pixels: 75 epochs, 600 steps; in the reduced run digits and fewer steps.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from torch import nn
 
-from landscape import Objective
-from landscape.collapse import gather, gather_agreement
-from probes import At, Monitor, NeuralCollapse
-from probes.digits import build_network, digits
+from probes.digits import build_network
 from probes.sweep.jobs import Job, JobContext
-from probes.sweep.problems import batches
-from runs.neural_collapse import theory
-from runs.neural_collapse.models import (
-    COUPLED,
-    NETWORKS,
-    OPTIMIZERS,
-    RATES,
-    family,
-    make_adam,
-    make_optimizer,
-    set_rate,
-    step_schedule,
-    weight_of_head,
-)
-from runs.shared.training import update
+from runs.neural_collapse import separable, theory
+from runs.neural_collapse.data import images
+from runs.neural_collapse.models import COUPLED, NETWORKS, OPTIMIZERS, family, make_adam, make_optimizer
+from runs.neural_collapse.training import Row, train
 
-BATCH = 32
-MOMENTUM, DECAY = 0.9, 5e-3  # the setting at which all optimizers are compared
-DECAYS = {"coupled": (0.0, 5e-4, DECAY, 0.05), "SGDW": (5e-4, DECAY, 0.05), "decoupled": (DECAY, 0.05, 0.5, 5.0)}
+STEPS = 600
+RATES = {"SGD": (0.02, 0.0679, 0.2), "Adam": (0.001, 0.005, 0.01), "Signum": (0.001, 0.005, 0.01)}
+MOMENTA = (0.5, 0.9, 0.95)
 # Without decay the two kinds are one: coupled runs stand for both.
-MOMENTA = {"mlp": (0.0, 0.5, MOMENTUM), "cnn": (MOMENTUM,), "resnet": (MOMENTUM,)}
-ACCELERATION = (0.0, 0.5, 0.7, MOMENTUM)
-SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the decay that is coupled, between Adam and AdamW
+DECAYS = {
+    "SGD": (0.0, 0.005, 0.02),
+    "SGDW": (0.05, 0.2),
+    "Adam": (0.0, 0.005, 0.05),
+    "AdamW": (0.5, 2.0),
+    "Signum": (0.0, 0.005, 0.05),
+    "SignumW": (0.5, 2.0),
+}
+SETTING = {"SGD": 0.0679, "Adam": 0.005, "Signum": 0.005}  # the rates at which all optimizers are compared
+MOMENTUM, DECAY = 0.9, 0.02
 SEEDS = 3
-COLLAPSE = ("nc0", "nc0_normalized", "nc1", "nc1_traces", "cdnv", "nc2", "nc2_weight", "nc2_product", "nc3", "nc4")
-KEPT = (*COLLAPSE, "accuracy", "weight_norm", "smallest_singular")
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the decay that is coupled, between Adam and AdamW
+SHARED = 0.02
+# 1 / (1 - momentum) is 2, 8, 32, and decays are apart by a factor of 4: decay / (1 - momentum) meets itself
+MAP_RATE, MAP_MOMENTA, MAP_DECAYS = 0.0679, (0.5, 0.875, 0.96875), (0.0, 0.0025, 0.01, 0.04)
+LONG = {"lr": 0.001, "decay": 10.0, "steps": 3000}  # decay * sum of the rates: 11
 
 
 def plan(quick: bool) -> list[Job]:
-    """The theorems, then the grid, the setting from other weights, momenta, and Adam-AdamW."""
-    steps = 1500 if quick else 3000
-    cells: dict[str, Job] = {}
+    """The theorems and small problems, the setting from several weights, trends, and the grid."""
+    data, steps, seeds = ("digits", 100, 1) if quick else ("fashion", STEPS, SEEDS)
+    given = {"data": data, "steps": steps}
+    jobs = [*theory.plan(quick), *separable.plan(quick)]
 
-    def add(network: str, optimizer: str, momentum: float, decay: float, seed: int = 0) -> None:
-        name = f"grid-{network}-{optimizer}-m{momentum:g}-d{decay:g}" + (f"-s{seed}" if seed else "")
-        settings = {"network": network, "optimizer": optimizer, "momentum": momentum, "decay": decay, "steps": steps}
-        cells[name] = Job(name, train, settings, f"{network}-{seed}")
+    def for_seeds(name: str, run: Any, settings: Row, network: str = "resnet") -> None:
+        jobs.extend(Job(f"{name}-s{seed}", run, settings, f"{network}-{seed}") for seed in range(seeds))
 
-    for network in ("mlp",) if quick else NETWORKS:
-        for momentum in (MOMENTUM,) if quick else MOMENTA[network]:
-            for optimizer in OPTIMIZERS:
-                for decay in (0.0, DECAY) if quick else decays(optimizer, network):
-                    if decay or optimizer in COUPLED:
-                        add(network, optimizer, momentum, decay)
-    for network in () if quick else ("mlp", "cnn"):
-        for momentum in ACCELERATION:
-            add(network, "SGD", momentum, DECAY)
-    for seed in range(1, 1 if quick else SEEDS):
-        for optimizer in OPTIMIZERS:
-            add("mlp", optimizer, MOMENTUM, DECAY, seed)
-    jobs = [*theory.plan(quick), *cells.values()]
-    for share in (0.0, 1.0) if quick else SHARES:
-        for seed in range(1 if quick else SEEDS):
-            settings = {"share": share, "decay": DECAY, "momentum": MOMENTUM, "steps": steps}
-            jobs.append(Job(f"between-{share:g}-s{seed}", between, settings, f"mlp-{seed}"))
+    for network in NETWORKS:
+        for_seeds(
+            f"setting-{network}", setting, {"network": network, "decay": DECAY, "rates": SETTING, **given}, network
+        )
+    for_seeds("between", between, {"decay": SHARED, "shares": list(SHARES[::5] if quick else SHARES), **given})
+    long = LONG | ({"steps": 200} if quick else {})
+    for_seeds("long", decoupled, {"data": data, **long})
+    momenta, decays = (MAP_MOMENTA[:2], MAP_DECAYS[2:]) if quick else (MAP_MOMENTA, MAP_DECAYS)
+    for_seeds("map", momentum_map, {"lr": MAP_RATE, "momenta": list(momenta), "decays": list(decays), **given})
+    for optimizer in OPTIMIZERS:
+        rates = RATES[family(optimizer)]
+        for lr in rates[1:2] if quick else rates:
+            cells = [list(cell) for cell in itertools.product(MOMENTA, DECAYS[optimizer])]
+            settings = {"optimizer": optimizer, "lr": lr, "cells": cells[-2:] if quick else cells}
+            jobs.append(Job(f"grid-{optimizer}-lr{lr:g}", grid, {**settings, **given}, "resnet-0"))
     return jobs
 
 
-def decays(optimizer: str, network: str) -> tuple[float, ...]:
-    """Of the full grid; the residual network, which takes longest, has fewer."""
-    kind = "coupled" if optimizer in COUPLED else "SGDW" if optimizer == "SGDW" else "decoupled"
-    kept = (0.0, DECAY, 0.5 if kind == "decoupled" else 0.05)
-    return tuple(decay for decay in DECAYS[kind] if network != "resnet" or decay in kept)
+def made(job: JobContext, network: str, data: str) -> nn.Sequential:
+    """A network for these images, with the weights of the job's seed."""
+    model = build_network(lambda: NETWORKS[network](images(data)[0][0].shape[-1]), job.seed)
+    assert isinstance(model, nn.Sequential)
+    return model
 
 
-def train(job: JobContext, network: str, optimizer: str, momentum: float, decay: float, steps: int) -> dict[str, Any]:
-    """One cell of the grid."""
-    lr = RATES[family(optimizer)]
-    model = build_network(NETWORKS[network], job.seed)
-    config = {"network": network, "optimizer": optimizer, "lr": lr, "momentum": momentum, "decay": decay}
+def run(
+    job: JobContext, network: str, data: str, steps: int, optimizer: str, lr: float, momentum: float, decay: float,
+    looks: int = 0,
+) -> Row:  # fmt: skip
+    """One training run, with so many looks on the way."""
+    model = made(job, network, data)
     mover = make_optimizer(optimizer, list(model.parameters()), lr, momentum, decay)
-    try:
-        return config | train_and_measure(job, model, mover, lr, steps, config)
-    except ValueError as error:
-        if "diverged" not in str(error):
-            raise
-        return config | {"diverged": True}
+    found = train(model, mover, images(data), lr, steps, job.seed, range(0, steps, steps // looks) if looks else ())
+    return {"optimizer": optimizer, "lr": lr, "momentum": momentum, "decay": decay, "steps": steps} | found
 
 
-def between(job: JobContext, share: float, decay: float, momentum: float, steps: int) -> dict[str, Any]:
-    """Adam with a share of the decay coupled and the rest decoupled, on the MLP."""
-    lr = RATES["Adam"]
-    model = build_network(NETWORKS["mlp"], job.seed)
-    config = {"network": "mlp", "lr": lr, "momentum": momentum, "decay": decay, "share": share}
-    mover = make_adam(list(model.parameters()), lr, momentum, share * decay, (1 - share) * decay)
-    return config | train_and_measure(job, model, mover, lr, steps, config)
+def grid(job: JobContext, optimizer: str, lr: float, cells: list[list[float]], data: str, steps: int) -> dict[str, Any]:
+    """The ResNet by one optimizer at one rate, at several momenta and decays."""
+    runs = []
+    for momentum, decay in cells:
+        runs.append(run(job, "resnet", data, steps, optimizer, lr, momentum, decay))
+        job.progress(len(runs), len(cells))
+    return {"runs": runs}
 
 
-def train_and_measure(
-    job: JobContext, model: nn.Module, optimizer: Any, lr: float, steps: int, config: dict[str, Any]
+def setting(
+    job: JobContext, network: str, decay: float, rates: dict[str, float], data: str, steps: int
 ) -> dict[str, Any]:
-    """Train, measure on the way on both sets of images; the metrics before and after, and the losses."""
-    sets = digits()
-    whole = Objective(model, nn.CrossEntropyLoss(), sets.train, mode="eval")
-    held = whole.on(sets.test)
-    chosen = At([0, steps // 100, steps // 40, *(steps * i // 20 for i in range(1, 21))])
-    with job.trace(**config) as trace:
-        monitors = [
-            Monitor(objective, [NeuralCollapse(name=name, every=chosen)], trace, on_error="raise")
-            for name, objective in (("train", whole), ("test", held))
-        ]
-        rates = step_schedule(lr, steps)
-        for step, (inputs, labels) in enumerate(batches(*sets.train, BATCH, steps, job.seed)):
-            for monitor in monitors:
-                monitor(step)
-            set_rate(optimizer, rates[step])
-            update(optimizer, lambda i=inputs, y=labels: nn.functional.cross_entropy(model(i), y))  # type: ignore[misc]
-            job.progress(step, steps)
-        last = {name: outcome.values or {} for monitor in monitors for name, outcome in monitor(steps).items()}
-        first = {name: trace["train"][name][0] for name in KEPT}
-    statistics = gather(whole)
-    gather_agreement(held, statistics)
-    return {
-        "start": {name: float(value) for name, value in first.items()},
-        **{name: {key: float(values[key]) for key in KEPT} for name, values in last.items()},
-        "nc4_test": statistics.metrics(weight_of_head(model)).nc4,
-        "loss": whole.value(),
-        "test_loss": held.value(),
-    }
+    """All optimizers at one decay and momentum, and those with coupled decay also without any."""
+    runs = []
+    for optimizer in OPTIMIZERS:
+        for each in (0.0, decay) if optimizer in COUPLED else (decay,):
+            lr = rates[family(optimizer)]
+            runs.append(run(job, network, data, steps, optimizer, lr, MOMENTUM, each, looks=10))
+            job.progress(len(runs), 9)
+    return {"network": network, "runs": runs}
+
+
+def between(job: JobContext, decay: float, shares: list[float], data: str, steps: int) -> dict[str, Any]:
+    """Adam on the ResNet with a share of the decay coupled and the rest decoupled."""
+    runs = []
+    for share in shares:
+        model = made(job, "resnet", data)
+        mover = make_adam(list(model.parameters()), SETTING["Adam"], MOMENTUM, share * decay, (1 - share) * decay)
+        runs.append({"share": share} | train(model, mover, images(data), SETTING["Adam"], steps, job.seed))
+        job.progress(len(runs), len(shares))
+    return {"runs": runs}
+
+
+def decoupled(job: JobContext, data: str, lr: float, decay: float, steps: int) -> dict[str, Any]:
+    """AdamW and SignumW on the ResNet, without decay and with one that alone would leave nothing of W."""
+    cells = list(itertools.product(("AdamW", "SignumW"), (0.0, decay)))
+    runs = []
+    for optimizer, one in cells:
+        runs.append(run(job, "resnet", data, steps, optimizer, lr, MOMENTUM, one, looks=10))
+        job.progress(len(runs), len(cells))
+    return {"runs": runs}
+
+
+def momentum_map(
+    job: JobContext, lr: float, momenta: list[float], decays: list[float], data: str, steps: int
+) -> dict[str, Any]:
+    """SGD with coupled decay on the ResNet, by momentum and decay."""
+    cells = list(itertools.product(momenta, decays))
+    runs = []
+    for momentum, decay in cells:
+        runs.append(run(job, "resnet", data, steps, "SGD", lr, momentum, decay))
+        job.progress(len(runs), len(cells))
+    return {"runs": runs}

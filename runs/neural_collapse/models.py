@@ -9,22 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from probes.digits import CLASSES
-from runs.shared.networks import ResidualBlock, mlp, strided_layers
+from runs.shared.networks import ResidualBlock, mlp
 from solvers import SGD, AdamCoupled, Signum
 
 # In the paper's names; W is the decoupled decay.
 OPTIMIZERS = ("SGD", "SGDW", "Adam", "AdamW", "Signum", "SignumW")
 COUPLED, DECOUPLED = ("SGD", "Adam", "Signum"), ("SGDW", "AdamW", "SignumW")
-RATES = {"SGD": 0.1, "Adam": 0.002, "Signum": 0.001}
 
 
-def cnn() -> nn.Module:
-    """Two 3 x 3 convolutions of stride 2, and a hidden layer."""
-    return nn.Sequential(*strided_layers(), nn.Linear(64, 64), nn.ReLU(), head(64))
-
-
-def resnet() -> nn.Module:
-    """Three residual blocks with batch norm, of 8, 16 and 32 channels, and the mean over the image."""
+def resnet() -> nn.Sequential:
+    """Three residual blocks with batch norm, of 8, 16 and 32 channels, and the mean over the image: 32 features."""
     stem = nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
     shapes = (8, 8, 1), (8, 16, 2), (16, 32, 1)
     blocks = (ResidualBlock(*shape, norm=False) for shape in shapes)
@@ -36,7 +30,11 @@ def head(width: int) -> nn.Linear:
     return nn.Linear(width, CLASSES, bias=False)
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": lambda: mlp(64, bias=False), "cnn": cnn, "resnet": resnet}
+# by the side of the images; the MLP has no batch norm
+NETWORKS: dict[str, Callable[[int], nn.Sequential]] = {
+    "resnet": lambda side: resnet(),
+    "mlp": lambda side: mlp(64, inputs=side**2, bias=False),
+}
 
 
 def weight_of_head(model: nn.Module) -> Tensor:
@@ -63,10 +61,10 @@ def make_optimizer(
 
 
 def make_adam(
-    parameters: Iterable[Tensor], lr: float, momentum: float, coupled: float, decoupled: float
+    parameters: Iterable[Tensor], lr: float, momentum: float, coupled: float, decoupled: float, second: float = 0.999
 ) -> torch.optim.Optimizer:
-    """Adam with both decays."""
-    return AdamCoupled(parameters, lr, betas=(momentum, 0.999), coupled=coupled, decoupled=decoupled)
+    """Adam with both decays; `second`: beta2."""
+    return AdamCoupled(parameters, lr, betas=(momentum, second), coupled=coupled, decoupled=decoupled)
 
 
 def step_schedule(lr: float, steps: int) -> list[float]:

@@ -34,18 +34,23 @@ def sign_decoupled(job: JobContext, classes: list[int], eta: float, decay: float
 
 
 def sign_coupled(job: JobContext, etas: list[float], decay: float, path: float) -> dict[str, Any]:
-    """At fixed step sizes: the entries a (of the diagonal) and -b (beside it) over the steps."""
-    runs = []
+    """At fixed step sizes: the entries a (of the diagonal) and -b (beside it) over the steps.
+
+    `decoupled` is the same with the decay beside the sign.
+    """
+    found: dict[str, Any] = {"runs": [], "decoupled": []}
     with job.trace(etas=etas, decay=decay) as trace:
         for number, eta in enumerate(etas):
-            a, b, values = entries(signs([eta] * round(path / eta), decay, CLASSES, decoupled=False))
-            write(trace, f"eta-{eta:g}", value=values, a=a, b=b)
-            last = values[-len(values) // 10 :]
-            run = {"eta": eta, "peak": values.max(), "peak_step": int(values.argmax()), "last": last.max()}
-            run["alpha_over_bound"] = float((last**2 / CLASSES).max() / (CLASSES * eta) ** 2)
-            runs.append(run | phases(a, b))
+            for key, runs in found.items():
+                a, b, values = entries(signs([eta] * round(path / eta), decay, CLASSES, decoupled=key == "decoupled"))
+                last = values[-len(values) // 10 :]
+                run = {"eta": eta, "peak": values.max(), "peak_step": int(values.argmax()), "last": last.max()}
+                run["alpha_over_bound"] = float((last**2 / CLASSES).max() / (CLASSES * eta) ** 2)
+                runs.append(run | phases(a, b))
+                if key == "runs":
+                    write(trace, f"eta-{eta:g}", value=values, a=a, b=b)
             job.progress(number + 1, len(etas))
-    return {"runs": runs}
+    return found
 
 
 def sign_decaying(job: JobContext, eta: float, decay: float, path: float, halvings: int, each: int) -> dict[str, Any]:
@@ -54,15 +59,14 @@ def sign_decaying(job: JobContext, eta: float, decay: float, path: float, halvin
     with job.trace(eta=eta, decay=decay) as trace:
         a, b, values = entries(signs(rates, decay, CLASSES, decoupled=False))
         write(trace, "nc0", value=values, a=a, b=b, rate=np.array([*rates, rates[-1]]))
-    fixed = fixed_point(decay)
     return {
         "peak": values.max(),
         "last": values[-1],
         "last_rate": rates[-1],
         "a": a[-1],
         "b": b[-1],
-        "fixed": fixed,
-        "error": max(abs(found / point - 1) for found, point in zip((a[-1], b[-1]), fixed, strict=True)),
+        "fixed": fixed_point(decay),
+        "printed": fixed_point(decay, printed=True),
     }
 
 
@@ -102,15 +106,18 @@ def first_fall(values: Vector) -> int:
     return int(falls[0]) if len(falls) else len(values) - 1
 
 
-def fixed_point(decay: float, K: int = CLASSES) -> tuple[float, float]:
-    """a = (K - 1) psi / lam and b = psi / lam at the gap g = (a + b) / sqrt(K - 1), by bisection."""
-    root = math.sqrt(K - 1)
+def fixed_point(decay: float, K: int = CLASSES, *, printed: bool = False) -> tuple[float, float]:
+    """a = (K - 1) psi / lam and b = psi / lam at the logit gap (a + b) / sqrt(K - 1), by bisection.
+
+    `printed`: at the gap (a + b) / (K - 1), as the paper's proof has it.
+    """
+    divisor = K - 1 if printed else math.sqrt(K - 1)
 
     def psi(gap: float) -> float:
-        return 1 / (K * root * (math.exp(gap) + K - 1))
+        return 1 / (K * math.sqrt(K - 1) * (math.exp(gap) + K - 1))
 
     low, high = 0.0, 700.0
     for _ in range(200):
         middle = (low + high) / 2
-        low, high = (middle, high) if K * psi(middle) / (decay * root) > middle else (low, middle)
+        low, high = (middle, high) if K * psi(middle) / (decay * divisor) > middle else (low, middle)
     return (K - 1) * psi(low) / decay, psi(low) / decay

@@ -9,7 +9,7 @@ from typing_extensions import override
 from probes.digits import CLASSES
 
 
-def mlp(width: int, *, inputs: int = 64, bias: bool = True) -> nn.Module:
+def mlp(width: int, *, inputs: int = 64, bias: bool = True) -> nn.Sequential:
     """inputs-width-width-10 with ReLU; `bias`: of the last layer."""
     hidden = nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, CLASSES, bias=bias))

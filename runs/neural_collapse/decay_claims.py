@@ -64,8 +64,8 @@ def tendency(pairs: Pairs, shuffle: bool = False) -> tuple[float, float, float]:
     "larger decay, lower NC0 and NC3",
     source="text",
     literature=f"with all optimizers the metrics fall as the decay grows ({PAPER}, Sec. 3.2, Fig. 1, 3)",
-    criterion="the ResNet's grid: at each rate and momentum the rank correlation of NC0 and NC3 with the decay, over the "
-    f"runs that count; its mean over rates and momenta is negative with its 95 % interval for each of six; {COUNT}",
+    criterion="the ResNet's grid: at each rate and momentum the rank correlation of NC0 and NC3 with the decay over "
+    f"the runs that count; its mean over rates and momenta is negative with its 95 % interval for each of six; {COUNT}",
     needs="grid-*",
     control=Control("decays shuffled at each rate and momentum", lambda judge, results: judge(results, True)),
 )
@@ -171,8 +171,8 @@ FOUR = ("SGD", "SGDW", "Adam", "AdamW")
     source="text",
     literature="under AdamW it and NC0 increase, under Adam it goes to a small non-zero value, under SGD and SGDW to 0 "
     f"({PAPER}, Fig. 19, runs of Table 5)",
-    criterion=f"best runs of the ResNet's grid: it ends above its start with AdamW; over the mean of W's ten it ends at "
-    f"most at {LARGE:g} of its start with SGD and SGDW, and SGD, SGDW < Adam < AdamW",
+    criterion=f"best runs of the ResNet's grid: it ends above its start with AdamW; over the mean of W's ten it ends "
+    f"at most at {LARGE:g} of its start with SGD and SGDW, and SGD, SGDW < Adam < AdamW",
     needs="grid-*",
     control=EXCHANGED,
 )

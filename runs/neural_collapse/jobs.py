@@ -56,13 +56,13 @@ def plan(quick: bool) -> list[Job]:
     for_seeds("between", between, {"decay": SHARED, "shares": list(SHARES[::5] if quick else SHARES), **given})
     long = LONG | ({"steps": 200} if quick else {})
     for_seeds("long", decoupled, {"data": data, **long})
-    momenta, decays = (MAP_MOMENTA[:2], MAP_DECAYS[2:]) if quick else (MAP_MOMENTA, MAP_DECAYS)
+    momenta, decays = (MAP_MOMENTA[1:], MAP_DECAYS[1:3]) if quick else (MAP_MOMENTA, MAP_DECAYS)
     for_seeds("map", momentum_map, {"lr": MAP_RATE, "momenta": list(momenta), "decays": list(decays), **given})
     for optimizer in OPTIMIZERS:
         rates = RATES[family(optimizer)]
         for lr in rates[1:2] if quick else rates:
-            cells = [list(cell) for cell in itertools.product(MOMENTA, DECAYS[optimizer])]
-            settings = {"optimizer": optimizer, "lr": lr, "cells": cells[-2:] if quick else cells}
+            cells = [list(cell) for cell in itertools.product(MOMENTA[1:2] if quick else MOMENTA, DECAYS[optimizer])]
+            settings = {"optimizer": optimizer, "lr": lr, "cells": cells}
             jobs.append(Job(f"grid-{optimizer}-lr{lr:g}", grid, {**settings, **given}, "resnet-0"))
     return jobs
 

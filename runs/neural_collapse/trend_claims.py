@@ -201,7 +201,7 @@ def between_stays(results: Results, grid: bool = False) -> Verdict:
 @claim(
     "NC3 bounds NC0",
     source="theorem",
-    literature=f"NC2 and NC3 imply NC0, which is necessary for them ({PAPER}, Prop. 2.1, about limits); from its proof, "
+    literature=f"NC2 and NC3 imply NC0, which is necessary for them ({PAPER}, Prop. 2.1, about limits); by its proof "
     "‖Wᵀ1‖ / ‖W‖ ≤ √K NC3 at any time",
     criterion="‖Wᵀ1‖ / ‖W‖ over √K NC3 is at most 1 in every run of both networks, at the start and at the end",
     needs=["grid-*", "setting-*", "map-*", "between-*", "long-*"],

@@ -36,7 +36,7 @@ SEEDS = 3
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the decay that is coupled, between Adam and AdamW
 SHARED = 0.02
 # 1 / (1 - momentum) is 2, 8, 32, and decays are apart by a factor of 4: decay / (1 - momentum) meets itself
-MAP_RATE, MAP_MOMENTA, MAP_DECAYS = 0.0679, (0.5, 0.875, 0.96875), (0.0, 0.0025, 0.01, 0.04)
+MAP_RATE, MAP_MOMENTA, MAP_DECAYS = 0.0679, (0.5, 0.875, 0.96875), (0.0, 0.00125, 0.005, 0.02)
 LONG = {"lr": 0.001, "decay": 10.0, "steps": 3000}  # decay * sum of the rates: 11
 
 

@@ -2,7 +2,7 @@
 
     python -m runs.neural_collapse.grid --dry-run                     # counted, and priced from first steps
     python -m runs.neural_collapse.grid --data FOLDER --engine submitit --slurm partition=gpu,time=60,gpus_per_node=1
-    python -m runs.neural_collapse.grid --data digits --epochs 2 --only 'vgg9-mnist-SGD*-lr0.01-m0.9-d0.005'
+    python -m runs.neural_collapse.grid --stand-in digits --epochs 2 --only 'vgg9-mnist-SGD*-lr0.01-m0.9-d0.005'
 
 200 epochs with batches of 128, the rate a tenth from epoch 66 on and a hundredth from epoch 133, all parameters decay.
 The networks are in `runs.neural_collapse.paper`, with what stands in for data that are not there.
@@ -33,7 +33,7 @@ from probes.sweep.conduct import Conditions, run_jobs
 from probes.sweep.jobs import Job, JobContext
 from probes.trace.layout import Field
 from runs.engine.experiment import OUT
-from runs.engine.options import add_engine, chosen_engine, ending
+from runs.engine.options import add_data, add_engine, chosen_engine, ending, use_data
 from runs.neural_collapse.models import COUPLED, OPTIMIZERS, make_optimizer, set_rate, weight_of_head
 from runs.neural_collapse.paper import DATA, DIGITS, NETWORKS, RANDOM, load
 from runs.shared.training import update
@@ -48,17 +48,17 @@ EVERY = 30  # epochs from one look at the features of all images to the next
 KEPT = ("nc0", "nc1", "nc2", "nc3", "accuracy")
 
 
-def plan(data: str = RANDOM, epochs: int = EPOCHS) -> list[Job]:
+def plan(stand_in: str = RANDOM, epochs: int = EPOCHS) -> list[Job]:
     """All runs. Those of one network on one data set start from the same weights and meet the same batches."""
     jobs = []
     for network, name, optimizer in itertools.product(NETWORKS, DATA, OPTIMIZERS):
         decays = DECAYS if optimizer in (*COUPLED, "SGDW") else SCALED_DECAYS
         for lr, momentum, decay in itertools.product(RATES.get(optimizer, OTHER_RATES), MOMENTA, decays):
             cell = {"network": network, "data": name, "optimizer": optimizer, "lr": lr, "momentum": momentum}
-            settings = cell | {"decay": decay, "epochs": epochs, "stand_in": data if data in (RANDOM, DIGITS) else ""}
+            settings = cell | {"decay": decay, "epochs": epochs, "stand_in": stand_in}
             label = f"{network}-{name}-{optimizer}-lr{lr:g}-m{momentum:g}-d{decay:g}"
             kind = f"{network} on {name}"
-            jobs.append(Job(label, train, settings, f"{network}-{name}", {"where": data}, kind))
+            jobs.append(Job(label, train, settings, f"{network}-{name}", kind=kind))
     return jobs
 
 
@@ -72,11 +72,10 @@ def train(
     decay: float,
     epochs: int,
     stand_in: str,
-    where: str,
 ) -> dict[str, Any]:
     """One cell, which goes on from its last checkpoint; the metrics at the start and at the end."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    x, y = (t.to(device) for t in load(data, where)[0])
+    x, y = (t.to(device) for t in load(data, stand_in)[0])
     size = DATA[data].images if stand_in == RANDOM else len(x)  # random images are few, and met again
 
     def build() -> Objective:
@@ -146,7 +145,8 @@ def write(path: Path, data: Sequence[dict[str, Any]]) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     """The command. Ctrl-C ends with status 130 and keeps what is finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder with MNIST/raw, FashionMNIST/raw, cifar-10-batches-bin; or digits")
+    add_data(parser)
+    parser.add_argument("--stand-in", choices=[DIGITS], default="", help="in the place of the data")
     parser.add_argument("--only", default="*", help="pattern of names NETWORK-DATA-OPTIMIZER-lrL-mM-dD")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--dry-run", action="store_true", help="measure first steps and say what the rest takes")
@@ -157,16 +157,15 @@ def main(words: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(words)
     console = Console(width=None if Console().is_terminal else 140)
     with ending(console):
-        if chosen.data is None and not chosen.dry_run:
-            raise UserError("--data names the folder of the images; --data digits stands in, --dry-run needs none")
-        data = chosen.data or RANDOM
-        jobs = [job for job in plan(data, chosen.epochs) if fnmatchcase(job.name, chosen.only)]
+        use_data(chosen)
+        stand_in = RANDOM if chosen.dry_run else chosen.stand_in
+        jobs = [job for job in plan(stand_in, chosen.epochs) if fnmatchcase(job.name, chosen.only)]
         if not jobs:
             raise UserError(f"no run is named {chosen.only}: they are like {plan()[0].name}", status=2)
         for name in [name for name in DATA if any(job.settings["data"] == name for job in jobs)]:
-            load(name, data)
+            load(name, stand_in)
         conditions = Conditions(chosen_engine(chosen), dry=chosen.dry_run, per_hour=chosen.price)
-        folder = chosen.out / (data if data in (RANDOM, DIGITS) else "paper")
+        folder = chosen.out / (stand_in or "paper")
         _, found = run_jobs(jobs, folder, conditions, console, Console(stderr=True), chosen.threads)
     if found is not None:
         for name, result in found.items():

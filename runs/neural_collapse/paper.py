@@ -1,12 +1,11 @@
 """The networks and data of arXiv 2602.16642: ResNet9 and VGG9 with batch norm, on images of 32 x 32.
 
-The images are read from a folder, in the files in which they are given away: MNIST and FashionMNIST as IDX, CIFAR10 in
-its binary version. Where there is none, digits of scikit-learn take their places, or random images, which cost as much.
+The images are those of `runs.shared.data`, and CIFAR10 in its binary version. Digits of scikit-learn can take their
+places, or random images, which cost as much.
 """
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from probes.digits import CLASSES, digits
-from probes.errors import UserError
 from runs.neural_collapse.models import head
+from runs.shared.data import Images, fashion_mnist, mnist
+from runs.shared.data.places import files
 
 SIZE = 32
-RANDOM, DIGITS = "random", "digits"  # in the place of a folder
+RANDOM, DIGITS = "random", "digits"  # in the place of the data
+
+
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,22 +31,14 @@ class DataSet:
     """What a network is trained on.
 
     Attributes:
-        folder: of its files, below that of all.
+        read: images and labels, to train on and to test on; raises `UserError` where they are not.
         channels: of an image.
         images: to train on.
     """
 
-    folder: str
+    read: Callable[[], tuple[Pair, Pair]]
     channels: int
     images: int
-
-
-DATA = {
-    "mnist": DataSet("MNIST/raw", 1, 60_000),
-    "fashion": DataSet("FashionMNIST/raw", 1, 60_000),
-    "cifar10": DataSet("cifar-10-batches-bin", 3, 50_000),
-}
-Pair = tuple[Tensor, Tensor]
 
 
 def convolution(inputs: int, outputs: int, *, pool: bool = False) -> nn.Sequential:
@@ -82,26 +77,37 @@ def vgg9(channels: int) -> nn.Sequential:
 NETWORKS: dict[str, Callable[[int], nn.Sequential]] = {"resnet9": resnet9, "vgg9": vgg9}
 
 
-def load(name: str, where: str) -> tuple[Pair, Pair]:
+def load(name: str, stand_in: str = "") -> tuple[Pair, Pair]:
     """Images (N, channels, 32, 32), normalised by mean and deviation of those to train on, and labels; both sets.
 
-    `where`: the folder of all data, `DIGITS` or `RANDOM`. Raises `UserError` when a file is not there.
+    `stand_in`: `DIGITS` or `RANDOM` in place of the data. Raises `UserError` where these are not.
     """
     channels = DATA[name].channels
-    if where == RANDOM:
+    if stand_in == RANDOM:
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(2048, channels, SIZE, SIZE, generator=generator)
         y = torch.randint(CLASSES, (2048,), generator=generator)
         return (x, y), (x[:128], y[:128])
-    if where == DIGITS:
+    if stand_in == DIGITS:
         sets = digits()
         return _normalised(*((x.expand(-1, channels, -1, -1), y) for x, y in (sets.train, sets.test)))
-    folder = Path(where) / DATA[name].folder
-    read = _cifar if name == "cifar10" else _idx
-    try:
-        return _normalised(read(folder, "train"), read(folder, "test"))
-    except OSError as error:
-        raise UserError(f"no {name} in {where}: {error.filename}: {error.strerror}") from error
+    return _normalised(*DATA[name].read())
+
+
+def _cifar10() -> tuple[Pair, Pair]:
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    get = "https://www.cs.toronto.edu/~kriz/cifar.html, binary version"
+    found = files("CIFAR10", names, inside=["cifar-10-batches-bin"], get=get)
+    return _cifar(found[:-1]), _cifar(found[-1:])
+
+
+def _cifar(paths: list[Path]) -> Pair:
+    rows = np.frombuffer(b"".join(path.read_bytes() for path in paths), np.uint8).reshape(-1, 3073)
+    return torch.from_numpy(rows[:, 1:].copy()).reshape(-1, 3, SIZE, SIZE), torch.from_numpy(rows[:, 0].copy())
+
+
+def _pairs(reader: Callable[[], Images]) -> Callable[[], tuple[Pair, Pair]]:
+    return lambda: (reader().train, reader().test)
 
 
 def _normalised(train: Pair, test: Pair) -> tuple[Pair, Pair]:
@@ -117,20 +123,8 @@ def _normalised(train: Pair, test: Pair) -> tuple[Pair, Pair]:
     return of(train), of(test)
 
 
-def _idx(folder: Path, part: str) -> Pair:
-    kind = "train" if part == "train" else "t10k"
-
-    def array(name: str, header: int) -> bytes:
-        path = folder / f"{kind}-{name}-ubyte"
-        data = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
-        return data[header:]
-
-    labels = torch.from_numpy(np.frombuffer(array("labels-idx1", 8), np.uint8).copy())
-    images = torch.from_numpy(np.frombuffer(array("images-idx3", 16), np.uint8).copy())
-    return images.reshape(len(labels), 1, 28, 28), labels
-
-
-def _cifar(folder: Path, part: str) -> Pair:
-    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if part == "train" else ["test_batch.bin"]
-    rows = np.frombuffer(b"".join((folder / name).read_bytes() for name in names), np.uint8).reshape(-1, 3073)
-    return torch.from_numpy(rows[:, 1:].copy()).reshape(-1, 3, SIZE, SIZE), torch.from_numpy(rows[:, 0].copy())
+DATA = {
+    "mnist": DataSet(_pairs(mnist), 1, 60_000),
+    "fashion": DataSet(_pairs(fashion_mnist), 1, 60_000),
+    "cifar10": DataSet(_cifar10, 3, 50_000),
+}

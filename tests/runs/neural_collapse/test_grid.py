@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 
 from probes.errors import UserError
 from probes.sweep.runner import Runner
+from runs.engine.options import FOLDER
 from runs.neural_collapse import grid, paper
 
 
@@ -45,38 +45,32 @@ def test_the_networks() -> None:
         assert make(1).eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
 
 
-def test_images_are_read_from_their_files(tmp_path: Path) -> None:
+def test_images_are_resized_and_normalised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
-    images, labels = random.integers(0, 256, (20, 28, 28), np.uint8), random.integers(0, 10, 20, np.uint8)
-    folder = tmp_path / "MNIST/raw"
-    folder.mkdir(parents=True)
-    for part in ("train", "t10k"):
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(bytes(16) + images.tobytes())
-        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
-    (x, y), (held, _) = paper.load("mnist", str(tmp_path))
-    assert x.shape == held.shape == (20, 1, 32, 32)
-    assert y.tolist() == labels.tolist()
-    flat = (images.astype(np.float64) - images.mean()) / images.std(ddof=1)
+    x = torch.from_numpy(random.random((20, 1, 28, 28), dtype=np.float32))
+    flat = (x - x.mean()) / x.std()
+    (found, _), _ = paper._normalised((x, torch.arange(20)), (x, torch.arange(20)))
+    assert found.shape == (20, 1, 32, 32)
     # 32 positions over 28: the middle of the image is the mean of its four middle pixels
-    assert x[0, 0, 15:17, 15:17].mean() == pytest.approx(flat[0, 13:15, 13:15].mean(), rel=1e-5)
+    assert found[0, 0, 15:17, 15:17].mean() == pytest.approx(flat[0, 0, 13:15, 13:15].mean().item(), rel=1e-4)
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    with pytest.raises(UserError, match="CIFAR10 is not on this machine"):
+        paper.load("cifar10")
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
     rows = random.integers(0, 256, (6, 10, 3073), np.uint8)
     for i, name in enumerate([f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]):
         (folder / name).write_bytes(rows[i].tobytes())
-    (x, y), (held, _) = paper.load("cifar10", str(tmp_path))
+    (x, y), (held, _) = paper.load("cifar10")
     assert (x.shape, held.shape) == ((50, 3, 32, 32), (10, 3, 32, 32))
     assert y.tolist() == rows[:5, :, 0].reshape(-1).tolist()
     assert x.mean((0, 2, 3)).abs().max() < 1e-4
-    with pytest.raises(UserError, match=r"no fashion in .*train-labels-idx1-ubyte.gz: No such file"):
-        paper.load("fashion", str(tmp_path))
 
 
 def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
-        ([], "--data names the folder of the images"),
-        (["--data", "digits", "--only", "lenet*"], "no run is named lenet*"),
-        (["--data", str(tmp_path)], "no mnist in"),
+        (["--stand-in", "digits", "--only", "lenet*"], "no run is named lenet*"),
+        (["--only", "vgg9-cifar10-*"], "CIFAR10 is not on this machine"),
     ):
         with pytest.raises(SystemExit):
             grid.main([*words, "--out", str(tmp_path / "out")])

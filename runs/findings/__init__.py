@@ -3,7 +3,7 @@
 python -m runs.findings [NAME ...]
 """
 
-from runs.findings import adam_sde, convolutions, leaky_relu, ratio_rule, sam_covariance
+from runs.findings import adam_sde, convolutions, leaky_relu, ratio_rule, sam_covariance, sign_limits
 from runs.findings.finding import Finding, Seen
 from runs.findings.second_derivatives import LAYER_NORM, WEIGHT_NORM
 
@@ -15,6 +15,7 @@ FINDINGS = {
         ratio_rule.FINDING,
         sam_covariance.FINDING,
         adam_sde.FINDING,
+        sign_limits.FINDING,
         WEIGHT_NORM,
         LAYER_NORM,
     )

@@ -36,7 +36,8 @@ SEEDS = 3
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the decay that is coupled, between Adam and AdamW
 SHARED = 0.02
 # 1 / (1 - momentum) is 2, 8, 32, and decays are apart by a factor of 4: decay / (1 - momentum) meets itself
-MAP_RATE, MAP_MOMENTA, MAP_DECAYS = 0.0679, (0.5, 0.875, 0.96875), (0.0, 0.00125, 0.005, 0.02)
+MAP_RATE, MAP_MOMENTA, MAP_DECAYS = 0.0679, (0.5, 0.875, 0.96875), (0.0, 0.00075, 0.003, 0.012)
+MAP_STEPS = 1000  # decay / (1 - momentum) times the sum of the rates goes up to 9.6, in the paper's map to 8.6
 LONG = {"lr": 0.001, "decay": 10.0, "steps": 3000}  # decay * sum of the rates: 11
 
 
@@ -57,12 +58,13 @@ def plan(quick: bool) -> list[Job]:
     long = LONG | ({"steps": 200} if quick else {})
     for_seeds("long", decoupled, {"data": data, **long})
     momenta, decays = (MAP_MOMENTA[1:], MAP_DECAYS[1:3]) if quick else (MAP_MOMENTA, MAP_DECAYS)
-    for_seeds("map", momentum_map, {"lr": MAP_RATE, "momenta": list(momenta), "decays": list(decays), **given})
+    cells = {"lr": MAP_RATE, "momenta": list(momenta), "decays": list(decays)}
+    for_seeds("map", momentum_map, {**cells, "data": data, "steps": steps if quick else MAP_STEPS})
     for optimizer in OPTIMIZERS:
         rates = RATES[family(optimizer)]
         for lr in rates[1:2] if quick else rates:
-            cells = [list(cell) for cell in itertools.product(MOMENTA[1:2] if quick else MOMENTA, DECAYS[optimizer])]
-            settings = {"optimizer": optimizer, "lr": lr, "cells": cells}
+            own = [list(cell) for cell in itertools.product(MOMENTA[1:2] if quick else MOMENTA, DECAYS[optimizer])]
+            settings = {"optimizer": optimizer, "lr": lr, "cells": own}
             jobs.append(Job(f"grid-{optimizer}-lr{lr:g}", grid, {**settings, **given}, "resnet-0"))
     return jobs
 

@@ -38,7 +38,11 @@ SHARED = 0.02
 # 1 / (1 - momentum) is 2, 8, 32, and decays are apart by a factor of 4: decay / (1 - momentum) meets itself
 MAP_RATE, MAP_MOMENTA, MAP_DECAYS = 0.0679, (0.5, 0.875, 0.96875), (0.0, 0.00075, 0.003, 0.012)
 MAP_STEPS = 1000  # decay / (1 - momentum) times the sum of the rates goes up to 9.6, in the paper's map to 8.6
-LONG = {"lr": 0.001, "decay": 10.0, "steps": 3000}  # decay * sum of the rates: 11
+LONG = {
+    "lr": 0.01,
+    "decay": 2.0,
+    "steps": 2000,
+}  # decay * sum of the rates: 15; 5 and more do not train in so few steps
 
 
 def plan(quick: bool) -> list[Job]:
@@ -121,12 +125,11 @@ def between(job: JobContext, decay: float, shares: list[float], data: str, steps
 
 
 def decoupled(job: JobContext, data: str, lr: float, decay: float, steps: int) -> dict[str, Any]:
-    """AdamW and SignumW on the ResNet, without decay and with one that alone would leave nothing of W."""
-    cells = list(itertools.product(("AdamW", "SignumW"), (0.0, decay)))
+    """AdamW and SignumW on the ResNet with a decay that alone would leave nothing of W."""
     runs = []
-    for optimizer, one in cells:
-        runs.append(run(job, "resnet", data, steps, optimizer, lr, MOMENTUM, one, looks=10))
-        job.progress(len(runs), len(cells))
+    for optimizer in ("AdamW", "SignumW"):
+        runs.append(run(job, "resnet", data, steps, optimizer, lr, MOMENTUM, decay))
+        job.progress(len(runs), 2)
     return {"runs": runs}
 
 

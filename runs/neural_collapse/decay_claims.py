@@ -25,9 +25,9 @@ from runs.neural_collapse.criteria import (
     runs,
     values,
 )
-from runs.neural_collapse.jobs import DECAY, LONG
+from runs.neural_collapse.jobs import LONG, SETTING_OF
 from runs.neural_collapse.models import COUPLED, OPTIMIZERS, family, step_schedule
-from runs.neural_collapse.optimizer_claims import NETWORKS, TABLE, best_runs, setting
+from runs.neural_collapse.optimizer_claims import TABLE, best_runs, setting
 from runs.neural_collapse.training import Row
 
 LARGE = 0.1  # of NC0 without decay
@@ -195,7 +195,7 @@ def smallest(results: Results, exchanged: bool = False) -> Verdict:
     "singular values of the class means grow",
     source="text",
     literature=f"the non-zero singular values of the centred means grow throughout, and differ ({PAPER}, Fig. 7)",
-    criterion=f"ResNet, {TABLE}: with SGD, SGDW, Adam and AdamW each of the nine ends above its start, median of 3 "
+    criterion=f"{TABLE['resnet']}: with SGD, SGDW, Adam and AdamW each of the nine ends above its start, median of 3 "
     f"seeds; {COUNT}",
     needs="setting-resnet-*",
     control=Control("the tenth, which the centring keeps at 0", lambda judge, results: judge(results, slice(9, 10))),
@@ -225,7 +225,7 @@ def means_grow(results: Results, which: slice = slice(0, 9)) -> Verdict:
     "coupled decay brings NC0 down, no batch norm",
     source="own",
     literature=f"does what {PAPER}, Fig. 1, 3, shows need batch norm?",
-    criterion=f"{NETWORKS['mlp']}, {TABLE}: NC0 with decay is at most {LARGE:g} of that without, medians of 3 seeds, "
+    criterion=f"{TABLE['mlp']}: NC0 with decay is at most {LARGE:g} of that without, medians of 3 seeds, "
     f"for SGD, Adam and Signum; {COUNT}",
     needs="setting-mlp-*",
 )
@@ -233,7 +233,9 @@ def coupled_own(results: Results) -> Verdict:
     rows = counting(runs(results, "setting-mlp-*"))
     found = {}
     for name in COUPLED:
-        with_, without = (median(values(chosen(rows, optimizer=name, decay=decay), "nc0")) for decay in (DECAY, 0.0))
+        with_, without = (
+            median(values(chosen(rows, optimizer=name, decay=decay), "nc0")) for decay in (SETTING_OF["mlp"][0], 0.0)
+        )
         found[name] = with_ / without
     return every(
         found, lambda left: None if math.isnan(left) else left <= LARGE, lambda name, left: f"{name} × {short(left, 2)}"

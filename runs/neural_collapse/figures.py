@@ -13,7 +13,7 @@ from probes.views.pictures.style import BLUE, GREEN, GREY, ORANGE, figure, headl
 from runs.engine.claims import Results
 from runs.neural_collapse.criteria import FLOOR, chosen, counting, median, regression, runs, values
 from runs.neural_collapse.decay_claims import FOUR, by_decay
-from runs.neural_collapse.jobs import DECAY, MOMENTUM, SHARED
+from runs.neural_collapse.jobs import MOMENTUM, SETTING_OF, SHARED
 from runs.neural_collapse.models import OPTIMIZERS, family
 from runs.neural_collapse.optimizer_claims import NETWORKS
 from runs.neural_collapse.separable import FREE_RULES
@@ -63,10 +63,11 @@ def training_figure(results: Results) -> Figure:
     made, panels = figure(3, height=4.6)
     shown = (("resnet", "nc0"), ("resnet", "nc3"), ("mlp", "nc3"))
     for axes, (network, metric) in zip(panels, shown, strict=True):
-        rows = chosen(runs(results, f"setting-{network}-*"), decay=DECAY)
+        decay, _ = SETTING_OF[network]
+        rows = chosen(runs(results, f"setting-{network}-*"), decay=decay)
         for optimizer in OPTIMIZERS:
             axes.plot(*along(chosen(rows, optimizer=optimizer), metric), **line(optimizer), label=optimizer)
-        headline(axes, f"{metric.upper()}, {NETWORKS[network]}", f"λ = {DECAY}, momentum {MOMENTUM}; dashed: decoupled")
+        headline(axes, f"{metric.upper()}, {NETWORKS[network]}", f"λ = {decay}, momentum {MOMENTUM}; dashed: decoupled")
         label = "NC0 = ‖Wᵀ1‖" if metric == "nc0" else "NC3"
         axes.set(xlabel="training step", ylabel=label, **({"yscale": "log"} if metric == "nc0" else {"ylim": (0, 1.5)}))
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -92,11 +93,12 @@ def decay_figure(results: Results) -> Figure:
     headline(first, "NC0 by decay", "ResNet, geometric means over rates and momenta; dashed: decoupled")
     headline(second, "NC3 by decay", "the same runs, at least 99 % train accuracy")
     first.legend(loc="lower left", ncols=2)
-    rows = chosen(runs(results, "setting-resnet-*"), decay=DECAY)
+    decay, _ = SETTING_OF["resnet"]
+    rows = chosen(runs(results, "setting-resnet-*"), decay=decay)
     for optimizer in FOUR:
         third.plot(*along(chosen(rows, optimizer=optimizer), "ratio"), **line(optimizer), label=optimizer)
     third.set(yscale="log", xlabel="training step", ylabel="smallest / mean singular value of W")
-    headline(third, "The smallest singular value of W", f"ResNet, λ = {DECAY}, medians of seeds")
+    headline(third, "The smallest singular value of W", f"ResNet, λ = {decay}, medians of seeds")
     third.legend(loc="lower left")
     return made
 
@@ -160,5 +162,5 @@ def _free(results: Results, axes: Axes) -> None:
         own = free_runs(results, rule)
         axes.plot([run["nc0"] for run in own], [run["nc3"] for run in own], **mark(rule), label=rule)
     axes.set(xscale="log", yscale="log", xlabel="NC0 = ‖Wᵀ1‖", ylabel="NC3")
-    headline(axes, "Unconstrained features", "runs of 100 % train accuracy, rates 0.1 to 1, λ = 5e-4 and 5e-3")
+    headline(axes, "Unconstrained features", "runs of 100 % train accuracy, rates 0.1 and 1, λ = 5e-4 and 5e-3")
     axes.legend()

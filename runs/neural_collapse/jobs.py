@@ -31,7 +31,8 @@ DECAYS = {
     "SignumW": (0.5, 2.0),
 }
 SETTING = {"SGD": 0.0679, "Adam": 0.005, "Signum": 0.005}  # the rates at which all optimizers are compared
-MOMENTUM, DECAY = 0.9, 0.02
+MOMENTUM = 0.9
+SETTING_OF = {"resnet": (0.02, STEPS), "mlp": (0.002, 2000)}  # decay and steps; without batch norm 0.02 stops training
 SEEDS = 3
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the decay that is coupled, between Adam and AdamW
 SHARED = 0.02
@@ -54,10 +55,9 @@ def plan(quick: bool) -> list[Job]:
     def for_seeds(name: str, run: Any, settings: Row, network: str = "resnet") -> None:
         jobs.extend(Job(f"{name}-s{seed}", run, settings, f"{network}-{seed}") for seed in range(seeds))
 
-    for network in NETWORKS:
-        for_seeds(
-            f"setting-{network}", setting, {"network": network, "decay": DECAY, "rates": SETTING, **given}, network
-        )
+    for network, (decay, length) in SETTING_OF.items():
+        own = {"network": network, "decay": decay, "rates": SETTING, "data": data, "steps": steps if quick else length}
+        for_seeds(f"setting-{network}", setting, own, network)
     for_seeds("between", between, {"decay": SHARED, "shares": list(SHARES[::5] if quick else SHARES), **given})
     long = LONG | ({"steps": 200} if quick else {})
     for_seeds("long", decoupled, {"data": data, **long})
@@ -67,8 +67,8 @@ def plan(quick: bool) -> list[Job]:
     for optimizer in OPTIMIZERS:
         rates = RATES[family(optimizer)]
         for lr in rates[1:2] if quick else rates:
-            own = [list(cell) for cell in itertools.product(MOMENTA[1:2] if quick else MOMENTA, DECAYS[optimizer])]
-            settings = {"optimizer": optimizer, "lr": lr, "cells": own}
+            each = [list(cell) for cell in itertools.product(MOMENTA[1:2] if quick else MOMENTA, DECAYS[optimizer])]
+            settings = {"optimizer": optimizer, "lr": lr, "cells": each}
             jobs.append(Job(f"grid-{optimizer}-lr{lr:g}", grid, {**settings, **given}, "resnet-0"))
     return jobs
 

@@ -25,17 +25,23 @@ from runs.neural_collapse.criteria import (
     shuffled,
     values,
 )
-from runs.neural_collapse.jobs import DECAY, MOMENTUM, SETTING
+from runs.neural_collapse.jobs import MOMENTUM, SETTING, SETTING_OF
 from runs.neural_collapse.training import Row
 
 NC1_LEFT, UNRELATED = 0.05, 0.5
-TABLE = f"λ = {DECAY}, momentum {MOMENTUM}, rates " + ", ".join(f"{name} {lr:g}" for name, lr in SETTING.items())
 NETWORKS = {"resnet": "ResNet with batch norm", "mlp": "MLP without batch norm"}
+TABLE = {
+    network: f"{NETWORKS[network]}, λ = {decay:g}, momentum {MOMENTUM}, {steps} steps, rates "
+    + ", ".join(f"{name} {lr:g}" for name, lr in SETTING.items())
+    for network, (decay, steps) in SETTING_OF.items()
+}
 
 
 def setting(results: Results, network: str, exchanged: bool = False) -> dict[str, list[Row]]:
     """The counting runs at the setting, by optimizer."""
-    return by_optimizer(chosen(counting(runs(results, f"setting-{network}-*")), decay=DECAY), exchanged)
+    return by_optimizer(
+        chosen(counting(runs(results, f"setting-{network}-*")), decay=SETTING_OF[network][0]), exchanged
+    )
 
 
 def _order(metric: str, network: str, source: Source, literature: str, *groups: Sequence[str]) -> Claim:
@@ -46,7 +52,7 @@ def _order(metric: str, network: str, source: Source, literature: str, *groups: 
         f"{metric.upper()} by optimizer{own}",
         source=source,
         literature=literature,
-        criterion=f"{NETWORKS[network]}, {TABLE}: median {metric.upper()} of 3 seeds, {said}; {COUNT}",
+        criterion=f"{TABLE[network]}: median {metric.upper()} of 3 seeds, {said}; {COUNT}",
         needs=f"setting-{network}-*",
         control=EXCHANGED,
     )
@@ -147,7 +153,7 @@ def _nc1(results: Results, network: str) -> Verdict:
     "NC1 is small in all",
     source="table",
     literature=f"all six optimizers bring NC1 down by more than 95 % (95.7 % at least: {PAPER}, Table 2)",
-    criterion=f"{NETWORKS['resnet']}, {TABLE}: NC1 ends at {NC1_LEFT:.0%} of its start or less, median of 3 seeds, "
+    criterion=f"{TABLE['resnet']}: NC1 ends at {NC1_LEFT:.0%} of its start or less, median of 3 seeds, "
     f"with every optimizer; {COUNT}",
     needs="setting-resnet-*",
     control=Control("the MLP, without batch norm", lambda judge, results: judge(results, "mlp"), ("setting-mlp-*",)),
@@ -160,7 +166,7 @@ def nc1_small(results: Results, network: str = "resnet") -> Verdict:
     "NC1 is small in all, no batch norm",
     source="own",
     literature=f"does what {PAPER}, Table 2, says of NC1 need batch norm?",
-    criterion=f"{NETWORKS['mlp']}: the same",
+    criterion=f"{TABLE['mlp']}: the same",
     needs="setting-mlp-*",
 )
 def nc1_own(results: Results) -> Verdict:

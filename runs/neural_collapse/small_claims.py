@@ -141,7 +141,7 @@ def _extremes(metric: str, least: Callable[..., float]) -> Callable[[Results, st
     source="figure",
     literature=f"NC0 and NC3 of AdamW are at least an order of magnitude above those of Adam and of SGD with momentum "
     f"and decay, among runs of 100 % train accuracy ({PAPER}, App. D.4.2, Fig. 16)",
-    criterion="d = 512, K = 10, N = 10,000, cross-entropy, momentum 0.9, rates 0.1, 0.3, 1, λ = 5e-4, 5e-3, 300 steps "
+    criterion="d = 512, K = 10, N = 10,000, cross-entropy, momentum 0.9, rates 0.1 and 1, λ = 5e-4, 5e-3, 300 steps "
     f"of all data: the least NC0 and NC3 of AdamW's runs are at least {ORDER:g} times the largest of Adam's and SGD's",
     needs="free-*",
     control=Control("Adam in AdamW's place", lambda judge, results: judge(results, "Adam", ("SGD",))),

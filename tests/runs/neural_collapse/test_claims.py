@@ -18,7 +18,7 @@ from runs.neural_collapse import optimizer_claims as tables
 from runs.neural_collapse import small_claims as small
 from runs.neural_collapse import theory_claims as theorems
 from runs.neural_collapse import trend_claims as trends
-from runs.neural_collapse.jobs import DECAY, DECAYS, MAP_DECAYS, MAP_MOMENTA, SHARES
+from runs.neural_collapse.jobs import DECAYS, MAP_DECAYS, MAP_MOMENTA, SETTING_OF, SHARES
 
 Row = dict[str, Any]
 
@@ -31,7 +31,14 @@ def made(**jobs: Any) -> Results:
 def run(optimizer: str = "SGD", nc0: float = 1.0, nc3: float = 0.5, **more: Any) -> Row:
     """A run that counts; what is no setting goes into its metrics at the end."""
     outside = ("lr", "momentum", "decay", "share", "loss", "nc4_test", "accuracy_test", "singular")
-    row = {"optimizer": optimizer, "lr": 0.1, "momentum": 0.9, "decay": DECAY, "loss": 0.1, "nc4_test": 0.95}
+    row = {
+        "optimizer": optimizer,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "decay": SETTING_OF["resnet"][0],
+        "loss": 0.1,
+        "nc4_test": 0.95,
+    }
     row |= {"accuracy_test": 0.8, "singular": {"weight": [2.0] * 10, "means": [2.0] * 9 + [0.0]}}
     row |= {key: more.pop(key) for key in outside if key in more}
     metrics = {"nc0": nc0, "nc0_normalized": 0.1, "nc1": 0.1, "nc2": 0.3, "nc3": nc3, "nc4": 1.0, "accuracy": 1.0}
@@ -49,7 +56,8 @@ ORDER = {"SGD": 0.01, "Adam": 0.3, "SGDW": 0.5, "Signum": 0.7, "AdamW": 5.0, "Si
 
 
 def at_setting(network: str = "resnet", **changed: float) -> Results:
-    rows = [run(name, value, value / 30) for name, value in (ORDER | changed).items()]
+    decay = SETTING_OF[network][0]
+    rows = [run(name, value, value / 30, decay=decay) for name, value in (ORDER | changed).items()]
     return with_runs(f"setting_{network}_s0", rows)
 
 
@@ -166,7 +174,8 @@ def grown(means: list[float]) -> Results:
 
 def kept_by_mlp(adam: float) -> Results:
     ends = {"SGD": 0.01, "Adam": adam, "Signum": 0.05}
-    rows = [run(name, end) for name, end in ends.items()] + [run(name, decay=0.0) for name in ends]
+    rows = [run(name, end, decay=SETTING_OF["mlp"][0]) for name, end in ends.items()]
+    rows += [run(name, decay=0.0) for name in ends]
     return with_runs("setting_mlp_s0", rows)
 
 
@@ -199,7 +208,7 @@ CASES: list[tuple[Claim, Results, Results]] = [  # the rule, results that it acc
     (tables.best_nc3, table3(**PAPERS), table3(**PAPERS | {"SGD": 0.2})),
     (tables.best_nc3, table3(**PAPERS), table3(**PAPERS | {"AdamW": 0.15})),
     (tables.nc1_small, at_setting(), with_runs("setting_resnet_s0", [run(), run("Adam", nc1=0.6)])),
-    (tables.nc1_own, at_setting("mlp"), with_runs("setting_mlp_s0", [run(), run("Adam", nc1=0.6)])),
+    (tables.nc1_own, at_setting("mlp"), with_runs("setting_mlp_s0", [run("Adam", nc1=0.6, decay=0.002)])),
     (tables.nc4_tendency, grid(), grid(lambda row: row | {"nc4_test": 1 - row["nc4_test"]})),
     (tables.nc4_unrelated, grid(), grid(lambda row: row | {"nc4_test": -row["train"]["nc3"]})),
     (decays.falls, grid(), grid(Signum=61.0)),

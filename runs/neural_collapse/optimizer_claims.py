@@ -209,8 +209,12 @@ def nc4_unrelated(results: Results, metric: str = "nc4_test") -> Verdict:
     rows = counting(runs(results, "grid-*"))
     look = [row["train"].get(metric, row.get(metric)) for row in rows]
     found = {name.upper(): rank_correlation(look, values(rows, name)) for name in ("nc1", "nc2", "nc3")}
+    seen = "; runs of larger NC1 agree less" if found["NC1"] < -UNRELATED else ""
     return every(
-        found, lambda rho: abs(rho) <= UNRELATED, lambda name, rho: f"{name} {rho:.2f}", after=f", {len(rows)} runs"
+        found,
+        lambda rho: abs(rho) <= UNRELATED,
+        lambda name, rho: f"{name} {rho:.2f}",
+        after=f", {len(rows)} runs{seen}",
     )
 
 

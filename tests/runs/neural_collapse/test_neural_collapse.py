@@ -48,6 +48,14 @@ def test_tiny_runs(tmp_path: Path, network: str) -> None:
     assert found["singular"]["means"][-1] == pytest.approx(0.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_without_decay_sgd_keeps_nc0(tmp_path: Path, momentum: float) -> None:
+    """Lemma E.5: gradients never move it, on any network."""
+    found = collapse_jobs.run(context(tmp_path, "kept"), "mlp", "digits", 30, "SGD", 0.1, momentum, 0.0)
+    assert found["train"]["nc0"] == pytest.approx(found["start"]["nc0"], rel=1e-5)
+    assert found["train"]["nc3"] < found["start"]["nc3"]
+
+
 def test_nc4_is_of_test_features_by_the_means_of_training() -> None:
     """Against its definition, the paper's Eq. 11."""
     sets = images("digits")

@@ -6,8 +6,7 @@ from collections import deque
 
 from probes.digits import CLASSES
 from runs.findings.finding import Finding, Seen
-from runs.neural_collapse.nc0 import nc0
-from runs.neural_collapse.signs import entries, fixed_point, signs
+from runs.neural_collapse.signs import entries, fixed_point, nc0, signs
 
 ETA, DECAY, STEPS = 0.4, 0.05, 2000  # of decoupled decay
 FIRST, COUPLED, HALVINGS, EACH = 0.02, 1e-3, 30, 60  # a rate that stays for 20 / FIRST steps, then halves

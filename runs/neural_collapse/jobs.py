@@ -81,9 +81,16 @@ def made(job: JobContext, network: str, data: str) -> nn.Sequential:
 
 
 def run(
-    job: JobContext, network: str, data: str, steps: int, optimizer: str, lr: float, momentum: float, decay: float,
+    job: JobContext,
+    network: str,
+    data: str,
+    steps: int,
+    optimizer: str,
+    lr: float,
+    momentum: float,
+    decay: float,
     looks: int = 0,
-) -> Row:  # fmt: skip
+) -> Row:
     """One training run, with so many looks on the way."""
     model = made(job, network, data)
     mover = make_optimizer(optimizer, list(model.parameters()), lr, momentum, decay)

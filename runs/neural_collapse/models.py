@@ -1,4 +1,4 @@
-"""Networks, optimizers and data of `runs.neural_collapse`. No head has a bias, as in the theorems."""
+"""Networks and optimizers of `runs.neural_collapse`. No head has a bias, as in the theorems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from solvers import SGD, AdamCoupled, Signum
 
 # In the paper's names; W is the decoupled decay.
 OPTIMIZERS = ("SGD", "SGDW", "Adam", "AdamW", "Signum", "SignumW")
-COUPLED, DECOUPLED = ("SGD", "Adam", "Signum"), ("SGDW", "AdamW", "SignumW")
+COUPLED = ("SGD", "Adam", "Signum")
 
 
 def resnet() -> nn.Sequential:
@@ -81,16 +81,3 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def simplex(classes: int) -> Tensor:
     """(I - J / K) / sqrt(K - 1) in float64, of norm 1."""
     return (torch.eye(classes, dtype=torch.float64) - 1.0 / classes) / math.sqrt(classes - 1)
-
-
-class Unconstrained(nn.Module):
-    """The unconstrained-features model: weights and one free feature vector for each sample, in float64."""
-
-    def __init__(self, classes: int, width: int, samples: int) -> None:
-        super().__init__()
-        self.features = nn.Parameter(torch.randn(samples, width, dtype=torch.float64))
-        self.weight = nn.Parameter(torch.randn(classes, width, dtype=torch.float64) / math.sqrt(width))
-
-    def forward(self) -> Tensor:
-        """The logits of all samples."""
-        return self.features @ self.weight.T

@@ -218,6 +218,4 @@ def nc4_unrelated(results: Results, metric: str = "nc4_test") -> Verdict:
     )
 
 
-CLAIMS = (
-    nc0_order, nc3_order, best_nc0, best_nc3, nc1_small, nc4_tendency, nc4_unrelated, nc0_own, nc3_own, nc1_own,
-)  # fmt: skip
+CLAIMS = (nc0_order, nc3_order, best_nc0, best_nc3, nc1_small, nc4_tendency, nc4_unrelated, nc0_own, nc3_own, nc1_own)

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from probes import Field, Trace
 from probes.digits import CLASSES
 from probes.sweep.jobs import JobContext
 from runs.neural_collapse.models import set_rate, simplex
-from runs.neural_collapse.nc0 import Vector, nc0, write
 from solvers import SignSGD
+
+Vector = NDArray[np.float64]
 
 
 def sign_decoupled(job: JobContext, classes: list[int], eta: float, decay: float, steps: int) -> dict[str, Any]:
@@ -121,3 +124,22 @@ def fixed_point(decay: float, K: int = CLASSES, *, printed: bool = False) -> tup
         middle = (low + high) / 2
         low, high = (middle, high) if K * psi(middle) / (decay * divisor) > middle else (low, middle)
     return (K - 1) * psi(low) / decay, psi(low) / decay
+
+
+def nc0(weight: Tensor) -> float:
+    """||W^T 1||."""
+    return float(torch.linalg.vector_norm(weight.detach().sum(0)))
+
+
+def write(trace: Trace, name: str, **columns: Vector) -> None:
+    """Columns of one length, a row for each step."""
+    about = {
+        "value": "||W^T 1||",
+        "expected": "||W^T 1|| of the theorem",
+        "a": "entry of W on the diagonal",
+        "b": "minus the entry of W beside it",
+        "rate": "learning rate",
+    }
+    trace.declare(name, {key: Field((), "float64", "parameter", about[key]) for key in columns})
+    for step, row in enumerate(zip(*columns.values(), strict=True)):
+        trace.record(name, step, **dict(zip(columns, row, strict=True)))

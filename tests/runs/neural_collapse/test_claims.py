@@ -84,10 +84,10 @@ def grid(change: Callable[[Row], Row] = lambda row: row, **best: float) -> Resul
 def on_map(**changed: Callable[[float], float]) -> Results:
     """NC2, NC3 and the loss by x = decay / (1 - momentum)."""
     law: dict[str, Callable[[float], float]] = {
-        "nc2": lambda x: 0.6 - 0.5 * x ** 0.3,
-        "nc3": lambda x: 0.7 - 0.4 * x ** 0.3,
+        "nc2": lambda x: 0.6 - 0.5 * x**0.3,
+        "nc3": lambda x: 0.7 - 0.4 * x**0.3,
         "loss": lambda x: 0.1,
-    }  # fmt: skip
+    }
     law |= changed
     rows = []
     for momentum in MAP_MOMENTA:
@@ -134,9 +134,16 @@ def heat(off: float) -> Results:
 
 
 PHASE = {
-    "eta": 0.1, "first_b": 10, "first_a": 50, "steps": 90, "turns": 20, "peak": 60.0, "peak_step": 10, "last": 0.1,
+    "eta": 0.1,
+    "first_b": 10,
+    "first_a": 50,
+    "steps": 90,
+    "turns": 20,
+    "peak": 60.0,
+    "peak_step": 10,
+    "last": 0.1,
     "alpha_over_bound": 1.0,
-}  # fmt: skip
+}
 LIMITED = {"classes": 3, "last": 1.0, "limit": 1.0, "falls": 0.0}
 ARRIVED = {"peak": 100.0, "last": 1e-5, "a": 9.0, "b": 1.0, "fixed": [9.0, 1.0], "printed": [8.0, 0.9]}
 
@@ -189,9 +196,10 @@ CASES: list[tuple[Claim, Results, Results]] = [  # the rule, results that it acc
         made(theory_sign_decoupled={"runs": [LIMITED]}),
         made(theory_sign_decoupled={"runs": [LIMITED | {"last": 1 + 1e-11}]}),
     ),
-    *((theorems.three_phases, phases(), phases(**changed)) for changed in (
-        {"first_a": 9}, {"turns": 3}, {"last": 1.0}, {"peak_step": 0}
-    )),
+    *(
+        (theorems.three_phases, phases(), phases(**changed))
+        for changed in ({"first_a": 9}, {"turns": 3}, {"last": 1.0}, {"peak_step": 0})
+    ),
     *((theorems.floor, phases(), phases(alpha_over_bound=wrong)) for wrong in (0.0, 5.0)),
     *((theorems.arrives, arrived(), arrived(**changed)) for changed in ({"last": 1e-3}, {"a": 9.001})),
     (small.signs_fall, separable(), separable(SignSGD=curves("SignSGD", False))),
@@ -222,15 +230,23 @@ CASES: list[tuple[Claim, Results, Results]] = [  # the rule, results that it acc
     (trends.accelerates, on_map(), on_map(nc3=lambda x: 0.5 + 0.1 * x)),
     (trends.equal_loss, on_map(), on_map(loss=lambda x: x)),
     (trends.equal_loss, on_map(), on_map(nc2=lambda x: 0.3)),
-    (trends.one_number, on_map(), with_runs("map_s0", [
-        run(nc3=nc3, momentum=m, decay=d) for m, d, nc3 in ((0.5, 0.0, 0.7), (0.5, 0.01, 0.6), (0.875, 0.0025, 0.4))
-    ])),
+    (
+        trends.one_number,
+        on_map(),
+        with_runs(
+            "map_s0",
+            [
+                run(nc3=nc3, momentum=m, decay=d)
+                for m, d, nc3 in ((0.5, 0.0, 0.7), (0.5, 0.01, 0.6), (0.875, 0.0025, 0.4))
+            ],
+        ),
+    ),
     (trends.between_falls, on_the_way(FALLING), on_the_way([*FALLING[:-1], 2.02])),
     (trends.between_falls, on_the_way([*FALLING[:-1], 2.005]), on_the_way(FALLING[::-1])),
     (trends.between_stays, on_the_way(FALLING, 0.795), on_the_way(FALLING, 0.78)),
     (trends.bounded, grid(), with_runs("setting_mlp_s0", [run(nc3=0.5, nc0_normalized=1.6)])),
     (trends.regressed, grid(), grid(lambda row: row | {"train": row["train"] | {"nc3": -row["train"]["nc3"]}})),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("claim", "good", "bad"), CASES, ids=lambda value: getattr(value, "name", ""))

@@ -26,6 +26,7 @@ from runs.neural_collapse.criteria import (
 from runs.neural_collapse.jobs import MAP_DECAYS, MAP_MOMENTA, MAP_STEPS, SEEDS, SHARED
 from runs.neural_collapse.training import Row
 
+MEANS = {group: f"means of {seeds} seeds" if seeds > 1 else "one seed" for group, seeds in SEEDS.items()}
 ALLOWED = 0.01  # what the paper's own map rises by in places
 ALMOST = 0.25  # of the range of NC3
 EXPLAINED = 0.5  # R^2
@@ -36,7 +37,6 @@ SGD = (
     f"SGD with coupled decay on the ResNet, momenta {', '.join(f'{momentum:g}' for momentum in MAP_MOMENTA)}, λ = "
     f"{', '.join(f'{decay:g}' for decay in MAP_DECAYS)}, {MAP_STEPS} steps"
 )
-MEANS = f"means of {SEEDS} seeds"
 
 
 def cells(results: Results) -> Cells:
@@ -67,7 +67,7 @@ def lines_of(found: Cells, metric: str, along: int) -> dict[float, list[float]]:
     source="figure",
     literature=f"NC2 and NC3 of SGD fall along rows and columns of a map of momentum by decay, by 0.01 up in places "
     f"({PAPER}, Sec. 3.3, Fig. 5)",
-    criterion=f"{SGD}, {MEANS}: NC2 and NC3 fall with the decay at each momentum and with the momentum at each λ > 0, "
+    criterion=f"{SGD}, {MEANS['map']}: NC2 and NC3 fall with the decay at each momentum and with the momentum at each λ > 0, "
     f"no step up by more than {ALLOWED:g}",
     needs="map-*",
     control=Control("momenta and decays in reverse order", lambda judge, results: judge(results, -1)),
@@ -90,7 +90,7 @@ def accelerates(results: Results, order: int = 1) -> Verdict:
     literature="momenta 0.7 and 0.9 at decay 0.005 reach nearly the same train loss, but clearly different NC2 (0.42, "
     f"0.22) and NC3 (0.52, 0.30) ({PAPER}, Sec. 3.3, Fig. 4, 5)",
     criterion=f"ResNet, momenta {PAIR[0]:g} and {PAIR[1]:g} at λ = {PAIR[2]:g}, where λ Σ lr / (1 − β) is near the "
-    f"paper's, {MEANS}: train losses differ by a factor of 1.5 at most, NC2 and NC3 are lower by 0.05 or more",
+    f"paper's, {MEANS['map']}: train losses differ by a factor of 1.5 at most, NC2 and NC3 are lower by 0.05 or more",
     needs="map-*",
     control=Control(
         "the larger momentum at a fourth of the decay: λ / (1 − β) is the same",
@@ -112,7 +112,7 @@ def equal_loss(results: Results, decay: float = PAIR[2]) -> Verdict:
     "NC3 by decay / (1 − momentum)",
     source="derived",
     literature=f"printed cells of equal λ / (1 − β) differ by 0.01 to 0.09 in NC3, of 0.56 in all ({PAPER}, Fig. 5)",
-    criterion=f"{SGD}, {MEANS}: cells of equal λ / (1 − β) > 0 differ in NC3 by at most {ALMOST:.0%} of its range",
+    criterion=f"{SGD}, {MEANS['map']}: cells of equal λ / (1 − β) > 0 differ in NC3 by at most {ALMOST:.0%} of its range",
     needs="map-*",
     control=Control("cells of equal λ", lambda judge, results: judge(results, 0)),
 )
@@ -149,7 +149,7 @@ def shares(results: Results) -> tuple[list[float], dict[str, list[float]]]:
     return found, table
 
 
-_ADAM = f"Adam on the ResNet, λ = {SHARED} coupled and decoupled together, {MEANS}"
+_ADAM = f"Adam on the ResNet, λ = {SHARED} coupled and decoupled together, {MEANS['between']}"
 
 
 @claim(

@@ -163,5 +163,5 @@ def _free(results: Results, axes: Axes) -> None:
         own = free_runs(results, rule)
         axes.plot([run["nc0"] for run in own], [run["nc3"] for run in own], **mark(rule), label=rule)
     axes.set(xscale="log", yscale="log", xlabel="NC0 = ‖Wᵀ1‖", ylabel="NC3")
-    headline(axes, "Unconstrained features", "runs of 100 % train accuracy, rates 0.1 and 1, λ = 5e-4 and 5e-3")
+    headline(axes, "Unconstrained features", "runs of 100 % train accuracy, rates 0.1 and 1, λ = 5e-4")
     axes.legend()

@@ -16,9 +16,8 @@ from runs.neural_collapse.separable import DECAYS, LONG, LR
 LEFT, KEPT, STILL = 0.1, 0.9, 0.05
 ORDER = 10.0  # "at least one order of magnitude"
 Curves = dict[float, NDArray[np.float64]]  # by decay: NC0 `(looks, seeds)`
-_SETTING = (
-    f"50-64-10, ten Gaussian clusters, 10,000 steps of {LR:g}, 5 an epoch, λ = 5e-4, 1e-3, 5e-3, medians of 5 seeds"
-)
+_SETTING = f"50-64-10, ten Gaussian clusters, 10,000 steps of {LR:g}, 5 an epoch, medians of 5 seeds"
+_OF = {rule: f"{_SETTING}, λ = {', '.join(f'{decay:g}' for decay in decays)}" for rule, decays in DECAYS.items()}
 
 
 def curves(results: Results, rule: str) -> Curves:
@@ -28,7 +27,7 @@ def curves(results: Results, rule: str) -> Curves:
 
 def published(found: Curves) -> Curves:
     """Those at the paper's decays."""
-    return {decay: values for decay, values in found.items() if decay in DECAYS}
+    return {decay: values for decay, values in found.items() if decay != LONG}
 
 
 def up_and_down(values: NDArray[np.float64]) -> bool:
@@ -52,7 +51,7 @@ def _falls_back(rule: str, said: str, other: str) -> Claim:
         f"separable data, {rule}: NC0 rises, then falls",
         source="figure",
         literature=f"{said} ({PAPER}, Sec. 3.3, Fig. 9)",
-        criterion=f"{_SETTING}: at every λ the maximum of NC0 lies inside the run and at most {LEFT:g} of it is left "
+        criterion=f"{_OF[rule]}: at every λ the maximum of NC0 lies inside the run and at most {LEFT:g} of it is left "
         "at the end",
         needs=f"separable-{rule}",
         control=Control(other, lambda judge, results: judge(results, other), (f"separable-{other}",)),
@@ -69,7 +68,7 @@ def _stays(rule: str, said: str, other: str) -> Claim:
         f"separable data, {rule}: NC0 settles above 0",
         source="figure",
         literature=f"{said} ({PAPER}, Sec. 3.3, Fig. 9)",
-        criterion=f"{_SETTING}: at every λ NC0 ends at {KEPT:g} of its maximum or more; and at λ = {LONG:g}, where "
+        criterion=f"{_OF[rule]}: at every λ NC0 ends at {KEPT:g} of its maximum or more; and at λ = {LONG:g}, where "
         f"λ Σ lr = {LONG * LR * 1e4:g}, it also moves by less than {STILL:.0%} over the last tenth",
         needs=f"separable-{rule}",
         control=Control(other, lambda judge, results: judge(results, other), (f"separable-{other}",)),
@@ -99,8 +98,8 @@ adamw_stays = _stays("AdamW", "as SignSGDW, but smoother", "Adam")
     "separable data: Adam is smoother than signs",
     source="text",
     literature=f"Adam and AdamW behave as SignSGD and SignSGDW do, but smoother ({PAPER}, Sec. 3.3)",
-    criterion=f"{_SETTING}: at every λ the median change of log NC0 from one look to the next (50 steps) over the last "
-    "fifth, less its trend, is smaller with Adam than with SignSGD, and with AdamW than with SignSGDW",
+    criterion=f"{_SETTING}: at every λ of both the median change of log NC0 from one look (50 steps) to the next "
+    "over the last fifth, less its trend, is smaller with Adam than with SignSGD, and with AdamW than with SignSGDW",
     needs=["separable-Adam*", "separable-Sign*"],
     control=Control("the two exchanged", lambda judge, results: judge(results, True)),
 )
@@ -141,7 +140,7 @@ def _extremes(metric: str, least: Callable[..., float]) -> Callable[[Results, st
     source="figure",
     literature=f"NC0 and NC3 of AdamW are at least an order of magnitude above those of Adam and of SGD with momentum "
     f"and decay, among runs of 100 % train accuracy ({PAPER}, App. D.4.2, Fig. 16)",
-    criterion="d = 512, K = 10, N = 10,000, cross-entropy, momentum 0.9, rates 0.1 and 1, λ = 5e-4, 5e-3, 300 steps "
+    criterion="d = 512, K = 10, N = 10,000, cross-entropy, momentum 0.9, rates 0.1 and 1, λ = 5e-4, 300 steps "
     f"of all data: the least NC0 and NC3 of AdamW's runs are at least {ORDER:g} times the largest of Adam's and SGD's",
     needs="free-*",
     control=Control("Adam in AdamW's place", lambda judge, results: judge(results, "Adam", ("SGD",))),

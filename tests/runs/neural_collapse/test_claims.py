@@ -97,12 +97,12 @@ def on_map(**changed: Callable[[float], float]) -> Results:
     return with_runs("map_s0", rows)
 
 
-def on_the_way(values: list[float], tests: float = 0.8) -> Results:
+def on_the_way(values: list[float], tests: float = 0.8, seeds: int = 2) -> Results:
     rows = [
         run("", v, v, nc2=v, share=share, accuracy_test=0.8 if share else tests)
         for share, v in zip(SHARES, values, strict=True)
     ]
-    return with_runs("between_s0", rows)
+    return made(between_s0={"runs": rows}, **({"between_s1": {"runs": rows}} if seeds > 1 else {}))
 
 
 def curves(rule: str, up_and_down: bool, rough: float = 0.0) -> dict[str, Any]:
@@ -266,6 +266,7 @@ def test_runs_that_do_not_count() -> None:
     lost = [run(name, value, accuracy=0.98 if name == "SGD" else 1.0) for name, value in ORDER.items()]
     assert tables.nc0_order.measure(with_runs("setting_resnet_s0", lost)).holds is None
     assert decays.decoupled_stays.measure(long(0.5, accuracy=0.9)).holds is None
+    assert trends.between_stays.measure(on_the_way(FALLING, 0.78, seeds=1)).holds is None
     assert criteria.runs(with_runs("long_s0", [{"diverged": True}]), "long-*") == []
 
 

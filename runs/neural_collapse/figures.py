@@ -126,7 +126,7 @@ def trends_figure(results: Results) -> Figure:
         ]
         by_one.plot(*zip(*own_cells, strict=True), color=colour, marker="o", ms=5, label=f"β = {momentum:g}")
     by_one.set(xscale="log", xlabel="λ / (1 − β)", ylabel="NC3", ylim=(0, None))
-    headline(by_one, "Momentum acts as more decay", "SGD with coupled decay on the ResNet, means of seeds")
+    headline(by_one, "Momentum acts as more decay", "SGD with coupled decay on the ResNet")
     by_one.legend()
     _shares(results, between)
     return made
@@ -138,7 +138,7 @@ def _shares(results: Results, axes: Axes) -> None:
         axes.plot(found, table[key], color=colour, marker="o", ms=4, label=key.upper())
     axes.set(yscale="log", xlabel=f"coupled share of the weight decay {SHARED}: AdamW (0) to Adam (1)")
     headline(axes, "From AdamW to Adam, ResNet")
-    note(axes, f"means of seeds; test accuracy {min(table['test']):.1%} to {max(table['test']):.1%}")
+    note(axes, f"test accuracy {min(table['test']):.1%} to {max(table['test']):.1%}")
     axes.legend()
 
 

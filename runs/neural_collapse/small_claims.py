@@ -81,9 +81,9 @@ def _stays(rule: str, said: str, other: str) -> Claim:
         late = late[-len(late) // 10 :]
         moved = median((late.max(0) - late.min(0)) / late.max(0))
         holds = all(value >= KEPT for value in kept.values()) and moved <= STILL
-        return Verdict(
-            holds, f"end / maximum {told}; over the last tenth it moves by {moved:.1%}", kept | {"last": moved}
-        )
+        seen = "" if moved <= STILL else ": not settled"
+        told = f"end / maximum {told}; over the last tenth it moves by {moved:.1%}{seen}"
+        return Verdict(holds, told, kept | {"last": moved})
 
     return judge
 

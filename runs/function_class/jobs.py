@@ -1,4 +1,4 @@
-"""The jobs of `runs.function_class`: one for each run of a network, besides those without networks in `theory`."""
+"""The jobs of `runs.function_class`: those of `examples` and `theorems`, and one for each run of a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from probes.sweep.jobs import Job
-from runs.function_class import theory
+from runs.function_class import examples, theorems
 from runs.function_class.training import train
 
 SEEDS, LSTM_SEEDS, TRANSFORMER_SEEDS = 4, 7, 3
@@ -25,8 +25,8 @@ def plan(quick: bool) -> list[Job]:
     few = 2 if quick else None
     fashion, english = ("digits", "descriptions") if quick else ("fashion", "english")
 
-    def runs(name: str, stream: str, seeds: int, *, steps: int, data: str, **settings: Any) -> list[Job]:
-        fixed = {"data": data, "steps": 21 if quick else steps, **settings}
+    def runs(name: str, stream: str, seeds: int, **settings: Any) -> list[Job]:
+        fixed = settings | ({"steps": 21, "every": 4} if quick else {})
         return [Job(f"{name}-seed-{s}", train, {"seed": s, **fixed}, stream) for s in range(few or seeds)]
 
     def family(name: str, sizes: Iterable[Any], vary: str = "size", **settings: Any) -> list[Job]:
@@ -37,8 +37,9 @@ def plan(quick: bool) -> list[Job]:
     images: dict[str, Any] = {"network": "mlp", "data": fashion}
     small: dict[str, Any] = {"data": "digits", "steps": 20 * EPOCH["digits"], "every": EPOCH["digits"]}
     cnn: dict[str, Any] = {"network": "cnn", "batch": 64, **small}
-    jobs = theory.plan(quick)
-    jobs += family("mlp", WIDTHS, **images, **sgd, batch=64, lr=0.09, schedule="fixed", steps=60 * EPOCH["fashion"], every=186)
+    jobs = [*examples.plan(quick), *theorems.plan(quick)]
+    fixed: dict[str, Any] = {"batch": 64, "lr": 0.09, "schedule": "fixed"}
+    jobs += family("mlp", WIDTHS, **images, **sgd, **fixed, steps=60 * EPOCH["fashion"], every=186)
     cycle: dict[str, Any] = {"size": 128, "lr": 0.1, "schedule": "one-cycle"}
     jobs += family("batch", BATCHES, "batch", **images, **sgd, **cycle, steps=3000, every=100)
     text: dict[str, Any] = {"batch": 16, "size": 32, "data": english, "steps": 1500}
@@ -48,7 +49,7 @@ def plan(quick: bool) -> list[Job]:
     deep: dict[str, Any] = {"network": "residual", "optimizer": "momentum", "lr": 0.01, "schedule": "one-cycle"}
     jobs += family("depth", DEPTHS, **deep, **small, batch=64)
     for name, lr in OPTIMIZERS.items():
-        chosen = {"optimizer": name, "lr": lr, "size": 16, "schedule": "one-cycle"}
+        chosen: dict[str, Any] = {"optimizer": name, "lr": lr, "size": 16, "schedule": "one-cycle"}
         jobs += runs(f"optimizer-{name}", "optimizer", SEEDS, **cnn, **chosen)
     words: dict[str, Any] = {"network": "transformer", "optimizer": "adamw", "lr": 0.006, "schedule": "warm-cosine"}
     return jobs + runs("transformer", "transformer", TRANSFORMER_SEEDS, **text, **words, every=100)

@@ -49,7 +49,7 @@ def plan(quick: bool) -> list[Job]:
 
 
 def _constants(problem: FiniteSum) -> ProblemConstants:
-    beta = alpha_beta(problem.trajectory(np.linspace(*REGION, 200_001)[:, None]), GAP).beta
+    beta = alpha_beta(problem.trajectory(np.linspace(*REGION, 20_001)[:, None]), GAP).beta
     return ProblemConstants(beta + GAP, beta, problem.smoothness, problem.sigma2)
 
 

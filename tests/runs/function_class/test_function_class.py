@@ -1,4 +1,4 @@
-"""The function-class run: rules on made-up results, the committed results, (-m slow) the run; jobs: `test_function_class_jobs`."""
+"""The function-class run: rules on made-up results, the committed results, (-m slow) the run itself."""
 
 from __future__ import annotations
 

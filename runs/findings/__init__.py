@@ -3,7 +3,7 @@
 python -m runs.findings [NAME ...]
 """
 
-from runs.findings import adam_sde, convolutions, leaky_relu, ratio_rule, sam_covariance, sign_limits
+from runs.findings import adam_sde, alpha_beta, convolutions, leaky_relu, ratio_rule, sam_covariance, sign_limits
 from runs.findings.finding import Finding, Seen
 from runs.findings.second_derivatives import LAYER_NORM, WEIGHT_NORM
 
@@ -16,6 +16,7 @@ FINDINGS = {
         sam_covariance.FINDING,
         adam_sde.FINDING,
         sign_limits.FINDING,
+        alpha_beta.FINDING,
         WEIGHT_NORM,
         LAYER_NORM,
     )

@@ -11,7 +11,15 @@ from runs.findings import FINDINGS, adam_sde, leaky_relu, ratio_rule
 from runs.findings.__main__ import main
 
 PAGE = (ROOT / "docs/findings.md").read_text()
-QUICK = ("leaky-relu", "convolutions", "sam-covariance", "sign-limits", "weight-norm", "hessian-layer-norm")
+QUICK = (
+    "leaky-relu",
+    "convolutions",
+    "sam-covariance",
+    "sign-limits",
+    "alpha-beta-sign",
+    "weight-norm",
+    "hessian-layer-norm",
+)
 
 
 def section(name: str) -> str:

@@ -83,7 +83,7 @@ def _sizes(axes: Axes, results: Results) -> None:
     axes.minorticks_off()
     signed_axis(axes, heights)
     axes.set(xlabel="width, or batch", ylabel=f"smallest β at gap {GAP}")
-    headline(axes, "MLPs on Fashion-MNIST: smallest β", "dots: one seed each; lines: medians")
+    headline(axes, "MLPs: smallest β", "widths on the digits, batches on Fashion-MNIST; dots: seeds; lines: medians")
     axes.legend(loc="best", fontsize=8)
 
 
@@ -114,7 +114,7 @@ def maps_figure(results: Results) -> Figure:
     """Least T over all rows of all seeds: an MLP on images and the LSTM on text."""
     made, panels = figure(2, height=4.8)
     widths = list(jobs_of(results, "mlp-*"))
-    chosen = {"mlp-128" if "mlp-128" in widths else widths[-1]: "images", "lstm": "text"}
+    chosen = {"mlp-128" if "mlp-128" in widths else widths[-1]: "digits", "lstm": "text"}
     for axes, (name, data) in zip(panels, chosen.items(), strict=True):
         runs = [rows_of(results, job) for job in jobs_of(results, f"{name}-*")[name]]
         draw_map(made, axes, Trajectory.concatenate(runs))

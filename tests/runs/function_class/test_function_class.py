@@ -179,7 +179,7 @@ def test_all_networks() -> None:
 def test_plateau() -> None:
     straight, early = [0.5] * 10, [-0.1, 0.1] + [0.5] * 8
     dips, none = run(0, cosine=early), run(0, cosine=straight)
-    other = {"mlp-128": [none]}
+    other = {"batch-64": [none]}
     found = paths.plateau.measure(every_network(lstm=[dips, dips, none], **other))
     assert found.holds is False  # the mean of -0.1, -0.1 and 0.5
     found = paths.plateau.measure(every_network(lstm=[dips, dips], **other))
@@ -196,7 +196,7 @@ def test_pl_constants() -> None:
         return [Trajectory(t.inner, t.loss, t.final_loss, 0.0, np.array(slopes), t.distance)] * 2
 
     flat_first, even = of(0.01, 0.01, *[1.0] * 8), of(*[1.0] * 10)
-    found = paths.pl.measure(every_network(lstm=flat_first, **{"mlp-128": even}))
+    found = paths.pl.measure(every_network(lstm=flat_first, **{"batch-64": even}))
     assert found.holds
     assert refused(found)
     assert paths.pl.measure(every_network(lstm=even)).holds is False

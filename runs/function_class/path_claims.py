@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from landscape.regularity import aiming, angles, polyak_lojasiewicz
+from landscape.regularity.trajectory import Reference
 from probes.numbers import short
 from runs.engine.claims import Control, Results, Verdict, claim
 from runs.function_class import criteria
@@ -105,22 +106,26 @@ def plateau(results: Results, name: str = "lstm") -> Verdict:
     f"does not hold globally; it might hold around the end, where the values are large enough ({PAPER})",
     criterion=f"{LSTM}: for each δ in {', '.join(map(str, DELTAS))} the μ that a step allows is least in the first "
     "fifth, and over the last fifth at least ten times as large, medians over the seeds",
-    needs=["lstm-*", f"{OTHER}-*"],
-    control=Control("an MLP on Fashion-MNIST, which has no plateau", _elsewhere),
+    needs="lstm-*",
+    control=Control(
+        "0 in place of f(x_K), which is then no longer what the path ends at",
+        lambda judge, results: judge(results, reference="infimum"),
+    ),
 )
-def pl(results: Results, name: str = "lstm") -> Verdict:
-    runs = [criteria.rows_of(results, job, "whole") for job in criteria.jobs_of(results, f"{name}-*")[name]]
+def pl(results: Results, reference: Reference = "final") -> Verdict:
+    runs = [criteria.rows_of(results, job, "whole") for job in results.data("lstm-*")]
     least: dict[str, list[float]] = {}
     for delta in DELTAS:
         parts = []
         for t in runs:
-            mu, first, last = polyak_lojasiewicz(t, delta).per_step, *(criteria.first_part(t, s) for s in (0.2, 0.8))
+            mu = polyak_lojasiewicz(t, delta, reference).per_step
+            first, last = (criteria.first_part(t, share) for share in (0.2, 0.8))
             parts.append([float(mu[rows].min()) for rows in (first, ~first, ~last)])
         least[f"{delta:g}"] = [float(value) for value in np.median(parts, axis=0)]
     holds = all(first <= later and end >= 10 * first for first, later, end in least.values())
     told = "median μ over the first fifth, later, over the last fifth: "
     told += listed({d: ", ".join(short(value, 2) for value in values) for d, values in least.items()})
-    return Verdict(holds, f"{told}; of whole runs of {short(len(runs), 1)} seeds", least)
+    return Verdict(holds, told, {d: [*map(criteria.number, values)] for d, values in least.items()})
 
 
 @claim(

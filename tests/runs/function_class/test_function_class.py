@@ -191,17 +191,15 @@ def test_plateau() -> None:
 
 
 def test_pl_constants() -> None:
-    def of(*slopes: float) -> list[Trajectory]:
-        t = run(0.0)
-        return [Trajectory(t.inner, t.loss, t.final_loss, 0.0, np.array(slopes), t.distance)] * 2
+    def of(*slopes: float) -> MadeUp:
+        t, high = run(0.0), np.linspace(1.0, 0.001, 10)  # above f(x_K) = 1
+        return every_network(lstm=[Trajectory(t.inner, 1 + high, t.final_loss, 0.0, np.array(slopes), t.distance)] * 2)
 
-    flat_first, even = of(0.01, 0.01, *[1.0] * 8), of(*[1.0] * 10)
-    found = paths.pl.measure(every_network(lstm=flat_first, **{"batch-64": even}))
+    found = paths.pl.measure(of(0.1, *[0.5] * 9))
     assert found.holds
-    assert refused(found)
-    assert paths.pl.measure(every_network(lstm=even)).holds is False
-    assert paths.pl.measure(every_network(lstm=of(0.01, *[1.0] * 8, 0.001))).holds is False
-    assert paths.pl.measure(every_network(lstm=of(0.9, *[1.0] * 9))).holds is False
+    assert paths.pl.measure(of(0.1, *[0.5] * 7, 0.1, 0.1)).control.holds is False  # type: ignore[union-attr]
+    assert paths.pl.measure(of(*[1.0] * 9, 0.001)).holds is False
+    assert paths.pl.measure(of(0.9, 0.9, *[0.1] * 8)).holds is False
 
 
 # -- what has exact constants ----------------------------------------------------------------------------------------

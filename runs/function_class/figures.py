@@ -62,7 +62,7 @@ def _plateau(axes: Axes, results: Results) -> None:
     other = axes.twinx()
     other.plot(steps, np.mean([t.loss for t in runs], axis=0), color=ORANGE, lw=1.4)
     other.set_ylabel("loss (orange)")
-    headline(axes, "LSTM: on the plateau −∇f can point away from x_K", f"mean, least and largest of {len(runs)} seeds")
+    headline(axes, "LSTM: how −∇f points towards the end of its path", f"mean, least and largest of {len(runs)} seeds")
 
 
 def _sizes(axes: Axes, results: Results) -> None:
@@ -94,8 +94,8 @@ def _half_space(axes: Axes, results: Results) -> None:
         axes.hist(np.clip(betas, edges[0], edges[-1]), bins=list(edges), color=colour, alpha=0.8, label=loss)
     axes.axvline(PUBLISHED, color=ORANGE, lw=1.6, label="33,282: the paper's path")
     axes.set(xscale="log", xlabel=f"smallest β at gap {GAP}", ylabel="paths")
-    headline(axes, "Half-space learning: one path in dozens", f"{len(betas)} paths, each on samples of its own")
-    axes.legend(loc="upper right", fontsize=8)
+    headline(axes, "Half-space learning: smallest β", f"{len(betas)} paths, each on samples of its own")
+    axes.legend(loc=(0.33, 0.78), fontsize=8)
 
 
 def _bounds(axes: Axes, results: Results) -> None:

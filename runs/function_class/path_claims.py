@@ -20,6 +20,7 @@ LSTM = (
     "LSTM of three layers on 32,768 bytes of English, normalised SGD with momentum, 1,500 steps, whole loss every 12, "
     "3 seeds"
 )
+BYTES = 2.99
 OTHER = "batch-64"  # an MLP on Fashion-MNIST: no plateau
 
 
@@ -94,8 +95,14 @@ def plateau(results: Results, name: str = "lstm") -> Verdict:
     told = f"least cosine, first fifth: {np.mean(early):.4f} ({span(early)}; negative in {below} of {len(early)}); "
     told += f"second half: {np.mean(late):.3f} ({span(late)})"
     if name == "lstm":
-        theta = [aiming(criteria.rows_of(results, job, "whole")).value for job in results.data("lstm-*")]
-        told += f"; aiming's θ {span(theta)}; towards its own end point a path tends to point (partly circular)"
+        runs = [criteria.rows_of(results, job, "whole") for job in results.data("lstm-*")]
+        left = [int(t.steps[t.loss < BYTES].min(initial=t.steps[-1])) for t in runs]
+        told += (
+            f"; below the entropy of single bytes, {BYTES}, from step {span(left)}: the plateau is short; aiming's θ "
+        )
+        told += (
+            f"{span(aiming(t).value for t in runs)}; towards its own end point a path tends to point (partly circular)"
+        )
     return Verdict(bool(np.mean(early) < 0 < np.mean(late)), told, {"early": early, "late": late})
 
 

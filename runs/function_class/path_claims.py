@@ -97,12 +97,8 @@ def plateau(results: Results, name: str = "lstm") -> Verdict:
     if name == "lstm":
         runs = [criteria.rows_of(results, job, "whole") for job in results.data("lstm-*")]
         left = [int(t.steps[t.loss < BYTES].min(initial=t.steps[-1])) for t in runs]
-        told += (
-            f"; below the entropy of single bytes, {BYTES}, from step {span(left)}: the plateau is short; aiming's θ "
-        )
-        told += (
-            f"{span(aiming(t).value for t in runs)}; towards its own end point a path tends to point (partly circular)"
-        )
+        told += f"; a short plateau: below the entropy of single bytes, {BYTES}, from step {span(left)}; aiming's θ "
+        told += f"{span(aiming(t).value for t in runs)}; a path tends to point towards its own end (partly circular)"
     return Verdict(bool(np.mean(early) < 0 < np.mean(late)), told, {"early": early, "late": late})
 
 

@@ -91,7 +91,8 @@ CONVEX = Control("the convex logistic loss on the same samples", _convex, needs=
     literature="Fig. 2, 9: there is a path of SGD over a plateau where ∇f is nearly 0, the loss still large, and −∇f "
     f"points away from x_K ({PAPER})",
     criterion="on at least one of 64 paths, each on samples of its own, −∇f of the whole loss points away from x_K at "
-    f"a step where f > f(x_K), and ‖∇f‖² / 2 (f − f(x_K)) falls below {FLAT:g}; the share of the paths is told",
+    f"a step where f > f(x_K), and ‖∇f‖² / 2 (f − f(x_K)) falls below {FLAT:g}; the share of the paths is told (settled "
+    "when they had been seen)",
     needs="half-space-sigmoid",
     control=CONVEX,
 )
@@ -111,7 +112,8 @@ def saddle(results: Results) -> Verdict:
     "half-space learning is α-β with large constants",
     source="figure",
     literature=f"Fig. 9: on one path the pairs that work start at about 33,282 ({PAPER}; f_i^* ≈ 0.000524)",
-    criterion=f"β at gap {GAP} reaches {PUBLISHED:,.0f} on at least one of the 64 paths; the share is told",
+    criterion=f"β at gap {GAP} reaches {PUBLISHED:,.0f} on at least one of the 64 paths; the share is told "
+    "(settled when they had been seen)",
     needs="half-space-sigmoid",
     control=CONVEX,
 )

@@ -91,8 +91,8 @@ CONVEX = Control("the convex logistic loss on the same samples", _convex, needs=
     literature="Fig. 2, 9: there is a path of SGD over a plateau where ∇f is nearly 0, the loss still large, and −∇f "
     f"points away from x_K ({PAPER})",
     criterion="on at least one of 64 paths, each on samples of its own, −∇f of the whole loss points away from x_K at "
-    f"a step where f > f(x_K), and ‖∇f‖² / 2 (f − f(x_K)) falls below {FLAT:g}; the share of the paths is told (settled "
-    "when they had been seen)",
+    f"a step where f > f(x_K), and ‖∇f‖² / 2 (f − f(x_K)) falls below {FLAT:g}; the share of the paths is told "
+    "(settled when they had been seen)",
     needs="half-space-sigmoid",
     control=CONVEX,
 )

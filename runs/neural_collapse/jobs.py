@@ -62,7 +62,7 @@ def plan(quick: bool) -> list[Job]:
     for_seeds("between", between, {"decay": SHARED, "shares": list(SHARES[::5] if quick else SHARES), **given})
     long = LONG | ({"steps": 200} if quick else {})
     for_seeds("long", decoupled, {"data": data, **long})
-    momenta, decays = (MAP_MOMENTA[1:], MAP_DECAYS[1:3]) if quick else (MAP_MOMENTA, MAP_DECAYS)
+    momenta, decays = (MAP_MOMENTA[:2], MAP_DECAYS[2:]) if quick else (MAP_MOMENTA, MAP_DECAYS)
     cells = {"lr": MAP_RATE, "momenta": list(momenta), "decays": list(decays)}
     for_seeds("map", momentum_map, {**cells, "data": data, "steps": steps if quick else MAP_STEPS})
     for optimizer in OPTIMIZERS:

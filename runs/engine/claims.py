@@ -178,6 +178,7 @@ class Claim:
     judge: Judge
     quick: bool
     control: Control | None = None
+    other_setup: str = ""
 
     def measure(self, results: Results, *, quick: bool = False) -> ClaimResult:
         """The claim as it stands after the jobs that it `needs`; without one of them it is not measured."""
@@ -185,6 +186,9 @@ class Claim:
         if quick and not self.quick and verdict.holds is not None:
             measured = f"{verdict.measured} (quick: too short to tell)"
             verdict = dataclasses.replace(verdict, holds=None, measured=measured)
+        if self.other_setup and verdict.holds is not None:
+            here = f"{ANSWERS[verdict.holds]} here, which decides nothing about the paper: {self.other_setup}"
+            verdict = dataclasses.replace(verdict, holds=None, measured=f"{verdict.measured} ({here})")
         said = self.name, self.source, self.literature, self.criterion
         return ClaimResult(*said, verdict.measured, verdict.holds, verdict.numbers, self._controlled(results))
 
@@ -214,13 +218,15 @@ def claim(
     needs: str | Sequence[str],
     quick: bool = False,
     control: Control | None = None,
+    other_setup: str = "",
 ) -> Callable[[Judge], Claim]:
     """A decorator that turns the function applying the criterion into a `Claim`.
 
     `needs` are patterns of job names; `quick`: the reduced experiment is enough to tell. A control that needs no
-    training is judged in the reduced experiment too.
+    training is judged in the reduced experiment too. `other_setup`: what is not as in the paper, where so much is not
+    that the rule's answer is told and the claim stays undecided.
     """
     if source not in get_args(Source):
         raise ValueError(f"the source of {name!r} is one of {', '.join(get_args(Source))}, not {source!r}")
     patterns = (needs,) if isinstance(needs, str) else tuple(needs)
-    return lambda judge: Claim(name, source, literature, criterion, patterns, judge, quick, control)
+    return lambda judge: Claim(name, source, literature, criterion, patterns, judge, quick, control, other_setup)

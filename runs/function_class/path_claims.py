@@ -88,6 +88,7 @@ def _elsewhere(judge: Callable[..., Verdict], results: Results) -> Verdict:
     "second half positive",
     needs=["lstm-*", f"{OTHER}-*"],
     control=Control("an MLP on Fashion-MNIST, which has no plateau", _elsewhere),
+    other_setup="this LSTM leaves its plateau within 50 steps of 1,500",
 )
 def plateau(results: Results, name: str = "lstm") -> Verdict:
     early, late = _plateau(results, name)

@@ -17,6 +17,10 @@ from runs.engine.display import counts, details, index
 from runs.engine.experiment import Experiment
 
 
+UNCONTROLLED = ("one power step is close to the best Kronecker product", "SGD loses to Adam on transformers")
+"""Published claims found to hold whose control waits for the next run of their experiment."""
+
+
 def check_needs(experiment: Experiment) -> None:
     """For each claim there are jobs, in the full and in the reduced run."""
     for quick in (False, True):
@@ -44,6 +48,8 @@ def check_committed(experiment: Experiment) -> tuple[dict[str, Any], list[ClaimR
     assert stated == [(c.name, c.source, c.literature, c.criterion, c.control and c.control.what) for c in claims]
     for c in claims:
         assert c.control is None or c.control.holds is False, f"the rule of {c.name!r} cannot fail"
+        if c.published and c.holds and c.name not in UNCONTROLLED:
+            assert c.control is not None, f"nothing shows that the rule of {c.name!r} can fail"
     return report, claims
 
 

@@ -219,6 +219,15 @@ def test_rules_that_break_are_not_measured() -> None:
     assert "| not measured |" in index([found])
 
 
+def test_another_setup_than_the_papers_decides_nothing() -> None:
+    results = Results({"walk": JobResult({}, Path("nowhere.h5"))})
+    for holds, told in ((True, "yes"), (False, "no")):
+        options = {"literature": "", "criterion": "", "needs": "walk", "other_setup": "a small network"}
+        found = claim("a", source="text", **options)(lambda _, v=holds: Verdict(v, "0.3")).measure(results)  # type: ignore[arg-type]
+        assert found.holds is None
+        assert found.measured == f"0.3 ({told} here, which decides nothing about the paper: a small network)"
+
+
 def test_a_claim_says_where_it_is_made() -> None:
     with pytest.raises(ValueError, match=r"the source of 'a' is one of theorem, .*, own, not 'folklore'"):
         claim("a", source="folklore", literature="", criterion="", needs="x")  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from runs.neural_collapse.criteria import (
     runs,
     values,
 )
-from runs.neural_collapse.jobs import LONG, SETTING_OF
+from runs.neural_collapse.jobs import LONG, SEEDS, SETTING_OF
 from runs.neural_collapse.models import COUPLED, OPTIMIZERS, family, step_schedule
 from runs.neural_collapse.optimizer_claims import TABLE, best_runs, setting
 from runs.neural_collapse.training import Row
@@ -119,7 +119,7 @@ def _alone() -> float:
     literature=f"AdamW and SignumW keep a large NC0 at any decay, up to 10 ({PAPER}, Sec. 3.2, Fig. 1, 3)",
     criterion=f"ResNet, λ = {LONG['decay']:g}, rate {LONG['lr']:g}, {LONG['steps']} steps, λ Σ lr = "
     f"{LONG['decay'] * sum(step_schedule(LONG['lr'], int(LONG['steps']))):.1f}: NC0 ends above {LARGE:g} of its start, "
-    f"one seed; {COUNT}",
+    f"median of {SEEDS} seeds; {COUNT}",
     needs="long-*",
     control=Control("what the decay alone leaves, Π (1 − lr λ)", lambda judge, results: judge(results, _alone())),
 )

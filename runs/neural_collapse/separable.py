@@ -18,8 +18,8 @@ INPUTS, HIDDEN, SAMPLES = 50, 64, 100  # of the MLP; images of a class
 PARTS = 5  # mini-batches of an epoch
 LR = 1e-3
 RULES = ("SGD", "Adam", "AdamW", "SignSGD", "SignSGDW")
-DECAYS = dict.fromkeys(RULES, (0.0005, 0.001, 0.005)) | {"AdamW": (5e-3,)}
-LONG = 0.5  # a decay with lr * decay * steps = 5, for what converges
+DECAYS = (0.0005, 0.001, 0.005)
+LONG = 1.0  # a decay with lr * decay * steps = 10, for what converges
 FREE_RULES = ("Adam", "AdamW", "SGD")
 FREE_RATES, FREE_DECAYS = (0.1, 1.0), (5e-4,)
 
@@ -29,7 +29,7 @@ def plan(quick: bool) -> list[Job]:
     seeds, steps, every = (1, 1000, 20) if quick else (5, 10_000, 50)
     jobs = []
     for rule in RULES:
-        decays = [*(DECAYS[rule][-1:] if quick else DECAYS[rule]), *([LONG] if rule.endswith("W") else [])]
+        decays = [*(DECAYS[-1:] if quick else DECAYS), *([LONG] if rule.endswith("W") else [])]
         settings = {"rule": rule, "decays": decays, "seeds": seeds, "steps": steps, "every": every}
         jobs.append(Job(f"separable-{rule}", separable, settings, "separable"))
     shape = {"samples": 500, "width": 64, "steps": 300} if quick else {"samples": 10_000, "width": 512, "steps": 300}

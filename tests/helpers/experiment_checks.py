@@ -16,7 +16,6 @@ from runs.engine.claims import ClaimResult, ControlResult
 from runs.engine.display import counts, details, index
 from runs.engine.experiment import Experiment
 
-
 UNCONTROLLED = ("one power step is close to the best Kronecker product", "SGD loses to Adam on transformers")
 """Published claims found to hold whose control waits for the next run of their experiment."""
 

@@ -25,7 +25,7 @@ from probes.trace.layout import Field
 from runs.ngn import bounds, toys
 from runs.sweep import solvers
 
-SEEDS = 1  # the paper has three
+SEEDS = 3  # as in the paper
 MOMENTUM = ("sgd-m", "momo", "ngn-m")  # compared with one another; the last is the family's own
 ADAPTIVE = ("adam", "momo-adam", "ngn-md1")
 BETAS = {"adam": "betas=(0.9,0.95)", "momo-adam": "betas=(0.9,0.95)", "ngn-md1": "beta2=0.95"}  # of language models

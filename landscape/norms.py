@@ -16,7 +16,7 @@ minus the linear minimisation oracle of the unit ball. "auto" is spectral, and r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,6 +51,15 @@ def dual_norm(G: Tensor, kind: str = "auto") -> Tensor:
     """The largest <G, Z> over ||Z|| <= 1, as a float64 scalar. Raises `ValueError` as `resolve`."""
     lengths, up, down = _lengths(G, kind)
     return lengths.sum() * down / up
+
+
+def dual_norms(pieces: Iterable[Tensor], norms: Iterable[tuple[str, float]]) -> Tensor:
+    """Scale times the dual norm of each piece, `(layers,)` in float64, by its (kind, scale).
+
+    Their sum is dual to the largest ||W|| / scale over the layers. Raises `ValueError` as `resolve`, and where there
+    are more of one than of the other.
+    """
+    return torch.stack([scale * dual_norm(piece, kind) for piece, (kind, scale) in zip(pieces, norms, strict=True)])
 
 
 def _lengths(W: Tensor, kind: str) -> tuple[Tensor, float, float]:

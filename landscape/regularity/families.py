@@ -12,11 +12,12 @@ else what the published proof gives; each function says which.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq, minimize
+from scipy.optimize import OptimizeResult, brentq, minimize
 
 from landscape.regularity.examples import FiniteSum, Term
 from landscape.regularity.trajectory import Array
@@ -63,13 +64,7 @@ def saturations(centres: Any) -> FiniteSum:
     """
     b = np.asarray(centres, dtype=np.float64)
     terms = tuple(partial(_quotient, _square, centre=centre) for centre in b)
-
-    def value(x: Array) -> tuple[float, Array]:
-        found = [term(x[None]) for term in terms]
-        return float(np.mean([f[0] for f, _ in found])), np.mean([g[0] for _, g in found], axis=0)
-
-    runs = [minimize(value, start, jac=True, options={"gtol": 1e-12}) for start in (*b, b.mean(axis=0))]
-    best = min(runs, key=lambda run: float(run.fun))
+    best = _lowest(partial(_mean, terms), (*b, b.mean(axis=0)), gtol=1e-12)
     q = ((best.x - b) ** 2).sum(axis=1)
 
     def project(z: Array) -> Array:
@@ -144,15 +139,9 @@ def two_layer(x: Any, y: Any, *, width: int, decay: float, first: float, second:
     shape = width, inputs.shape[1]
     samples = list(zip(inputs, labels, strict=True))
     terms = tuple(partial(_relu, x=row, y=label, shape=shape, decay=decay) for row, label in samples)
-
-    def value(z: Array) -> tuple[float, Array]:
-        found = [term(z[None]) for term in terms]
-        return float(np.mean([f[0] for f, _ in found])), np.mean([g[0] for _, g in found], axis=0)
-
     size = width * (shape[1] + 1)
     rng = np.random.default_rng(0)
-    runs = [minimize(value, rng.standard_normal(size), jac=True, options={"gtol": 1e-10}) for _ in range(starts)]
-    best = min(runs, key=lambda run: float(run.fun))
+    best = _lowest(partial(_mean, terms), (rng.standard_normal(size) for _ in range(starts)), gtol=1e-10)
     W, v = best.x[: -shape[0]].reshape(shape), best.x[-shape[0] :]
     orders = [list(order) for order in itertools.permutations(range(width))]
     copies = np.array([np.concatenate([W[order].ravel(), v[order]]) for order in orders])
@@ -169,6 +158,18 @@ def two_layer(x: Any, y: Any, *, width: int, decay: float, first: float, second:
     alpha = 1 + float((2 * np.logaddexp(0, first * second * lengths) / above).max())
     known: dict[str, Any] = {"minimum": float(best.fun), "project": project}
     return FiniteSum("example 5", size, terms, infimum, **known, pairs=((alpha, alpha - 1),))
+
+
+def _mean(terms: Sequence[Term], x: Array) -> tuple[float, Array]:
+    """Value and gradient of the mean at one point."""
+    found = [term(x[None]) for term in terms]
+    return float(np.mean([f[0] for f, _ in found])), np.mean([g[0] for _, g in found], axis=0)
+
+
+def _lowest(value: Callable[[Array], tuple[float, Array]], starts: Iterable[Array], gtol: float) -> OptimizeResult:
+    """The lowest of the minima that BFGS finds from these starts."""
+    runs = [minimize(value, start, jac=True, options={"gtol": gtol}) for start in starts]
+    return min(runs, key=lambda run: float(run.fun))
 
 
 # -- the functions ---------------------------------------------------------------------------------------------------
@@ -222,8 +223,7 @@ def _on_orbit(point: Array, W: Array, S: Array) -> Array:
     by_w, by_s = np.linalg.lstsq(W.T, w.T, rcond=None)[0], np.linalg.pinv(np.linalg.lstsq(S.T, s.T, rcond=None)[0].T)
     flip = np.diag([-1.0] + [1.0] * (k - 1))
     starts = [by_w, by_s, 0.5 * (by_w + by_s), np.eye(k), flip, -np.eye(k)]
-    runs = [minimize(value, start.ravel(), jac=True, options={"gtol": 1e-9}) for start in starts]
-    A = min(runs, key=lambda run: float(run.fun)).x.reshape(k, k)
+    A = _lowest(value, (start.ravel() for start in starts), gtol=1e-9).x.reshape(k, k)
     return np.concatenate([(A.T @ W).ravel(), np.linalg.solve(A, S).ravel()])
 
 

@@ -215,7 +215,7 @@ def _own_pass(objective: Objective, parts: int | None, reason: str, rounding: fl
     moments = _Moments(objective, reason)
     try:
         with objective.measuring():
-            for batch, pieces in _with_parts(objective, parts):
+            for batch, pieces in with_parts(objective, parts):
                 if pieces == 1:
                     moments.add(batch)
                 else:
@@ -226,13 +226,13 @@ def _own_pass(objective: Objective, parts: int | None, reason: str, rounding: fl
     return moments
 
 
-def _with_parts(objective: Objective, parts: int | None) -> Iterator[tuple[Batch, int]]:
-    """Each batch with the number of its parts; the only one gets `_PARTS` unless another number was asked."""
+def with_parts(objective: Objective, parts: int | None, single: int = _PARTS) -> Iterator[tuple[Batch, int]]:
+    """Each batch with the number of its parts; without `parts` that of the only one is `single`, of others 1."""
     batches = (batch for batch in objective.sweep() if not batch.padding)
     first = list(islice(batches, 2))
     several = (objective.batches or len(first)) > 1
     for batch in chain(first, batches):
-        yield batch, parts or (1 if several else _PARTS)
+        yield batch, parts or (1 if several else single)
 
 
 def _add_parts(moments: _Moments, batch: Batch, parts: int, rounding: float) -> None:

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
 
 import torch
 from torch import Tensor
 
-from landscape.norms import dual_norm, norm
+from landscape.norms import dual_norms, norm
 from landscape.objective.batch import Batch, samples, split
 from landscape.objective.objective import Objective
-from landscape.sharpness.gradients import GradientStatistics, gradient_statistics
+from landscape.sharpness.gradients import GradientStatistics, gradient_statistics, with_parts
 from landscape.statistics import mean_stderr
 
 Norms = Sequence[tuple[str, float]]
@@ -159,8 +159,7 @@ class _Lengths:
             raise ValueError(f"{len(norms)} norms for {len(objective.names)} tensors")
 
     def dual(self, v: Tensor) -> float:
-        pieces = zip(self.objective.split(v), self.norms, strict=True)
-        return float(torch.stack([scale * dual_norm(piece, kind) for piece, (kind, scale) in pieces]).sum())
+        return float(dual_norms(self.objective.split(v), self.norms).sum())
 
     def norm(self, v: Tensor) -> float:
         pieces = zip(self.objective.split(v), self.norms, strict=True)
@@ -213,11 +212,10 @@ def _batch_gradients(objective: Objective, limit: int) -> list[Tensor]:
 
 
 def _parts(objective: Objective, limit: int) -> Iterator[Batch]:
-    own = (batch for batch in objective.sweep() if not batch.padding)
-    first = list(islice(own, 2))
-    if len(first) == 1 and (objective.batches or 1) == 1:
-        try:
-            return iter(split(first[0], max(1, math.ceil(samples(first[0]) / limit))))
-        except ValueError:
-            return iter(first)
-    return chain(first, own)
+    """Its batches, or parts of a single one that can be split."""
+    for batch, parts in with_parts(objective, None, limit):
+        pieces = [batch]
+        if parts > 1:
+            with suppress(ValueError):  # what cannot be split stays whole
+                pieces = split(batch, max(1, math.ceil(samples(batch) / parts)))
+        yield from pieces

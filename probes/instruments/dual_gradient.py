@@ -97,18 +97,14 @@ class DualGradient(LayerNorms):
 
     @override
     def measure(self, context: Context) -> dict[str, Any]:
-        import torch
 
-        from landscape.norms import dual_norm
+        from landscape.norms import dual_norms
 
         context.objective.only_whole("a dual norm of the gradient")
         known = context.gradients()
         pieces = context.objective.unflatten(known.gradient)
-        found = [
-            scale * dual_norm(piece.detach(), norm)
-            for piece, (norm, scale) in zip(pieces.values(), self.norms(context), strict=True)
-        ]
-        dual = np.asarray(torch.stack(found).cpu().numpy())
+        found = dual_norms((piece.detach() for piece in pieces.values()), self.norms(context))
+        dual = np.asarray(found.cpu().numpy())
         total, gap = float(dual.sum()), known.loss - self.infimum
         return {"dual": dual, "total": total, "gap": gap, "mu": total / gap if gap > 0 else math.nan}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape import Objective
-from landscape.norms import dual_norm
+from landscape.norms import dual_norms
 from landscape.sharpness import layer_constants
 from probes.sweep.jobs import JobContext
 from probes.trace.layout import Field
@@ -63,7 +63,7 @@ class Looker:
         if step.number % 10 == 0:
             own = Objective(model, nn.CrossEntropyLoss(), (step.inputs, step.labels))
             loss, gradient = own.value_and_gradient()
-            self.pairs.append((loss, _dual(own.split(gradient))))
+            self.pairs.append((loss, float(dual_norms(own.split(gradient), NORMS).sum())))
         if step.number in self.at:
             x, y = self.data
             batches = list(zip(x.split(self.batch), y.split(self.batch), strict=True))
@@ -81,11 +81,6 @@ class Looker:
         for kind, order in (("random", torch.arange(len(y))), ("sorted", y.argsort(stable=True))):
             found[kind] = {str(b): _variance(model, x[order], y[order], b) for b in self.sizes}
         self.variances.append(found)
-
-
-def _dual(pieces: list[Tensor]) -> float:
-    terms = zip(pieces, NORMS, strict=True)
-    return sum(scale * float(dual_norm(piece, kind)) for piece, (kind, scale) in terms)
 
 
 def _variance(model: nn.Module, x: Tensor, y: Tensor, size: int) -> float:

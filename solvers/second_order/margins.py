@@ -171,8 +171,9 @@ class LinearModel:
     def trial(self, indices: Tensor, h: Tensor) -> float:
         """f(w + E_S h); w stays."""
         self._refresh()
-        w, z = self.weight.detach(), self._z.clone()
+        w = self.weight.detach()
         if self._keep:
+            z = self._z.clone()
             for samples, part in self._gathered(indices):
                 z[samples] += part.T @ h.to(part)
         else:

@@ -13,7 +13,7 @@ from torch import nn
 
 from landscape import Objective
 from probes.digits import digits
-from runs.shared.data import Images, english, fashion_mnist, mnist_5k
+from runs.shared.data import Images, english, fashion_mnist, mnist_5k, standardised
 from runs.shared.networks import mlp
 from runs.shared.training import Data
 from runs.shared.transformers import ByteTransformer, windows
@@ -30,10 +30,9 @@ def _pair(model: nn.Module, train: Data, test: Data) -> Pair:
 
 @lru_cache(maxsize=1)
 def _standardised(read: Callable[[], Images]) -> tuple[Data, Data]:
-    """The images to train on and to test on, all pixels with mean 0 and deviation 1 over the first."""
-    (x, y), (held, labels) = read().train, read().test
-    mean, deviation = x.mean(), x.std()
-    return ((x - mean) / deviation, y), ((held - mean) / deviation, labels)
+    """Read once."""
+    found = read()
+    return standardised(found.train, found.test)
 
 
 def fashion_mlp() -> Pair:

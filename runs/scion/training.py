@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from probes.digits import CLASSES, build_network, digits
-from runs.shared.data import fashion_mnist
+from runs.shared.data import fashion_mnist, standardised
 from solvers import AdamCoupled, Scion, batch_rule
 from solvers.first_order.batch_rule import Settings
 
@@ -37,9 +37,7 @@ class Split:
 def split(data: str) -> Split:
     """ "fashion": 60,000 images to train on and 10,000 others; "digits": 1347 and 450."""
     found = digits() if data == "digits" else fashion_mnist()
-    spread, mean = torch.std_mean(found.train[0])
-    train, test = (((x.flatten(1) - mean) / spread, y) for x, y in (found.train, found.test))
-    return Split(train, test)
+    return Split(*standardised(*((x.flatten(1), y) for x, y in (found.train, found.test))))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,18 @@ Python package puts it. Where it is nowhere, the `UserError` says in one line wh
 """
 
 from runs.shared.data.genes import Samples, khan, leukemia, nci60
-from runs.shared.data.images import Images, fashion_mnist, mnist, mnist_5k
+from runs.shared.data.images import Images, fashion_mnist, mnist, mnist_5k, standardised
 from runs.shared.data.text import english
 
-__all__ = ["Images", "Samples", "english", "fashion_mnist", "khan", "leukemia", "mnist", "mnist_5k", "nci60"]
+__all__ = [
+    "Images",
+    "Samples",
+    "english",
+    "fashion_mnist",
+    "khan",
+    "leukemia",
+    "mnist",
+    "mnist_5k",
+    "nci60",
+    "standardised",
+]

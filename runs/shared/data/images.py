@@ -19,6 +19,7 @@ _IDX = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("image
 _TEST = 1000
 # A property of the data set, not of a run: results of other seeds are on the same images.
 _SPLIT_SEED = 0
+Pair = tuple[Tensor, Tensor]  # images with their labels
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Images:
     """Images and labels to train on, and others to test."""
 
     name: str
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: Pair
+    test: Pair
 
 
 @lru_cache(maxsize=1)
@@ -68,12 +69,18 @@ def mnist_5k() -> Images:
     return Images("MNIST, 5,000 images", (x[_TEST:], y[_TEST:]), (x[:_TEST], y[:_TEST]))
 
 
+def standardised(train: Pair, test: Pair) -> tuple[Pair, Pair]:
+    """The same images, all pixels together with mean 0 and deviation 1 over those to train on."""
+    deviation, mean = torch.std_mean(train[0])
+    return ((train[0] - mean) / deviation, train[1]), ((test[0] - mean) / deviation, test[1])
+
+
 def _from_idx(name: str, paths: list[Path]) -> Images:
     train_x, train_y, test_x, test_y = (_idx(path) for path in paths)
     return Images(name, _pair(train_x, train_y, paths[0]), _pair(test_x, test_y, paths[2]))
 
 
-def _pair(x: Tensor, y: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+def _pair(x: Tensor, y: Tensor, path: Path) -> Pair:
     if x.ndim != 3 or y.shape != x.shape[:1]:
         raise UserError(f"{path} and its labels do not belong together: their shapes are {[*x.shape]} and {[*y.shape]}")
     return x.unsqueeze(1).float() / 255.0, y.long()
